@@ -1,0 +1,287 @@
+"""The device's agent: heartbeats, takes commands, has them run, replies.
+
+A light process (no torch, no flwr): the app runs in a worker of its own. Every command it can
+read is answered once, with a result or a reason; a repeated command gets the same answer again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge import logs
+from edge.app_bundle import AppError, ConfigValue, load_app
+from edge.device_config import ConfigError, DeviceConfig, load_config
+from edge.models import Champion, ModelStore, parse_shadow
+from edge.objects import HttpObjects, ObjectError, Objects
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import CLAIMED_LIMIT, Claim, Command, Heartbeat, Reply, Timing, decode, decode_order, seal
+from edge.protocol.names import check_digest, is_digest, topic
+from edge.protocol.records import decode_skeleton
+from edge.transports import Transport, TransportError
+from edge.worker import Job, Outcome
+from edge.worker_host import WorkerProcess, Workers
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED_REPLIES = 16
+WAITING_COMMANDS = 4
+"""Commands held while one runs. More than that is a flood: the newest are dropped."""
+
+
+class CommandRefused(Exception):
+    """A command this device will not run; ``code`` and text go into the reply."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def last_will(config: DeviceConfig) -> tuple[str, bytes]:
+    """Topic and payload that the broker publishes when the device drops."""
+    return topic(config.fleet, config.device, "heartbeat"), seal(Heartbeat(state="offline"))
+
+
+class Agent:
+    """One device. Wire it with a transport, an object store and a worker; then ``await run()``."""
+
+    def __init__(
+        self, config: DeviceConfig, transport: Transport, objects: Objects, workers: Workers,
+        *, monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._transport = transport
+        self._objects = objects
+        self._workers = workers
+        self._monotonic = monotonic
+        self._models = ModelStore(config.models_dir, objects)
+        self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
+        self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
+        self._answered: collections.OrderedDict[str, bytes] = collections.OrderedDict()
+        self._boot = secrets.token_hex(8)
+        self._busy = False
+        self._command_topic = topic(config.fleet, config.device, "command")
+        self._reply_topic = topic(config.fleet, config.device, "reply")
+        self._shadow_topic = f"$aws/things/{config.device}/shadow"
+
+    async def run(self) -> None:
+        """Connect and serve until cancelled; raises TransportError when it cannot connect."""
+        topics = [self._command_topic, f"{self._shadow_topic}/update/delta", f"{self._shadow_topic}/get/accepted"]
+        await self._transport.connect(topics, self._receive)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._serve())
+                group.create_task(self._beat())
+                group.create_task(self._follow_shadow())
+        finally:
+            await self._workers.stop()
+            with contextlib.suppress(TransportError, asyncio.CancelledError):
+                await self._transport.publish(*last_will(self._config))
+            await self._transport.close()
+
+    def installed_apps(self) -> list[str]:
+        """Digests of the apps in the apps folder."""
+        folder = self._config.apps_dir
+        return sorted(path.name for path in folder.iterdir() if is_digest(path.name))[:50] if folder.is_dir() else []
+
+    def _receive(self, source: str, payload: bytes) -> None:
+        """Called for each message; must not block."""
+        if source != self._command_topic:
+            with contextlib.suppress(asyncio.QueueFull):  # the shadow is asked for again at the next change
+                self._shadows.put_nowait(payload)
+            return
+        try:
+            self._commands.put_nowait((decode_order(payload), self._monotonic()))
+        except ProtocolError as error:
+            logs.event(logger, "command-refused", logging.WARNING, code=error.code, reason=str(error))
+        except asyncio.QueueFull:
+            logs.event(logger, "command-refused", logging.WARNING, code="flood", reason="too many commands at once")
+
+    async def _beat(self) -> None:
+        while True:
+            await self._publish_heartbeat()
+            await asyncio.sleep(self._config.heartbeat_seconds)
+
+    async def _publish_heartbeat(self) -> None:
+        active = self._models.active()
+        beat = Heartbeat(
+            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.version if active else ""
+        )
+        try:
+            await self._transport.publish(topic(self._config.fleet, self._config.device, "heartbeat"), seal(beat))
+        except TransportError as error:
+            logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
+
+    async def _serve(self) -> None:
+        while True:
+            order, received = await self._commands.get()
+            command = await self._claimed(order) if isinstance(order, Claim) else order
+            if command is None:
+                continue
+            payload = self._answered.get(command.message_id)
+            if payload is None:
+                self._busy = True
+                payload = seal(await self._answer(command, received), command.reply_key)
+                self._busy = False
+                self._answered[command.message_id] = payload
+                if len(self._answered) > REMEMBERED_REPLIES:
+                    self._answered.popitem(last=False)
+            try:
+                await self._transport.publish(self._reply_topic, payload)
+            except TransportError as error:
+                logs.event(logger, "reply-lost", logging.ERROR, run=command.run, reason=str(error))
+
+    async def _claimed(self, claim: Claim) -> Command | None:
+        """The command behind a claim check; without it nobody can be answered, so failure is only logged."""
+        try:
+            path, _ = await self._objects.fetch(claim.command, claim.seconds)
+            return decode(path.read_bytes(), Command, CLAIMED_LIMIT)
+        except (ObjectError, ProtocolError, OSError) as error:
+            logs.event(logger, "command-refused", logging.WARNING, code="claim", reason=str(error))
+            return None
+
+    async def _answer(self, command: Command, received: float) -> Reply:
+        try:
+            return await self._run(command, received)
+        except (CommandRefused, ObjectError, ProtocolError) as error:
+            return self._failure(command, error.code, str(error))
+        except (OSError, AppError, TransportError) as error:
+            return self._failure(command, "device-error", str(error))
+
+    async def _run(self, command: Command, received: float) -> Reply:
+        def left() -> float:
+            seconds = command.seconds - (self._monotonic() - received)
+            if seconds <= 0:
+                raise CommandRefused("deadline", "the command's deadline had passed")
+            return seconds
+
+        app, started, down, arrays = self._app(command.app), self._monotonic(), 0, ""
+        content = command.content
+        if command.content_ref is not None:
+            path, size = await self._objects.fetch(command.content_ref, left())
+            content, down = path.read_text(), down + size
+        decode_skeleton(content)
+        if command.arrays is not None:
+            path, size = await self._objects.fetch(command.arrays, left())
+            arrays, down = str(path), down + size
+        fetched = self._monotonic()
+        update = self._config.cache_dir / "update.out"
+        outcome = await self._workers.run(self._job(command, app, content, arrays, update), left())
+        if not outcome.ok:
+            return self._failure(command, outcome.code, outcome.reason, Timing(fetched - started, outcome.work_seconds, 0.0))
+        worked = self._monotonic()
+        if outcome.update is not None:
+            await self._objects.put(command.upload_url, update, left())
+            update.unlink(missing_ok=True)
+        return self._success(command, outcome, Timing(fetched - started, worked - fetched, self._monotonic() - worked), down)
+
+    def _job(self, command: Command, folder: Path, content: str, arrays: str, update: Path) -> Job:
+        app = load_app(folder)
+        return Job(
+            app=str(folder), client_app=app.client_app, kind=command.kind, message_id=command.message_id,
+            flower_run_id=command.flower_run_id, node_id=command.node_id, node_config=self._config.node_config,
+            run_config={**app.config, **_overrides(command)}, content=content, arrays_path=arrays, update_path=str(update),
+        )  # fmt: skip
+
+    def _app(self, digest: str) -> Path:
+        folder = self._config.apps_dir / check_digest(digest)
+        if not folder.is_dir():
+            raise CommandRefused("app-missing", f"the app {digest[:12]} is not installed on this device")
+        return folder
+
+    def _success(self, command: Command, outcome: Outcome, timing: Timing, down: int) -> Reply:
+        return Reply(
+            run=command.run, phase=command.phase, message_id=command.message_id, status="ok",
+            content=outcome.content, update=outcome.update, timing=timing, bytes_down=down,
+        )  # fmt: skip
+
+    def _failure(self, command: Command, code: str, reason: str, timing: Timing = Timing()) -> Reply:  # noqa: B008  # frozen
+        logs.event(logger, "command-failed", logging.WARNING, run=command.run, phase=command.phase, code=code, reason=reason)
+        return Reply(
+            run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code, reason=reason[:1000], timing=timing
+        )
+
+    async def _follow_shadow(self) -> None:
+        """Ask once for the shadow, then act on each change; a failed fetch is reported, never fatal."""
+        with contextlib.suppress(TransportError):
+            await self._transport.publish(f"{self._shadow_topic}/get", b"{}")
+        while True:
+            payload = await self._shadows.get()
+            try:
+                champion = parse_shadow(payload)
+            except msgspec.DecodeError as error:
+                logs.event(logger, "shadow-refused", logging.WARNING, reason=str(error))
+                continue
+            active = self._models.active()
+            if champion is not None and (active is None or active.version != champion.version):
+                await self._install(champion)
+
+    async def _install(self, champion: Champion) -> None:
+        try:
+            await self._models.install(champion)
+            state = {"version": champion.version, "state": "active"}
+        except (ObjectError, OSError) as error:
+            state = {"version": champion.version, "state": "failed", "reason": str(error)[:200]}
+        logs.event(logger, "champion", **state)
+        with contextlib.suppress(TransportError):
+            await self._transport.publish(f"{self._shadow_topic}/update", msgspec.json.encode({"state": {"reported": {"champion": state}}}))
+        await self._publish_heartbeat()
+
+
+def _overrides(command: Command) -> dict[str, ConfigValue]:
+    """The run's changes to the app's own configuration."""
+    try:
+        return msgspec.json.decode(command.run_config, type=dict[str, ConfigValue])
+    except msgspec.DecodeError as error:
+        raise CommandRefused("malformed", f"the run configuration is malformed: {error}") from error
+
+
+async def serve(config: DeviceConfig) -> None:
+    """Run one device over MQTT until cancelled."""
+    from edge.transports.mqtt import MqttTransport
+
+    transport = MqttTransport(config, will=last_will(config))
+    await Agent(config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)).run()
+
+
+def main() -> int:
+    """``python -m edge.agent CONFIG``: exit 2 for a bad configuration, 1 when it cannot connect."""
+    parser = argparse.ArgumentParser(prog="mledgeops-agent", description="The agent of one device.")
+    parser.add_argument("config", type=Path, help="the device's configuration file")
+    logs.set_up()
+    try:
+        config = load_config(parser.parse_args().config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        asyncio.run(until_signal(serve(config)))
+    except TransportError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def until_signal(work: collections.abc.Coroutine[None, None, None]) -> None:
+    """Cancel ``work`` on SIGTERM and SIGINT, and let it clean up."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+if __name__ == "__main__":
+    sys.exit(main())

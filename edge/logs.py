@@ -1,0 +1,43 @@
+"""Log lines in JSON, one object a line, so that CloudWatch metric filters can read them.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html#matching-terms-json-log-events
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any, TextIO
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"time", "level", "logger", "event", ...fields}``; fields come by ``extra={"fields": {...}}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON, also for exceptions."""
+        line: dict[str, Any] = {
+            "time": round(record.created, 3), "level": record.levelname, "logger": record.name, "event": record.getMessage(),
+        }  # fmt: skip
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def set_up(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send this process's log to standard error (or ``stream``) as JSON lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Flower brings a coloured handler of its own, which would say everything twice.
+    logging.getLogger("flwr").handlers[:] = []
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: Any) -> None:
+    """Log one event with its fields."""
+    logger.log(level, name, extra={"fields": fields})

@@ -1,0 +1,1 @@
+"""What crosses the wire between the cloud and a device. Imports neither flwr, torch nor boto3."""

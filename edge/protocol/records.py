@@ -1,0 +1,243 @@
+"""Flower's RecordDict on the wire: arrays as safetensors, metrics and configs as JSON.
+
+Legend: a *record* is a named group (``arrays``, ``metrics``, ``config``); the *skeleton* is the JSON
+of everything but the array data, in the order the app wrote it (Flower clients rely on array order).
+No pickle: https://github.com/huggingface/safetensors#format.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as save_safetensors
+
+from edge.protocol.errors import ProtocolError
+
+Scalar = int | float | str | bytes | bool
+Value = Scalar | list[int] | list[float] | list[str] | list[bytes] | list[bool]
+ArrayMap = dict[str, NDArray[Any]]
+ValueMap = dict[str, Value]
+
+HEADER_LIMIT = 16 * 2**20
+"""Bytes of a safetensors header. A model of 100,000 tensors needs about 10 MB."""
+MAX_DIMENSIONS = 32
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """The content of a Flower message: groups of arrays, metrics and configs.
+
+    ``order`` lists the names of all groups as the app inserted them.
+    """
+
+    arrays: dict[str, ArrayMap] = field(default_factory=dict)
+    metrics: dict[str, ValueMap] = field(default_factory=dict)
+    configs: dict[str, ValueMap] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Every group's name once, in order; groups that ``order`` omits come last."""
+        known = [*self.arrays, *self.metrics, *self.configs]
+        first = [name for name in dict.fromkeys(self.order) if name in known]
+        return (*first, *(name for name in known if name not in first))
+
+
+class _Skeleton(msgspec.Struct, forbid_unknown_fields=True):
+    order: list[str]
+    arrays: dict[str, list[str]]
+    metrics: dict[str, dict[str, Any]]
+    configs: dict[str, dict[str, Any]]
+
+
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+def digest(blob: bytes | memoryview) -> str:
+    """SHA-256 in lower-case hexadecimal: an object's name and its proof."""
+    return hashlib.sha256(blob).hexdigest()
+
+
+def encode_skeleton(records: Records) -> str:
+    """JSON of the groups, the array names and all metrics and configs, without array data."""
+    skeleton = _Skeleton(
+        order=list(records.names()),
+        arrays={name: list(group) for name, group in records.arrays.items()},
+        metrics={name: _pack_map(group) for name, group in records.metrics.items()},
+        configs={name: _pack_map(group) for name, group in records.configs.items()},
+    )
+    return msgspec.json.encode(skeleton).decode()
+
+
+def decode_skeleton(text: str | bytes) -> Records:
+    """Parse a skeleton that has no arrays; raises ProtocolError."""
+    skeleton = _parse_skeleton(text)
+    if any(skeleton.arrays.values()):
+        raise ProtocolError("arrays-missing", "The skeleton names arrays that did not come with it.")
+    return _assemble(skeleton, {name: {} for name in skeleton.arrays})
+
+
+def encode_records(records: Records) -> bytes:
+    """One safetensors file: arrays as tensors ``0``, ``1`` ..., the skeleton in its metadata."""
+    tensors = {}
+    for group in records.arrays.values():
+        for array in group.values():
+            tensors[str(len(tensors))] = np.ascontiguousarray(_little_endian(array))
+    return save_safetensors(tensors, metadata={"records": encode_skeleton(records)})
+
+
+def decode_records(blob: bytes | memoryview) -> Records:
+    """The inverse of :func:`encode_records`. The arrays are read-only views on ``blob``.
+
+    Raises ProtocolError for anything malformed; allocates no more than the header's size besides.
+    """
+    view = memoryview(blob)
+    header, data = _split(view)
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("records"), str):
+        raise ProtocolError("malformed", "The weights file lacks its record description.")
+    skeleton = _parse_skeleton(metadata["records"])
+    tensors = _tensors(header, data)
+    groups: dict[str, ArrayMap] = {}
+    position = 0
+    for name, keys in skeleton.arrays.items():
+        groups[name] = {}
+        for key in keys:
+            if str(position) not in tensors or key in groups[name]:
+                raise ProtocolError("malformed", f"Array {key[:60]!r} is missing or named twice.")
+            groups[name][key] = tensors[str(position)]
+            position += 1
+    if position != len(tensors):
+        raise ProtocolError("malformed", f"{len(tensors)} tensors came, {position} are described.")
+    return _assemble(skeleton, groups)
+
+
+def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
+    """Join a skeleton that came by message with the arrays that came by object."""
+    return Records(
+        arrays={**skeleton.arrays, **arrays}, metrics=skeleton.metrics, configs=skeleton.configs, order=skeleton.order
+    )
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    """Big-endian arrays become little-endian, which is all that safetensors knows."""
+    if array.dtype.newbyteorder("<") not in _DTYPES.values():
+        raise ProtocolError("dtype", f"Arrays of dtype {array.dtype} cannot be sent: use floats, integers or bool.")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
+    if len(view) < 8:
+        raise ProtocolError("truncated", f"A weights file of {len(view)} bytes has no header.")
+    length = int.from_bytes(view[:8], "little")
+    if length > min(HEADER_LIMIT, len(view) - 8):
+        raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
+    try:
+        header = msgspec.json.decode(view[8 : 8 + length])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("malformed", f"The weights file's header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise ProtocolError("malformed", "The weights file's header is not a JSON object.")
+    return header, view[8 + length :]
+
+
+def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
+    """Views on ``data``; the offsets must tile it exactly, so no byte is unread or read twice."""
+    try:
+        described = msgspec.convert(header, dict[str, _Tensor])
+    except msgspec.ValidationError as error:
+        raise ProtocolError("malformed", f"The weights file's header is malformed: {error}") from error
+    end = 0
+    arrays: ArrayMap = {}
+    for name, tensor in sorted(described.items(), key=lambda item: item[1].data_offsets):
+        start, stop = tensor.data_offsets
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise ProtocolError("dtype", f"Tensor dtype {tensor.dtype[:20]!r} is not accepted.")
+        if len(tensor.shape) > MAX_DIMENSIONS or any(size < 0 for size in tensor.shape):
+            raise ProtocolError("shape", "A tensor has a negative size or too many dimensions.")
+        if start != end or stop - start != math.prod(tensor.shape) * dtype.itemsize or stop > len(data):
+            raise ProtocolError("truncated", f"Tensor {name[:20]!r} does not fit the file.")
+        arrays[name] = np.frombuffer(data[start:stop], dtype=dtype).reshape(tensor.shape)
+        end = stop
+    if end != len(data):
+        raise ProtocolError("truncated", f"{len(data) - end} bytes of the weights file belong to no tensor.")
+    return arrays
+
+
+def _parse_skeleton(text: str | bytes) -> _Skeleton:
+    try:
+        return msgspec.json.decode(text, type=_Skeleton)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError("malformed", f"The record description is malformed: {error}") from error
+
+
+def _assemble(skeleton: _Skeleton, arrays: dict[str, ArrayMap]) -> Records:
+    return Records(
+        arrays=arrays,
+        metrics={name: _unpack_map(group, metric=True) for name, group in skeleton.metrics.items()},
+        configs={name: _unpack_map(group, metric=False) for name, group in skeleton.configs.items()},
+        order=tuple(skeleton.order),
+    )
+
+
+def _pack_map(group: Mapping[str, Value]) -> dict[str, Any]:
+    return {key: [_pack(item) for item in value] if isinstance(value, list) else _pack(value) for key, value in group.items()}
+
+
+def _pack(value: Scalar) -> Any:
+    """JSON has neither bytes nor non-finite numbers: both travel tagged."""
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    return value
+
+
+def _unpack_map(group: Mapping[str, Any], *, metric: bool) -> ValueMap:
+    return {key: _unpack_value(value, metric=metric) for key, value in group.items()}
+
+
+def _unpack_value(value: Any, *, metric: bool) -> Value:
+    """A scalar, or a list whose items share one type, as Flower's records demand."""
+    if not isinstance(value, list):
+        return _unpack(value, metric=metric)
+    items = [_unpack(item, metric=metric) for item in value]
+    if len({type(item) for item in items}) > 1:
+        raise ProtocolError("malformed", "A list mixes types.")
+    return items  # type: ignore[return-value]  # one type, checked above
+
+
+def _unpack(value: Any, *, metric: bool) -> Scalar:
+    if isinstance(value, dict) and len(value) == 1:
+        ((tag, text),) = value.items()
+        if tag == "$float" and text in ("nan", "inf", "-inf"):
+            return float(text)
+        if tag == "$bytes" and isinstance(text, str) and not metric:
+            try:
+                return base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise ProtocolError("malformed", "A byte string is not base64.") from error
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63):
+        return value
+    if isinstance(value, bool | str) and not metric:
+        return value
+    raise ProtocolError("malformed", f"A value of type {type(value).__name__} is not accepted here.")

@@ -1,0 +1,94 @@
+"""Starts, feeds and, when it must, ends the worker process of one device."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from typing import Protocol
+
+import msgspec
+
+from edge.worker import Job, Outcome
+
+STOP_SECONDS = 5.0
+
+
+class Workers(Protocol):
+    """Port: something that runs a job and never raises for what the app does."""
+
+    async def run(self, job: Job, seconds: float) -> Outcome:
+        """Run one job within ``seconds``."""
+
+    async def stop(self) -> None:
+        """Free what it holds."""
+
+
+class WorkerProcess:
+    """:class:`Workers` by one subprocess that is kept warm between jobs."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self._env = {**os.environ, **env}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def run(self, job: Job, seconds: float) -> Outcome:
+        """A worker that dies or is too slow is ended; the outcome says so."""
+        started = time.monotonic()
+        try:
+            return await asyncio.wait_for(self._exchange(job), timeout=seconds)
+        except TimeoutError:
+            await self.stop()
+            outcome = Outcome(ok=False, code="deadline", reason=f"the app did not finish within {seconds:.0f} s")
+        except (ConnectionError, asyncio.IncompleteReadError, msgspec.DecodeError):
+            outcome = Outcome(ok=False, code="worker-died", reason=await self._reason_of_death())
+        outcome.work_seconds = time.monotonic() - started
+        return outcome
+
+    async def _exchange(self, job: Job) -> Outcome:
+        process = await self._running()
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101  # pipes were asked for
+        body = msgspec.msgpack.encode(job)
+        process.stdin.write(len(body).to_bytes(4, "big") + body)
+        await process.stdin.drain()
+        head = await process.stdout.readexactly(4)
+        return msgspec.msgpack.decode(await process.stdout.readexactly(int.from_bytes(head, "big")), type=Outcome)
+
+    async def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edge.worker", env=self._env,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        return self._process
+
+    async def _reason_of_death(self) -> str:
+        process, self._process = self._process, None
+        if process is None:
+            return "the worker process could not be started"
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        code = process.returncode
+        if code is None:
+            process.kill()
+            return "the worker process stopped answering"
+        return f"the worker process was ended by signal {-code} (out of memory?)" if code < 0 else f"the worker process exited with code {code}"
+
+    async def stop(self) -> None:
+        """End the process: by closing its input, then by force."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 0.5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,1 @@
+"""What runs in the containers: grid, rounds, cohorts, proxy, server, aggregation, tracking."""

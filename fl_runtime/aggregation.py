@@ -1,0 +1,186 @@
+"""Folding updates as they arrive, and checking each before it counts.
+
+The weighted mean as algebra: ``WeightedMean`` holds (mean, weight); ``a + b`` is associative and
+order-free up to rounding, with ``WeightedMean()`` neutral. So cohorts can fold by themselves and
+the server folds the cohorts, with the result FedAvg gives over all devices
+(McMahan et al. 2017, https://arxiv.org/abs/1602.05629, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import ArrayMap, Records, Value, ValueMap
+
+MAX_EXAMPLES = 1e12
+"""No device has more examples than this; a larger count would let one device own the mean."""
+
+
+class ArraySpec(msgspec.Struct, frozen=True):
+    """Name, dtype and shape of one array, as the server sent it and expects it back."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def array_specs(arrays: ArrayMap) -> list[ArraySpec]:
+    """What updates of these weights must look like."""
+    return [ArraySpec(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCheck:
+    """What an update must satisfy before it may touch the model."""
+
+    weighted_by: str
+    """Key of the example count in the metrics."""
+    arrays: list[ArraySpec] | None
+    """None: any arrays may come (strategies that do not average)."""
+
+    def weight_of(self, records: Records) -> float:
+        """The update's weight; raises ProtocolError with the reason code when the update must not count."""
+        if self.arrays is not None:
+            self._check_arrays(records)
+        for group in records.arrays.values():
+            for name, array in group.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise ProtocolError("not-finite", f"array {name[:60]!r} holds NaN or infinity")
+        if len(records.metrics) != 1:
+            raise ProtocolError("metrics", f"the reply holds {len(records.metrics)} metric records, not one")
+        metrics = next(iter(records.metrics.values()))
+        for name, value in metrics.items():
+            if not all(math.isfinite(float(item)) for item in (value if isinstance(value, list) else [value])):
+                raise ProtocolError("not-finite", f"metric {name[:60]!r} is NaN or infinite")
+        weight = metrics.get(self.weighted_by)
+        if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
+            raise ProtocolError("examples", f"{self.weighted_by!r} is {weight!r}, not a plausible positive number")
+        return float(weight)
+
+    def _check_arrays(self, records: Records) -> None:
+        if len(records.arrays) != 1:
+            raise ProtocolError("arrays", f"the reply holds {len(records.arrays)} array records, not one")
+        came, expected = array_specs(next(iter(records.arrays.values()))), self.arrays or []
+        if [spec.name for spec in came] != [spec.name for spec in expected]:
+            raise ProtocolError("arrays", "the update's array names are not those of the model")
+        for got, want in zip(came, expected, strict=True):
+            if got.shape != want.shape:
+                raise ProtocolError("shape", f"array {got.name[:60]!r} has shape {got.shape}, not {want.shape}")
+            if got.dtype != want.dtype:
+                raise ProtocolError("dtype", f"array {got.name[:60]!r} has dtype {got.dtype}, not {want.dtype}")
+
+
+@dataclass
+class WeightedMean:
+    """A running weighted mean of arrays and metrics, one array copy in memory however many are folded.
+
+    Floats are kept in their dtype (float16 in float32), integers in float64 until :meth:`records`.
+    """
+
+    weighted_by: str = "num-examples"
+    weight: float = 0.0
+    count: int = 0
+    _arrays: ArrayMap = field(default_factory=dict)
+    _dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    _metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    _scalars: set[str] = field(default_factory=set)
+    _names: tuple[str, str] = ("arrays", "metrics")
+    _whole: bool = True
+
+    def fold(self, records: Records, weight: float) -> None:
+        """Take one update in; raises ProtocolError ``metrics`` when its metric keys are not the others'."""
+        arrays = next(iter(records.arrays.values()), {})
+        name, metrics = next(iter(records.metrics.items()))
+        values = _vectors(metrics, self.weighted_by)
+        if self.count and not _same_layout(values, self._metrics):
+            raise ProtocolError("metrics", f"the metrics {sorted(values)} are not those of the other devices, {sorted(self._metrics)}")
+        if not self.count:
+            self._names = (next(iter(records.arrays), "arrays"), name)
+            self._scalars = {key for key, value in metrics.items() if not isinstance(value, list)}
+            self._dtypes = {key: array.dtype for key, array in arrays.items()}
+        self._whole = self._whole and isinstance(metrics[self.weighted_by], int)
+        self._absorb({key: array.astype(_accumulator(array.dtype), copy=False) for key, array in arrays.items()}, values, weight, 1)
+
+    def __add__(self, other: WeightedMean) -> WeightedMean:
+        """The mean over both; neither operand changes."""
+        if not other.count:
+            return self._copy()
+        if not self.count:
+            return other._copy()
+        if not _same_layout(self._metrics, other._metrics):
+            raise ProtocolError("metrics", "two cohorts report different metrics")
+        total = self._copy()
+        total._whole = self._whole and other._whole
+        total._absorb(other._arrays, other._metrics, other.weight, other.count)
+        return total
+
+    def records(self) -> Records:
+        """The mean as one update whose example count is the sum; raises ValueError when empty."""
+        if not self.count:
+            raise ValueError("no update was folded")
+        arrays = {key: _restore(array, self._dtypes[key]) for key, array in self._arrays.items()}
+        metrics: ValueMap = {
+            key: float(value[0]) if key in self._scalars else [float(item) for item in value] for key, value in self._metrics.items()
+        }
+        metrics[self.weighted_by] = round(self.weight) if self._whole else self.weight
+        array_name, metric_name = self._names
+        groups = {array_name: arrays} if arrays else {}
+        return Records(arrays=groups, metrics={metric_name: metrics}, order=(*groups, metric_name))
+
+    def _absorb(self, arrays: ArrayMap, metrics: dict[str, NDArray[np.float64]], weight: float, count: int) -> None:
+        """mean += (x - mean) * w / (W + w): stable, and no array larger than the model is made twice."""
+        total = self.weight + weight
+        share = weight / total
+        for key, array in arrays.items():
+            if key in self._arrays:
+                step = array - self._arrays[key]
+                step *= step.dtype.type(share)
+                self._arrays[key] += step
+            else:
+                self._arrays[key] = np.array(array)
+        for key, vector in metrics.items():
+            self._metrics[key] = self._metrics[key] + (vector - self._metrics[key]) * share if key in self._metrics else vector.copy()
+        self.weight, self.count = total, self.count + count
+
+    def _copy(self) -> WeightedMean:
+        return WeightedMean(
+            self.weighted_by, self.weight, self.count, {k: v.copy() for k, v in self._arrays.items()},
+            dict(self._dtypes), dict(self._metrics), set(self._scalars), self._names, self._whole,
+        )  # fmt: skip
+
+
+def _accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.kind == "f":
+        return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
+    return np.dtype(np.float64)
+
+
+def _restore(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Back to the dtype the devices use; counters round to the nearest whole number."""
+    if dtype.kind in "iub":
+        array = np.rint(array)
+    return array.astype(dtype, copy=False)
+
+
+def restore_dtypes(arrays: ArrayMap, specs: list[ArraySpec]) -> ArrayMap:
+    """Cast aggregated arrays to what they were: stock strategies may return float64."""
+    wanted = {spec.name: np.dtype(spec.dtype) for spec in specs}
+    return {name: _restore(array, wanted[name]) if name in wanted else array for name, array in arrays.items()}
+
+
+def _vectors(metrics: ValueMap, skip: str) -> dict[str, NDArray[np.float64]]:
+    def vector(value: Value) -> NDArray[np.float64]:
+        return np.array(value if isinstance(value, list) else [value], dtype=np.float64)
+
+    return {key: vector(value) for key, value in metrics.items() if key != skip}
+
+
+def _same_layout(a: dict[str, NDArray[np.float64]], b: dict[str, NDArray[np.float64]]) -> bool:
+    return {key: value.shape for key, value in a.items()} == {key: value.shape for key, value in b.items()}

@@ -1,0 +1,96 @@
+"""Certificates for one run: the server makes a CA in memory and one identity for its proxies.
+
+The proxies' identity travels through AWS Secrets Manager and is deleted with the run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LIFETIME = datetime.timedelta(days=31)
+SKEW = datetime.timedelta(hours=1)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """PEM bytes of a private key, its certificate and the CA that both sides trust."""
+
+    ca: bytes
+    certificate: bytes
+    key: bytes
+
+
+def make_identities(address: str) -> tuple[Identity, Identity]:
+    """(server, proxy) identities for a run whose server listens at ``address`` (an IP)."""
+    now = datetime.datetime.now(datetime.UTC)
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mledgeops run")])
+    ca = (
+        _builder(ca_name, ca_name, ca_key, now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+    def issue(name: str, usage: x509.ObjectIdentifier) -> Identity:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            _builder(subject, ca_name, key, now)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        return Identity(_pem(ca), _pem(certificate), _key_pem(key))
+
+    return issue("server", ExtendedKeyUsageOID.SERVER_AUTH), issue("proxy", ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
+    """Store the proxies' identity; a server that starts again replaces it."""
+    value = msgspec.json.encode(identity).decode()
+    try:
+        secrets.create_secret(Name=name, SecretString=value)
+    except secrets.exceptions.ResourceExistsException:
+        secrets.put_secret_value(SecretId=name, SecretString=value)
+
+
+def read_identity(secrets: Any, name: str) -> Identity:
+    """The proxies' identity, as the server published it."""
+    return msgspec.json.decode(secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity)
+
+
+def delete_identity(secrets: Any, name: str) -> None:
+    """Remove it at once: it is of no use after the run."""
+    secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+
+
+def secret_name(run: str) -> str:
+    """Name of a run's secret."""
+    return f"mledgeops/{run}/proxy"
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(now + LIFETIME)
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

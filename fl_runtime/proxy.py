@@ -1,0 +1,55 @@
+"""Entry point of a proxy task: ``python -m fl_runtime.proxy``. Needs neither torch nor flwr.
+
+Finds the server in the ``runs`` table, serves its cohort until the server says goodbye, and ends
+by itself when the run has ended or its server stays away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+from edge import logs
+from fl_runtime.aws import DynamoReplies, IotCommands, S3Objects, client, names_from_environment
+from fl_runtime.cohort import CohortRunner
+from fl_runtime.mtls import read_identity, secret_name
+from fl_runtime.rpc import attach
+from fl_runtime.run_state import TERMINAL, RunTable
+
+logger = logging.getLogger(__name__)
+
+SERVER_WAIT_SECONDS = 900.0
+"""How long a proxy waits for a server that is not there: a restart takes a minute or two on Fargate."""
+RETRY_SECONDS = 0.5
+
+
+def main() -> int:
+    """Exit 0 after the run has ended, 1 when the server never came."""
+    logs.set_up()
+    run, cohort, names = os.environ["MLEDGEOPS_RUN"], os.environ["MLEDGEOPS_COHORT"], names_from_environment()
+    table = RunTable(client("dynamodb"), names.runs_table)
+    runner = CohortRunner(
+        IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), names.replies_table),
+        S3Objects(client("s3"), names.bucket), clock=time.monotonic, sleep=time.sleep,
+    )  # fmt: skip
+    lost_at = time.monotonic()
+    while time.monotonic() - lost_at < SERVER_WAIT_SECONDS:
+        state = table.get(run)
+        if state is None or state.state in (*TERMINAL, "Stopping"):
+            return 0
+        if state.server:
+            identity = read_identity(client("secretsmanager"), secret_name(run))
+            started = time.monotonic()
+            if attach(state.server, cohort, identity, runner, lambda: False):
+                return 0
+            if time.monotonic() - started > RETRY_SECONDS * 4:
+                lost_at = time.monotonic()
+        time.sleep(RETRY_SECONDS)
+    logs.event(logger, "proxy-gives-up", logging.ERROR, run=run, cohort=cohort, reason="the server did not come back")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

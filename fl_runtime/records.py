@@ -1,0 +1,105 @@
+"""What is written of each finished round: for MLflow, for ``mledgeops run --json``, for the dashboard."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from fl_runtime.cohort import DeviceResult
+
+
+@dataclass
+class PhaseStats:
+    """What one phase cost and who took part; tracking reads it."""
+
+    phase: str
+    kind: str
+    server_round: int
+    seconds: float = 0.0
+    results: list[DeviceResult] = field(default_factory=list)
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    """A round's time. ``device`` and ``transfer`` are those of each phase's slowest device."""
+
+    total: float = 0.0
+    device: float = 0.0
+    transfer: float = 0.0
+    overhead: float = 0.0
+
+
+class Bytes(msgspec.Struct, frozen=True):
+    """What crossed the devices' links in a round."""
+
+    up: int = 0
+    down: int = 0
+
+
+class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One device in one phase; ``digest`` is its update's SHA-256."""
+
+    round: int
+    phase: str
+    kind: str
+    device: str
+    status: str
+    code: str
+    reason: str
+    digest: str
+    seconds_fetch: float
+    seconds_work: float
+    seconds_upload: float
+    bytes_up: int
+    bytes_down: int
+    metrics: dict[str, Any]
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished round, as ``run --json`` shows it."""
+
+    round: int
+    train: dict[str, Any]
+    evaluate: dict[str, Any]
+    server: dict[str, Any]
+    participants: int
+    failures: dict[str, int]
+    seconds: Seconds
+    bytes: Bytes
+    devices: list[DeviceRow] = []
+
+
+def summarize(
+    number: int, stats: list[PhaseStats], *, train: Mapping[str, Any], evaluate: Mapping[str, Any], server: Mapping[str, Any]
+) -> RoundRecord:
+    """Fold a round's phases into its record. Participants are the devices whose update counted."""
+    results = [(phase, result) for phase in stats for result in phase.results]
+    trained = {result.device for phase, result in results if phase.kind.startswith("train") and result.status == "ok"}
+    failures = collections.Counter(result.code for _, result in results if result.status == "error")
+    times = [_phase_seconds(phase) for phase in stats]
+    return RoundRecord(
+        round=number, train=dict(train), evaluate=dict(evaluate), server=dict(server), participants=len(trained), failures=dict(failures),
+        seconds=Seconds(*(round(sum(part), 4) for part in zip(*times, strict=True))) if times else Seconds(),
+        bytes=Bytes(sum(result.bytes_up for _, result in results), sum(result.bytes_down for _, result in results)),
+        devices=[_row(number, phase, result) for phase, result in results],
+    )  # fmt: skip
+
+
+def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
+    """(total, device, transfer, overhead): overhead is what the slowest device cannot account for."""
+    slowest = max((result.timing for result in phase.results), key=lambda t: t.fetch + t.work + t.upload, default=None)
+    if slowest is None:
+        return phase.seconds, 0.0, 0.0, phase.seconds
+    transfer = slowest.fetch + slowest.upload
+    return phase.seconds, slowest.work, transfer, max(0.0, phase.seconds - slowest.work - transfer)
+
+
+def _row(number: int, phase: PhaseStats, result: DeviceResult) -> DeviceRow:
+    return DeviceRow(
+        round=number, phase=phase.phase, kind=phase.kind, device=result.device, status=result.status, code=result.code, reason=result.reason,
+        digest=result.update.digest if result.update else "", seconds_fetch=result.timing.fetch, seconds_work=result.timing.work,
+        seconds_upload=result.timing.upload, bytes_up=result.bytes_up, bytes_down=result.bytes_down, metrics=dict(result.metrics),
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""The round loop: ``Strategy.start`` with the same meaning, and what a fleet needs besides.
+
+Besides: cohort folding where it is exact, dtypes kept, a round without any valid update ends the
+run with the reasons, and every finished round is recorded before the next begins.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp.strategy import Result, Strategy
+
+from edge.logs import event
+from fl_runtime.aggregation import ArraySpec, array_specs, restore_dtypes
+from fl_runtime.errors import RunFailed
+from fl_runtime.grid import Folding, IoTGrid
+from fl_runtime.records import PhaseStats, RoundRecord, summarize
+from fl_runtime.run_spec import RunSpec
+from fl_runtime.strategies import adjust, build, foldable
+
+logger = logging.getLogger(__name__)
+
+RecordRound = Callable[[RoundRecord, list[PhaseStats]], None]
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class RoundLoop:
+    """Runs the rounds of one run. ``result`` holds the outcome for the server."""
+
+    def __init__(self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool]) -> None:
+        self._spec = spec
+        self._record = record
+        self._stopped = stopped
+        self.result: Result | None = None
+        self.strategy_name = ""
+
+    def __call__(
+        self, strategy: Strategy, grid: IoTGrid, initial_arrays: ArrayRecord, num_rounds: int = 3, timeout: float = 3600,
+        train_config: ConfigRecord | None = None, evaluate_config: ConfigRecord | None = None, evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:  # fmt: skip
+        """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
+        strategy = self._chosen(strategy, grid)
+        grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None  # type: ignore[attr-defined]  # a FedAvg
+        grid.checked = not type(strategy).__name__.startswith("FedXgb")
+        self.result, self.strategy_name = Result(), type(strategy).__name__
+        arrays, specs = initial_arrays, _specs(initial_arrays)
+        self._evaluate_centrally(evaluate_fn, 0, arrays)
+        grid.stats.clear()
+        for number in range(1, self._spec.num_rounds + 1):
+            arrays = self._train(strategy, grid, number, arrays, train_config or ConfigRecord(), timeout, specs)
+            self._evaluate(strategy, grid, number, arrays, evaluate_config or ConfigRecord(), timeout)
+            self._evaluate_centrally(evaluate_fn, number, arrays)
+            self._finish_round(grid, number)
+            if self._stopped():
+                raise RunFailed("stopped", f"The run was stopped after round {number}.")
+        grid.folding, grid.checked = None, False
+        return self.result
+
+    def _chosen(self, strategy: Strategy, grid: IoTGrid) -> Strategy:
+        """The run's strategy replaces the app's; parameters alone change the app's."""
+        if self._spec.strategy:
+            return build(self._spec.strategy, self._spec.strategy_params, len(list(grid.get_node_ids())), like=strategy)
+        adjust(strategy, self._spec.strategy_params)
+        return strategy
+
+    def _train(
+        self, strategy: Strategy, grid: IoTGrid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout: float, specs: list[ArraySpec]
+    ) -> ArrayRecord:
+        messages = list(strategy.configure_train(number, arrays, config, grid))
+        replies = agreeing(list(grid.send_and_receive(messages, timeout=timeout)), grid)
+        if messages:
+            _demand_results(replies, number, grid.stats[-1])
+        aggregated, metrics = strategy.aggregate_train(number, replies)
+        result = self._result()
+        if metrics is not None:
+            result.train_metrics_clientapp[number] = metrics
+        if aggregated is None:
+            return arrays
+        result.arrays = _with_dtypes(aggregated, specs)
+        return result.arrays
+
+    def _evaluate(self, strategy: Strategy, grid: IoTGrid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout: float) -> None:
+        messages = list(strategy.configure_evaluate(number, arrays, config, grid))
+        if not messages:
+            return
+        metrics = strategy.aggregate_evaluate(number, agreeing(list(grid.send_and_receive(messages, timeout=timeout)), grid))
+        if metrics is not None:
+            self._result().evaluate_metrics_clientapp[number] = metrics
+
+    def _evaluate_centrally(self, evaluate_fn: EvaluateFn | None, number: int, arrays: ArrayRecord) -> None:
+        metrics = evaluate_fn(number, arrays) if evaluate_fn else None
+        if metrics is not None:
+            self._result().evaluate_metrics_serverapp[number] = metrics
+
+    def _finish_round(self, grid: IoTGrid, number: int) -> None:
+        result, stats = self._result(), list(grid.stats)
+        grid.stats.clear()
+        record = summarize(
+            number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
+            evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
+        )  # fmt: skip
+        event(logger, "round", run=self._spec.run, round=number, participants=record.participants, seconds=record.seconds.total,
+              overhead=record.seconds.overhead, failures=sum(record.failures.values()), **{f"evaluate_{k}": v for k, v in record.evaluate.items()})  # fmt: skip
+        self._record(record, stats)
+
+    def _result(self) -> Result:
+        if self.result is None:
+            raise RuntimeError("the round loop has not been started")
+        return self.result
+
+
+def agreeing(replies: list[Message], grid: IoTGrid) -> list[Message]:
+    """Drop replies whose metric keys are not the majority's: Flower would end the run for one of them."""
+    valid = [reply for reply in replies if not reply.has_error()]
+    layouts = [_layout(reply) for reply in valid]
+    if not grid.checked or len(set(layouts)) < 2:
+        return replies
+    usual = collections.Counter(layouts).most_common(1)[0][0]
+    odd = {reply.metadata.src_node_id for reply, layout in zip(valid, layouts, strict=True) if layout != usual}
+    stats = grid.stats[-1]
+    stats.results = [
+        msgspec.structs.replace(r, status="error", code="metrics", reason="its metrics are not those of the other devices")
+        if r.node_id in odd else r for r in stats.results
+    ]  # fmt: skip
+    return [reply for reply in replies if reply.metadata.src_node_id not in odd]
+
+
+def _layout(reply: Message) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((name, tuple(sorted(record))) for name, record in reply.content.metric_records.items())
+
+
+def _demand_results(replies: Iterable[Message], number: int, stats: PhaseStats) -> None:
+    """A round in which no update is valid cannot make a model: end the run and say why."""
+    if any(not reply.has_error() for reply in replies):
+        return
+    reasons = collections.Counter(result.code for result in stats.results)
+    worst = max(stats.results, key=lambda result: reasons[result.code])
+    counts = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
+    raise RunFailed(
+        worst.code, f"No device gave a valid update in round {number} ({counts}); {worst.device}: {worst.reason}"
+    )
+
+
+def _specs(arrays: ArrayRecord) -> list[ArraySpec]:
+    return array_specs({key: value.numpy() for key, value in arrays.items()})
+
+
+def _with_dtypes(arrays: ArrayRecord, specs: list[ArraySpec]) -> ArrayRecord:
+    """Adaptive strategies return float64: twice the payload, and another dtype than the model's."""
+    restored = restore_dtypes({key: value.numpy() for key, value in arrays.items()}, specs)
+    return ArrayRecord({key: Array(value) for key, value in restored.items()})
+
+
+def _plain(metrics: MetricRecord | None) -> dict[str, Any]:
+    return dict(metrics) if metrics is not None else {}

@@ -1,0 +1,255 @@
+"""Entry point of the server task: ``python -m fl_runtime.server``.
+
+Hosts the app's ServerApp on an IoTGrid, stores the model, and answers Step Functions' task token.
+Exit code 0 after a success, 1 after a failure; the state machine hears of both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
+from flwr.app import Context, RecordDict
+
+from edge import logs
+from edge.app_bundle import AppError, FlowerApp, unpack
+from edge.flower_compat import from_recorddict, set_identity
+from edge.protocol.names import app_key
+from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, client, names_from_environment
+from fl_runtime.cohort import CohortRunner
+from fl_runtime.errors import RunFailed
+from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop
+from fl_runtime.grid import Cohorts, IoTGrid
+from fl_runtime.model_artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
+from fl_runtime.mtls import delete_identity, make_identities, publish_identity, secret_name
+from fl_runtime.records import PhaseStats, RoundRecord
+from fl_runtime.rounds import RoundLoop
+from fl_runtime.rpc import ProxyHub
+from fl_runtime.run_spec import (
+    Cohort, RunSpec, choose_metric, cohorts_key, decode_spec, flower_run_id, goal_of, model_key, round_key, spec_key,
+)  # fmt: skip
+from fl_runtime.run_state import RunTable
+from fl_runtime.server_app import server_app_of
+from fl_runtime.tracking import MlflowTracker
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 5.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server answers Step Functions: the callback's outputs are made of it."""
+
+    run: str
+    rounds: int
+    participants: int
+    metric: str
+    value: float
+    score: float
+    model_digest: str
+    model_data: str
+    evaluation: str
+    mlflow_run_id: str
+    mlflow_model_id: str
+
+
+class Server:
+    """One run's server, wired with its clients."""
+
+    def __init__(self, names: Names, run: str) -> None:
+        self._names = names
+        self._run = run
+        self._objects = S3Objects(client("s3"), names.bucket)
+        self._table = RunTable(client("dynamodb"), names.runs_table)
+        self.stopped = threading.Event()
+
+    def stopping(self) -> bool:
+        """Whether somebody has asked the run to stop."""
+        state = self._table.get(self._run)
+        return state is not None and state.state in ("Stopping", "Stopped")
+
+    def serve(self) -> Outcome:
+        """Run the app to its end; raises RunFailed."""
+        spec = decode_spec(self._objects.get(spec_key(self._run)))
+        cohorts = msgspec.json.decode(self._objects.get(cohorts_key(self._run)), type=list[Cohort])
+        tracker = MlflowTracker(spec, {"mledgeops.devices": str(sum(len(cohort.members) for cohort in cohorts))})
+        random.seed(spec.seed)
+        set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
+        loop = RoundLoop(spec, lambda record, stats: self._record(tracker, record, stats), self.stopped.is_set)
+        with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
+            app = self._app(spec, Path(folder))
+            grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic)
+            context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
+            self._table.update(spec.run, state="Running")
+            self._run_app(app, grid, context, loop)
+            return self._conclude(spec, app, loop, context, tracker)
+
+    def _app(self, spec: RunSpec, folder: Path) -> FlowerApp:
+        try:
+            return unpack(self._objects.get(app_key(spec.app)), folder)
+        except AppError as error:
+            raise RunFailed("app-load", str(error)) from error
+
+    @contextlib.contextmanager
+    def _backend(self, spec: RunSpec, cohorts: list[Cohort]) -> Iterator[Cohorts]:
+        """Cohorts in this process, or proxies over gRPC whose address and certificates are published."""
+        if spec.devices_per_proxy == 0:
+            yield CohortRunner(
+                IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), self._names.replies_table), self._objects,
+                clock=time.monotonic, sleep=time.sleep, stopped=self.stopped.is_set,
+            )  # fmt: skip
+            return
+        address = os.environ.get("MLEDGEOPS_SERVER_ADDRESS") or own_address()
+        server, proxy = make_identities(address)
+        secrets = client("secretsmanager")
+        publish_identity(secrets, secret_name(spec.run), proxy)
+        hub = ProxyHub([cohort.cohort for cohort in cohorts], server, host=address, clock=time.monotonic)
+        self._table.update(spec.run, server=f"{address}:{hub.port}")
+        try:
+            yield hub
+        finally:
+            hub.close()
+            delete_identity(secrets, secret_name(spec.run))
+
+    def _run_app(self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> None:
+        server_app = server_app_of(app)
+        try:
+            with round_loop(IoTGrid, loop):
+                server_app(grid, context)
+        except (RunFailed, ClientError, BotoCoreError):
+            raise
+        except Exception as error:  # the app's own code: its failure is the run's reason
+            logger.exception("server-app-failed")
+            raise RunFailed("server-app", f"The app's ServerApp raised {type(error).__name__}: {error}") from error
+        if loop.result is None or not loop.result.arrays:
+            raise RunFailed("no-model", "The app's ServerApp ended without a strategy's start(), so there is no model.")
+
+    def _record(self, tracker: MlflowTracker, record: RoundRecord, stats: list[PhaseStats]) -> None:
+        """First the durable record, then the table, then MLflow in its own time."""
+        self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
+        self._table.update(self._run, finished_round=record.round)
+        tracker.log_round(record)
+
+    def _conclude(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker) -> Outcome:
+        model, evaluate, participants = self._judge(spec, app, loop)
+        files = {
+            "model.safetensors": model.weights, "model.tar.gz": model_tar(model, spec, app.bundle()), "evaluation.json": model_metrics(evaluate, model.metric),
+        }  # fmt: skip
+        for name, data in files.items():
+            self._objects.put(model_key(spec.run, name), data)
+        for name, table in tables_of(context.state).items():
+            self._objects.put(model_key(spec.run, f"tables/{name}.json"), msgspec.json.encode(table))
+            tracker.log_table(name, table)
+        tracker.log_bytes("evaluation.json", files["evaluation.json"])
+        model_ids: list[str] = []
+        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))
+        tracker.flush()
+        self._table.update(spec.run, mlflow_run_id=tracker.run_id)
+        return Outcome(
+            run=spec.run, rounds=spec.num_rounds, participants=participants, metric=model.metric, value=model.value, score=model.score,
+            model_digest=model.digest, model_data=self._uri("model.tar.gz"), evaluation=self._uri("evaluation.json"),
+            mlflow_run_id=tracker.run_id, mlflow_model_id=model_ids[0],
+        )  # fmt: skip
+
+    def _judge(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop) -> tuple[FinalModel, dict[str, Any], int]:
+        """The final weights with the metric they are judged by."""
+        result = loop.result
+        if result is None:
+            raise RunFailed("no-model", "The run ended without a model.")
+        history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
+        evaluate = dict(history[max(history)]) if history else {}
+        numbers = [name for name, value in evaluate.items() if isinstance(value, int | float)]
+        metric = choose_metric(numbers, spec.metric or str(app.settings.get("metric", "")))
+        goal = spec.goal or app.settings.get("goal") or goal_of(metric)
+        value = evaluate[metric]
+        arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
+        last = msgspec.json.decode(self._objects.get(round_key(spec.run, spec.num_rounds)), type=RoundRecord)
+        return final_model(arrays, metric, goal, float(value)), evaluate, last.participants  # type: ignore[arg-type]  # a number, chosen above
+
+    def _uri(self, name: str) -> str:
+        return f"s3://{self._names.bucket}/{model_key(self._run, name)}"
+
+
+def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
+    """Tables that the ServerApp left in ``context.state``: records whose values are lists of one length."""
+    tables = {}
+    for name, record in {**state.config_records, **state.metric_records}.items():
+        columns = {key: list(value) for key, value in record.items() if isinstance(value, list)}
+        if columns and len(columns) == len(record) and len({len(column) for column in columns.values()}) == 1:
+            tables[name] = columns
+    return tables
+
+
+def own_address() -> str:
+    """This task's private IP, from the ECS metadata endpoint (AWS sets its address in the environment)."""
+    import json
+    import urllib.request
+
+    with urllib.request.urlopen(os.environ["ECS_CONTAINER_METADATA_URI_V4"], timeout=5) as answer:
+        address: str = json.load(answer)["Networks"][0]["IPv4Addresses"][0]
+        return address
+
+
+def keep_alive(steps: Any, token: str, stopping: Callable[[], bool], on_lost: Callable[[], None], ended: threading.Event) -> None:
+    """Send task heartbeats until the end. When Step Functions no longer knows the task, or the run is being stopped, it was aborted."""
+    while not ended.wait(HEARTBEAT_SECONDS):
+        try:
+            steps.send_task_heartbeat(taskToken=token)
+            if stopping():
+                on_lost()
+                return
+        except (steps.exceptions.TaskDoesNotExist, steps.exceptions.TaskTimedOut, steps.exceptions.InvalidToken):
+            on_lost()
+            return
+        except (ClientError, BotoCoreError) as error:
+            logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
+
+
+def main() -> int:
+    """Serve one run, as the task's environment says."""
+    logs.set_up()
+    names, run, token = names_from_environment(), os.environ["MLEDGEOPS_RUN"], os.environ["MLEDGEOPS_TASK_TOKEN"]
+    steps, ended, server = client("stepfunctions"), threading.Event(), Server(names, run)
+
+    def aborted() -> None:
+        logs.event(logger, "server-aborted", logging.WARNING, run=run, reason="the state machine no longer waits for this task")
+        server.stopped.set()
+        # The app may be deep in its own code; nobody waits for it any more.
+        threading.Timer(5.0, os._exit, (1,)).start()
+
+    threading.Thread(target=keep_alive, args=(steps, token, server.stopping, aborted, ended), daemon=True).start()
+    try:
+        outcome = server.serve()
+    except RunFailed as error:
+        logs.event(logger, "run-failed", logging.ERROR, run=run, code=error.code, reason=str(error))
+        return _report(lambda: steps.send_task_failure(taskToken=token, error="RunFailed", cause=str(error)), 1)
+    except Exception as error:  # ours or AWS's fault: the state machine may try again
+        logger.exception("server-crashed")
+        return _report(lambda: steps.send_task_failure(taskToken=token, error="ServerCrashed", cause=f"{type(error).__name__}: {error}"[:256]), 1)
+    finally:
+        ended.set()
+    return _report(lambda: steps.send_task_success(taskToken=token, output=msgspec.json.encode(outcome).decode()), 0)
+
+
+def _report(call: Callable[[], Any], code: int) -> int:
+    try:
+        call()
+    except (ClientError, BotoCoreError):
+        logger.exception("answer-lost")
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

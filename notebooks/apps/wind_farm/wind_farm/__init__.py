@@ -1,0 +1,1 @@
+"""Expected power of a wind turbine: a Flower app."""

@@ -1,0 +1,67 @@
+"""``mledgeops``: parses the command line, runs a command, and turns failures into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from edge.app_bundle import AppError
+from pipelines.commands import bench, cloud, history, models, run, schedules
+from pipelines.commands.output import show_json
+from pipelines.local.home import LocalCloudError
+from pipelines.run_options import UsageError
+from registry.sagemaker_registry import RegistryError
+
+USAGE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit 0 on success, 1 on a failed job, 2 on bad usage."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        options = _parser().parse_args(given)
+        code: int = options.function(options)
+    except (UsageError, AppError, LocalCloudError, RegistryError) as error:
+        return _refuse(str(error), "--json" in given)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return run.INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user, the rest for us
+        logging.getLogger(__name__).debug("crashed", exc_info=True)
+        _refuse(f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.", "--json" in given)
+        if os.environ.get("MLEDGEOPS_DEBUG"):
+            raise
+        return 1
+    return code
+
+
+def _refuse(reason: str, as_json: bool) -> int:
+    if as_json:
+        show_json({"status": "Failed", "reason": reason})
+    sys.stderr.write(f"mledgeops: {reason}\n")
+    return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    for module in (run, history, models, schedules, cloud, bench):
+        module.add_parser(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of ``mledgeops``, one module a group. Each takes parsed arguments and returns an exit code."""

@@ -1,0 +1,182 @@
+"""``mledgeops run APP``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge.app_bundle import load_app
+from fl_runtime.records import RoundRecord
+from pipelines.commands.output import say, show_json, table
+from pipelines.local.cloud import LocalCloud
+from pipelines.local.fleet import check_alive, running_fleet
+from pipelines.local.home import Home, LocalCloudError, locked
+from pipelines.run_options import RunOptions, RunPlan, UsageError, parse_settings, plan
+from pipelines.runner import Runner, RunReport, Started
+
+STOP_SECONDS = 20.0
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("run", help="federate a Flower app as a pipeline")
+    parser.add_argument("app", type=Path, help="the Flower app's folder")
+    parser.add_argument("--devices", type=int, default=None, help="how many devices (default: the app's num-devices, else 4)")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds of training (default: the app's num-server-rounds, else 3)")
+    parser.add_argument("--devices-per-proxy", type=int, default=100, help="devices a proxy serves; 0: the server does it itself (default 100)")
+    parser.add_argument("--strategy", default="", help="a stock Flower strategy, such as FedAvg, FedProx, FedAdam, Krum (default: the app's)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="the app's run configuration, or strategy.PARAMETER")
+    parser.add_argument("--metric", default="", help="the evaluate metric that judges the model")
+    parser.add_argument("--goal", default="", help="minimize or maximize the metric")
+    parser.add_argument("--minimum-score", type=float, default=None, help="the score a model must reach to be registered")
+    parser.add_argument("--fleet", default="", help="the fleet's name (default: from the app's name)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the server's random choices")
+    parser.add_argument("--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase")
+    parser.add_argument("--deadline-seconds", type=float, default=300.0, help="seconds the run waits for enough devices")
+    parser.add_argument("--cloud", choices=["local", "aws"], default="local", help="where to run (default: local)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(function=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Federate an app; exit 0 with a registered model, 1 when the run fails, 2 for bad usage."""
+    the_plan = plan(load_app(arguments.app), _options(arguments))
+    if arguments.cloud == "aws":
+        raise UsageError("--cloud aws needs a deployment, and `mledgeops deploy` does not exist yet: run without --cloud.")
+    return run_locally(the_plan, as_json=arguments.json)
+
+
+def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
+    """On this machine's local cloud: the one that runs, or one for this run only."""
+    home = Home.default()
+    tell = (lambda _="": None) if as_json else say
+    with locked(home.root / "run.lock", f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME to another folder."):
+        options = the_plan.options
+        tell(f"{the_plan.app.name}: {the_plan.rounds} rounds on {the_plan.devices} devices")
+        with _terminable(), _checking(the_plan) as check, LocalCloud.use(home) as cloud:
+            from fl_runtime.aws import client
+
+            _finish_check(check)
+            tell(f"local cloud ready; logs in {cloud.home.logs}")
+            with running_fleet(cloud, the_plan.fleet, the_plan.devices, the_plan.app, client("iot")) as fleet:
+                runner = Runner(cloud.deployment)
+                started = runner.start(the_plan)
+                tell(f"pipeline {started.arn.split(':pipeline/')[1]}")
+                report = _follow(runner, started, lambda: check_alive(fleet, cloud, the_plan.fleet), tell)
+        show_json(report.to_json()) if as_json else _show(report, options)
+        return {"Succeeded": 0, "Stopped": INTERRUPTED if _Interrupt.seen else 1}.get(report.status, 1)
+
+
+class _Interrupt:
+    seen = False
+
+
+def _follow(runner: Runner, started: Started, alive: Any, tell: Any) -> RunReport:
+    """Show rounds as they come; on Ctrl-C or SIGTERM stop the pipeline in order."""
+    try:
+        for record in runner.follow(started, alive):
+            tell(_line(record))
+    except LocalCloudError as error:
+        runner.stop(started, STOP_SECONDS)
+        report = runner.report(started)
+        report.status, report.reason = "Failed", str(error)
+        return report
+    except KeyboardInterrupt:
+        _Interrupt.seen = True
+        tell("stopping; once more Ctrl-C ends at once")
+        runner.stop(started, STOP_SECONDS)
+    return runner.report(started)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is handled as Ctrl-C is."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _checking(the_plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
+    """Import the app in a process of its own while the cloud starts."""
+    parameters = msgspec.json.encode(the_plan.options.strategy_params()).decode()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fl_runtime.check_app", str(the_plan.app.folder), the_plan.options.strategy, parameters],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def _finish_check(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate()
+    if process.returncode == 0:
+        return
+    lines = [line for line in (errors or "").splitlines() if line.strip()]
+    raise UsageError(lines[-1] if lines else f"The app's check ended with code {process.returncode}.")
+
+
+def _options(arguments: argparse.Namespace) -> RunOptions:
+    for name in ("devices", "rounds"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}; it must be a whole number of at least 1.")
+    extra = {} if arguments.minimum_score is None else {"minimum_score": arguments.minimum_score}
+    return RunOptions(
+        devices=arguments.devices or 0, rounds=arguments.rounds or 0, devices_per_proxy=arguments.devices_per_proxy, strategy=arguments.strategy,
+        settings=parse_settings(arguments.set), metric=arguments.metric, goal=arguments.goal, fleet=arguments.fleet, seed=arguments.seed,
+        phase_seconds=arguments.phase_seconds, deadline_seconds=arguments.deadline_seconds, **extra,
+    )  # fmt: skip
+
+
+def _line(record: RoundRecord) -> str:
+    metrics = "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
+    failures = f"  failures {dict(record.failures)}" if record.failures else ""
+    seconds = record.seconds
+    return f"round {record.round}: {metrics}  ({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s){failures}"
+
+
+def _show(report: RunReport, options: RunOptions) -> None:
+    for name, columns in report.tables.items():
+        say(f"\n{name}")
+        say(table(list(columns), list(zip(*columns.values(), strict=True))))
+    say()
+    if report.status != "Succeeded":
+        say(f"{report.status}: {report.reason}")
+        if report.run_id:
+            say(f"logs: mledgeops logs {report.run_id}")
+        return
+    say(f"Succeeded in {report.seconds:.0f} s: {report.metric} {report.value:.4g}")
+    rows = [
+        ("run", report.run_id), ("MLflow run", report.mlflow_run_id), ("model version", report.model_version),
+        ("model package", report.model_package_arn), ("approval", report.approval), ("pipeline execution", report.pipeline_execution_arn),
+        ("state machine execution", report.execution_arn),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        say(f"  {name.ljust(width)}  {value}")
+    say(f"\napprove it with: mledgeops approve {report.model_version} --reason \"...\"")
+
+

@@ -1,0 +1,88 @@
+"""The end of a run: answers the pipeline's callback with outputs, or with the reason of failure."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from edge.logs import event
+from fl_runtime.errors import CAUSE_LIMIT
+from fl_runtime.run_spec import decode_spec, spec_key
+from fl_runtime.run_state import TERMINAL
+from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
+from pipelines.handlers.wiring import Services, services
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_LIMIT = 1024
+"""Characters of one callback output."""
+
+
+def outputs_of(outcome: Mapping[str, Any], champion_score: float, execution_arn: str) -> list[dict[str, str]]:
+    """The callback's outputs: at most 50, each a string."""
+    values = {**outcome, "champion_score": champion_score, "execution_arn": execution_arn, "score_text": outcome["score"]}
+    return [{"Name": name, "Value": str(values[name])[:OUTPUT_LIMIT]} for name in (*STRING_OUTPUTS, *FLOAT_OUTPUTS)]
+
+
+def reason_of(error: Mapping[str, Any]) -> str:
+    """One sentence from what Step Functions caught: our own causes as they are, others with their error name."""
+    name, cause = str(error.get("Error", "")), str(error.get("Cause", ""))
+    if name in ("RunFailed", "TooFewDevices"):
+        return cause[:CAUSE_LIMIT]
+    try:
+        cause = str(json.loads(cause).get("errorMessage", cause))
+    except (ValueError, AttributeError):
+        pass  # not a Lambda's error document: the text itself is the cause
+    return f"{name}: {cause}"[:CAUSE_LIMIT]
+
+
+def champion_score(model_name: str) -> float:
+    """The score of the model's champion, or one that every model beats."""
+    from registry.mlflow_registry import MlflowRegistry
+
+    champion = MlflowRegistry().champion(model_name)
+    return champion.score if champion is not None and champion.score is not None else NO_CHAMPION
+
+
+def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
+    """Record how the run ended; a run that failed before its server started is recorded too."""
+    from fl_runtime.tracking import end_run, open_run
+
+    spec = decode_spec(aws.objects.get(spec_key(run)))
+    mlflow_run_id = open_run(spec, {})
+    end_run(mlflow_run_id, status, reason)
+    aws.runs.update(run, mlflow_run_id=mlflow_run_id)
+
+
+def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> None:
+    """MLflow first, then the table, then the pipeline: what reads the pipeline's success finds all of it."""
+    spec = decode_spec(aws.objects.get(spec_key(run)))
+    state = aws.runs.get(run)
+    outputs = outputs_of(outcome, champion_score(package_group(spec.app_name)), state.execution_arn if state else "")
+    end_in_mlflow(run, "FINISHED", "", aws)
+    aws.runs.update(run, state="Succeeded")
+    aws.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=outputs)
+
+
+def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
+    """The same order, with the reason."""
+    reason = reason_of(error)
+    end_in_mlflow(run, "FAILED", reason, aws)
+    aws.runs.update(run, state="Failed", reason=reason)
+    aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason)
+
+
+def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point."""
+    aws = services()
+    state = aws.runs.get(request["run"])
+    if state is not None and state.state in TERMINAL:
+        return {"run": request["run"], "ok": state.state == "Succeeded"}  # concluded before, or stopped meanwhile
+    if request["ok"]:
+        succeed(request["run"], request["token"], request["outcome"], aws)
+    else:
+        fail(request["run"], request["token"], request["error"], aws)
+    event(logger, "concluded", run=request["run"], ok=request["ok"])
+    return {"run": request["run"], "ok": request["ok"]}

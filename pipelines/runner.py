@@ -1,0 +1,165 @@
+"""Starts a run as a SageMaker pipeline execution, follows it, and reports it. The same on both clouds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import msgspec
+
+from edge.protocol.names import app_key, run_prefix
+from fl_runtime.aws import S3Objects, client
+from fl_runtime.records import RoundRecord
+from fl_runtime.run_spec import model_key
+from pipelines import definition
+from pipelines.deployment import Deployment
+from pipelines.handlers.dispatch import run_id
+from pipelines.run_options import RunPlan
+
+POLL_SECONDS = 0.4
+CALLBACK_STEP = "FederatedRun"
+REGISTER_STEP = "Register-RegisterModel"
+LINK_STEP = "Link"
+STATUS = {"Succeeded": "Succeeded", "Stopped": "Stopped"}
+
+
+class RunReport(msgspec.Struct, kw_only=True):
+    """What ``mledgeops run --json`` prints."""
+
+    run_id: str = ""
+    status: str = "Failed"
+    reason: str = ""
+    app: str = ""
+    devices: int = 0
+    rounds: list[RoundRecord] = []
+    tables: dict[str, dict[str, list[Any]]] = {}
+    seconds: float = 0.0
+    metric: str = ""
+    value: float | None = None
+    mlflow_run_id: str = ""
+    model_version: str = ""
+    model_package_arn: str = ""
+    approval: str = ""
+    execution_arn: str = ""
+    pipeline_execution_arn: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the reason only when there is one, the devices' rows left to MLflow."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        for record in values["rounds"]:
+            del record["devices"]
+        if not self.reason:
+            del values["reason"]
+        return values
+
+
+@dataclass(frozen=True)
+class Started:
+    """A pipeline execution under way."""
+
+    arn: str
+    plan: RunPlan
+    at: float
+
+
+class Runner:
+    """Runs plans on one deployment; clients come from the environment."""
+
+    def __init__(self, deployment: Deployment, *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+        self._deployment = deployment
+        self._sleep = sleep
+        self._clock = clock
+        self._sagemaker = client("sagemaker")
+        self._objects = S3Objects(client("s3"), deployment.bucket)
+
+    def start(self, plan: RunPlan) -> Started:
+        """Upload the app, create or update the app's pipeline, start it with the plan's parameters."""
+        self._objects.put(app_key(plan.app_digest), plan.app.bundle())
+        session = definition.session(self._deployment, boto3.Session())
+        pipeline = definition.build(self._deployment, plan.app.name, session)
+        definition.publish(pipeline, self._deployment)
+        execution = pipeline.start(parameters=plan.parameters())
+        return Started(str(execution.arn), plan, self._clock())
+
+    def follow(self, started: Started, check: Callable[[], None] = lambda: None) -> Iterator[RoundRecord]:
+        """Yield each round as it is finished, until the pipeline has ended. ``check`` is called at each look and may raise."""
+        seen = 0
+        while True:
+            check()
+            ended = self._status(started.arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping")
+            for record in self.rounds(self._run_of(started.arn), seen):
+                seen = record.round
+                yield record
+            if ended:
+                return
+            self._sleep(POLL_SECONDS)
+
+    def stop(self, started: Started, seconds: float) -> bool:
+        """Stop the pipeline and wait until it has; False when it takes longer."""
+        self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=started.arn, ClientRequestToken="s" * 32)
+        deadline = self._clock() + seconds
+        while self._clock() < deadline:
+            if self._status(started.arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
+                return True
+            self._sleep(POLL_SECONDS)
+        return False
+
+    def report(self, started: Started) -> RunReport:
+        """All that is known of a run that has ended."""
+        status, steps = self._status(started.arn), self._steps(started.arn)
+        run = self._run_of(started.arn)
+        outputs = {item["Name"]: item["Value"] for item in steps.get(CALLBACK_STEP, {}).get("Metadata", {}).get("Callback", {}).get("OutputParameters", [])}
+        link = steps.get(LINK_STEP, {}).get("Metadata", {}).get("Lambda", {}).get("OutputParameters", [])
+        state = self._state(run)
+        report = RunReport(
+            run_id=run, status=STATUS.get(status["PipelineExecutionStatus"], "Failed"), app=started.plan.app.name, devices=started.plan.devices,
+            reason=self._reason(status, steps), rounds=list(self.rounds(run, 0)), tables=self._tables(run),
+            seconds=round(self._clock() - started.at, 2), metric=outputs.get("metric", ""),
+            value=float(outputs["value"]) if "value" in outputs else None, mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
+            model_version=link[0]["Value"] if link else "",
+            model_package_arn=steps.get(REGISTER_STEP, {}).get("Metadata", {}).get("RegisterModel", {}).get("Arn", ""),
+            execution_arn=outputs.get("execution_arn") or state.get("execution_arn", ""), pipeline_execution_arn=started.arn,
+        )  # fmt: skip
+        if report.model_package_arn:
+            report.approval = self._sagemaker.describe_model_package(ModelPackageName=report.model_package_arn)["ModelApprovalStatus"]
+        return report
+
+    def rounds(self, run: str, after: int) -> Iterator[RoundRecord]:
+        """A run's finished rounds above a number."""
+        if not run:
+            return
+        for key in self._objects.keys(f"{run_prefix(run)}rounds/"):  # noqa: SIM118  # not a dict
+            if int(key.rsplit("/", 1)[1].removesuffix(".json")) > after:
+                yield msgspec.json.decode(self._objects.get(key), type=RoundRecord)
+
+    def _tables(self, run: str) -> dict[str, dict[str, list[Any]]]:
+        prefix = model_key(run, "tables/") if run else ""
+        keys = self._objects.keys(prefix) if run else []
+        return {key.rsplit("/", 1)[1].removesuffix(".json"): msgspec.json.decode(self._objects.get(key)) for key in keys}
+
+    def _reason(self, status: dict[str, Any], steps: dict[str, Any]) -> str:
+        if status["PipelineExecutionStatus"] == "Succeeded":
+            return ""
+        failed = [step["FailureReason"] for step in steps.values() if step.get("FailureReason")]
+        return str(failed[0] if failed else status.get("FailureReason", ""))
+
+    def _state(self, run: str) -> dict[str, str]:
+        key = {"run": {"S": run or "-"}}
+        item = client("dynamodb").get_item(TableName=self._deployment.runs_table, Key=key).get("Item", {})
+        return {name: value["S"] for name, value in item.items() if "S" in value}
+
+    def _status(self, arn: str) -> dict[str, Any]:
+        described: dict[str, Any] = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+        return described
+
+    def _steps(self, arn: str) -> dict[str, Any]:
+        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+        return {step["StepName"]: step for step in steps}
+
+    def _run_of(self, arn: str) -> str:
+        """The run is named by its callback's token."""
+        token = self._steps(arn).get(CALLBACK_STEP, {}).get("Metadata", {}).get("Callback", {}).get("CallbackToken", "")
+        return run_id(token) if token else ""

@@ -1,0 +1,116 @@
+"""The state machine that conducts one run, built with the Step Functions SDK.
+
+DiscoverDevices -> EnoughDevices? -> Run (server beside one proxy a cohort) -> Conclude. The callback
+of the SageMaker pipeline is answered by Conclude, in success and in failure.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from typing import Any
+
+from pipelines.deployment import Deployment
+
+logging.getLogger("sagemaker.config").disabled = True  # the SDK imports sagemaker, which writes to stdout
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK imports pkg_resources, which warns
+    from stepfunctions import steps
+    from stepfunctions.steps.states import Graph
+
+HEARTBEAT_SECONDS = 30
+"""A server that says nothing for so long is taken for dead and started again."""
+PROXIES_AT_ONCE = 40
+"""An inline Map runs at most 40 iterations at once."""
+SERVER_RETRIES = 2
+PROXY_RETRIES = 3
+
+
+def definition(deployment: Deployment) -> dict[str, Any]:
+    """The Amazon States Language document (JSONPath), ready for CreateStateMachine."""
+    conclude = _conclude(deployment, "Conclude", ok=True)
+    conclude.next(steps.Succeed("Done"))
+    failed = _conclude(deployment, "ConcludeFailure", ok=False)
+    failed.next(steps.Fail("Failed", error="RunFailed", cause="The run failed; see the execution's input to ConcludeFailure."))
+    discover = _lambda("DiscoverDevices", deployment.function_arn("discover"), {"run.$": "$.run"}, "$.discovery")
+    discover.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error"))
+    enough = steps.Choice("EnoughDevices")
+    wait = steps.Wait("WaitForFleet", seconds_path="$.discovery.Payload.wait_seconds")
+    wait.next(discover)
+    too_few = steps.Pass("TooFewDevices", parameters={"Error": "TooFewDevices", "Cause.$": "$.discovery.Payload.reason"}, result_path="$.error")
+    too_few.next(failed)
+    run = steps.Parallel("RunFederation", result_path="$.results")
+    run.add_branch(_server(deployment))
+    run.add_branch(_proxies(deployment))
+    run.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error"))
+    run.next(conclude)
+    enough.add_choice(steps.ChoiceRule.BooleanEquals("$.discovery.Payload.enough", True), run)
+    enough.add_choice(steps.ChoiceRule.BooleanEquals("$.discovery.Payload.expired", True), too_few)
+    enough.default_choice(wait)
+    discover.next(enough)
+    graph: dict[str, Any] = json.loads(Graph(discover, comment="One federated run on a fleet of IoT devices.").to_json())
+    _discard_proxy_results(graph)
+    return graph
+
+
+def _discard_proxy_results(graph: dict[str, Any]) -> None:
+    """``ResultPath: null``, which the SDK cannot say: task descriptions would fill the 256 KB of state."""
+    proxies = graph["States"]["RunFederation"]["Branches"][1]["States"]["Proxies"]
+    proxies["ResultPath"] = None
+    proxies["Iterator"]["States"]["Proxy"]["ResultPath"] = None
+
+
+def _lambda(state: str, arn: str, payload: dict[str, Any], result_path: str) -> Any:
+    task = steps.LambdaStep(state, parameters={"FunctionName": arn, "Payload": payload}, result_path=result_path)
+    task.add_retry(steps.Retry(
+        error_equals=["Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "Lambda.TooManyRequestsException"],
+        interval_seconds=2, max_attempts=6, backoff_rate=2.0,
+    ))  # fmt: skip
+    return task
+
+
+def _conclude(deployment: Deployment, state: str, *, ok: bool) -> Any:
+    payload = {"run.$": "$.run", "token.$": "$.token", "ok": ok}
+    payload.update({"outcome.$": "$.results[0]"} if ok else {"error.$": "$.error"})
+    return _lambda(state, deployment.function_arn("conclude"), payload, "$.conclusion")
+
+
+def _server(deployment: Deployment) -> Any:
+    server = steps.Task(
+        "Server", resource="arn:aws:states:::ecs:runTask.waitForTaskToken", heartbeat_seconds=HEARTBEAT_SECONDS,
+        parameters=_run_task(deployment, "server", [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_TASK_TOKEN", "$$.Task.Token")]),
+    )  # fmt: skip
+    server.add_retry(steps.Retry(
+        error_equals=["ServerCrashed", "States.HeartbeatTimeout", "States.Timeout", "ECS.AmazonECSException"],
+        interval_seconds=2, max_attempts=SERVER_RETRIES, backoff_rate=2.0,
+    ))  # fmt: skip
+    return server
+
+
+def _proxies(deployment: Deployment) -> Any:
+    """A cohort whose proxy is lost for good costs its devices, never the run."""
+    proxy = steps.Task(
+        "Proxy", resource="arn:aws:states:::ecs:runTask.sync",
+        parameters=_run_task(deployment, "proxy", [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_COHORT", "$.cohort")]),
+    )  # fmt: skip
+    proxy.add_retry(steps.Retry(error_equals=["States.TaskFailed", "ECS.AmazonECSException"], interval_seconds=2, max_attempts=PROXY_RETRIES, backoff_rate=2.0))
+    proxy.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=steps.Pass("CohortLost"), result_path="$.error"))
+    return steps.Map(
+        "Proxies", iterator=steps.Chain([proxy]), items_path="$.discovery.Payload.cohorts", max_concurrency=PROXIES_AT_ONCE,
+        parameters={"run.$": "$.run", "cohort.$": "$$.Map.Item.Value"},
+    )  # fmt: skip
+
+
+def _run_task(deployment: Deployment, task: str, environment: list[tuple[str, str]]) -> dict[str, Any]:
+    return {
+        "LaunchType": "FARGATE",
+        "Cluster": deployment.cluster,
+        "TaskDefinition": deployment.task_family(task),
+        "NetworkConfiguration": {
+            "AwsvpcConfiguration": {
+                "Subnets": list(deployment.subnets), "SecurityGroups": list(deployment.security_groups), "AssignPublicIp": "DISABLED",
+            }
+        },
+        "Overrides": {"ContainerOverrides": [{"Name": task, "Environment": [{"Name": name, "Value.$": path} for name, path in environment]}]},
+    }  # fmt: skip

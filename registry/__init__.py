@@ -1,0 +1,1 @@
+"""MLflow's registry and SageMaker's as one: link, approve, promote."""

@@ -1,0 +1,49 @@
+"""Approving and rejecting a version: in SageMaker, whose event then moves MLflow's alias."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+
+from registry.mlflow_registry import MlflowRegistry, Version
+from registry.sagemaker_registry import Approval, RegistryError, SageMakerRegistry
+
+EVENT_SECONDS = 60.0
+"""How long the state-change event may take until the alias has followed."""
+POLL_SECONDS = 0.3
+
+
+def find(versions: list[Version], wanted: str) -> Version:
+    """A version by number, by ``name/number``, or by its package ARN; raises RegistryError."""
+    if not versions:
+        raise RegistryError("No model is registered yet: run `mledgeops run APP` first.")
+    found = [v for v in versions if wanted in (v.version, f"{v.name}/{v.version}", v.model_package_arn)]
+    if not found:
+        there = ", ".join(f"{v.name}/{v.version}" for v in versions[:8])
+        raise RegistryError(f"There is no model version {wanted!r}; there are {there}.")
+    if len({v.name for v in found}) > 1:
+        raise RegistryError(f"Several models have a version {wanted}: say which, as {' or '.join(f'{v.name}/{v.version}' for v in found)}.")
+    return found[0]
+
+
+def decide(
+    mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, version: Version, approval: Approval, reason: str,
+    *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> Version:  # fmt: skip
+    """Set the approval and wait until MLflow shows it; raises RegistryError when the state forbids it."""
+    package = sagemaker.get(version.model_package_arn)
+    if package.approval == approval:
+        raise RegistryError(f"{version.name}/{version.version} is {approval} already; nothing was changed.")
+    if package.approval == "Rejected":
+        raise RegistryError(f"{version.name}/{version.version} was rejected, and a rejection stands: train a new version.")
+    sagemaker.set_approval(version.model_package_arn, approval, f"{getpass.getuser()}: {reason}")
+    deadline = clock() + EVENT_SECONDS
+    while clock() < deadline:
+        current = find(mlflow.versions(version.name), version.version)
+        if current.approval == approval and (current.champion or approval != "Approved"):
+            return current
+        sleep(POLL_SECONDS)
+    raise RegistryError(
+        f"{version.name}/{version.version} is {approval} in SageMaker, but MLflow did not follow within {EVENT_SECONDS:.0f} s: see the promote function's log."
+    )

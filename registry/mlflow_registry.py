@@ -1,0 +1,96 @@
+"""MLflow's side: versions, tags, the alias ``champion``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+CHAMPION = "champion"
+PACKAGE_TAG = "sagemaker.model_package_arn"
+"""The tag that SageMaker's managed MLflow uses too: names are read from it, never derived."""
+RUN_TAG = "mledgeops.run_id"
+SCORE_TAG = "mledgeops.score"
+DIGEST_TAG = "mledgeops.model_digest"
+APPROVAL_TAG = "mledgeops.approval"
+REASON_TAG = "mledgeops.approval_reason"
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a registered model, as MLflow knows it."""
+
+    name: str
+    version: str
+    run: str
+    mlflow_run_id: str
+    model_package_arn: str
+    approval: str
+    score: float | None
+    model_digest: str
+    champion: bool
+    created_at: float
+
+
+class MlflowRegistry:
+    """Reads and writes the registry at ``MLFLOW_TRACKING_URI``."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self._client: Any = MlflowClient()
+
+    def register(self, name: str, *, mlflow_run_id: str, mlflow_model_id: str, tags: Mapping[str, str]) -> str:
+        """Make a version, or return the one that carries the same package tag: a retried step makes no second."""
+        from mlflow.exceptions import MlflowException
+
+        existing = self.by_tag(name, PACKAGE_TAG, tags[PACKAGE_TAG])
+        if existing is not None:
+            return existing.version
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"models:/{mlflow_model_id}"
+        made = self._client.create_model_version(name, source, mlflow_run_id, tags=dict(tags), model_id=mlflow_model_id)
+        return str(made.version)
+
+    def versions(self, name: str = "") -> list[Version]:
+        """All versions, newest first; of one model or of all."""
+        query = f"name = '{name}'" if name else ""
+        found = list(self._client.search_model_versions(query))
+        champions = {model.name: (model.aliases or {}).get(CHAMPION) for model in self._client.search_registered_models()}
+        return sorted((self._version(item, champions) for item in found), key=lambda v: (v.created_at, int(v.version)), reverse=True)
+
+    def by_tag(self, name: str, tag: str, value: str) -> Version | None:
+        """The version of a model with a tag's value."""
+        return next((version for version in self.versions(name) if _tag_of(version, tag) == value), None)
+
+    def champion(self, name: str) -> Version | None:
+        """The version that carries the alias ``champion``."""
+        return next((version for version in self.versions(name) if version.champion), None)
+
+    def set_champion(self, name: str, version: str) -> None:
+        """Move the alias: one call, so there is always at most one champion."""
+        self._client.set_registered_model_alias(name, CHAMPION, version)
+
+    def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a version."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(name, version, key, value)
+
+    def _version(self, item: Any, champions: Mapping[str, str | None]) -> Version:
+        tags = item.tags or {}
+        return Version(
+            name=item.name, version=str(item.version), run=tags.get(RUN_TAG, ""), mlflow_run_id=item.run_id or "",
+            model_package_arn=tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, "PendingManualApproval"),
+            score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
+            champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
+        )  # fmt: skip
+
+
+def _tag_of(version: Version, tag: str) -> str:
+    return {PACKAGE_TAG: version.model_package_arn, RUN_TAG: version.run, DIGEST_TAG: version.model_digest}[tag]
