@@ -233,7 +233,7 @@ class Agent:
             state = {"version": champion.version, "state": "active"}
         except (ObjectError, OSError) as error:
             state = {"version": champion.version, "state": "failed", "reason": str(error)[:200]}
-        logs.event(logger, "champion", **state)
+        logs.event(logger, "champion", logging.INFO, **state)
         with contextlib.suppress(TransportError):
             await self._transport.publish(f"{self._shadow_topic}/update", msgspec.json.encode({"state": {"reported": {"champion": state}}}))
         await self._publish_heartbeat()

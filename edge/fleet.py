@@ -15,7 +15,7 @@ from pathlib import Path
 from awscrt import io
 
 from edge import logs
-from edge.agent import Agent, until_signal, last_will
+from edge.agent import Agent, last_will, until_signal
 from edge.device_config import ConfigError, DeviceConfig, load_config
 from edge.objects import HttpObjects
 from edge.transports import TransportError

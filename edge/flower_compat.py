@@ -63,7 +63,7 @@ def incoming_message(content: RecordDict, *, kind: str, message_id: str, run_id:
         run_id=run_id, message_id=message_id, src_node_id=1, dst_node_id=node_id, reply_to_message_id="", group_id="",
         created_at=time.time(), ttl=REPLY_TTL_SECONDS, message_type=kind,
     )  # fmt: skip
-    return Message(content=content, metadata=metadata)  # type: ignore[call-overload]  # Flower's internal signature
+    return Message(content=content, metadata=metadata)
 
 
 def call_client(app: ClientApp, message: Message, context: Context) -> RecordDict:
@@ -74,7 +74,7 @@ def call_client(app: ClientApp, message: Message, context: Context) -> RecordDic
     """
     kind = message.metadata.message_type
     arrays = list(message.content.array_records)
-    legacy = app._call is not None and kind in _LEGACY and not any(name.startswith("fitins.") or name.startswith("evaluateins.") for name in arrays)
+    legacy = app._call is not None and kind in _LEGACY and not any(name.startswith(("fitins.", "evaluateins.")) for name in arrays)
     if not legacy:
         return cast(RecordDict, app(message, context).content)
     names = list(message.content[arrays[0]]) if arrays else []
@@ -96,9 +96,7 @@ def _from_legacy(content: RecordDict, prefix: str, names: list[str]) -> RecordDi
     metrics: dict[str, Any] = {"num-examples": next(iter(content.metric_records[f"{prefix}.num_examples"].values()))}
     if f"{prefix}.loss" in content.metric_records:
         metrics["loss"] = next(iter(content.metric_records[f"{prefix}.loss"].values()))
-    for key, value in content.config_records[f"{prefix}.metrics"].items():
-        if isinstance(value, int | float):
-            metrics[key] = value
+    metrics.update({key: value for key, value in content.config_records[f"{prefix}.metrics"].items() if isinstance(value, int | float)})
     result = RecordDict()
     if f"{prefix}.parameters" in content.array_records:
         tensors = list(content.array_records[f"{prefix}.parameters"].values())

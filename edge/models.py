@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,4 +65,4 @@ class ModelStore:
             part.replace(target)
         pointer = self._folder / "active.json.part"
         pointer.write_bytes(msgspec.json.encode(Champion(champion.version, ObjectRef(champion.model.digest, champion.model.size))))
-        os.replace(pointer, self._folder / "active.json")
+        pointer.replace(self._folder / "active.json")

@@ -85,7 +85,7 @@ class Runner:
             message = flower_compat.incoming_message(
                 content, kind=job.kind, message_id=job.message_id, run_id=job.flower_run_id, node_id=job.node_id
             )
-            answer = flower_compat.from_recorddict(flower_compat.call_client(client, message, self._context(job)))  # type: ignore[arg-type]  # a ClientApp
+            answer = flower_compat.from_recorddict(flower_compat.call_client(client, message, self._context(job)))
         except AppError as error:
             return Outcome(ok=False, code="app-load", reason=str(error))
         except MemoryError:

@@ -166,7 +166,8 @@ def _restore(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Back to the dtype the devices use; counters round to the nearest whole number."""
     if dtype.kind in "iub":
         array = np.rint(array)
-    return array.astype(dtype, copy=False)
+    # asarray: numpy turns an array without dimensions into a scalar on the way.
+    return np.asarray(array).astype(dtype, copy=False)
 
 
 def restore_dtypes(arrays: ArrayMap, specs: list[ArraySpec]) -> ArrayMap:

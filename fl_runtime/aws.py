@@ -39,8 +39,8 @@ def names_from_environment(environ: dict[str, str] | None = None) -> Names:
 
 def client(service: str) -> Any:
     """A boto3 client with our retry policy. Made by entry points only, never at import."""
-    config = Config(retries=RETRIES, signature_version="s3v4" if service == "s3" else None, max_pool_connections=32)  # type: ignore[arg-type]  # boto3's stubs lag
-    return boto3.client(service, config=config)  # type: ignore[call-overload]  # the service is a variable
+    config = Config(retries=RETRIES, signature_version="s3v4" if service == "s3" else None, max_pool_connections=32)
+    return boto3.client(service, config=config)
 
 
 class IotCommands:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Literal
 
 import msgspec
@@ -97,6 +97,50 @@ class PhaseDone(msgspec.Struct, frozen=True, tag="done"):
 Event = DeviceResult | Folded | PhaseDone
 
 
+class _Fold:
+    """Folds accepted updates, apart by the metrics they report; in the end the largest group counts.
+
+    So a device with odd metric keys is left out even when it answers first. The groups are bounded,
+    since each holds a model.
+    """
+
+    GROUPS = 3
+
+    def __init__(self, weighted_by: str) -> None:
+        self._weighted_by = weighted_by
+        self._groups: dict[frozenset[str], tuple[WeightedMean, list[DeviceResult]]] = {}
+        self._refused: list[DeviceResult] = []
+
+    def add(self, result: DeviceResult, records: Records) -> None:
+        """Take one checked update in."""
+        layout = frozenset(result.metrics)
+        if layout not in self._groups and len(self._groups) == self.GROUPS:
+            self._refused.append(odd_metrics(result))
+            return
+        mean, results = self._groups.setdefault(layout, (WeightedMean(self._weighted_by), []))
+        try:
+            mean.fold(records, float(result.metrics[self._weighted_by]))
+            results.append(result)
+        except ProtocolError:
+            self._refused.append(odd_metrics(result))
+
+    def finish(self) -> Iterator[Event]:
+        """Every device's result, then the mean of the largest group."""
+        groups = sorted(self._groups.values(), key=lambda group: len(group[1]), reverse=True)
+        for _, results in groups[1:]:
+            self._refused.extend(odd_metrics(result) for result in results)
+        yield from self._refused
+        if groups:
+            mean, results = groups[0]
+            yield from results
+            yield Folded(encode_records(mean.records()), mean.count)
+
+
+def odd_metrics(result: DeviceResult) -> DeviceResult:
+    """The result of a device that reports other metrics than most: it does not count."""
+    return msgspec.structs.replace(result, status="error", code="metrics", reason="its metrics are not those of the other devices")
+
+
 class CohortRunner:
     """Carries out phase requests."""
 
@@ -114,18 +158,22 @@ class CohortRunner:
     def run(self, request: PhaseRequest) -> Iterator[Event]:
         """Yield one DeviceResult a target, the fold if asked for, then PhaseDone. Never raises for a device."""
         deadline = self._clock() + request.seconds
-        mean = WeightedMean(request.weighted_by)
+        fold = _Fold(request.weighted_by)
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix=request.cohort) as pool:
             waiting = {target.device: target for target in request.targets}
             for failed in self._send_all(request, pool):
                 del waiting[failed.device]
                 yield failed
             for batch in self._await(request, waiting, deadline):
-                yield from self._settle(request, [pool.submit(self._open, request, *pair) for pair in batch], mean)
+                for opened in as_completed([pool.submit(self._open, request, *pair) for pair in batch]):
+                    result, records = opened.result()
+                    if records is None:
+                        yield result
+                    else:
+                        fold.add(result, records)
         for target in waiting.values():
             yield _failure(target, "no-reply", f"no reply within {request.seconds:.0f} s")
-        if mean.count:
-            yield Folded(encode_records(mean.records()), mean.count)
+        yield from fold.finish()
         yield PhaseDone(request.phase)
 
     def _send_all(self, request: PhaseRequest, pool: ThreadPoolExecutor) -> Iterator[DeviceResult]:
@@ -176,18 +224,6 @@ class CohortRunner:
             pause = POLL_SECONDS[0] if batch else min(pause * 1.3, POLL_SECONDS[1])
             if waiting:
                 self._sleep(pause)
-
-    def _settle(
-        self, request: PhaseRequest, opened: list[Future[tuple[DeviceResult, Records | None]]], mean: WeightedMean
-    ) -> Iterator[DeviceResult]:
-        for future in as_completed(opened):
-            result, records = future.result()
-            if request.fold and records is not None:
-                try:
-                    mean.fold(records, float(result.metrics[request.weighted_by]))  # type: ignore[arg-type]  # checked by _open
-                except ProtocolError as error:
-                    result = msgspec.structs.replace(result, status="error", code=error.code, reason=str(error))
-            yield result
 
     def _open(self, request: PhaseRequest, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
         """Parse, download, check. Whatever is wrong with it becomes a result with a reason code."""

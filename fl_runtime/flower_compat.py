@@ -64,8 +64,8 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
             return loop(self, grid, *args, **kwargs)
         return original(self, grid, *args, **kwargs)
 
-    Strategy.start = cast(Any, start)  # type: ignore[method-assign]  # restored below
+    Strategy.start = cast(Any, start)
     try:
         yield
     finally:
-        Strategy.start = original  # type: ignore[method-assign]
+        Strategy.start = original

@@ -44,7 +44,7 @@ class Folding:
     weighted_by: str
 
 
-class IoTGrid(Grid):
+class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
     """A grid whose nodes are the devices of one run's cohorts."""
 
     def __init__(self, spec: RunSpec, cohorts: list[Cohort], backend: Cohorts, objects: ObjectStore, *, clock: Clock) -> None:
@@ -162,7 +162,7 @@ class IoTGrid(Grid):
             try:
                 for item in self._backend.run(request):
                     merged.put((item, request))
-            except BaseException as error:  # raised again below, in the caller's thread
+            except BaseException as error:  # noqa: BLE001  # raised again below, in the caller's thread
                 merged.put(error)
             finally:
                 merged.put(None)

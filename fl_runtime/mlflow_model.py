@@ -16,7 +16,7 @@ from mlflow.pyfunc import PythonModel
 from safetensors import safe_open
 
 
-class FederatedModel(PythonModel):
+class FederatedModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped here
     """The aggregated weights of one federated run."""
 
     def load_context(self, context: Any) -> None:

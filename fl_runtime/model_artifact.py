@@ -64,7 +64,8 @@ def model_metrics(evaluate: Mapping[str, Any], metric: str) -> bytes:
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-model-quality-metrics.html
     """
-    kind = "multiclass_classification_metrics" if any(part in metric.lower() for part in ("acc", "f1", "auc", "precision", "recall")) else "regression_metrics"
+    classifies = any(part in metric.lower() for part in ("acc", "f1", "auc", "precision", "recall"))
+    kind = "multiclass_classification_metrics" if classifies else "regression_metrics"
     values = {
         key: {"value": float(value), "standard_deviation": "NaN"}
         for key, value in evaluate.items()

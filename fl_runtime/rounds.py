@@ -11,12 +11,12 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
 from edge.logs import event
 from fl_runtime.aggregation import ArraySpec, array_specs, restore_dtypes
+from fl_runtime.cohort import odd_metrics
 from fl_runtime.errors import RunFailed
 from fl_runtime.grid import Folding, IoTGrid
 from fl_runtime.records import PhaseStats, RoundRecord, summarize
@@ -45,7 +45,7 @@ class RoundLoop:
     ) -> Result:  # fmt: skip
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
         strategy = self._chosen(strategy, grid)
-        grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None  # type: ignore[attr-defined]  # a FedAvg
+        grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None
         grid.checked = not type(strategy).__name__.startswith("FedXgb")
         self.result, self.strategy_name = Result(), type(strategy).__name__
         arrays, specs = initial_arrays, _specs(initial_arrays)
@@ -104,8 +104,9 @@ class RoundLoop:
             number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
         )  # fmt: skip
-        event(logger, "round", run=self._spec.run, round=number, participants=record.participants, seconds=record.seconds.total,
-              overhead=record.seconds.overhead, failures=sum(record.failures.values()), **{f"evaluate_{k}": v for k, v in record.evaluate.items()})  # fmt: skip
+        fields: dict[str, Any] = {"run": self._spec.run, "round": number, "participants": record.participants, "failures": sum(record.failures.values())}
+        fields.update({"seconds": record.seconds.total, "overhead": record.seconds.overhead})
+        event(logger, "round", **fields, **{f"evaluate_{key}": value for key, value in record.evaluate.items()})
         self._record(record, stats)
 
     def _result(self) -> Result:
@@ -115,23 +116,16 @@ class RoundLoop:
 
 
 def agreeing(replies: list[Message], grid: IoTGrid) -> list[Message]:
-    """Drop replies whose metric keys are not the majority's: Flower would end the run for one of them."""
-    valid = [reply for reply in replies if not reply.has_error()]
-    layouts = [_layout(reply) for reply in valid]
-    if not grid.checked or len(set(layouts)) < 2:
+    """Drop replies whose metric keys are not those of most devices: Flower would end the run for one of them."""
+    stats = grid.stats[-1] if grid.stats else None
+    if stats is None or not grid.checked:
         return replies
-    usual = collections.Counter(layouts).most_common(1)[0][0]
-    odd = {reply.metadata.src_node_id for reply, layout in zip(valid, layouts, strict=True) if layout != usual}
-    stats = grid.stats[-1]
-    stats.results = [
-        msgspec.structs.replace(r, status="error", code="metrics", reason="its metrics are not those of the other devices")
-        if r.node_id in odd else r for r in stats.results
-    ]  # fmt: skip
-    return [reply for reply in replies if reply.metadata.src_node_id not in odd]
-
-
-def _layout(reply: Message) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple((name, tuple(sorted(record))) for name, record in reply.content.metric_records.items())
+    layouts = collections.Counter(frozenset(result.metrics) for result in stats.results if result.status == "ok")
+    if len(layouts) < 2:
+        return replies
+    usual = layouts.most_common(1)[0][0]
+    stats.results = [odd_metrics(r) if r.status == "ok" and frozenset(r.metrics) != usual else r for r in stats.results]
+    return [reply for reply in replies if reply.has_error() or frozenset(next(iter(reply.content.metric_records.values()))) == usual]
 
 
 def _demand_results(replies: Iterable[Message], number: int, stats: PhaseStats) -> None:

@@ -119,10 +119,11 @@ class ProxyHub:
         with line.lock:
             line.session += 1
             session = line.session
-            line.outbox = outbox = queue.Queue()
+            outbox: queue.Queue[FromServer] = queue.Queue()
+            line.outbox = outbox
             if line.pending is not None:
                 outbox.put(line.pending)
-        event(logger, "proxy-attached", cohort=hello.cohort, session=session)  # type: ignore[union-attr]  # a Hello, else line is None
+        event(logger, "proxy-attached", cohort=hello.cohort, session=session)
         threading.Thread(target=self._receive, args=(line, session, requests), daemon=True).start()
         while context.is_active() and line.session == session:
             try:

@@ -37,7 +37,16 @@ from fl_runtime.records import PhaseStats, RoundRecord
 from fl_runtime.rounds import RoundLoop
 from fl_runtime.rpc import ProxyHub
 from fl_runtime.run_spec import (
-    Cohort, RunSpec, choose_metric, cohorts_key, decode_spec, flower_run_id, goal_of, model_key, round_key, spec_key,
+    Cohort,
+    RunSpec,
+    choose_metric,
+    cohorts_key,
+    decode_spec,
+    flower_run_id,
+    goal_of,
+    model_key,
+    round_key,
+    spec_key,
 )  # fmt: skip
 from fl_runtime.run_state import RunTable
 from fl_runtime.server_app import server_app_of
@@ -144,8 +153,10 @@ class Server:
     def _conclude(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)
         files = {
-            "model.safetensors": model.weights, "model.tar.gz": model_tar(model, spec, app.bundle()), "evaluation.json": model_metrics(evaluate, model.metric),
-        }  # fmt: skip
+            "model.safetensors": model.weights,
+            "model.tar.gz": model_tar(model, spec, app.bundle()),
+            "evaluation.json": model_metrics(evaluate, model.metric),
+        }
         for name, data in files.items():
             self._objects.put(model_key(spec.run, name), data)
         for name, table in tables_of(context.state).items():
@@ -175,7 +186,7 @@ class Server:
         value = evaluate[metric]
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
         last = msgspec.json.decode(self._objects.get(round_key(spec.run, spec.num_rounds)), type=RoundRecord)
-        return final_model(arrays, metric, goal, float(value)), evaluate, last.participants  # type: ignore[arg-type]  # a number, chosen above
+        return final_model(arrays, metric, goal, float(value)), evaluate, last.participants
 
     def _uri(self, name: str) -> str:
         return f"s3://{self._names.bucket}/{model_key(self._run, name)}"
@@ -233,13 +244,17 @@ def main() -> int:
         outcome = server.serve()
     except RunFailed as error:
         logs.event(logger, "run-failed", logging.ERROR, run=run, code=error.code, reason=str(error))
-        return _report(lambda: steps.send_task_failure(taskToken=token, error="RunFailed", cause=str(error)), 1)
+        return _fail(steps, token, "RunFailed", str(error))
     except Exception as error:  # ours or AWS's fault: the state machine may try again
         logger.exception("server-crashed")
-        return _report(lambda: steps.send_task_failure(taskToken=token, error="ServerCrashed", cause=f"{type(error).__name__}: {error}"[:256]), 1)
+        return _fail(steps, token, "ServerCrashed", f"{type(error).__name__}: {error}"[:256])
     finally:
         ended.set()
     return _report(lambda: steps.send_task_success(taskToken=token, output=msgspec.json.encode(outcome).decode()), 0)
+
+
+def _fail(steps: Any, token: str, name: str, cause: str) -> int:
+    return _report(lambda: steps.send_task_failure(taskToken=token, error=name, cause=cause), 1)
 
 
 def _report(call: Callable[[], Any], code: int) -> int:

@@ -40,8 +40,8 @@ def default_server_app(app: FlowerApp) -> ServerApp:
     """FedAvg over all devices. Initial weights: ``[tool.mledgeops] initial-arrays``, else a client's ``get_parameters``."""
     server = ServerApp()
 
-    @server.main()
-    def main(grid: Grid, context: Context) -> None:
+    @server.main()  # type: ignore[untyped-decorator]  # Flower's
+    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001  # Flower's signature
         nodes = len(list(grid.get_node_ids()))
         strategy = FedAvg(min_train_nodes=min(2, nodes), min_evaluate_nodes=min(2, nodes), min_available_nodes=min(2, nodes))
         strategy.start(grid=grid, initial_arrays=_initial_arrays(app, grid))

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return run.INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user, the rest for us
+    except Exception as error:  # the last line of defence: one sentence for the user, the rest for us
         logging.getLogger(__name__).debug("crashed", exc_info=True)
         _refuse(f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.", "--json" in given)
         if os.environ.get("MLEDGEOPS_DEBUG"):

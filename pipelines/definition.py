@@ -27,7 +27,10 @@ NO_CHAMPION = -1e300
 NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 """Without it Pipeline.create and start send the account id and exception texts to a host of the SDK's."""
 
-STRING_OUTPUTS = ("run", "rounds", "participants", "metric", "model_data", "evaluation", "model_digest", "mlflow_run_id", "mlflow_model_id", "execution_arn", "score_text")
+STRING_OUTPUTS = (
+    "run", "rounds", "participants", "metric", "model_data", "evaluation", "model_digest", "mlflow_run_id", "mlflow_model_id", "execution_arn",
+    "score_text",
+)  # fmt: skip
 FLOAT_OUTPUTS = ("value", "score", "champion_score")
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pipelines.deployment import Deployment
 
 Statement = dict[str, Any]
 
-ROLES = ("dispatch", "discover", "conclude", "link", "refuse", "promote", "start", "server", "proxy", "state-machine", "iot-rule", "scheduler", "pipeline")
+ROLES = (
+    "dispatch", "discover", "conclude", "link", "refuse", "promote", "start", "server", "proxy", "state-machine", "iot-rule", "scheduler",
+    "pipeline",
+)  # fmt: skip
 
 SERVICE_OF_ROLE = {
     "server": "ecs-tasks.amazonaws.com", "proxy": "ecs-tasks.amazonaws.com", "state-machine": "states.amazonaws.com",
@@ -35,7 +39,7 @@ def trust(role: str) -> dict[str, Any]:
 
 def statements(role: str, d: Deployment) -> list[Statement]:
     """What one role may do."""
-    return {
+    builders: dict[str, Callable[[], list[Statement]]] = {
         "dispatch": lambda: [
             *_logs(d, "dispatch"), _runs(d), _objects(d, "runs/*", "Get", "Put"), _queue(d), _callback(),
             allow(["states:StartExecution"], [d.state_machine]), allow(["states:StopExecution"], [_executions(d)]),
@@ -45,11 +49,13 @@ def statements(role: str, d: Deployment) -> list[Statement]:
         "link": lambda: [*_logs(d, "link"), _packages(d)],
         "refuse": lambda: _logs(d, "refuse"),
         "promote": lambda: [
-            *_logs(d, "promote"), _packages(d), _objects(d, "runs/*", "Get"), _table(d, d.devices_table, "Query"),
+            *_logs(d, "promote"), _packages(d), _objects(d, "runs/*", "Get"),
+            _table(d, d.devices_table, "Query"),
             allow(["iot:UpdateThingShadow"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"]),
         ],
         "start": lambda: [
-            *_logs(d, "start"), allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"])
+            *_logs(d, "start"),
+            allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"]),
         ],
         "server": lambda: [
             _runs(d), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"), _table(d, d.replies_table, "Query"), _commands(d),
@@ -73,9 +79,11 @@ def statements(role: str, d: Deployment) -> list[Statement]:
         "scheduler": lambda: [allow(["lambda:InvokeFunction"], [d.function_arn("start")])],
         "pipeline": lambda: [
             allow(["sqs:SendMessage"], [f"arn:aws:sqs:{d.region}:{d.account}:{d.queue}"]),
-            allow(["lambda:InvokeFunction"], [d.function_arn("link"), d.function_arn("refuse")]), _packages(d, "Create"), _objects(d, "runs/*", "Get"),
+            allow(["lambda:InvokeFunction"], [d.function_arn("link"), d.function_arn("refuse")]),
+            _packages(d, "Create"), _objects(d, "runs/*", "Get"),
         ],
-    }[role]()  # fmt: skip
+    }  # fmt: skip
+    return builders[role]()
 
 
 def device_policy(d: Deployment) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _roles(d: Deployment, iam: Any) -> None:
     there = _exists(iam, "EntityAlreadyExists")
     for role in ROLES:
         name = f"{d.prefix}-{role}"
-        there(lambda name=name, role=role: iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust(role))))  # type: ignore[misc]  # bound per loop
+        there(functools.partial(iam.create_role, RoleName=name, AssumeRolePolicyDocument=json.dumps(trust(role))))
         iam.put_role_policy(RoleName=name, PolicyName="own", PolicyDocument=json.dumps(document(statements(role, d))))
 
 
@@ -111,7 +112,8 @@ def _rules(d: Deployment, iot: Any) -> None:
             "actions": [{"dynamoDBv2": {"roleArn": d.role("iot-rule"), "putItem": {"tableName": table}}}],
         }  # fmt: skip
         rule = f"{d.prefix}_{name}"
-        if _exists(iot, "ResourceAlreadyExistsException")(lambda rule=rule, payload=payload: iot.create_topic_rule(ruleName=rule, topicRulePayload=payload)):  # type: ignore[misc]  # bound per loop
+        create = functools.partial(iot.create_topic_rule, ruleName=rule, topicRulePayload=payload)
+        if _exists(iot, "ResourceAlreadyExistsException")(create):
             iot.replace_topic_rule(ruleName=rule, topicRulePayload=payload)
 
 
@@ -129,7 +131,7 @@ def _functions(d: Deployment, api: Any, environment: Mapping[str, str], queue_ar
             "FunctionName": d.function(name), "Role": d.role(name), "Handler": f"pipelines.handlers.{name}.handler", "Runtime": "python3.11",
             "Timeout": seconds, "MemorySize": 1024, "Environment": {"Variables": dict(environment)},
         }  # fmt: skip
-        if _exists(api, "ResourceConflictException")(lambda c=configuration: api.create_function(**c, Code={"ZipFile": code})):  # type: ignore[misc]  # bound per loop
+        if _exists(api, "ResourceConflictException")(functools.partial(api.create_function, **configuration, Code={"ZipFile": code})):
             api.update_function_configuration(**configuration)
             api.update_function_code(FunctionName=d.function(name), ZipFile=code)
     if not api.list_event_source_mappings(FunctionName=d.function("dispatch"))["EventSourceMappings"]:
@@ -139,7 +141,7 @@ def _functions(d: Deployment, api: Any, environment: Mapping[str, str], queue_ar
 def _tasks(d: Deployment, ecs: Any, logs: Any, environment: Mapping[str, str]) -> None:
     ecs.create_cluster(clusterName=d.cluster)
     for task, (cpu, memory) in TASKS.items():
-        _exists(logs, "ResourceAlreadyExistsException")(lambda task=task: logs.create_log_group(logGroupName=d.log_group(task)))  # type: ignore[misc]  # bound per loop
+        _exists(logs, "ResourceAlreadyExistsException")(functools.partial(logs.create_log_group, logGroupName=d.log_group(task)))
         container = {
             "name": task, "image": f"{d.prefix}-{task}", "essential": True, "command": ["python", "-m", f"fl_runtime.{task}"],
             "environment": [{"name": key, "value": value} for key, value in environment.items()],

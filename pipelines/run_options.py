@@ -46,9 +46,9 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        for name, value, least in (("--devices", self.devices, 0), ("--rounds", self.rounds, 0), ("--devices-per-proxy", self.devices_per_proxy, 0)):
-            if value < least:
-                raise UsageError(f"{name} is {value}; it must be a whole number of at least {1 if least == 0 and name != '--devices-per-proxy' else least}.")
+        for name, value, least in (("--devices", self.devices, 1), ("--rounds", self.rounds, 1), ("--devices-per-proxy", self.devices_per_proxy, 0)):
+            if value < 0:
+                raise UsageError(f"{name} is {value}; it must be a whole number of at least {least}.")
         for name, seconds in (("--phase-seconds", self.phase_seconds), ("--deadline-seconds", self.deadline_seconds)):
             if not seconds > 0 or math.isinf(seconds):
                 raise UsageError(f"{name} is {seconds}; it must be a number above 0.")

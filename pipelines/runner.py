@@ -111,16 +111,17 @@ class Runner:
         """All that is known of a run that has ended."""
         status, steps = self._status(started.arn), self._steps(started.arn)
         run = self._run_of(started.arn)
-        outputs = {item["Name"]: item["Value"] for item in steps.get(CALLBACK_STEP, {}).get("Metadata", {}).get("Callback", {}).get("OutputParameters", [])}
-        link = steps.get(LINK_STEP, {}).get("Metadata", {}).get("Lambda", {}).get("OutputParameters", [])
+        outputs = {item["Name"]: item["Value"] for item in _metadata(steps, CALLBACK_STEP, "Callback").get("OutputParameters", [])}
+        link = _metadata(steps, LINK_STEP, "Lambda").get("OutputParameters", [])
         state = self._state(run)
         report = RunReport(
             run_id=run, status=STATUS.get(status["PipelineExecutionStatus"], "Failed"), app=started.plan.app.name, devices=started.plan.devices,
             reason=self._reason(status, steps), rounds=list(self.rounds(run, 0)), tables=self._tables(run),
             seconds=round(self._clock() - started.at, 2), metric=outputs.get("metric", ""),
-            value=float(outputs["value"]) if "value" in outputs else None, mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
-            model_version=link[0]["Value"] if link else "",
-            model_package_arn=steps.get(REGISTER_STEP, {}).get("Metadata", {}).get("RegisterModel", {}).get("Arn", ""),
+            value=float(outputs["value"]) if "value" in outputs else None,
+            mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
+            model_version=f"{definition.package_group(started.plan.app.name)}/{link[0]['Value']}" if link else "",
+            model_package_arn=_metadata(steps, REGISTER_STEP, "RegisterModel").get("Arn", ""),
             execution_arn=outputs.get("execution_arn") or state.get("execution_arn", ""), pipeline_execution_arn=started.arn,
         )  # fmt: skip
         if report.model_package_arn:
@@ -131,7 +132,7 @@ class Runner:
         """A run's finished rounds above a number."""
         if not run:
             return
-        for key in self._objects.keys(f"{run_prefix(run)}rounds/"):  # noqa: SIM118  # not a dict
+        for key in self._objects.keys(f"{run_prefix(run)}rounds/"):  # not a dict
             if int(key.rsplit("/", 1)[1].removesuffix(".json")) > after:
                 yield msgspec.json.decode(self._objects.get(key), type=RoundRecord)
 
@@ -161,5 +162,11 @@ class Runner:
 
     def _run_of(self, arn: str) -> str:
         """The run is named by its callback's token."""
-        token = self._steps(arn).get(CALLBACK_STEP, {}).get("Metadata", {}).get("Callback", {}).get("CallbackToken", "")
+        token = _metadata(self._steps(arn), CALLBACK_STEP, "Callback").get("CallbackToken", "")
         return run_id(token) if token else ""
+
+
+def _metadata(steps: dict[str, Any], step: str, kind: str) -> dict[str, Any]:
+    """What a step says of itself, empty for one that did not run."""
+    found: dict[str, Any] = steps.get(step, {}).get("Metadata", {}).get(kind, {})
+    return found

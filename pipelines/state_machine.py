@@ -94,7 +94,8 @@ def _proxies(deployment: Deployment) -> Any:
         "Proxy", resource="arn:aws:states:::ecs:runTask.sync",
         parameters=_run_task(deployment, "proxy", [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_COHORT", "$.cohort")]),
     )  # fmt: skip
-    proxy.add_retry(steps.Retry(error_equals=["States.TaskFailed", "ECS.AmazonECSException"], interval_seconds=2, max_attempts=PROXY_RETRIES, backoff_rate=2.0))
+    lost = ["States.TaskFailed", "ECS.AmazonECSException"]
+    proxy.add_retry(steps.Retry(error_equals=lost, interval_seconds=2, max_attempts=PROXY_RETRIES, backoff_rate=2.0))
     proxy.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=steps.Pass("CohortLost"), result_path="$.error"))
     return steps.Map(
         "Proxies", iterator=steps.Chain([proxy]), items_path="$.discovery.Payload.cohorts", max_concurrency=PROXIES_AT_ONCE,

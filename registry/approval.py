@@ -45,5 +45,6 @@ def decide(
             return current
         sleep(POLL_SECONDS)
     raise RegistryError(
-        f"{version.name}/{version.version} is {approval} in SageMaker, but MLflow did not follow within {EVENT_SECONDS:.0f} s: see the promote function's log."
+        f"{version.name}/{version.version} is {approval} in SageMaker, but MLflow did not follow within {EVENT_SECONDS:.0f} s: "
+        "see the promote function's log."
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from edge.protocol.errors import ProtocolError
 
-VERSION = 1
+VERSION: Literal[1] = 1
 COMMAND_LIMIT = 4096
 """Bytes of a command or reply. Greengrass nucleus-lite drops larger inbound messages silently."""
 

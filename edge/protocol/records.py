@@ -97,11 +97,12 @@ def decode_skeleton(text: str | bytes) -> Records:
 
 def encode_records(records: Records) -> bytes:
     """One safetensors file: arrays as tensors ``0``, ``1`` ..., the skeleton in its metadata."""
-    tensors = {}
+    tensors: ArrayMap = {}
     for group in records.arrays.values():
         for array in group.values():
-            tensors[str(len(tensors))] = np.ascontiguousarray(_little_endian(array))
-    return save_safetensors(tensors, metadata={"records": encode_skeleton(records)})
+            tensors[str(len(tensors))] = np.asarray(_little_endian(array), order="C")
+    blob: bytes = save_safetensors(tensors, metadata={"records": encode_skeleton(records)})
+    return blob
 
 
 def decode_records(blob: bytes | memoryview) -> Records:

@@ -35,7 +35,8 @@ def list_runs(arguments: argparse.Namespace) -> int:
     elif not found:
         say("no runs yet: start one with `mledgeops run APP`")
     else:
-        say(table(["run", "app", "status", "devices", "rounds", "started"], [[r["run_id"], r["app"], r["status"], r["devices"], r["rounds"], r["started"]] for r in found]))
+        columns = ["run_id", "app", "status", "devices", "rounds", "started"]
+        say(table(["run", *columns[1:]], [[row[name] for name in columns] for row in found]))
     return 0
 
 

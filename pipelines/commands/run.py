@@ -61,7 +61,6 @@ def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
     home = Home.default()
     tell = (lambda _="": None) if as_json else say
     with locked(home.root / "run.lock", f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME to another folder."):
-        options = the_plan.options
         tell(f"{the_plan.app.name}: {the_plan.rounds} rounds on {the_plan.devices} devices")
         with _terminable(), _checking(the_plan) as check, LocalCloud.use(home) as cloud:
             from fl_runtime.aws import client
@@ -73,7 +72,7 @@ def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
                 started = runner.start(the_plan)
                 tell(f"pipeline {started.arn.split(':pipeline/')[1]}")
                 report = _follow(runner, started, lambda: check_alive(fleet, cloud, the_plan.fleet), tell)
-        show_json(report.to_json()) if as_json else _show(report, options)
+        show_json(report.to_json()) if as_json else _show(report)
         return {"Succeeded": 0, "Stopped": INTERRUPTED if _Interrupt.seen else 1}.get(report.status, 1)
 
 
@@ -158,7 +157,7 @@ def _line(record: RoundRecord) -> str:
     return f"round {record.round}: {metrics}  ({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s){failures}"
 
 
-def _show(report: RunReport, options: RunOptions) -> None:
+def _show(report: RunReport) -> None:
     for name, columns in report.tables.items():
         say(f"\n{name}")
         say(table(list(columns), list(zip(*columns.values(), strict=True))))

@@ -90,7 +90,8 @@ def add(arguments: argparse.Namespace) -> int:
     with LocalCloud.use(Home.default()) as cloud:
         add_schedule(cloud.deployment, arguments.name, expression, the_plan)
     result = {"name": arguments.name, "expression": expression, "app": the_plan.app.name}
-    show_json(result) if arguments.json else say(f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up` is on")
+    text = f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up` is on"
+    show_json(result) if arguments.json else say(text)
     return 0
 
 
@@ -102,7 +103,10 @@ def list_all(arguments: argparse.Namespace) -> int:
         scheduler = client("scheduler")
         names = [item["Name"] for page in scheduler.get_paginator("list_schedules").paginate() for item in page["Schedules"]]
         found = [scheduler.get_schedule(Name=name) for name in names]
-    rows = [{"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": json.loads(s["Target"]["Input"])["pipeline"]} for s in found]
+    rows = [
+        {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": json.loads(s["Target"]["Input"])["pipeline"]}
+        for s in found
+    ]
     if arguments.json:
         show_json({"schedules": rows})
     else:

@@ -202,7 +202,7 @@ def _invalid(message: str) -> Exception:
 
 
 def _absent(action: str) -> Callable[[Any], Any]:
-    def refuse(response: Any) -> Any:
+    def refuse(_response: Any) -> Any:
         raise _invalid(f"The local SageMaker does not know {action}.")
 
     return refuse

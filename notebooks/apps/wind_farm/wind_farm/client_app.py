@@ -57,5 +57,6 @@ def alone(message: Message, context: Context) -> Message:
     first = rows[rows["time"] < rows["time"].min() + TWO_WEEKS]
     # Two weeks are a 26th of a year: more passes, so that it is data that lacks and not steps.
     _train(weeks, first, context, epochs * 10, seed=0)
-    metrics = MetricRecord({"year_kw": task.rmse_kw(year, test), "two_weeks_kw": task.rmse_kw(weeks, test), "partition": int(context.node_config["partition-id"])})
+    errors = {"year_kw": task.rmse_kw(year, test), "two_weeks_kw": task.rmse_kw(weeks, test)}
+    metrics = MetricRecord({**errors, "partition": int(context.node_config["partition-id"])})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)

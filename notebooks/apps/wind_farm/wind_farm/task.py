@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import zipfile
 from importlib.metadata import distribution
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,5 +126,5 @@ def predict(arrays: dict[str, np.ndarray], inputs: pd.DataFrame) -> np.ndarray:
 
 def input_example() -> pd.DataFrame:
     """A gentle, a fresh and a strong wind."""
-    values: dict[str, Any] = {"wind_speed": [4.0, 8.0, 12.0], "wind_direction": [200.0, 210.0, 220.0], "temperature": [5.0, 10.0, 15.0], "vane": [0.0, 1.0, -1.0]}
-    return pd.DataFrame(values, columns=list(FEATURES))
+    winds = [[4.0, 200.0, 5.0, 0.0], [8.0, 210.0, 10.0, 1.0], [12.0, 220.0, 15.0, -1.0]]
+    return pd.DataFrame(winds, columns=list(FEATURES))

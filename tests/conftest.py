@@ -1,0 +1,73 @@
+"""Shared fixtures. Tests never read ~/.aws and never leave loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from pipelines.local.cloud import LocalCloud
+from pipelines.local.home import FOREIGN_VARIABLES, Home
+
+ROOT = Path(__file__).resolve().parent.parent
+APPS = ROOT / "notebooks" / "apps"
+
+settings.register_profile("ci", deadline=None, max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None, max_examples=300)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FOREIGN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+def mledgeops(*arguments: str, home: Path, check: int | None = 0, seconds: float = 200) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a home of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, timeout=seconds, cwd=ROOT,
+        env={**os.environ, "MLEDGEOPS_HOME": str(home)},
+    )  # fmt: skip
+    if check is not None:
+        assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One home for the tests that look at finished runs."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def cloud(home: Path) -> Iterator[LocalCloud]:
+    """One local cloud for the session; commands attach to it."""
+    with LocalCloud.start(Home(home)) as running:
+        yield running
+
+
+@pytest.fixture
+def reached(cloud: LocalCloud) -> Iterator[LocalCloud]:
+    """The cloud, with this process's environment pointing to it."""
+    with cloud.reached():
+        yield cloud
+
+
+@pytest.fixture(scope="session")
+def report(cloud: LocalCloud, home: Path) -> dict:
+    """A finished run of the digits app over two proxies, as ``--json`` reports it."""
+    assert cloud.info
+    done = mledgeops("run", str(APPS / "digits"), "--devices", "3", "--devices-per-proxy", "2", "--json", home=home)
+    return json.loads(done.stdout)
