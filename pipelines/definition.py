@@ -114,9 +114,10 @@ def _build(deployment: Deployment, app_name: str, pipeline_session: PipelineSess
     run = _callback(deployment, parameters)
     outputs = run.properties.Outputs
     register = _register(pipeline_session, app_name, outputs, image)
-    link = _link(deployment, app_name, outputs, register)
+    functions = _Functions(deployment, pipeline_session)
+    link = _link(functions, app_name, outputs, register)
     numbers = ["The model's", outputs["metric"], "gives a score of", outputs["score"], "where the bar is", parameters[BAR.name]]
-    refuse = _refuse(deployment, outputs, parameters)
+    refuse = _refuse(functions, outputs, parameters)
     message = Join(on=" ", values=[*numbers, "and the champion has", outputs["champion_score"]])
     below = FailStep("BelowBar", error_message=message, depends_on=[refuse])
     conditions = [
@@ -126,6 +127,19 @@ def _build(deployment: Deployment, app_name: str, pipeline_session: PipelineSess
     good = ConditionStep("GoodEnough", conditions=conditions, if_steps=[register, link], else_steps=[refuse, below])
     name = f"{deployment.prefix}-{package_group(app_name)}"
     return Pipeline(name, parameters=list(parameters.values()), steps=[run, good], sagemaker_session=pipeline_session)
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """Our Lambda functions as the SDK wants them; without a session of ours it would read the user's own."""
+
+    deployment: Deployment
+    session: Any
+
+    def get(self, name: str) -> Any:
+        from sagemaker.lambda_helper import Lambda
+
+        return Lambda(function_arn=self.deployment.function_arn(name), session=self.session)
 
 
 def _parameter(parameter: Parameter) -> Any:
@@ -162,19 +176,17 @@ def _register(pipeline_session: PipelineSession, app_name: str, outputs: Any, im
     ))  # fmt: skip
 
 
-def _refuse(deployment: Deployment, outputs: Any, parameters: dict[str, Any]) -> Any:
-    from sagemaker.lambda_helper import Lambda
+def _refuse(functions: _Functions, outputs: Any, parameters: dict[str, Any]) -> Any:
     from sagemaker.workflow.lambda_step import LambdaStep
 
     inputs = {
         "run": outputs["run"], "mlflow_run_id": outputs["mlflow_run_id"], "metric": outputs["metric"], "score": outputs["score"],
         "champion_score": outputs["champion_score"], "minimum_score": parameters[BAR.name],
     }  # fmt: skip
-    return LambdaStep("Refuse", lambda_func=Lambda(function_arn=deployment.function_arn("refuse")), inputs=inputs)
+    return LambdaStep("Refuse", lambda_func=functions.get("refuse"), inputs=inputs)
 
 
-def _link(deployment: Deployment, app_name: str, outputs: Any, register: Any) -> Any:
-    from sagemaker.lambda_helper import Lambda
+def _link(functions: _Functions, app_name: str, outputs: Any, register: Any) -> Any:
     from sagemaker.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
 
     inputs = {
@@ -183,6 +195,6 @@ def _link(deployment: Deployment, app_name: str, outputs: Any, register: Any) ->
         "score": outputs["score"],
     }  # fmt: skip
     return LambdaStep(
-        "Link", lambda_func=Lambda(function_arn=deployment.function_arn("link")), inputs=inputs,
+        "Link", lambda_func=functions.get("link"), inputs=inputs,
         outputs=[LambdaOutput("model_version", LambdaOutputTypeEnum.String)],
     )  # fmt: skip
