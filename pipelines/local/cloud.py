@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,12 +11,15 @@ import urllib.request
 from collections.abc import Iterator
 from types import TracebackType
 
+import psutil
+
 from pipelines.deployment import Deployment
 from pipelines.enrol import Endpoint
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter
 from pipelines.local.processes import end
 
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 
 class LocalCloud:
@@ -100,13 +102,13 @@ class LocalCloud:
         info = home.info()
         if info is None:
             return False
-        os.kill(info.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if home.info() is None:
-                return True
-            time.sleep(0.1)
-        raise LocalCloudError(f"The local cloud (process {info.pid}) did not end within 30 s.")
+        process = psutil.Process(info.pid)
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired as error:
+            raise LocalCloudError(f"The local cloud (process {info.pid}) did not end within {STOP_SECONDS:.0f} s.") from error
+        return True
 
     def __enter__(self) -> LocalCloud:
         return self

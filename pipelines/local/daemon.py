@@ -76,13 +76,13 @@ class Daemon:
             agent.stop()
             runner.join()
         finally:
-            self._home.info_file.unlink(missing_ok=True)
             if agent is not None:
                 agent.stop()
             if self._emulator is not None:
                 end(self._emulator)
             if sagemaker.engine is not None:
                 sagemaker.stop()
+            self._home.info_file.unlink(missing_ok=True)
 
     def _wait(self) -> None:
         while not self._stop.wait(0.2):

@@ -1,0 +1,313 @@
+"""Journeys through the whole: a run, its identity chain, approval, schedules, failures, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import APPS, ROOT, mledgeops
+from test_local_cloud import alive, children, until
+
+from edge.protocol.names import update_key
+from edge.protocol.records import decode_records, digest
+from fl_runtime.aws import DynamoReplies, S3Objects, client
+from fl_runtime.run_spec import model_key
+from pipelines.commands.schedules import expression_of
+from pipelines.local.cloud import LocalCloud
+from pipelines.local.home import Home, locked
+
+DIGITS = str(APPS / "digits")
+
+
+def test_a_run_ends_with_a_registered_model(report: dict) -> None:
+    assert report["status"] == "Succeeded"
+    assert [r["round"] for r in report["rounds"]] == [1, 2]
+    for record in report["rounds"]:
+        assert record["participants"] == 3
+        assert record["failures"] == {}
+        assert set(record["seconds"]) >= {"total", "device", "overhead"}
+        assert record["bytes"]["up"] > 3 * 2560
+        assert record["evaluate"].keys() == {"loss", "accuracy"}
+    assert report["rounds"][1]["evaluate"]["accuracy"] > 0.8
+    assert report["approval"] == "PendingManualApproval"
+    assert report["model_version"] == "digits/1"
+
+
+def test_unchanged_weights_are_downloaded_once(report: dict) -> None:
+    """Round 2 trains on what round 1 evaluated: only its own evaluation downloads anything."""
+    first, second = (record["bytes"]["down"] for record in report["rounds"])
+    assert second == pytest.approx(first / 2, rel=0.05)
+
+
+def test_every_name_leads_to_every_other(report: dict, reached: LocalCloud) -> None:
+    """Pipeline execution -> state machine -> run -> round -> device's update digest, and back."""
+    from mlflow import MlflowClient
+
+    sagemaker, steps, mlflow = client("sagemaker"), client("stepfunctions"), MlflowClient()
+    listed = sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=report["pipeline_execution_arn"])["PipelineExecutionSteps"]
+    by_name = {step["StepName"]: step for step in listed}
+    token = by_name["FederatedRun"]["Metadata"]["Callback"]["CallbackToken"]
+    execution = steps.describe_execution(executionArn=report["execution_arn"])
+    assert json.loads(execution["input"]) == {"run": report["run_id"], "token": token}
+    assert (execution["name"], execution["status"], report["run_id"]) == (token, "SUCCEEDED", f"run-{token}")
+
+    run = mlflow.get_run(report["mlflow_run_id"])
+    assert run.data.tags["mledgeops.run_id"] == report["run_id"]
+    assert run.data.tags["mledgeops.pipeline_execution_arn"] == report["pipeline_execution_arn"]
+    assert run.info.status == "FINISHED"
+    assert [m.value for m in mlflow.get_metric_history(report["mlflow_run_id"], "evaluate.accuracy")] == [r["evaluate"]["accuracy"] for r in report["rounds"]]
+
+    table = json.loads(Path(mlflow.download_artifacts(report["mlflow_run_id"], "devices.json")).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert len(trained) == 6 and len(rows) == 12
+    objects = S3Objects(client("s3"), reached.deployment.bucket)
+    for row in trained:
+        blob = objects.get(update_key(report["run_id"], row["phase"], row["device"]))
+        assert digest(blob) == row["digest"], "the device's update is the one MLflow names"
+        assert decode_records(blob).arrays["arrays"]["0"].shape == (64, 10)
+    stored = {reply.device for cohort in ("c0000", "c0001") for reply in DynamoReplies(client("dynamodb"), reached.deployment.replies_table).read(
+        f"{report['run_id']}#{trained[0]['phase']}#{cohort}")}  # fmt: skip
+    assert stored == {row["device"] for row in trained}
+
+    package = sagemaker.describe_model_package(ModelPackageName=report["model_package_arn"])
+    metadata = package["CustomerMetadataProperties"]
+    assert metadata["mledgeops.run_id"] == report["run_id"]
+    assert metadata["mlflow.run_id"] == report["mlflow_run_id"]
+    version = mlflow.get_model_version(metadata["mlflow.model_name"], metadata["mlflow.model_version"])
+    assert version.tags["sagemaker.model_package_arn"] == report["model_package_arn"]
+    weights = objects.get(model_key(report["run_id"], "model.safetensors"))
+    assert digest(weights) == metadata["mledgeops.model_digest"] == version.tags["mledgeops.model_digest"]
+    statistics = package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+    quality = json.loads(objects.get(statistics.split("/", 3)[3]))
+    assert quality["multiclass_classification_metrics"]["accuracy"]["value"] == report["rounds"][-1]["evaluate"]["accuracy"]
+
+
+def test_the_logged_model_loads_without_us(report: dict, reached: LocalCloud) -> None:
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model("models:/digits/1")
+    assert model.metadata.signature is not None
+    assert len(model.predict(pd.DataFrame({"array": ["0", "1"]}))) == 2
+
+
+def test_runs_show_logs_and_models_tell_of_it(report: dict, home: Path) -> None:
+    runs = json.loads(mledgeops("runs", "--json", home=home).stdout)["runs"]
+    assert [r["status"] for r in runs if r["run_id"] == report["run_id"]] == ["Succeeded"]
+    shown = json.loads(mledgeops("show", report["run_id"], "--json", home=home).stdout)
+    assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in report["rounds"]]
+    assert report["run_id"] in mledgeops("runs", home=home).stdout
+    assert "accuracy" in mledgeops("show", report["run_id"], home=home).stdout
+    logs = json.loads(mledgeops("logs", report["run_id"], "--json", home=home).stdout)
+    assert len(logs) == 3, "a server and two proxies"
+    events = [json.loads(line)["event"] for lines in logs.values() for line in lines if line.startswith("{")]
+    assert events.count("round") == 2
+    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
+    assert [m["model_package_arn"] for m in models if m["run"] == report["run_id"]] == [report["model_package_arn"]]
+    for command in ("show", "logs", "stop"):
+        assert "run" in mledgeops(command, "run-absent", home=home, check=2).stderr
+
+
+def test_logs_are_in_cloudwatch_as_json(report: dict, reached: LocalCloud) -> None:
+    logs = client("logs")
+    group = reached.deployment.log_group("server")
+    streams = [s["logStreamName"] for s in logs.describe_log_streams(logGroupName=group)["logStreams"]]
+    lines = [e["message"] for s in streams for e in logs.get_log_events(logGroupName=group, logStreamName=s)["events"]]
+    rounds = [json.loads(line) for line in lines if '"event": "round"' in line]
+    assert {r["round"] for r in rounds if r["run"] == report["run_id"]} == {1, 2}
+
+
+def test_approval_moves_the_alias_and_reaches_the_devices(report: dict, home: Path) -> None:
+    assert "empty" in mledgeops("approve", "digits/1", "--reason", " ", home=home, check=2).stderr
+    assert "no model version" in mledgeops("approve", "77", "--reason", "x", home=home, check=2).stderr
+    approved = json.loads(mledgeops("approve", report["model_version"], "--reason", "better", "--json", home=home).stdout)
+    assert (approved["approval"], approved["champion"]) == ("Approved", True)
+    assert len(approved["devices"]) == 3
+    assert set(approved["devices"].values()) == {"digits/1 active"}
+    for path in sorted((home / "devices" / "digits").glob("*/models/active.json")):
+        active = json.loads(path.read_text())
+        assert active["version"] == "digits/1"
+        assert digest((path.parent / active["model"]["digest"]).read_bytes()) == active["model"]["digest"]
+    assert "already" in mledgeops("approve", "digits/1", "--reason", "again", home=home, check=2).stderr
+
+
+def test_a_worse_model_is_refused_with_the_numbers_and_recorded(report: dict, home: Path, reached: LocalCloud) -> None:
+    done = mledgeops("run", DIGITS, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "0", "--minimum-score", "0.999", "--json", home=home, check=1)
+    failed = json.loads(done.stdout)
+    assert failed["status"] == "Failed"
+    assert "where the bar is 0.999" in failed["reason"]
+    assert failed["model_package_arn"] == ""
+    shown = json.loads(mledgeops("show", failed["run_id"], "--json", home=home).stdout)
+    assert shown["status"] == "Failed"
+    assert "0.999" in shown["reason"]
+
+
+def test_a_device_that_raises_is_counted_and_the_run_goes_on(report: dict, home: Path) -> None:
+    done = mledgeops("run", DIGITS, "--devices", "3", "--rounds", "1", "--devices-per-proxy", "0", "--set", "broken-partition=1", "--fleet", "mixed",
+                     "--minimum-score", "-1e300", "--json", home=home, check=None)  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["rounds"][0]["participants"] == 2
+    assert result["rounds"][0]["failures"] == {"app-error": 1}
+
+
+def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(report: dict, home: Path, reached: LocalCloud) -> None:
+    from mlflow import MlflowClient
+
+    arguments = ["--devices", "1", "--rounds", "1", "--set", "broken-partition=0", "--fleet", "broken", "--json"]
+    done = mledgeops("run", DIGITS, *arguments, home=home, check=1)
+    failed = json.loads(done.stdout)
+    assert failed["status"] == "Failed"
+    assert "the sensor of this device is broken" in failed["reason"]
+    run = MlflowClient().get_run(failed["mlflow_run_id"])
+    assert (run.info.status, run.data.tags["mledgeops.reason"]) == ("FAILED", failed["reason"])
+    described = client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=failed["pipeline_execution_arn"])
+    assert described["PipelineExecutionStatus"] == "Failed"
+    assert client("stepfunctions").describe_execution(executionArn=failed["execution_arn"])["status"] == "FAILED"
+
+
+def test_too_few_devices_end_the_run_with_the_count(home: Path, reached: LocalCloud) -> None:
+    """As a schedule would: the pipeline is started without the devices."""
+    from pipelines.run_options import RunOptions, plan
+    from pipelines.runner import Runner
+    from edge.app_bundle import load_app
+
+    runner = Runner(reached.deployment)
+    started = runner.start(plan(load_app(APPS / "digits"), RunOptions(devices=2, fleet="nobody", deadline_seconds=2)))
+    list(runner.follow(started))
+    ended = runner.report(started)
+    assert ended.status == "Failed"
+    assert "0 of the 2 devices" in ended.reason
+
+
+def test_a_schedule_starts_the_pipeline(report: dict, home: Path, reached: LocalCloud) -> None:
+    added = json.loads(mledgeops("schedule", "add", "nightly", "--cron", "0 3 * * *", "--app", DIGITS, "--json", home=home).stdout)
+    assert added["expression"] == "cron(0 3 * * ? *)"
+    soon = time.strftime("at(%Y-%m-%dT%H:%M:%S)", time.gmtime(time.time() + 2))
+    mledgeops("schedule", "add", "soon", "--cron", soon, "--app", DIGITS, "--rounds", "1", home=home)
+    names = {s["name"] for s in json.loads(mledgeops("schedule", "list", "--json", home=home).stdout)["schedules"]}
+    assert {"nightly", "soon"} <= names
+    sagemaker = client("sagemaker")
+
+    def scheduled() -> bool:
+        arns = [e["PipelineExecutionArn"] for e in sagemaker.list_pipeline_executions(PipelineName="mledgeops-digits")["PipelineExecutionSummaries"]]
+        parameters = [sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=arn)["PipelineParameters"] for arn in arns]
+        return any({"Name": "NumRounds", "Value": "1"} in p and {"Name": "MinDevices", "Value": "3"} in p and {"Name": "Fleet", "Value": "digits"} in p for p in parameters)
+
+    until(scheduled, 45)
+    for arn in [e["PipelineExecutionArn"] for e in sagemaker.list_pipeline_executions(PipelineName="mledgeops-digits")["PipelineExecutionSummaries"]]:
+        sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken="s" * 32)
+    for name in ("nightly", "soon"):
+        mledgeops("schedule", "remove", name, home=home)
+    assert "no schedule" in mledgeops("schedule", "remove", "nightly", home=home, check=2).stderr
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ("0 3 * * *", "cron(0 3 * * ? *)"), ("30 4 1 * *", "cron(30 4 1 * ? *)"), ("0 3 * * 1-5", "cron(0 3 ? * 2-6 *)"), ("0 3 * * 0", "cron(0 3 ? * 1 *)"),
+    ("0 3 * * ? *", "cron(0 3 * * ? *)"), ("rate(5 minutes)", "rate(5 minutes)"), ("at(2027-01-01T00:00:00)", "at(2027-01-01T00:00:00)"),
+])  # fmt: skip
+def test_cron_is_understood_as_unix_and_as_aws_write_it(given: str, expected: str) -> None:
+    assert expression_of(given) == expected
+
+
+def test_ctrl_c_stops_the_run_in_order_and_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", DIGITS, "--devices", "2", "--rounds", "500", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "MLEDGEOPS_HOME": str(tmp_path)},
+    )  # fmt: skip
+    try:
+        until(lambda: list(tmp_path.glob("logs/run-*-server.log")), 60)
+        until(lambda: any('"event": "round"' in f.read_text() for f in tmp_path.glob("logs/run-*-server.log")), 60)
+        pids = children(process.pid)
+        assert len(pids) > 4
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    stopped = json.loads(out)
+    assert stopped["status"] == "Stopped"
+    until(lambda: not any(alive(pid) for pid in pids), 20)
+    shown = json.loads(mledgeops("show", stopped["run_id"], "--json", home=tmp_path).stdout)
+    assert shown["status"] == "Stopped"
+
+
+@pytest.mark.parametrize("when", [0.3, 2.0, 5.0])
+def test_ctrl_c_at_any_moment_leaves_nothing(tmp_path: Path, when: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", DIGITS, "--devices", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, "MLEDGEOPS_HOME": str(tmp_path)},
+    )  # fmt: skip
+    time.sleep(when)
+    pids = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    until(lambda: not any(alive(pid) for pid in pids), 30)
+    assert Home(tmp_path).info() is None
+    assert "Traceback" not in err or process.returncode == -signal.SIGINT
+
+
+def bad_app(folder: Path, body: str, toml: str = "") -> str:
+    (folder / "app" / "bad").mkdir(parents=True)
+    (folder / "app" / "pyproject.toml").write_text(toml or '[project]\nname = "bad"\n[tool.flwr.app.components]\nclientapp = "bad.client:app"\n')
+    (folder / "app" / "bad" / "client.py").write_text(body)
+    return str(folder / "app")
+
+
+@pytest.mark.parametrize(("arguments", "text"), [
+    (["run", "/nowhere"], "no folder"),
+    (["run", "docs"], "not a Flower app"),
+    (["run"], "required"),
+    (["run", DIGITS, "--devices", "0"], "--devices is 0"),
+    (["run", DIGITS, "--rounds", "-3"], "--rounds is -3"),
+    (["run", DIGITS, "--rounds", "many"], "invalid int"),
+    (["run", DIGITS, "--devices-per-proxy", "-1"], "--devices-per-proxy is -1"),
+    (["run", DIGITS, "--phase-seconds", "0"], "--phase-seconds"),
+    (["run", DIGITS, "--goal", "sideways"], "--goal"),
+    (["run", DIGITS, "--set", "nonsense"], "key=value"),
+    (["run", DIGITS, "--set", "learning-rat=3"], "no setting 'learning-rat'"),
+    (["run", DIGITS, "--fleet", "a/b"], "not a legal name"),
+    (["run", DIGITS, "--cloud", "aws"], "deploy"),
+    (["schedule", "add", "x", "--cron", "whenever", "--app", DIGITS], "not a cron"),
+    (["schedule", "add", "x", "--cron", "0 3 1 * 1", "--app", DIGITS], "both a day"),
+    (["approve", "1", "--reason", "x"], "no models"),
+    (["models"], "no models"),
+    (["runs"], "no runs"),
+    (["dance"], "invalid choice"),
+])  # fmt: skip
+def test_bad_usage_is_answered_in_one_sentence(tmp_path: Path, arguments: list[str], text: str) -> None:
+    done = mledgeops(*arguments, home=tmp_path, check=2)
+    assert text in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "cloud.json").exists()
+
+
+@pytest.mark.parametrize(("body", "extra", "text"), [
+    ("import a_module_that_is_not_there", [], "a_module_that_is_not_there"),
+    ("app = 1", [], "not a ClientApp"),
+    ("def", [], "SyntaxError"),
+    ("from flwr.clientapp import ClientApp\napp = ClientApp()", ["--strategy", "FedMagic"], "no strategy 'FedMagic'"),
+    ("from flwr.clientapp import ClientApp\napp = ClientApp()", ["--strategy", "FedAdam", "--set", "strategy.etta=1"], "no parameter 'etta'"),
+])  # fmt: skip
+def test_an_app_that_cannot_run_is_refused_before_anything_starts(home: Path, cloud: LocalCloud, tmp_path: Path, body: str, extra: list[str], text: str) -> None:
+    done = mledgeops("run", bad_app(tmp_path, body), *extra, "--json", home=home, check=2)
+    assert text in done.stderr
+    assert json.loads(done.stdout)["status"] == "Failed"
+
+
+def test_a_second_run_is_refused_while_one_runs(tmp_path: Path) -> None:
+    with locked(tmp_path / "run.lock", "taken"):
+        assert "A run is under way" in mledgeops("run", DIGITS, home=tmp_path, check=2).stderr
+
+
+def test_reports_are_plain_json(report: dict) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(report)) == report
