@@ -79,15 +79,16 @@ class UpdateCheck:
 
 @dataclass
 class WeightedMean:
-    """A running weighted mean of arrays and metrics, one array copy in memory however many are folded.
+    """A running weighted mean of arrays and metrics, in memory two copies of a float32 model however many are folded.
 
-    Floats are kept in their dtype (float16 in float32), integers in float64 until :meth:`records`.
+    Sums are kept in float64, so the order in which devices answer does not show in a float32 model:
+    the same seed gives the same run.
     """
 
     weighted_by: str = "num-examples"
     weight: float = 0.0
     count: int = 0
-    _arrays: ArrayMap = field(default_factory=dict)
+    _sums: ArrayMap = field(default_factory=dict)
     _dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     _metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     _scalars: set[str] = field(default_factory=set)
@@ -106,7 +107,8 @@ class WeightedMean:
             self._scalars = {key for key, value in metrics.items() if not isinstance(value, list)}
             self._dtypes = {key: array.dtype for key, array in arrays.items()}
         self._whole = self._whole and isinstance(metrics[self.weighted_by], int)
-        self._absorb({key: array.astype(_accumulator(array.dtype), copy=False) for key, array in arrays.items()}, values, weight, 1)
+        weighted = {key: np.asarray(np.multiply(array, weight, dtype=np.float64)) for key, array in arrays.items()}
+        self._absorb(weighted, {key: vector * weight for key, vector in values.items()}, weight, 1)
 
     def __add__(self, other: WeightedMean) -> WeightedMean:
         """The mean over both; neither operand changes."""
@@ -118,48 +120,38 @@ class WeightedMean:
             raise ProtocolError("metrics", "two cohorts report different metrics")
         total = self._copy()
         total._whole = self._whole and other._whole
-        total._absorb(other._arrays, other._metrics, other.weight, other.count)
+        total._absorb(other._sums, other._metrics, other.weight, other.count)
         return total
 
     def records(self) -> Records:
         """The mean as one update whose example count is the sum; raises ValueError when empty."""
         if not self.count:
             raise ValueError("no update was folded")
-        arrays = {key: _restore(array, self._dtypes[key]) for key, array in self._arrays.items()}
+        arrays = {key: _restore(total / self.weight, self._dtypes[key]) for key, total in self._sums.items()}
+        means = {key: total / self.weight for key, total in self._metrics.items()}
         metrics: ValueMap = {
-            key: float(value[0]) if key in self._scalars else [float(item) for item in value] for key, value in self._metrics.items()
+            key: float(value[0]) if key in self._scalars else [float(item) for item in value] for key, value in means.items()
         }
         metrics[self.weighted_by] = round(self.weight) if self._whole else self.weight
         array_name, metric_name = self._names
         groups = {array_name: arrays} if arrays else {}
         return Records(arrays=groups, metrics={metric_name: metrics}, order=(*groups, metric_name))
 
-    def _absorb(self, arrays: ArrayMap, metrics: dict[str, NDArray[np.float64]], weight: float, count: int) -> None:
-        """mean += (x - mean) * w / (W + w): stable, and no array larger than the model is made twice."""
-        total = self.weight + weight
-        share = weight / total
-        for key, array in arrays.items():
-            if key in self._arrays:
-                step = array - self._arrays[key]
-                step *= step.dtype.type(share)
-                self._arrays[key] += step
+    def _absorb(self, sums: ArrayMap, metrics: dict[str, NDArray[np.float64]], weight: float, count: int) -> None:
+        for key, array in sums.items():
+            if key in self._sums:
+                self._sums[key] += array
             else:
-                self._arrays[key] = np.array(array)
+                self._sums[key] = np.array(array)
         for key, vector in metrics.items():
-            self._metrics[key] = self._metrics[key] + (vector - self._metrics[key]) * share if key in self._metrics else vector.copy()
-        self.weight, self.count = total, self.count + count
+            self._metrics[key] = self._metrics[key] + vector if key in self._metrics else vector
+        self.weight, self.count = self.weight + weight, self.count + count
 
     def _copy(self) -> WeightedMean:
         return WeightedMean(
-            self.weighted_by, self.weight, self.count, {k: v.copy() for k, v in self._arrays.items()},
+            self.weighted_by, self.weight, self.count, {k: v.copy() for k, v in self._sums.items()},
             dict(self._dtypes), dict(self._metrics), set(self._scalars), self._names, self._whole,
         )  # fmt: skip
-
-
-def _accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind == "f":
-        return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
-    return np.dtype(np.float64)
 
 
 def _restore(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -118,8 +118,10 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         started = self._clock()
         replies = [reply for item, request in self._events(requests) if (reply := self._reply(item, request, by_node, stats)) is not None]
         stats.seconds = self._clock() - started
+        stats.results.sort(key=lambda result: result.device)
         self.stats.append(stats)
-        return replies
+        # In a fixed order, whoever answered first: a sum of floats depends on it, and so would a run's result.
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
     def _requests(self, stats: PhaseStats, content: Records, by_node: dict[int, Message], seconds: float) -> list[PhaseRequest]:
         arrays, specs = self._store_arrays(content)

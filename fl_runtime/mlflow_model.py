@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from safetensors import safe_open
@@ -28,7 +29,8 @@ class FederatedModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped he
         module, _, attribute = reference.partition(":")
         self.app_predict = getattr(importlib.import_module(module), attribute) if reference else None
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    # A DataFrame is the one type hint that MLflow neither warns of nor checks inputs against.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         """Predictions by the app's function, or the mean of each named array."""
         if self.app_predict is not None:
             return self.app_predict(self.arrays, model_input)

@@ -88,7 +88,7 @@ def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="model", python_model=str(Path(__file__).with_name("mlflow_model.py")),
-                artifacts={"weights": str(weights), "hooks": str(hooks)}, code_paths=[str(app.folder)],
+                artifacts={"weights": str(weights), "hooks": str(hooks)}, code_paths=_modules(app),
                 signature=infer_signature(example, outputs), pip_requirements=_requirements(),
                 metadata={"weights_sha256": model.digest, "metric": model.metric},
             )  # fmt: skip
@@ -120,6 +120,12 @@ def _example(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
         return pd.DataFrame({"array": list(arrays)}), [float(np.mean(array)) for array in arrays.values()]
     inputs = example() if callable(example) else example
     return inputs, predict(arrays, inputs)
+
+
+def _modules(app: FlowerApp) -> list[str]:
+    """The app's packages and modules, each by itself: MLflow puts what holds them on the path."""
+    tops = {app.folder / file.relative_to(app.folder).parts[0] for file in app.files() if file.suffix == ".py"}
+    return sorted(str(top) for top in tops)
 
 
 def _requirements() -> list[str]:

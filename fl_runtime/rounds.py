@@ -104,8 +104,8 @@ class RoundLoop:
             number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
         )  # fmt: skip
-        fields: dict[str, Any] = {"run": self._spec.run, "round": number, "participants": record.participants, "failures": sum(record.failures.values())}
-        fields.update({"seconds": record.seconds.total, "overhead": record.seconds.overhead})
+        fields: dict[str, Any] = {"run": self._spec.run, "round": number, "participants": record.participants}
+        fields.update({"failures": sum(record.failures.values()), "seconds": record.seconds.total, "overhead": record.seconds.overhead})
         event(logger, "round", **fields, **{f"evaluate_{key}": value for key, value in record.evaluate.items()})
         self._record(record, stats)
 
@@ -125,7 +125,11 @@ def agreeing(replies: list[Message], grid: IoTGrid) -> list[Message]:
         return replies
     usual = layouts.most_common(1)[0][0]
     stats.results = [odd_metrics(r) if r.status == "ok" and frozenset(r.metrics) != usual else r for r in stats.results]
-    return [reply for reply in replies if reply.has_error() or frozenset(next(iter(reply.content.metric_records.values()))) == usual]
+    return [reply for reply in replies if reply.has_error() or _metric_keys(reply) == usual]
+
+
+def _metric_keys(reply: Message) -> frozenset[str]:
+    return frozenset(next(iter(reply.content.metric_records.values())))
 
 
 def _demand_results(replies: Iterable[Message], number: int, stats: PhaseStats) -> None:

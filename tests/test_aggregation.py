@@ -78,6 +78,14 @@ def test_dtypes_stay(items: list[tuple[Records, float]]) -> None:
     assert (arrays["w"].dtype, arrays["steps"].dtype) == (np.float32, np.int64)
 
 
+@given(updates(), st.randoms(use_true_random=False))
+def test_a_float32_model_does_not_show_who_answered_first(items: list[tuple[Records, float]], random: object) -> None:
+    shuffled = list(items)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    a, b = (folded(order).records().arrays["arrays"]["w"] for order in (items, shuffled))
+    np.testing.assert_allclose(a, b, rtol=1.2e-7, atol=1e-12)
+
+
 def test_float16_is_summed_in_float32_and_returned_as_float16() -> None:
     items = [(Records(arrays={"arrays": {"w": np.full(2, v, np.float16)}}, metrics={"m": {"num-examples": 1}}), 1.0) for v in (1.0, 2.0)]
     assert folded(items).records().arrays["arrays"]["w"].tolist() == [1.5, 1.5]

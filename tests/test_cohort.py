@@ -82,8 +82,7 @@ def forged(**changes):
 
 def swapped(command: Command, content: Records) -> Reply:
     """Announces one file and uploads another."""
-    reply = Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("1" * 64, 2000))
-    return reply
+    return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("1" * 64, 2000))
 
 
 def records_of(**arrays):
@@ -158,7 +157,7 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
 
 
 def test_long_configs_travel_beside_the_message() -> None:
-    results, mean, fleet = run({"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000})
+    _, mean, fleet = run({"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000})
     assert mean is not None
     assert mean.metrics["metrics"]["num-examples"] == 20
     assert len([key for key in fleet.objects.puts if "/content/" in key]) == 1

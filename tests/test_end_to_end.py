@@ -152,7 +152,7 @@ def test_a_worse_model_is_refused_with_the_numbers_and_recorded(report: dict, ho
 
 def test_a_device_that_raises_is_counted_and_the_run_goes_on(report: dict, home: Path) -> None:
     done = mledgeops("run", DIGITS, "--devices", "3", "--rounds", "1", "--devices-per-proxy", "0", "--set", "broken-partition=1", "--fleet", "mixed",
-                     "--minimum-score", "-1e300", "--json", home=home, check=None)  # fmt: skip
+                     "--minimum-score=-1", "--json", home=home, check=None)  # fmt: skip
     result = json.loads(done.stdout)
     assert result["rounds"][0]["participants"] == 2
     assert result["rounds"][0]["failures"] == {"app-error": 1}
@@ -175,9 +175,9 @@ def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(repor
 
 def test_too_few_devices_end_the_run_with_the_count(home: Path, reached: LocalCloud) -> None:
     """As a schedule would: the pipeline is started without the devices."""
+    from edge.app_bundle import load_app
     from pipelines.run_options import RunOptions, plan
     from pipelines.runner import Runner
-    from edge.app_bundle import load_app
 
     runner = Runner(reached.deployment)
     started = runner.start(plan(load_app(APPS / "digits"), RunOptions(devices=2, fleet="nobody", deadline_seconds=2)))

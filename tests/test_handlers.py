@@ -85,7 +85,7 @@ def test_a_wait_never_fills_the_history_of_the_state_machine(deadline: float) ->
 
 
 def test_outputs_keep_the_callbacks_limits() -> None:
-    outcome = {name: "x" * 2000 for name in (*definition.STRING_OUTPUTS, *definition.FLOAT_OUTPUTS)} | {"score": -1.5, "value": 1.5}
+    outcome = dict.fromkeys((*definition.STRING_OUTPUTS, *definition.FLOAT_OUTPUTS), "x" * 2000) | {"score": -1.5, "value": 1.5}
     outputs = outputs_of(outcome, -9.0, "arn:e")
     assert len(outputs) <= 50
     assert all(isinstance(o["Value"], str) and len(o["Value"]) <= 1024 for o in outputs)

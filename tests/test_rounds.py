@@ -126,7 +126,7 @@ def test_a_round_without_any_valid_update_ends_the_run_with_the_reasons() -> Non
         return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="no data")
 
     with pytest.raises(RunFailed, match=r"round 1 \(6 app-error\).*no data"):
-        ours(FedAvg(), {d: broken for d in DEVICES})
+        ours(FedAvg(), dict.fromkeys(DEVICES, broken))
 
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
@@ -172,7 +172,7 @@ def test_an_apps_own_messages_go_through_unfolded() -> None:
     def device(command: Command, content: Records) -> Records:
         return Records(metrics={"m": {"who": int(command.node_id % 97)}}, configs={"c": {"text": "hello"}})
 
-    grid = grid_of({d: device for d in DEVICES[:3]}, spec())
+    grid = grid_of(dict.fromkeys(DEVICES[:3], device), spec())
     replies = list(grid.send_and_receive([Message(RecordDict({"c": ConfigRecord({"a": 1})}), node, "query.hello") for node in grid.get_node_ids()]))
     assert {reply.content["m"]["who"] for reply in replies} == {node % 97 for node in grid.get_node_ids()}
     assert {reply.content["c"]["text"] for reply in replies} == {"hello"}

@@ -17,12 +17,11 @@ from edge.app_bundle import load_app
 from fl_runtime.records import RoundRecord
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import check_alive, running_fleet
-from pipelines.local.home import Home, LocalCloudError, locked
+from pipelines.local.federate import federate
+from pipelines.local.home import Home, locked
 from pipelines.run_options import RunOptions, RunPlan, UsageError, parse_settings, plan
-from pipelines.runner import Runner, RunReport, Started
+from pipelines.runner import RunReport
 
-STOP_SECONDS = 20.0
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
 
@@ -59,42 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
 def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
     """On this machine's local cloud: the one that runs, or one for this run only."""
     home = Home.default()
-    tell = (lambda _="": None) if as_json else say
+
+    def tell(text: str) -> None:
+        if not as_json:
+            say(text)
+
     with locked(home.root / "run.lock", f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME to another folder."):
         tell(f"{the_plan.app.name}: {the_plan.rounds} rounds on {the_plan.devices} devices")
         with _terminable(), _checking(the_plan) as check, LocalCloud.use(home) as cloud:
-            from fl_runtime.aws import client
-
             _finish_check(check)
             tell(f"local cloud ready; logs in {cloud.home.logs}")
-            with running_fleet(cloud, the_plan.fleet, the_plan.devices, the_plan.app, client("iot")) as fleet:
-                runner = Runner(cloud.deployment)
-                started = runner.start(the_plan)
-                tell(f"pipeline {started.arn.split(':pipeline/')[1]}")
-                report = _follow(runner, started, lambda: check_alive(fleet, cloud, the_plan.fleet), tell)
-        show_json(report.to_json()) if as_json else _show(report)
-        return {"Succeeded": 0, "Stopped": INTERRUPTED if _Interrupt.seen else 1}.get(report.status, 1)
-
-
-class _Interrupt:
-    seen = False
-
-
-def _follow(runner: Runner, started: Started, alive: Any, tell: Any) -> RunReport:
-    """Show rounds as they come; on Ctrl-C or SIGTERM stop the pipeline in order."""
-    try:
-        for record in runner.follow(started, alive):
-            tell(_line(record))
-    except LocalCloudError as error:
-        runner.stop(started, STOP_SECONDS)
-        report = runner.report(started)
-        report.status, report.reason = "Failed", str(error)
-        return report
-    except KeyboardInterrupt:
-        _Interrupt.seen = True
-        tell("stopping; once more Ctrl-C ends at once")
-        runner.stop(started, STOP_SECONDS)
-    return runner.report(started)
+            done = federate(cloud, the_plan, lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"), lambda record: tell(_line(record)))
+        show_json(done.report.to_json()) if as_json else _show(done.report)
+        return {"Succeeded": 0, "Stopped": INTERRUPTED if done.interrupted else 1}.get(done.report.status, 1)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,75 @@
+"""The data scientist's desk: runs, models and curves from a notebook, on the local cloud."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edge.app_bundle import load_app
+from fl_runtime.records import RoundRecord
+from pipelines.local.cloud import LocalCloud
+from pipelines.local.federate import federate
+from pipelines.local.home import Home, locked
+from pipelines.run_options import RunOptions, plan
+from pipelines.runner import RunReport
+from registry.mlflow_registry import MlflowRegistry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Desk:
+    """A local cloud to work on: the one that ``mledgeops local up`` started, or one of its own until :meth:`close`.
+
+    While it is open, boto3, MLflow and the SageMaker SDK in this process reach that cloud.
+    """
+
+    def __init__(self, home: str | Path = "") -> None:
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # a notebook shows what libraries log
+        self._stack = contextlib.ExitStack()
+        place = Home(Path(home).resolve()) if home else Home.default()
+        self.cloud = self._stack.enter_context(LocalCloud.use(place))
+
+    def run(self, app: str | Path, **options: Any) -> RunReport:
+        """Federate an app; ``options`` are those of :class:`~pipelines.run_options.RunOptions`. Shows each round."""
+        the_plan = plan(load_app(Path(app)), RunOptions(**options))
+        with locked(self.cloud.home.root / "run.lock", "A run is under way on this local cloud: wait for it."):
+            return federate(self.cloud, the_plan, lambda _: None, _print_round).report
+
+    def rounds(self, report: RunReport) -> pd.DataFrame:
+        """One row a round: metrics, participants, seconds, bytes."""
+        import pandas as pd
+
+        return pd.json_normalize([msgspec.to_builtins(record) for record in report.rounds]).drop(columns="devices").set_index("round")
+
+    def tables(self, report: RunReport) -> dict[str, pd.DataFrame]:
+        """Tables that the app itself made."""
+        import pandas as pd
+
+        return {name: pd.DataFrame(columns) for name, columns in report.tables.items()}
+
+    def models(self) -> pd.DataFrame:
+        """All registered versions, newest first."""
+        import pandas as pd
+
+        return pd.DataFrame([msgspec.to_builtins(version) for version in MlflowRegistry().versions()])
+
+    def close(self) -> None:
+        """End a cloud of its own, and give the environment back."""
+        self._stack.close()
+
+    def __enter__(self) -> Desk:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _print_round(record: RoundRecord) -> None:
+    metrics = "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
+    print(f"round {record.round}: {metrics} ({record.participants} devices)")  # noqa: T201  # a notebook shows it
