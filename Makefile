@@ -8,21 +8,19 @@ READY := .venv/.ready
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
 
-test: $(READY)
+# Ruff and mypy are tests too (tests/test_style.py); `make lint` is the quick way to them.
+test check: $(READY)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test
-
 bench: $(READY)
 	$(BIN)/mledgeops bench
 
 notebook: $(READY)
-	$(BIN)/python -m ipykernel install --sys-prefix --name mledgeops > /dev/null
-	$(BIN)/jupyter execute --inplace notebooks/01-quickstart.ipynb
+	home=$$(mktemp -d) && cd notebooks && MLEDGEOPS_HOME=$$home ../$(BIN)/python execute.py 01-quickstart.ipynb; rm -rf $$home
 
 # torch first and by plain pip: its CPU build. Then the lock, exactly, without resolving anything again.
 $(READY): requirements.lock setup.cfg

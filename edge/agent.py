@@ -36,6 +36,8 @@ from edge.worker_host import WorkerProcess, Workers
 logger = logging.getLogger(__name__)
 
 REMEMBERED_REPLIES = 16
+REASON_LIMIT = 400
+"""Characters of a failure's reason: four bytes each still leave room in a message of 4 KB."""
 WAITING_COMMANDS = 4
 """Commands held while one runs. More than that is a flood: the newest are dropped."""
 
@@ -156,7 +158,7 @@ class Agent:
             return await self._run(command, received)
         except (CommandRefused, ObjectError, ProtocolError) as error:
             return self._failure(command, error.code, str(error))
-        except (OSError, AppError, TransportError) as error:
+        except (OSError, ValueError, AppError, TransportError) as error:
             return self._failure(command, "device-error", str(error))
 
     async def _run(self, command: Command, received: float) -> Reply:
@@ -209,8 +211,9 @@ class Agent:
     def _failure(self, command: Command, code: str, reason: str, timing: Timing = Timing()) -> Reply:  # noqa: B008  # frozen
         logs.event(logger, "command-failed", logging.WARNING, run=command.run, phase=command.phase, code=code, reason=reason)
         return Reply(
-            run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code, reason=reason[:1000], timing=timing
-        )
+            run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code,
+            reason=reason[:REASON_LIMIT], timing=timing,
+        )  # fmt: skip
 
     async def _follow_shadow(self) -> None:
         """Ask once for the shadow, then act on each change; a failed fetch is reported, never fatal."""

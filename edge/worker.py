@@ -18,7 +18,7 @@ from edge.protocol.messages import ObjectRef
 from edge.protocol.records import decode_records, decode_skeleton, digest, encode_records, encode_skeleton, merge
 
 INLINE_LIMIT = 2048
-"""Bytes of a skeleton that travels inside the reply message."""
+"""Bytes of a skeleton, escaped as it is inside the reply message, that still travels there."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -94,7 +94,7 @@ class Runner:
             return Outcome(ok=False, code="app-error", reason=f"{type(error).__name__}: {error}"[:900])
         seconds = time.monotonic() - started
         text = encode_skeleton(answer)
-        if not any(answer.arrays.values()) and len(text) <= INLINE_LIMIT:
+        if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
             return Outcome(ok=True, content=text, work_seconds=seconds)
         blob = encode_records(answer)
         Path(job.update_path).write_bytes(blob)

@@ -6,8 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.compat.server import ServerAppComponents
+from flwr.server import ServerConfig
+from flwr.server.compat import start_grid
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
@@ -49,6 +52,22 @@ def averages_metrics(strategy: Any) -> bool:
 def uses_server_fn(app: ServerApp) -> bool:
     """Whether the app uses Flower's older ``server_fn`` interface, whose strategies are not messages."""
     return app._main is None
+
+
+def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
+    """What an app's ``server_fn``, or its deprecated constructor arguments, bring."""
+    if app._server_fn is not None:
+        return app._server_fn(context)
+    return ServerAppComponents(server=app._server, config=app._config, strategy=app._strategy, client_manager=app._client_manager)
+
+
+def start_compatible(components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid) -> None:
+    """Run Flower's compatibility loop with our recording strategy in the place of the app's."""
+    timeout = components.config.round_timeout if components.config else None
+    config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
+    if components.server is not None:
+        components.server.strategy = strategy
+    start_grid(grid=grid, server=components.server, config=config, strategy=strategy, client_manager=components.client_manager)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         self._members = {member.node_id: (cohort.cohort, member.device) for cohort in cohorts for member in cohort.members}
         self._run = empty_run(flower_run_id(spec.run))
         self._sequence = 0
+        self._lock = threading.Lock()
         self._stored: set[str] = set()
         self._pulled: dict[str, Message] = {}
         self.folding: Folding | None = None
@@ -109,8 +110,9 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         content = from_recorddict(messages[0].content)
         kind = messages[0].metadata.message_type
         server_round = _round_of(content)
-        self._sequence += 1
-        stats = PhaseStats(phase_id(server_round, kind, self._sequence), kind, server_round)
+        with self._lock:  # an app may send from several threads
+            self._sequence += 1
+            stats = PhaseStats(phase_id(server_round, kind, self._sequence), kind, server_round)
         by_node = {message.metadata.dst_node_id: message for message in messages}
         for node_id, message in by_node.items():
             name_message(message, f"{self._spec.run}.{stats.phase}.{self._members[node_id][1]}")

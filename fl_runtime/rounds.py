@@ -33,8 +33,8 @@ class RoundLoop:
     """Runs the rounds of one run. ``result`` holds the outcome for the server."""
 
     def __init__(self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool]) -> None:
-        self._spec = spec
-        self._record = record
+        self.spec = spec
+        self.record = record
         self._stopped = stopped
         self.result: Result | None = None
         self.strategy_name = ""
@@ -45,13 +45,14 @@ class RoundLoop:
     ) -> Result:  # fmt: skip
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
         strategy = self._chosen(strategy, grid)
+        _demand_nodes(strategy, len(list(grid.get_node_ids())))
         grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None
         grid.checked = not type(strategy).__name__.startswith("FedXgb")
         self.result, self.strategy_name = Result(), type(strategy).__name__
         arrays, specs = initial_arrays, _specs(initial_arrays)
         self._evaluate_centrally(evaluate_fn, 0, arrays)
         grid.stats.clear()
-        for number in range(1, self._spec.num_rounds + 1):
+        for number in range(1, self.spec.num_rounds + 1):
             arrays = self._train(strategy, grid, number, arrays, train_config or ConfigRecord(), timeout, specs)
             self._evaluate(strategy, grid, number, arrays, evaluate_config or ConfigRecord(), timeout)
             self._evaluate_centrally(evaluate_fn, number, arrays)
@@ -63,9 +64,9 @@ class RoundLoop:
 
     def _chosen(self, strategy: Strategy, grid: IoTGrid) -> Strategy:
         """The run's strategy replaces the app's; parameters alone change the app's."""
-        if self._spec.strategy:
-            return build(self._spec.strategy, self._spec.strategy_params, len(list(grid.get_node_ids())), like=strategy)
-        adjust(strategy, self._spec.strategy_params)
+        if self.spec.strategy:
+            return build(self.spec.strategy, self.spec.strategy_params, len(list(grid.get_node_ids())), like=strategy)
+        adjust(strategy, self.spec.strategy_params)
         return strategy
 
     def _train(
@@ -104,15 +105,22 @@ class RoundLoop:
             number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
         )  # fmt: skip
-        fields: dict[str, Any] = {"run": self._spec.run, "round": number, "participants": record.participants}
+        fields: dict[str, Any] = {"run": self.spec.run, "round": number, "participants": record.participants}
         fields.update({"failures": sum(record.failures.values()), "seconds": record.seconds.total, "overhead": record.seconds.overhead})
         event(logger, "round", **fields, **{f"evaluate_{key}": value for key, value in record.evaluate.items()})
-        self._record(record, stats)
+        self.record(record, stats)
 
     def _result(self) -> Result:
         if self.result is None:
             raise RuntimeError("the round loop has not been started")
         return self.result
+
+
+def _demand_nodes(strategy: Strategy, nodes: int) -> None:
+    """Flower waits for ever when a strategy's minimum is above the nodes there are."""
+    wanted = max(getattr(strategy, name, 0) for name in ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"))
+    if wanted > nodes:
+        raise RunFailed("too-few-nodes", f"The strategy {type(strategy).__name__} wants at least {wanted} devices, and the run has {nodes}.")
 
 
 def agreeing(replies: list[Message], grid: IoTGrid) -> list[Message]:

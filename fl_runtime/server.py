@@ -29,7 +29,7 @@ from edge.protocol.names import app_key
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, client, names_from_environment
 from fl_runtime.cohort import CohortRunner
 from fl_runtime.errors import RunFailed
-from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop
+from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.grid import Cohorts, IoTGrid
 from fl_runtime.model_artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
 from fl_runtime.mtls import delete_identity, make_identities, publish_identity, secret_name
@@ -50,6 +50,7 @@ from fl_runtime.run_spec import (
 )  # fmt: skip
 from fl_runtime.run_state import RunTable
 from fl_runtime.server_app import server_app_of
+from fl_runtime.server_fn import run_server_fn
 from fl_runtime.tracking import MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,9 @@ class Server:
     def _run_app(self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> None:
         server_app = server_app_of(app)
         try:
+            if uses_server_fn(server_app):
+                loop.result = run_server_fn(server_app, grid, context, loop.spec, loop.record, self.stopped.is_set)
+                return
             with round_loop(IoTGrid, loop):
                 server_app(grid, context)
         except (RunFailed, ClientError, BotoCoreError):

@@ -13,7 +13,6 @@ from flwr.serverapp.strategy import FedAvg
 from edge.app_bundle import AppError, FlowerApp
 from edge.flower_compat import load_component
 from fl_runtime.errors import RunFailed
-from fl_runtime.flower_compat import uses_server_fn
 from fl_runtime.model_artifact import load_hook
 
 logger = logging.getLogger(__name__)
@@ -29,10 +28,6 @@ def server_app_of(app: FlowerApp) -> ServerApp:
         component = cast(ServerApp, load_component(app.folder, app.server_app, ServerApp))
     except AppError as error:
         raise RunFailed("app-load", str(error)) from error
-    if uses_server_fn(component):
-        raise RunFailed(
-            "server-fn", f"{app.server_app} uses Flower's deprecated server_fn; give it an @app.main() function, or leave serverapp out to get ours."
-        )
     return component
 
 

@@ -215,6 +215,16 @@ def test_a_four_method_client_trains_and_evaluates_in_the_worker_process(tmp_pat
     assert set(decode_skeleton(evaluated.content).metrics["metrics"]) == {"num-examples", "loss", "accuracy"}
 
 
+def test_a_client_speaks_to_an_older_server_in_its_own_records(tmp_path: Path) -> None:
+    blob = encode_records(Records(arrays={"fitins.parameters": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}))
+    (tmp_path / "old").write_bytes(blob)
+    content = encode_skeleton(Records(configs={"fitins.config": {}}, order=("fitins.parameters", "fitins.config")))
+    (trained,) = in_worker(job_of(tmp_path, content=content, arrays_path=str(tmp_path / "old")))
+    assert trained.ok, trained.reason
+    answer = decode_records((tmp_path / "update").read_bytes())
+    assert set(answer.names()) == {"fitres.parameters", "fitres.num_examples", "fitres.metrics", "fitres.status"}
+
+
 def write_app(folder: Path, body: str) -> Path:
     (folder / "bad").mkdir()
     (folder / "pyproject.toml").write_text('[tool.flwr.app.components]\nclientapp = "bad.client:app"\n')

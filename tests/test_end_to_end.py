@@ -140,7 +140,7 @@ def test_approval_moves_the_alias_and_reaches_the_devices(report: dict, home: Pa
 
 
 def test_a_worse_model_is_refused_with_the_numbers_and_recorded(report: dict, home: Path, reached: LocalCloud) -> None:
-    done = mledgeops("run", DIGITS, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "0", "--minimum-score", "0.999", "--json", home=home, check=1)
+    done = mledgeops("run", DIGITS, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "1", "--minimum-score", "0.999", "--json", home=home, check=1)
     failed = json.loads(done.stdout)
     assert failed["status"] == "Failed"
     assert "where the bar is 0.999" in failed["reason"]
@@ -156,6 +156,20 @@ def test_a_device_that_raises_is_counted_and_the_run_goes_on(report: dict, home:
     result = json.loads(done.stdout)
     assert result["rounds"][0]["participants"] == 2
     assert result["rounds"][0]["failures"] == {"app-error": 1}
+    assert result["model_version"] == "", "two of three devices and one round do not beat the champion"
+    assert "the champion has" in result["reason"]
+
+
+def test_a_rejected_version_stays_rejected_and_the_champion_stays(report: dict, home: Path, reached: LocalCloud) -> None:
+    done = json.loads(mledgeops("run", DIGITS, "--devices", "3", "--rounds", "3", "--strategy", "FedAvgM", "--set", "strategy.server_momentum=0.1",
+                                "--devices-per-proxy", "0", "--json", home=home).stdout)  # fmt: skip
+    assert done["model_version"] == "digits/2"
+    rejected = json.loads(mledgeops("reject", "digits/2", "--reason", "not convinced", "--json", home=home).stdout)
+    assert (rejected["approval"], rejected["champion"]) == ("Rejected", False)
+    assert client("sagemaker").describe_model_package(ModelPackageName=done["model_package_arn"])["ModelApprovalStatus"] == "Rejected"
+    assert "a rejection stands" in mledgeops("approve", "digits/2", "--reason", "after all", home=home, check=2).stderr
+    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
+    assert [m["version"] for m in models if m["champion"]] == ["1"]
 
 
 def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(report: dict, home: Path, reached: LocalCloud) -> None:
@@ -207,6 +221,45 @@ def test_a_schedule_starts_the_pipeline(report: dict, home: Path, reached: Local
     for name in ("nightly", "soon"):
         mledgeops("schedule", "remove", name, home=home)
     assert "no schedule" in mledgeops("schedule", "remove", "nightly", home=home, check=2).stderr
+
+
+def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> None:
+    mledgeops("local", "up", "--app", DIGITS, "--devices", "2", home=tmp_path)
+    try:
+        soon = time.strftime("at(%Y-%m-%dT%H:%M:%S)", time.gmtime(time.time() + 1))
+        mledgeops("schedule", "add", "soon", "--cron", soon, "--app", DIGITS, "--rounds", "1", "--devices", "2", home=tmp_path)
+        # Meanwhile a run of the user's own uses the same devices.
+        own = json.loads(mledgeops("run", DIGITS, "--devices", "2", "--rounds", "2", "--devices-per-proxy", "0", "--json", home=tmp_path).stdout)
+        assert own["status"] == "Succeeded"
+
+        def ended() -> list[str]:
+            done = mledgeops("runs", "--json", home=tmp_path, check=None)
+            return [run["run_id"] for run in json.loads(done.stdout).get("runs", []) if run["status"] == "Succeeded" and run["rounds"] == "1"]
+
+        until(ended, 90)
+    finally:
+        mledgeops("local", "down", home=tmp_path)
+    assert "needs --app" in mledgeops("local", "up", "--devices", "2", home=tmp_path, check=2).stderr
+
+
+def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", DIGITS, "--devices", "2", "--rounds", "500", "--devices-per-proxy", "0", "--fleet", "long", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "MLEDGEOPS_HOME": str(home)},
+    )  # fmt: skip
+    try:
+        def under_way() -> list[str]:
+            runs = json.loads(mledgeops("runs", "--json", home=home).stdout)["runs"]
+            return [run["run_id"] for run in runs if run["status"] == "Running" and run["rounds"] == "500"]
+
+        (run,) = until(under_way, 60)
+        mledgeops("stop", run, home=home)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, json.loads(out)["status"], json.loads(out)["run_id"]) == (1, "Stopped", run), err
+    assert json.loads(mledgeops("show", run, "--json", home=home).stdout)["status"] == "Stopped"
+    assert "not under way" in mledgeops("stop", run, home=home, check=2).stderr
 
 
 @pytest.mark.parametrize(("given", "expected"), [

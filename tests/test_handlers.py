@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+from conftest import ROOT
 
 from edge.protocol.messages import Envelope, Heartbeat, seal
 from fl_runtime.errors import RunFailed
@@ -191,3 +192,9 @@ def test_a_device_may_use_its_own_topics_only() -> None:
     assert text.count("${iot:Connection.Thing.ThingName}") >= 8
     assert "topic/fl/*/*" not in text
     assert Envelope(body="x").key == ""
+
+
+def test_the_documented_parameters_are_those_of_the_pipeline() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for parameter in (*definition.PARAMETERS, definition.BAR):
+        assert f"| `{parameter.name}` | `{parameter.default}` | {parameter.meaning} |" in text

@@ -191,3 +191,53 @@ def test_node_ids_are_stable_and_fit_flowers_integers() -> None:
 def test_cohorts_are_even(count: int, per_proxy: int, sizes: list[int]) -> None:
     cohorts = form_cohorts("f", [f"d{i}" for i in range(count)], per_proxy)
     assert sorted((len(c.members) for c in cohorts), reverse=True) == sizes
+
+
+def test_a_strategy_that_wants_more_devices_than_there_are_ends_the_run() -> None:
+    with pytest.raises(RunFailed, match="wants at least 9 devices, and the run has 6"):
+        ours(FedAvg(min_available_nodes=9), {d: client(d) for d in DEVICES})
+
+
+def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
+    from flwr.common import ndarrays_to_parameters
+    from flwr.compat.server import ServerAppComponents
+    from flwr.server import ServerConfig
+    from flwr.server.strategy import FedAvg as OldFedAvg
+    from flwr.serverapp import ServerApp
+
+    from fl_runtime.server_fn import run_server_fn
+
+    def old_client(device: str):
+        """What a worker answers for a client_fn app: the records of Flower's compatibility layer."""
+
+        def answer(command: Command, content: Records) -> Records:
+            modern = client(device)
+            w = content.arrays["fitins.parameters" if command.kind == "train" else "evaluateins.parameters"]["0"]
+            found = modern(command, Records(arrays={"arrays": {"w": w, "n": np.array(0)}}))
+            metrics = found.metrics["metrics"]
+            count = {"num_examples": metrics["num-examples"]}
+            status = {"code": 0, "message": "ok"}
+            if command.kind == "train":
+                return Records(
+                    arrays={"fitres.parameters": {"0": found.arrays["arrays"]["w"]}}, metrics={"fitres.num_examples": count},
+                    configs={"fitres.metrics": {}, "fitres.status": status},
+                )  # fmt: skip
+            return Records(
+                metrics={"evaluateres.loss": {"loss": metrics["loss"]}, "evaluateres.num_examples": count},
+                configs={"evaluateres.metrics": {}, "evaluateres.status": status},
+            )
+
+        return answer
+
+    start = np.linspace(0, 1, 5, dtype=np.float32)
+    old = OldFedAvg(initial_parameters=ndarrays_to_parameters([start]), min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6)
+    app = ServerApp(server_fn=lambda context: ServerAppComponents(strategy=old, config=ServerConfig(num_rounds=99)))
+    the_spec, records = spec(num_rounds=2), []
+    grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
+    result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), the_spec, lambda record, stats: records.append(record), lambda: False)
+    expected = theirs(FedAvg(), rounds=2)
+    np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
+    assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
+    assert records[1].evaluate["loss"] == pytest.approx(expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5)
+    with pytest.raises(RunFailed, match="brings its own strategy"):
+        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), spec(strategy="FedAdam"), lambda record, stats: None, lambda: False)

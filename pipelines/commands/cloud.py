@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edge.app_bundle import load_app
 from pipelines.commands.output import say, show_json
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home, LocalCloudError
+from pipelines.run_options import RunOptions, UsageError, plan
 
 
 def add_parser(commands: Any) -> None:
@@ -17,6 +20,8 @@ def add_parser(commands: Any) -> None:
     local = commands.add_parser("local", help="a local cloud that stays").add_subparsers(dest="action", required=True, metavar="up|down|status")
     up = local.add_parser("up", help="start it")
     up.add_argument("--gateway-port", type=int, default=0, help="port of the AWS gateway (default: a free one)")
+    up.add_argument("--app", type=Path, help="keep devices with this Flower app running, for schedules")
+    up.add_argument("--devices", type=int, default=0, help="how many of them (default: the app's num-devices)")
     for parser, function in ((up, start), (local.add_parser("down", help="stop it"), stop), (local.add_parser("status", help="show it"), status)):
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
@@ -28,7 +33,13 @@ def start(arguments: argparse.Namespace) -> int:
     running = LocalCloud.attach(home)
     if running is not None:
         raise LocalCloudError(f"A local cloud is running in {home.root} already (process {running.info.pid}).")
-    cloud = LocalCloud.start(home, stays=True, gateway_port=arguments.gateway_port)
+    standing = []
+    if arguments.app is not None:
+        plan(load_app(arguments.app), RunOptions(devices=arguments.devices))
+        standing = ["--app", str(arguments.app.resolve()), "--devices", str(arguments.devices)]
+    elif arguments.devices:
+        raise UsageError("--devices needs --app: devices are there to run an app.")
+    cloud = LocalCloud.start(home, stays=True, gateway_port=arguments.gateway_port, standing=standing)
     return _show(cloud, arguments.json)
 
 

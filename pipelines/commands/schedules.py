@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     adding.add_argument("--cron", required=True, help="a cron of five or six fields, or rate(...), cron(...), at(...), in UTC")
     adding.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
     adding.add_argument("--rounds", type=int, default=0, help="rounds of training")
+    adding.add_argument("--devices", type=int, default=0, help="how many devices (default: the app's num-devices)")
     removing = schedule.add_parser("remove", help="remove a schedule")
     removing.add_argument("name", help="the schedule's name")
     for parser, function in ((adding, add), (schedule.add_parser("list", help="list schedules"), list_all), (removing, remove)):
@@ -86,11 +87,11 @@ def add(arguments: argparse.Namespace) -> int:
     if not _NAME.fullmatch(arguments.name):
         raise UsageError(f"{arguments.name!r} cannot be a schedule's name: use 1 to 64 letters, digits, '-', '_' or '.'.")
     expression = expression_of(arguments.cron)
-    the_plan = plan(load_app(arguments.app), RunOptions(rounds=arguments.rounds))
+    the_plan = plan(load_app(arguments.app), RunOptions(rounds=arguments.rounds, devices=arguments.devices))
     with LocalCloud.use(Home.default()) as cloud:
         add_schedule(cloud.deployment, arguments.name, expression, the_plan)
     result = {"name": arguments.name, "expression": expression, "app": the_plan.app.name}
-    text = f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up` is on"
+    text = f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up --app {arguments.app}` is on"
     show_json(result) if arguments.json else say(text)
     return 0
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import psutil
@@ -31,15 +31,16 @@ class LocalCloud:
         self._process = process
 
     @classmethod
-    def start(cls, home: Home, *, stays: bool = False, gateway_port: int = 0) -> LocalCloud:
+    def start(cls, home: Home, *, stays: bool = False, gateway_port: int = 0, standing: Sequence[str] = ()) -> LocalCloud:
         """Start a cloud and wait until it is ready; raises LocalCloudError with the reason when it is not.
 
-        ``stays``: it outlives this process, until :meth:`stop_running`.
+        ``stays``: it outlives this process, until :meth:`stop_running`. ``standing``: the daemon's
+        arguments for devices that run as long as it does.
         """
         home.root.mkdir(parents=True, exist_ok=True)
         home.logs.mkdir(exist_ok=True)
         (home.root / "failure.txt").unlink(missing_ok=True)
-        arguments = ["--home", str(home.root), "--gateway-port", str(gateway_port), *([] if stays else ["--leash"])]
+        arguments = ["--home", str(home.root), "--gateway-port", str(gateway_port), *([] if stays else ["--leash"]), *standing]
         with (home.logs / "cloud.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.local.daemon", *arguments], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,

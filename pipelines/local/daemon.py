@@ -6,6 +6,7 @@ It ends on SIGTERM, or when its standard input does: then whoever started it has
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -15,18 +16,23 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge import logs
+from edge.app_bundle import load_app
 from pipelines.deployment import Deployment
+from pipelines.local.cloud import LocalCloud
 from pipelines.local.ecs_agent import EcsAgent
+from pipelines.local.fleet import running_fleet
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
 from pipelines.local.processes import end, free_port, port_in_use, spawn
 from pipelines.local.sagemaker import SageMaker
 from pipelines.provision import provision
+from pipelines.run_options import RunOptions, RunPlan, plan
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +44,9 @@ FRESH_SECONDS = "15"
 class Daemon:
     """One local cloud in one home."""
 
-    def __init__(self, home: Home, gateway_port: int) -> None:
+    def __init__(self, home: Home, gateway_port: int, standing: RunPlan | None = None) -> None:
         self._home = home
+        self._standing = standing
         self._port = gateway_port or free_port()
         self._stop = threading.Event()
         self._emulator: subprocess.Popen[bytes] | None = None
@@ -72,7 +79,8 @@ class Daemon:
             runner.start()
             warm.join()
             _write(self._home.info_file, msgspec.json.encode(info))
-            self._wait()
+            with self._devices(info):
+                self._wait()
             agent.stop()
             runner.join()
         finally:
@@ -83,6 +91,18 @@ class Daemon:
             if sagemaker.engine is not None:
                 sagemaker.stop()
             self._home.info_file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _devices(self, info: CloudInfo) -> Iterator[None]:
+        """Devices that stand as long as the cloud does, for schedules."""
+        if self._standing is None:
+            yield
+            return
+        from fl_runtime.aws import client
+
+        plan = self._standing
+        with running_fleet(LocalCloud(self._home, info, None), plan.fleet, plan.devices, plan.app, client("iot")):
+            yield
 
     def _wait(self) -> None:
         while not self._stop.wait(0.2):
@@ -138,9 +158,12 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--gateway-port", type=int, default=0)
     parser.add_argument("--leash", action="store_true")
+    parser.add_argument("--app", type=Path)
+    parser.add_argument("--devices", type=int, default=0)
     options = parser.parse_args()
     logs.set_up()
-    daemon = Daemon(Home(options.home), options.gateway_port)
+    standing = plan(load_app(options.app), RunOptions(devices=options.devices)) if options.app else None
+    daemon = Daemon(Home(options.home), options.gateway_port, standing)
     signal.signal(signal.SIGTERM, daemon.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if options.leash:

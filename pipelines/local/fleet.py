@@ -15,7 +15,7 @@ from edge.device_config import DeviceConfig
 from edge.protocol.names import check_name
 from pipelines.enrol import enrol
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.home import LocalCloudError
+from pipelines.local.home import LocalCloudError, locked
 from pipelines.local.processes import end, spawn
 
 HEARTBEAT_SECONDS = 2.0
@@ -23,10 +23,11 @@ APPS_KEPT = 5
 
 
 @contextlib.contextmanager
-def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | None, iot: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | None, iot: Any) -> Iterator[subprocess.Popen[bytes] | None]:
     """Enrol ``devices`` devices, install the app on them, and run them for the time of the block.
 
-    Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them.
+    Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them. Devices that
+    stand already (``local up --app``) are used as they are; then there is no process to yield.
     """
     configs = [_device(cloud, fleet, index, devices) for index in range(devices)]
     endpoint = cloud.endpoint()
@@ -35,11 +36,18 @@ def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | 
         if app is not None:
             install(app, config.apps_dir)
     files = [str(Path(config.home) / "device.json") for config in configs]
-    process = spawn("edge.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True)
-    try:
-        yield process
-    finally:
-        end(process)
+    with contextlib.ExitStack() as stack:
+        try:
+            # Two processes for one device would take its connection from each other for ever.
+            stack.enter_context(locked(cloud.home.devices / fleet / "lock", f"The devices of fleet {fleet} are running."))
+        except LocalCloudError:
+            yield None
+            return
+        process = spawn("edge.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True)
+        try:
+            yield process
+        finally:
+            end(process)
 
 
 def enrolled(cloud: LocalCloud, fleet: str) -> int:
@@ -65,9 +73,9 @@ def install(app: FlowerApp, apps: Path) -> None:
         shutil.rmtree(path)
 
 
-def check_alive(process: subprocess.Popen[bytes], cloud: LocalCloud, fleet: str) -> None:
+def check_alive(process: subprocess.Popen[bytes] | None, cloud: LocalCloud, fleet: str) -> None:
     """Raises LocalCloudError when the fleet's process has ended."""
-    if process.poll() is not None:
+    if process is not None and process.poll() is not None:
         raise LocalCloudError(f"The devices ended with code {process.returncode}: see {cloud.home.logs / f'fleet-{fleet}.log'}.")
 
 
