@@ -65,6 +65,15 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         """Whether replies must look like the model (set by the round loop)."""
         self.stats: list[PhaseStats] = []
 
+    @property
+    def sequence(self) -> int:
+        """How many phases there were: their names count on from here."""
+        return self._sequence
+
+    def resume_at(self, sequence: int) -> None:
+        """Name the next phases as the server before would have: devices that have answered them need not train again."""
+        self._sequence = sequence
+
     def set_run(self, run: Run) -> None:
         """Flower's runtime may name the run."""
         self._run = run

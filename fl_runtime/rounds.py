@@ -9,13 +9,17 @@ from __future__ import annotations
 import collections
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
 from edge.logs import event
+from edge.protocol.records import ArrayMap
 from fl_runtime.aggregation import ArraySpec, array_specs, restore_dtypes
+from fl_runtime.checkpoints import Checkpoint, restore, take
 from fl_runtime.cohort import odd_metrics
 from fl_runtime.errors import RunFailed
 from fl_runtime.grid import Folding, IoTGrid
@@ -25,14 +29,24 @@ from fl_runtime.strategies import adjust, build, foldable
 
 logger = logging.getLogger(__name__)
 
-RecordRound = Callable[[RoundRecord, list[PhaseStats]], None]
+RecordRound = Callable[[RoundRecord, list[PhaseStats], Checkpoint | None], None]
+Resume = Callable[[], "Resumed | None"]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where an earlier server of the same run got to."""
+
+    checkpoint: Checkpoint
+    rounds: list[RoundRecord]
 
 
 class RoundLoop:
     """Runs the rounds of one run. ``result`` holds the outcome for the server."""
 
-    def __init__(self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool]) -> None:
+    def __init__(self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool], resume: Resume = lambda: None) -> None:
+        self._resume = resume
         self.spec = spec
         self.record = record
         self._stopped = stopped
@@ -49,14 +63,16 @@ class RoundLoop:
         grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None
         grid.checked = not type(strategy).__name__.startswith("FedXgb")
         self.result, self.strategy_name = Result(), type(strategy).__name__
-        arrays, specs = initial_arrays, _specs(initial_arrays)
-        self._evaluate_centrally(evaluate_fn, 0, arrays)
+        specs = _specs(initial_arrays)
+        first, arrays = self._begin(strategy, grid, initial_arrays)
+        if first == 1:
+            self._evaluate_centrally(evaluate_fn, 0, arrays)
         grid.stats.clear()
-        for number in range(1, self.spec.num_rounds + 1):
+        for number in range(first, self.spec.num_rounds + 1):
             arrays = self._train(strategy, grid, number, arrays, train_config or ConfigRecord(), timeout, specs)
             self._evaluate(strategy, grid, number, arrays, evaluate_config or ConfigRecord(), timeout)
             self._evaluate_centrally(evaluate_fn, number, arrays)
-            self._finish_round(grid, number)
+            self._finish_round(grid, number, take(number, grid.sequence, _ndarrays(arrays), strategy))
             if self._stopped():
                 raise RunFailed("stopped", f"The run was stopped after round {number}.")
         grid.folding, grid.checked = None, False
@@ -98,7 +114,26 @@ class RoundLoop:
         if metrics is not None:
             self._result().evaluate_metrics_serverapp[number] = metrics
 
-    def _finish_round(self, grid: IoTGrid, number: int) -> None:
+    def _begin(self, strategy: Strategy, grid: IoTGrid, initial: ArrayRecord) -> tuple[int, ArrayRecord]:
+        """The first round to run and the weights it starts from: those given, or where the run was left."""
+        resumed = self._resume()
+        if resumed is None:
+            return 1, initial
+        checkpoint, result = resumed.checkpoint, self._result()
+        restore(checkpoint, _ndarrays(initial), strategy)
+        grid.resume_at(checkpoint.sequence)
+        result.arrays = ArrayRecord({key: Array(np.array(array)) for key, array in checkpoint.arrays.items()})
+        for record in resumed.rounds:
+            for metrics, history in (
+                (record.train, result.train_metrics_clientapp), (record.evaluate, result.evaluate_metrics_clientapp),
+                (record.server, result.evaluate_metrics_serverapp),
+            ):  # fmt: skip
+                if metrics:
+                    history[record.round] = MetricRecord(metrics)
+        event(logger, "resumed", run=self.spec.run, finished_round=checkpoint.round)
+        return checkpoint.round + 1, result.arrays
+
+    def _finish_round(self, grid: IoTGrid, number: int, checkpoint: Checkpoint) -> None:
         result, stats = self._result(), list(grid.stats)
         grid.stats.clear()
         record = summarize(
@@ -108,7 +143,7 @@ class RoundLoop:
         fields: dict[str, Any] = {"run": self.spec.run, "round": number, "participants": record.participants}
         fields.update({"failures": sum(record.failures.values()), "seconds": record.seconds.total, "overhead": record.seconds.overhead})
         event(logger, "round", **fields, **{f"evaluate_{key}": value for key, value in record.evaluate.items()})
-        self.record(record, stats)
+        self.record(record, stats, checkpoint)
 
     def _result(self) -> Result:
         if self.result is None:
@@ -152,13 +187,17 @@ def _demand_results(replies: Iterable[Message], number: int, stats: PhaseStats) 
     )
 
 
+def _ndarrays(arrays: ArrayRecord) -> ArrayMap:
+    return {key: value.numpy() for key, value in arrays.items()}
+
+
 def _specs(arrays: ArrayRecord) -> list[ArraySpec]:
-    return array_specs({key: value.numpy() for key, value in arrays.items()})
+    return array_specs(_ndarrays(arrays))
 
 
 def _with_dtypes(arrays: ArrayRecord, specs: list[ArraySpec]) -> ArrayRecord:
     """Adaptive strategies return float64: twice the payload, and another dtype than the model's."""
-    restored = restore_dtypes({key: value.numpy() for key, value in arrays.items()}, specs)
+    restored = restore_dtypes(_ndarrays(arrays), specs)
     return ArrayRecord({key: Array(value) for key, value in restored.items()})
 
 

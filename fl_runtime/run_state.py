@@ -21,6 +21,10 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     server: str = ""
     """``host:port`` of the server's gRPC, once it listens."""
     finished_round: int = 0
+    checkpoint: str = ""
+    """Names of the last two checkpoints, newest first, joined by a comma."""
+    epoch: int = 0
+    """Counts the servers that took the run: only the newest may write rounds."""
     mlflow_run_id: str = ""
     execution_arn: str = ""
     pipeline_execution_arn: str = ""
@@ -53,6 +57,28 @@ class RunTable:
             return None
         fields = {key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__}
         return msgspec.convert(fields, RunState, strict=False)
+
+    def take(self, run: str) -> int:
+        """Become the run's server: returns the new epoch, from which on older servers are fenced off."""
+        answer = self._client.update_item(
+            TableName=self._table, Key={"run": {"S": run}}, UpdateExpression="ADD epoch :one",
+            ConditionExpression="attribute_exists(run)", ExpressionAttributeValues={":one": {"N": "1"}}, ReturnValues="UPDATED_NEW",
+        )  # fmt: skip
+        return int(answer["Attributes"]["epoch"]["N"])
+
+    def commit_round(self, run: str, epoch: int, number: int, checkpoint: str) -> bool:
+        """Make a round count; False for a server that another has replaced, or a run that has ended."""
+        names = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL)}
+        try:
+            # epoch = :epoch closes the race of two servers, after a heartbeat was late, say.
+            self._client.update_item(
+                TableName=self._table, Key={"run": {"S": run}}, UpdateExpression="SET finished_round = :round, checkpoint = :checkpoint",
+                ConditionExpression=f"epoch = :epoch AND NOT (#state IN ({', '.join(names)}))", ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={":round": _value(number), ":checkpoint": _value(checkpoint), ":epoch": _value(epoch), **names},
+            )  # fmt: skip
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     def update(self, run: str, **changes: str | float) -> bool:
         """Change a run that has not ended; False when it has (an ended run stays as it ended)."""

@@ -27,14 +27,15 @@ from edge.app_bundle import AppError, FlowerApp, unpack
 from edge.flower_compat import from_recorddict, set_identity
 from edge.protocol.names import app_key
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, client, names_from_environment
+from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.grid import Cohorts, IoTGrid
 from fl_runtime.model_artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
 from fl_runtime.mtls import delete_identity, make_identities, publish_identity, secret_name
-from fl_runtime.records import PhaseStats, RoundRecord
-from fl_runtime.rounds import RoundLoop
+from fl_runtime.records import RoundRecord
+from fl_runtime.rounds import Resumed, RoundLoop
 from fl_runtime.rpc import ProxyHub
 from fl_runtime.run_spec import (
     Cohort,
@@ -82,6 +83,9 @@ class Server:
         self._run = run
         self._objects = S3Objects(client("s3"), names.bucket)
         self._table = RunTable(client("dynamodb"), names.runs_table)
+        self._epoch = 0
+        self._checkpoints = CheckpointStore(self._objects, run)
+        self._saved: list[str] = []
         self.stopped = threading.Event()
 
     def stopping(self) -> bool:
@@ -96,7 +100,10 @@ class Server:
         tracker = MlflowTracker(spec, {"mledgeops.devices": str(sum(len(cohort.members) for cohort in cohorts))})
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
-        loop = RoundLoop(spec, lambda record, stats: self._record(tracker, record, stats), self.stopped.is_set)
+        self._epoch = self._table.take(spec.run)
+        loop = RoundLoop(
+            spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set, lambda: self._resume(tracker)
+        )
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
             grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic)
@@ -148,11 +155,26 @@ class Server:
         if loop.result is None or not loop.result.arrays:
             raise RunFailed("no-model", "The app's ServerApp ended without a strategy's start(), so there is no model.")
 
-    def _record(self, tracker: MlflowTracker, record: RoundRecord, stats: list[PhaseStats]) -> None:
-        """First the durable record, then the table, then MLflow in its own time."""
+    def _record(self, tracker: MlflowTracker, record: RoundRecord, checkpoint: Checkpoint | None) -> None:
+        """First what the round left, then the one write that makes it count, then MLflow in its own time."""
         self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
-        self._table.update(self._run, finished_round=record.round)
+        if checkpoint is not None:
+            self._saved = [self._checkpoints.save(checkpoint), *self._saved][:2]
+        if not self._table.commit_round(self._run, self._epoch, record.round, ",".join(self._saved)):
+            raise RunFailed("fenced", f"Another server took the run over, or it ended, while round {record.round} was under way.")
         tracker.log_round(record)
+
+    def _resume(self, tracker: MlflowTracker) -> Resumed | None:
+        """Where an earlier server of this run got to, if there was one."""
+        state = self._table.get(self._run)
+        self._saved = state.checkpoint.split(",") if state is not None and state.checkpoint else []
+        checkpoint = self._checkpoints.load(self._saved)
+        if checkpoint is None:
+            return None
+        numbers = range(1, checkpoint.round + 1)
+        rounds = [msgspec.json.decode(self._objects.get(round_key(self._run, n)), type=RoundRecord) for n in numbers]
+        tracker.resume(rounds)
+        return Resumed(checkpoint, rounds)
 
     def _conclude(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)

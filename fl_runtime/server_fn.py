@@ -18,10 +18,9 @@ from flwr.serverapp.strategy import Result
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import server_components, start_compatible
 from fl_runtime.grid import IoTGrid
-from fl_runtime.records import PhaseStats, RoundRecord, summarize
+from fl_runtime.records import PhaseStats, summarize
+from fl_runtime.rounds import RecordRound
 from fl_runtime.run_spec import RunSpec
-
-RecordRound = Callable[[RoundRecord, list[PhaseStats]], None]
 
 
 class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
@@ -90,7 +89,7 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
             self.result.evaluate_metrics_clientapp[number] = MetricRecord(self._evaluate)
         if self._central:
             self.result.evaluate_metrics_serverapp[number] = MetricRecord(self._central)
-        self._record(summarize(number, stats, train=_numbers(self._train), evaluate=self._evaluate, server=self._central), stats)
+        self._record(summarize(number, stats, train=_numbers(self._train), evaluate=self._evaluate, server=self._central), stats, None)
         self._train, self._evaluate, self._central = {}, {}, {}
         if self._stopped():
             raise RunFailed("stopped", f"The run was stopped after round {number}.")

@@ -54,6 +54,13 @@ class MlflowTracker:
         rows = list(self._devices)
         self._submit(lambda: _log_round(self.run_id, record, rows))
 
+    def resume(self, records: Sequence[RoundRecord]) -> None:
+        """Rounds that an earlier server finished: log those that MLflow has not, each once."""
+        for record in records:
+            self._devices.extend(record.devices)
+        rows = list(self._devices)
+        self._submit(lambda: _log_missing(self.run_id, records, rows))
+
     def log_table(self, name: str, table: Table) -> None:
         """``tables/{name}.json``, readable by ``mlflow.load_table``."""
         self._submit(lambda: _client().log_table(self.run_id, {key: list(column) for key, column in table.items()}, f"tables/{name}.json"))
@@ -145,6 +152,13 @@ def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow]) -> None:
             columns[name].append(msgspec.json.encode(value).decode() if isinstance(value, dict) else value)
     client.log_dict(run_id, {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}, "devices.json")
     event(logger, "round-logged", round=record.round)
+
+
+def _log_missing(run_id: str, records: Sequence[RoundRecord], rows: list[DeviceRow]) -> None:
+    logged = {point.step for point in _client().get_metric_history(run_id, "participants")}
+    for record in records:
+        if record.round not in logged:
+            _log_round(run_id, record, rows)
 
 
 def _log_bytes(run_id: str, folder: str, name: str, data: bytes) -> None:

@@ -59,7 +59,7 @@ def grid_of(devices: dict, the_spec: RunSpec, per_proxy: int = 2) -> IoTGrid:
 def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
     the_spec, records = spec(**changes), []
     random.seed(0)
-    loop = RoundLoop(the_spec, lambda record, stats: records.append(record), lambda: False)
+    loop = RoundLoop(the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
     with round_loop(IoTGrid, loop):
         result = given.start(grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99)
     return result, records
@@ -234,10 +234,10 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     app = ServerApp(server_fn=lambda context: ServerAppComponents(strategy=old, config=ServerConfig(num_rounds=99)))
     the_spec, records = spec(num_rounds=2), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
-    result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), the_spec, lambda record, stats: records.append(record), lambda: False)
+    result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
     expected = theirs(FedAvg(), rounds=2)
     np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
     assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
     assert records[1].evaluate["loss"] == pytest.approx(expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5)
     with pytest.raises(RunFailed, match="brings its own strategy"):
-        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), spec(strategy="FedAdam"), lambda record, stats: None, lambda: False)
+        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), spec(strategy="FedAdam"), lambda record, stats, checkpoint: None, lambda: False)
