@@ -80,22 +80,28 @@ def decode(blob: bytes) -> Checkpoint:
 
 
 class CheckpointStore:
-    """A run's checkpoints in the object store."""
+    """A run's checkpoints in the object store. The last two are named by the ``runs`` table, as one string."""
+
+    KEPT = 2
 
     def __init__(self, objects: ObjectStore, run: str) -> None:
         self._objects = objects
         self._run = run
+        self._names: list[str] = []
 
     def save(self, checkpoint: Checkpoint) -> str:
-        """Write it; returns its name, which the ``runs`` table is to hold."""
+        """Write it; returns what the ``runs`` table is to hold, for :meth:`load`."""
         blob = encode(checkpoint)
         name = f"{checkpoint.round:05d}-{digest(blob)}"
         self._objects.put(self._key(name), blob)
-        return name
+        self._names = [name, *self._names][: self.KEPT]
+        return ",".join(self._names)
 
-    def load(self, names: list[str]) -> Checkpoint | None:
+    def load(self, names: str) -> Checkpoint | None:
         """The newest of the named checkpoints that is whole; None when there is none."""
-        for name in sorted(filter(None, names), reverse=True):
+        self._names = sorted(filter(None, names.split(",")), reverse=True)
+        while self._names:
+            name = self._names[0]
             try:
                 blob = self._objects.get(self._key(name))
                 if digest(blob) != name.partition("-")[2]:
@@ -103,6 +109,7 @@ class CheckpointStore:
                 return decode(blob)
             except (ProtocolError, ObjectMissing) as error:
                 event(logger, "checkpoint-damaged", logging.ERROR, run=self._run, checkpoint=name, reason=str(error))
+                self._names.pop(0)
         return None
 
     def _key(self, name: str) -> str:
@@ -132,10 +139,11 @@ def _pack(value: Any) -> tuple[str, ArrayMap] | None:
     """(kind, arrays) of an attribute that holds arrays, such as Adam's moments; None for anything else."""
     if isinstance(value, ArrayRecord):
         return "record", {key: array.numpy() for key, array in value.items()}
-    if isinstance(value, dict) and value and all(isinstance(item, np.ndarray) for item in value.values()):
-        return "dict", dict(value)
-    if isinstance(value, list) and value and all(isinstance(item, np.ndarray) for item in value):
-        return "list", {str(index): item for index, item in enumerate(value)}
+    # numpy turns an array without dimensions into a scalar (np.generic) as soon as one computes with it.
+    if isinstance(value, dict) and value and all(isinstance(item, np.ndarray | np.generic) for item in value.values()):
+        return "dict", {key: np.asarray(item) for key, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, np.ndarray | np.generic) for item in value):
+        return "list", {str(index): np.asarray(item) for index, item in enumerate(value)}
     return None
 
 

@@ -44,6 +44,15 @@ class Folding:
     weighted_by: str
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What every device gets in one phase."""
+
+    arrays: ObjectRef | None
+    specs: list[ArraySpec] | None
+    skeleton: str
+
+
 class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
     """A grid whose nodes are the devices of one run's cohorts."""
 
@@ -119,13 +128,16 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         content = from_recorddict(messages[0].content)
         kind = messages[0].metadata.message_type
         server_round = _round_of(content)
+        arrays, specs = self._store_arrays(content)
+        skeleton = encode_skeleton(Records(metrics=content.metrics, configs=content.configs, order=content.order))
+        sent = digest(f"{arrays.digest if arrays else ''} {skeleton}".encode())
         with self._lock:  # an app may send from several threads
             self._sequence += 1
-            stats = PhaseStats(phase_id(server_round, kind, self._sequence), kind, server_round)
+            stats = PhaseStats(phase_id(server_round, kind, self._sequence, sent), kind, server_round)
         by_node = {message.metadata.dst_node_id: message for message in messages}
         for node_id, message in by_node.items():
             name_message(message, f"{self._spec.run}.{stats.phase}.{self._members[node_id][1]}")
-        requests = self._requests(stats, content, by_node, seconds)
+        requests = self._requests(stats, _Sent(arrays, specs, skeleton), by_node, seconds)
         started = self._clock()
         replies = [reply for item, request in self._events(requests) if (reply := self._reply(item, request, by_node, stats)) is not None]
         stats.seconds = self._clock() - started
@@ -134,9 +146,7 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         # In a fixed order, whoever answered first: a sum of floats depends on it, and so would a run's result.
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _requests(self, stats: PhaseStats, content: Records, by_node: dict[int, Message], seconds: float) -> list[PhaseRequest]:
-        arrays, specs = self._store_arrays(content)
-        skeleton = encode_skeleton(Records(metrics=content.metrics, configs=content.configs, order=content.order))
+    def _requests(self, stats: PhaseStats, sent: _Sent, by_node: dict[int, Message], seconds: float) -> list[PhaseRequest]:
         fold = self.folding is not None and stats.kind in ("train", "evaluate")
         requests = []
         for cohort in self._cohorts:
@@ -145,10 +155,10 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
                 continue
             requests.append(PhaseRequest(
                 run=self._spec.run, fleet=self._spec.fleet, cohort=cohort.cohort, phase=stats.phase, server_round=stats.server_round,
-                kind=stats.kind, app=self._spec.app, targets=targets, content=skeleton, arrays=arrays, seconds=seconds,
+                kind=stats.kind, app=self._spec.app, targets=targets, content=sent.skeleton, arrays=sent.arrays, seconds=seconds,
                 flower_run_id=flower_run_id(self._spec.run), run_config=msgspec.json.encode(self._spec.run_config).decode(),
                 fold=fold, weighted_by=self.folding.weighted_by if self.folding else "num-examples",
-                specs=specs if self.checked else None, size_limit=_size_limit(arrays, self.checked), checked=self.checked,
+                specs=sent.specs if self.checked else None, size_limit=_size_limit(sent.arrays, self.checked), checked=self.checked,
             ))  # fmt: skip
         return requests
 

@@ -85,7 +85,6 @@ class Server:
         self._table = RunTable(client("dynamodb"), names.runs_table)
         self._epoch = 0
         self._checkpoints = CheckpointStore(self._objects, run)
-        self._saved: list[str] = []
         self.stopped = threading.Event()
 
     def stopping(self) -> bool:
@@ -158,17 +157,15 @@ class Server:
     def _record(self, tracker: MlflowTracker, record: RoundRecord, checkpoint: Checkpoint | None) -> None:
         """First what the round left, then the one write that makes it count, then MLflow in its own time."""
         self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
-        if checkpoint is not None:
-            self._saved = [self._checkpoints.save(checkpoint), *self._saved][:2]
-        if not self._table.commit_round(self._run, self._epoch, record.round, ",".join(self._saved)):
+        names = self._checkpoints.save(checkpoint) if checkpoint is not None else ""
+        if not self._table.commit_round(self._run, self._epoch, record.round, names):
             raise RunFailed("fenced", f"Another server took the run over, or it ended, while round {record.round} was under way.")
         tracker.log_round(record)
 
     def _resume(self, tracker: MlflowTracker) -> Resumed | None:
         """Where an earlier server of this run got to, if there was one."""
         state = self._table.get(self._run)
-        self._saved = state.checkpoint.split(",") if state is not None and state.checkpoint else []
-        checkpoint = self._checkpoints.load(self._saved)
+        checkpoint = self._checkpoints.load(state.checkpoint if state is not None else "")
         if checkpoint is None:
             return None
         numbers = range(1, checkpoint.round + 1)

@@ -364,3 +364,35 @@ def test_a_second_run_is_refused_while_one_runs(tmp_path: Path) -> None:
 
 def test_reports_are_plain_json(report: dict) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report)) == report
+
+
+def test_a_killed_server_is_started_again_and_ends_with_the_same_model(report: dict, home: Path, cloud: LocalCloud) -> None:
+    import psutil
+
+    arguments = [DIGITS, "--devices", "3", "--rounds", "8", "--strategy", "FedAdam", "--devices-per-proxy", "2", "--minimum-score=-1", "--json"]
+    undisturbed = json.loads(mledgeops("run", *arguments, "--fleet", "calm", home=home, check=None).stdout)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "run", *arguments, "--fleet", "rough", "--set", "local-steps=31", "--set", "local-steps=30"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "MLEDGEOPS_HOME": str(home)},
+    )  # fmt: skip
+
+    def server() -> psutil.Process | None:
+        found = [c for c in psutil.Process(cloud.info.pid).children(recursive=True) if "fl_runtime.server" in c.cmdline()]
+        return found[0] if found else None
+
+    def under_way() -> Path | None:
+        newest = max(home.glob("logs/run-*-server.log"), key=lambda f: f.stat().st_mtime)
+        return newest if newest.read_text().count('"event": "round"') >= 2 and server() is not None else None
+
+    try:
+        log = until(under_way, 60)
+        server().kill()  # type: ignore[union-attr]
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    disturbed = json.loads(out)
+    assert '"event": "resumed"' in log.read_text(), err
+    assert [r["evaluate"] for r in disturbed["rounds"]] == [r["evaluate"] for r in undisturbed["rounds"]], "to the last bit"
+    assert len(disturbed["rounds"]) == 8
+    shown = json.loads(mledgeops("show", disturbed["run_id"], "--json", home=home).stdout)
+    assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in undisturbed["rounds"]]

@@ -134,7 +134,7 @@ def test_names_that_would_escape_are_refused(name: str) -> None:
     with pytest.raises(ProtocolError):
         check_name("device", name)
     with pytest.raises(ProtocolError):
-        update_key("run-1", phase_id(1, "train", 1), name)
+        update_key("run-1", phase_id(1, "train", 1, "0" * 64), name)
 
 
 @pytest.mark.parametrize("text", ["fl/f/d", "fl/f/d/x", "fl/f/d/reply/x", "FL/f/d/reply", "fl//d/reply", "fl/+/d/reply", "$aws/things/d/shadow"])
@@ -144,7 +144,7 @@ def test_other_topics_are_refused(text: str) -> None:
 
 
 def test_keys_are_what_lifecycle_rules_and_dashboards_rely_on() -> None:
-    assert phase_id(3, "train", 7) == "00003-train-0007"
+    assert phase_id(3, "train", 7, "0a1b2c3d" + "0" * 56) == "00003-train-0007-0a1b2c3d"
     assert reply_key("run-1", "00003-train-0007", "c0001") == "run-1#00003-train-0007#c0001"
     assert arrays_key("run-1", "0" * 64) == f"runs/run-1/arrays/{'0' * 64}.safetensors"
 

@@ -99,9 +99,13 @@ def update_key(run: str, phase: str, device: str) -> str:
     return f"{run_prefix(run)}updates/{phase}/{check_name('device', device)}.safetensors"
 
 
-def phase_id(server_round: int, kind: str, sequence: int) -> str:
-    """A phase's place in its run, sortable: ``00003-train-0007``."""
-    return f"{server_round:05d}-{check_kind(kind)}-{sequence:04d}"
+def phase_id(server_round: int, kind: str, sequence: int, content: str) -> str:
+    """A phase's place in its run, sortable, and what was sent in it: ``00003-train-0007-0a1b2c3d``.
+
+    ``content`` is the digest of what the devices get. A server that resumes a run names a phase as the
+    one before it did exactly when it asks the same: answers given already count, and only those.
+    """
+    return f"{server_round:05d}-{check_kind(kind)}-{sequence:04d}-{check_digest(content)[:8]}"
 
 
 def app_key(digest: str) -> str:
