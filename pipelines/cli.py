@@ -39,13 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return run.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has had enough (`mledgeops runs | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename:
+            return _refuse(f"{error.filename}: {error.strerror}.", "--json" in given)
+        return _crashed(error, "--json" in given)
     except Exception as error:  # the last line of defence: one sentence for the user, the rest for us
-        logging.getLogger(__name__).debug("crashed", exc_info=True)
-        _refuse(f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.", "--json" in given)
-        if os.environ.get("MLEDGEOPS_DEBUG"):
-            raise
-        return 1
+        return _crashed(error, "--json" in given)
     return code
+
+
+def _crashed(error: Exception, as_json: bool) -> int:
+    _refuse(f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.", as_json)
+    if os.environ.get("MLEDGEOPS_DEBUG"):
+        raise error
+    return 1
 
 
 def _refuse(reason: str, as_json: bool) -> int:

@@ -344,6 +344,11 @@ def test_bad_usage_is_answered_in_one_sentence(tmp_path: Path, arguments: list[s
     assert not (tmp_path / "cloud.json").exists()
 
 
+def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "File exists" in mledgeops("run", DIGITS, home=tmp_path / "file", check=2).stderr
+
+
 @pytest.mark.parametrize(("body", "extra", "text"), [
     ("import a_module_that_is_not_there", [], "a_module_that_is_not_there"),
     ("app = 1", [], "not a ClientApp"),
