@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename:
             return _refuse(f"{error.filename}: {error.strerror}.", "--json" in given)
         return _crashed(error, "--json" in given)
-    except Exception as error:  # the last line of defence: one sentence for the user, the rest for us
+    except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user, the rest for us
         return _crashed(error, "--json" in given)
     return code
 

@@ -107,6 +107,34 @@ def test_a_device_cannot_connect_under_another_name_or_without_a_certificate_of_
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_device_that_drops_is_known_to_be_offline(reached: LocalCloud, how: signal.Signals) -> None:
+    """The agent as a device runs it: by its broker's last will when it is cut off, by its own word when it is stopped."""
+    config = device(reached, 3 if how == signal.SIGKILL else 2, fleet="drops")
+    key = {"fleet": {"S": "drops"}, "device": {"S": config.device}}
+
+    def state() -> str:
+        item = client("dynamodb").get_item(TableName=reached.deployment.devices_table, Key=key).get("Item")
+        return json.loads(item["body"]["S"])["state"] if item else ""
+
+    agent = subprocess.Popen([sys.executable, "-m", "edge.agent", str(Path(config.home) / "device.json")], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: state() == "idle")
+        agent.send_signal(how)
+        until(lambda: state() == "offline")
+        code = agent.wait(20)
+    finally:
+        agent.kill()
+        agent.wait()
+    assert code == (0 if how == signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_an_agent_without_its_files_says_so(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "edge.agent", str(tmp_path / "none.json")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be read" in done.stderr
+
+
 def test_a_reply_is_stored_with_the_sender_from_its_topic(reached: LocalCloud) -> None:
     config = device(reached, 1)
     key = reply_key("run-x", "00001-train-0001", "c0000")
