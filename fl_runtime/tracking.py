@@ -119,9 +119,11 @@ def find_run(run: str, experiment: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def end_run(run_id: str, status: str, reason: str = "") -> None:
-    """Set MLflow's terminal status (FINISHED, FAILED or KILLED) and our reason."""
+def end_run(run_id: str, status: str, reason: str = "", execution_arn: str = "") -> None:
+    """Set MLflow's terminal status (FINISHED, FAILED or KILLED), our reason, and who conducted the run."""
     client = _client()
+    if execution_arn:
+        client.set_tag(run_id, "mledgeops.execution_arn", execution_arn)
     if reason:
         client.set_tag(run_id, "mledgeops.reason", reason)
     client.set_tag(run_id, "mledgeops.status", {"FINISHED": "Succeeded", "KILLED": "Stopped"}.get(status, "Failed"))

@@ -9,7 +9,7 @@ import msgspec
 
 from edge.logs import event
 from registry.mlflow_registry import APPROVAL_TAG, PACKAGE_TAG, REASON_TAG, MlflowRegistry, Version
-from registry.sagemaker_registry import SageMakerRegistry
+from registry.sagemaker_registry import RegistryError, SageMakerRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,35 @@ def promote(change: StateChange, mlflow: MlflowRegistry, sagemaker: SageMakerReg
     mlflow.set_tags(version.name, version.version, {APPROVAL_TAG: change.model_approval_status, REASON_TAG: change.approval_description})
     if change.model_approval_status != "Approved":
         return {"promoted": False, "approval": change.model_approval_status}
+    told = make_champion(version, mlflow, sagemaker, devices, s3)
+    return {"promoted": True, "version": version.version, "devices": told}
+
+
+def make_champion(version: Version, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, devices: Devices, s3: Any) -> list[str]:
+    """Move the alias and tell the devices; returns their names. Also the way back: nothing is registered anew."""
     mlflow.set_champion(version.name, version.version)
     told = _roll_out(version, sagemaker, devices, s3)
     event(logger, "promoted", model=version.name, version=version.version, devices=len(told))
-    return {"promoted": True, "version": version.version, "devices": told}
+    return told
+
+
+def earlier(versions: list[Version], champion: Version | None, wanted: Version | None) -> Version:
+    """The approved version to go back to: the one wanted, else the newest approved before the champion.
+
+    Raises RegistryError when there is none, or the one wanted may not be champion.
+    """
+    if wanted is not None:
+        if wanted.champion:
+            raise RegistryError(f"{wanted.name}/{wanted.version} is champion already; nothing was changed.")
+        if wanted.approval != "Approved":
+            raise RegistryError(f"{wanted.name}/{wanted.version} is {wanted.approval}: only an approved version can be champion.")
+        return wanted
+    if champion is None:
+        raise RegistryError("No version is champion, so there is nothing to roll back from.")
+    before = [v for v in versions if v.name == champion.name and v.approval == "Approved" and int(v.version) < int(champion.version)]
+    if not before:
+        raise RegistryError(f"There is no approved version before {champion.name}/{champion.version}: nothing to roll back to.")
+    return max(before, key=lambda v: int(v.version))
 
 
 def _roll_out(version: Version, sagemaker: SageMakerRegistry, devices: Devices, s3: Any) -> list[str]:

@@ -401,3 +401,38 @@ def test_a_killed_server_is_started_again_and_ends_with_the_same_model(report: d
     assert len(disturbed["rounds"]) == 8
     shown = json.loads(mledgeops("show", disturbed["run_id"], "--json", home=home).stdout)
     assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in undisturbed["rounds"]]
+
+
+def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(report: dict, home: Path) -> None:
+    """Champion digits/1 -> a better version -> back. Alone in this file's order too: it makes what it needs."""
+    if not any(m["champion"] for m in json.loads(mledgeops("models", "--json", home=home).stdout)["models"]):
+        mledgeops("approve", "digits/1", "--reason", "first", home=home)
+    better = json.loads(mledgeops("run", DIGITS, "--devices", "3", "--rounds", "6", "--devices-per-proxy", "0", "--json", home=home).stdout)["model_version"]
+    assert "only an approved version" in mledgeops("rollback", better, home=home, check=2).stderr
+    mledgeops("approve", better, "--reason", "better", home=home)
+    fleet = json.loads(mledgeops("fleet", "--json", home=home).stdout)["devices"]
+    assert {d["model_version"] for d in fleet if d["fleet"] == "digits"} == {better}
+    back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
+    assert f"{back['name']}/{back['version']}" == "digits/1"
+    assert back["champion"] is True
+    assert set(back["devices"].values()) == {"digits/1 active"}
+    assert "already" in mledgeops("rollback", "digits/1", home=home, check=2).stderr
+    assert "no approved version before" in mledgeops("rollback", home=home, check=2).stderr
+    assert "digits/1" in mledgeops("fleet", home=home).stdout
+
+
+def test_trace_leads_from_any_name_to_the_same_chain(report: dict, home: Path) -> None:
+    chain = json.loads(mledgeops("trace", report["run_id"], "--json", home=home).stdout)
+    assert chain["pipeline_execution_arn"] == report["pipeline_execution_arn"]
+    assert chain["execution_arn"] == report["execution_arn"]
+    assert [v["model_version"] for v in chain["versions"]] == [report["model_version"]]
+    assert [len(entry["updates"]) for entry in chain["rounds"]] == [6, 6]
+    digest_of_one = next(u["digest"] for u in chain["rounds"][0]["updates"] if u["digest"])
+    names = [report["pipeline_execution_arn"], report["execution_arn"], report["mlflow_run_id"], report["model_version"], report["model_package_arn"]]
+    for name in (*names, chain["versions"][0]["model_digest"]):
+        assert json.loads(mledgeops("trace", name, "--json", home=home).stdout)["run_id"] == report["run_id"]
+    # Another run may have made the same update: the same data, weights and seed give the same bytes.
+    found = json.loads(mledgeops("trace", digest_of_one, "--json", home=home).stdout)
+    assert digest_of_one in {u["digest"] for entry in found["rounds"] for u in entry["updates"]}
+    assert digest_of_one[:12] in mledgeops("trace", report["run_id"], home=home).stdout
+    assert "name of nothing" in mledgeops("trace", "nobody", home=home, check=2).stderr

@@ -14,6 +14,7 @@ from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, enrolled, running_fleet
 from pipelines.local.home import Home
 from pipelines.run_options import UsageError
+from registry.mlflow_registry import Version
 
 DEVICE_SECONDS = 60.0
 
@@ -29,13 +30,17 @@ def add_parser(commands: Any) -> None:
         parser.add_argument("--reason", required=True, help="why; kept in both registries")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
+    back = commands.add_parser("rollback", help="make an earlier approved version champion again")
+    back.add_argument("version", nargs="?", default="", help="which (default: the newest approved before the champion)")
+    back.add_argument("--json", action="store_true", help="print one JSON document")
+    back.set_defaults(function=rollback)
 
 
 def list_models(arguments: argparse.Namespace) -> int:
     """All versions, newest first."""
     from registry.mlflow_registry import MlflowRegistry
 
-    _use_store()
+    use_store()
     versions = MlflowRegistry().versions()
     if arguments.json:
         show_json({"models": [msgspec.to_builtins(version) for version in versions]})
@@ -57,6 +62,30 @@ def reject(arguments: argparse.Namespace) -> int:
     return _decide(arguments, "Rejected")
 
 
+def rollback(arguments: argparse.Namespace) -> int:
+    """Back to an approved version: the alias moves and the devices follow; nothing is registered anew."""
+    from registry.approval import find
+    from registry.mlflow_registry import MlflowRegistry
+    from registry.promotion import Devices, earlier, make_champion
+    from registry.sagemaker_registry import SageMakerRegistry
+
+    use_store()
+    mlflow = MlflowRegistry()
+    versions = mlflow.versions()
+    champions = [version for version in versions if version.champion]
+    if not arguments.version and len(champions) > 1:
+        raise UsageError(f"Several models have a champion ({', '.join(v.name for v in champions)}): name the version to go back to.")
+    wanted = find(versions, arguments.version) if arguments.version else None
+    target = earlier(versions, champions[0] if champions else None, wanted)
+    with LocalCloud.use(Home.default()) as cloud:
+        from fl_runtime.aws import client
+
+        devices = Devices(client("dynamodb"), cloud.deployment.devices_table, client("iot-data"))
+        make_champion(target, mlflow, SageMakerRegistry(client("sagemaker")), devices, client("s3"))
+        states = _await_switch(cloud, target)
+    return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), states)
+
+
 def _decide(arguments: argparse.Namespace, approval: Any) -> int:
     from registry.approval import decide, find
     from registry.mlflow_registry import MlflowRegistry
@@ -64,16 +93,19 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
 
     if not arguments.reason.strip():
         raise UsageError("--reason is empty: say why, for those who come after you.")
-    _use_store()
+    use_store()
     version = find(MlflowRegistry().versions(), arguments.version)
     with LocalCloud.use(Home.default()) as cloud:
         from fl_runtime.aws import client
 
         decided = decide(MlflowRegistry(), SageMakerRegistry(client("sagemaker")), version, approval, arguments.reason)
         states = _await_switch(cloud, decided) if approval == "Approved" else {}
-    result = {**msgspec.to_builtins(decided), "devices": states}
-    if arguments.json:
-        show_json(result)
+    return _show_decided(arguments.json, decided, states)
+
+
+def _show_decided(as_json: bool, decided: Version, states: dict[str, str]) -> int:
+    if as_json:
+        show_json({**msgspec.to_builtins(decided), "devices": states})
     else:
         say(f"{decided.name}/{decided.version} is {decided.approval}" + (", alias champion" if decided.champion else ""))
         for device, state in states.items():
@@ -110,7 +142,7 @@ def _poll_shadows(cloud: LocalCloud, fleet: str, wanted: str, iot_data: Any) -> 
     return states
 
 
-def _use_store() -> None:
+def use_store() -> None:
     """MLflow's store of the local home, unless the environment names another."""
     home = Home.default()
     os.environ.setdefault("MLFLOW_TRACKING_URI", home.mlflow_uri)

@@ -51,8 +51,8 @@ def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
     from fl_runtime.tracking import end_run, open_run
 
     spec = decode_spec(aws.objects.get(spec_key(run)))
-    mlflow_run_id = open_run(spec, {})
-    end_run(mlflow_run_id, status, reason)
+    mlflow_run_id, state = open_run(spec, {}), aws.runs.get(run)
+    end_run(mlflow_run_id, status, reason, state.execution_arn if state else "")
     aws.runs.update(run, mlflow_run_id=mlflow_run_id)
 
 
