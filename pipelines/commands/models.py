@@ -146,5 +146,6 @@ def use_store() -> None:
     """MLflow's store of the local home, unless the environment names another."""
     home = Home.default()
     os.environ.setdefault("MLFLOW_TRACKING_URI", home.mlflow_uri)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if os.environ["MLFLOW_TRACKING_URI"] == home.mlflow_uri and not (home.root / "mlflow.db").is_file():
         raise UsageError(f"There are no models in {home.root}: `mledgeops run APP` makes one.")

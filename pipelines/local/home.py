@@ -95,7 +95,8 @@ class Home:
         """The part that functions and tasks get too."""
         return {
             "MLFLOW_TRACKING_URI": self.mlflow_uri, "MLEDGEOPS_ARTIFACT_ROOT": (self.root / "mlartifacts").as_uri(),
-            "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "FLWR_TELEMETRY_ENABLED": "0",
+            "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "DO_NOT_TRACK": "true",
+            "FLWR_TELEMETRY_ENABLED": "0",
         }  # fmt: skip
 
 
