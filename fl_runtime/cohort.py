@@ -84,6 +84,7 @@ class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
 class Folded(msgspec.Struct, frozen=True, tag="folded"):
     """The cohort's weighted mean, as a records file."""
 
+    phase: str
     records: bytes
     count: int
 
@@ -106,7 +107,8 @@ class _Fold:
 
     GROUPS = 3
 
-    def __init__(self, weighted_by: str) -> None:
+    def __init__(self, phase: str, weighted_by: str) -> None:
+        self._phase = phase
         self._weighted_by = weighted_by
         self._groups: dict[frozenset[str], tuple[WeightedMean, list[DeviceResult]]] = {}
         self._refused: list[DeviceResult] = []
@@ -133,7 +135,7 @@ class _Fold:
         if groups:
             mean, results = groups[0]
             yield from results
-            yield Folded(encode_records(mean.records()), mean.count)
+            yield Folded(self._phase, encode_records(mean.records()), mean.count)
 
 
 def odd_metrics(result: DeviceResult) -> DeviceResult:
@@ -158,7 +160,7 @@ class CohortRunner:
     def run(self, request: PhaseRequest) -> Iterator[Event]:
         """Yield one DeviceResult a target, the fold if asked for, then PhaseDone. Never raises for a device."""
         deadline = self._clock() + request.seconds
-        fold = _Fold(request.weighted_by)
+        fold = _Fold(request.phase, request.weighted_by)
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix=request.cohort) as pool:
             waiting = {target.device: target for target in request.targets}
             for failed in self._send_all(request, pool):

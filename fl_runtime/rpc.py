@@ -76,7 +76,9 @@ class ProxyHub:
     def run(self, request: PhaseRequest) -> Iterator[Event]:
         """Events of one cohort's phase. A proxy that does not answer in time ends it with what came."""
         line = self._lines[request.cohort]
+        asked = {target.message_id for target in request.targets}
         answered: set[str] = set()
+        folded = False
         with line.lock:
             line.pending, line.inbox = request, queue.Queue()
             line.outbox.put(request)
@@ -86,10 +88,12 @@ class ProxyHub:
                 item = line.inbox.get(timeout=left)
             except queue.Empty:
                 break
-            if isinstance(item, DeviceResult) and item.device not in answered:
+            # What a slow proxy still says of an earlier phase, and what its successor says again, count for nothing.
+            if isinstance(item, DeviceResult) and item.message_id in asked and item.device not in answered:
                 answered.add(item.device)
                 yield item
-            elif isinstance(item, Folded):
+            elif isinstance(item, Folded) and item.phase == request.phase and not folded:
+                folded = True
                 yield item
             elif isinstance(item, PhaseDone) and item.phase == request.phase:
                 break

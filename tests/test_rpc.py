@@ -24,8 +24,8 @@ def request(cohort: str, seconds: float = 20.0) -> PhaseRequest:
 class Answers:
     """A CohortRunner that answers at once, or dies the first time."""
 
-    def __init__(self, fail_first: bool = False) -> None:
-        self.fail_first = fail_first
+    def __init__(self, fail_first: bool = False, fail_late: bool = False) -> None:
+        self.fail_first, self.fail_late = fail_first, fail_late
         self.seen: list[str] = []
 
     def run(self, asked: PhaseRequest):
@@ -34,7 +34,9 @@ class Answers:
             yield DeviceResult(device=target.device, node_id=target.node_id, message_id=target.message_id, status="ok", metrics={"loss": [1.0, 2.0], "n": 3})
             if self.fail_first and len(self.seen) == 1:
                 raise ConnectionError("the proxy was killed")
-        yield Folded(encode_records(Records(metrics={"m": {"n": 6}})), 2)
+        yield Folded(asked.phase, encode_records(Records(metrics={"m": {"n": 6}})), 2)
+        if self.fail_late and len(self.seen) == 1:
+            raise ConnectionError("the proxy was killed")
         yield PhaseDone(asked.phase)
 
 
@@ -76,10 +78,11 @@ def test_a_proxy_that_comes_late_gets_the_waiting_phase(hub) -> None:
     assert len(list(made.run(request("c0000")))) == 4
 
 
-def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(hub) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["before the mean", "after the mean"])
+def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(hub, late: bool) -> None:
     made, address, identity = hub
     first: list = []
-    proxy_thread(address, "c0000", identity, Answers(fail_first=True), first)
+    proxy_thread(address, "c0000", identity, Answers(fail_first=not late, fail_late=late), first)
     threading.Timer(1.0, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
     events = list(made.run(request("c0000")))
     assert sorted(item.device for item in events if isinstance(item, DeviceResult)) == ["d0", "d1"]
@@ -91,6 +94,22 @@ def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub, monkeypatch: py
     made, _, _ = hub
     events = list(made.run(request("c0000", seconds=0.3)))
     assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost", "cohort-lost"]
+
+
+def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> None:
+    made, address, identity = hub
+
+    class Confused(Answers):
+        def run(self, asked: PhaseRequest):
+            for target in asked.targets:
+                yield DeviceResult(device=target.device, node_id=target.node_id, message_id="an earlier one", status="ok")
+            yield Folded("00000-train-0000", b"", 2)
+            yield from super().run(asked)
+
+    proxy_thread(address, "c0000", identity, Confused(), [])
+    events = list(made.run(request("c0000")))
+    assert [item.message_id for item in events if isinstance(item, DeviceResult)] == ["m0", "m1"]
+    assert [item.phase for item in events if isinstance(item, Folded)] == ["00001-train-0001"]
 
 
 def test_without_the_runs_certificate_nobody_attaches(hub) -> None:
