@@ -72,6 +72,11 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[DeviceRow] = []
 
 
+def metrics_text(record: RoundRecord) -> str:
+    """The round's evaluate metrics as a person reads them."""
+    return "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
+
+
 def summarize(
     number: int, stats: list[PhaseStats], *, train: Mapping[str, Any], evaluate: Mapping[str, Any], server: Mapping[str, Any]
 ) -> RoundRecord:

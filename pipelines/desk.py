@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge.app_bundle import load_app
-from fl_runtime.records import RoundRecord
+from fl_runtime.records import RoundRecord, metrics_text
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
 from pipelines.local.home import Home, locked
@@ -39,7 +39,7 @@ class Desk:
         """Federate an app; ``options`` are those of :class:`~pipelines.run_options.RunOptions`. Shows each round."""
         the_plan = plan(load_app(Path(app)), RunOptions(**options))
         with locked(self.cloud.home.root / "run.lock", "A run is under way on this local cloud: wait for it."):
-            return federate(self.cloud, the_plan, lambda _: None, _print_round).report
+            return federate(self.cloud, the_plan, lambda _: None, _print_round, lambda: None).report
 
     def rounds(self, report: RunReport) -> pd.DataFrame:
         """One row a round: metrics, participants, seconds, bytes."""
@@ -71,5 +71,4 @@ class Desk:
 
 
 def _print_round(record: RoundRecord) -> None:
-    metrics = "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
-    print(f"round {record.round}: {metrics} ({record.participants} devices)")  # noqa: T201  # a notebook shows it
+    print(f"round {record.round}: {metrics_text(record)} ({record.participants} devices)")  # noqa: T201  # a notebook shows it

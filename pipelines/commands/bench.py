@@ -19,7 +19,7 @@ import psutil
 
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.home import Home
+from pipelines.local.home import Home, LocalCloudError
 from pipelines.run_options import UsageError
 
 SAMPLE_SECONDS = 0.2
@@ -144,6 +144,8 @@ def _lone_agent(home: Path) -> list[Measure]:
         from fl_runtime.aws import client
 
         with running_fleet(cloud, "bench", 1, None, client("iot")) as process:
+            if process is None:
+                raise LocalCloudError("The bench's own device is running already, so it cannot be measured.")
             time.sleep(5.0)
-            size = psutil.Process(process.pid).memory_info().rss / MIB if process is not None else 0.0
+            size = psutil.Process(process.pid).memory_info().rss / MIB
     return [Measure(name="agent without its worker", value=size, unit="MiB", target=80.0)]

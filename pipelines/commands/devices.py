@@ -31,8 +31,9 @@ def show_fleet(arguments: argparse.Namespace) -> int:
     with LocalCloud.use(Home.default()) as cloud:
         from fl_runtime.aws import client
 
+        iot_data = client("iot-data")
         pages = client("dynamodb").get_paginator("scan").paginate(TableName=cloud.deployment.devices_table)
-        rows = [_device(item, client("iot-data")) for page in pages for item in page["Items"]]
+        rows = [_device(item, iot_data) for page in pages for item in page["Items"]]
     rows.sort(key=lambda row: (row["fleet"], row["device"]))
     if arguments.json:
         show_json({"devices": rows})

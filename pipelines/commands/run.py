@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from edge.app_bundle import load_app
-from fl_runtime.records import RoundRecord
+from fl_runtime.records import RoundRecord, metrics_text
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
@@ -68,7 +68,10 @@ def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
         with _terminable(), _checking(the_plan) as check, LocalCloud.use(home) as cloud:
             _finish_check(check)
             tell(f"local cloud ready; logs in {cloud.home.logs}")
-            done = federate(cloud, the_plan, lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"), lambda record: tell(_line(record)))
+            done = federate(
+                cloud, the_plan, lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"), lambda record: tell(_line(record)),
+                lambda: tell("stopping; once more Ctrl-C ends at once"),
+            )  # fmt: skip
         show_json(done.report.to_json()) if as_json else _show(done.report)
         return {"Succeeded": 0, "Stopped": INTERRUPTED if done.interrupted else 1}.get(done.report.status, 1)
 
@@ -127,10 +130,10 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
 
 
 def _line(record: RoundRecord) -> str:
-    metrics = "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
     failures = f"  failures {dict(record.failures)}" if record.failures else ""
     seconds = record.seconds
-    return f"round {record.round}: {metrics}  ({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s){failures}"
+    cost = f"({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s)"
+    return f"round {record.round}: {metrics_text(record)}  {cost}{failures}"
 
 
 def _show(report: RunReport) -> None:

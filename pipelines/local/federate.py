@@ -24,7 +24,9 @@ class Federation:
     interrupted: bool = False
 
 
-def federate(cloud: LocalCloud, plan: RunPlan, on_start: Callable[[str], None], on_round: Callable[[RoundRecord], None]) -> Federation:
+def federate(
+    cloud: LocalCloud, plan: RunPlan, on_start: Callable[[str], None], on_round: Callable[[RoundRecord], None], on_stop: Callable[[], None]
+) -> Federation:
     """Bring the devices up, run the pipeline, call back for its ARN and each round; stop it in order when interrupted.
 
     The environment must lead to the cloud (``cloud.reached()``).
@@ -42,6 +44,7 @@ def federate(cloud: LocalCloud, plan: RunPlan, on_start: Callable[[str], None], 
             report.status, report.reason = "Failed", str(error)
             return Federation(report)
         except KeyboardInterrupt:
+            on_stop()
             runner.stop(started, STOP_SECONDS)
             return Federation(runner.report(started), interrupted=True)
         return Federation(runner.report(started))
