@@ -1,4 +1,4 @@
-"""Names and ARNs of one deployment: what the pipeline, the state machine and the tasks refer to."""
+"""Names and ARNs of one deployment: what the stacks create, and the pipeline, the state machine and the tasks refer to."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """One installation in one account and region. ``prefix`` begins every name."""
+    """One installation in one account and region. ``prefix`` begins every name.
+
+    The CDK app fills it with tokens, commands with values: both get the same names.
+    """
 
     account: str
     region: str
     prefix: str = "mledgeops"
-    subnets: tuple[str, ...] = ("subnet-00000000000000000",)
-    security_groups: tuple[str, ...] = ("sg-00000000000000000",)
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    key: str = ""
+    """ARN of the KMS key; known to the stacks only."""
+
+    @property
+    def stacks(self) -> tuple[str, str, str]:
+        """The CloudFormation stacks, in the order they are created."""
+        return f"{self.prefix}-base", f"{self.prefix}-data", f"{self.prefix}-sagemaker"
+
+    @property
+    def code_bucket(self) -> str:
+        """What is deployed: the functions' code and the devices' components."""
+        return f"{self.prefix}-code-{self.account}-{self.region}"
 
     @property
     def bucket(self) -> str:
@@ -61,6 +76,36 @@ class Deployment:
         return f"{self.prefix}-device"
 
     @property
+    def provisioning_template(self) -> str:
+        """Name of the IoT fleet provisioning template."""
+        return f"{self.prefix}-provisioning"
+
+    @property
+    def claim_policy(self) -> str:
+        """Name of the IoT policy of the claim certificate: good for enrolment only."""
+        return f"{self.prefix}-claim"
+
+    @property
+    def thing_group(self) -> str:
+        """All devices of this deployment."""
+        return f"{self.prefix}-devices"
+
+    @property
+    def thing_type(self) -> str:
+        """The type of all devices."""
+        return f"{self.prefix}-device"
+
+    @property
+    def schedule_group(self) -> str:
+        """EventBridge Scheduler group of the retraining schedules."""
+        return self.prefix
+
+    @property
+    def mlflow_arn(self) -> str:
+        """ARN of the managed MLflow server, which is also its tracking URI."""
+        return f"arn:aws:sagemaker:{self.region}:{self.account}:mlflow-tracking-server/{self.prefix}"
+
+    @property
     def pipeline_role(self) -> str:
         """ARN of the role that SageMaker runs the pipeline with."""
         return self.role("pipeline")
@@ -82,8 +127,16 @@ class Deployment:
         return f"arn:aws:iam::{self.account}:role/{self.prefix}-{name}"
 
     def log_group(self, task: str) -> str:
-        """CloudWatch log group of an ECS task family."""
+        """CloudWatch log group of an ECS task family, or of the IoT rules' errors."""
         return f"/{self.prefix}/{task}"
+
+    def function_log_group(self, name: str) -> str:
+        """CloudWatch log group of a Lambda function."""
+        return f"/aws/lambda/{self.function(name)}"
+
+    def repository(self, task: str) -> str:
+        """ECR repository of an ECS task's image."""
+        return f"{self.prefix}-{task}"
 
     def environment(self) -> dict[str, str]:
         """What tasks and functions find in their environment."""

@@ -1,4 +1,7 @@
-"""What each role and each device may do. One statement list a role; no role shares another's."""
+"""What each role and each device may do. One statement list a role; no role shares another's.
+
+``tests/test_least_privilege.py`` holds them against the calls of recorded journeys, both ways.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,36 @@ from pipelines.deployment import Deployment
 
 Statement = dict[str, Any]
 
-ROLES = (
-    "dispatch", "discover", "conclude", "link", "refuse", "promote", "start", "server", "proxy", "state-machine", "iot-rule", "scheduler",
-    "pipeline",
-)  # fmt: skip
+FUNCTIONS = {"dispatch": 60, "discover": 60, "conclude": 120, "enrol": 5, "link": 120, "refuse": 120, "promote": 300, "start": 60}
+"""Lambda functions and their time limits in seconds; a provisioning hook must answer within five."""
+SAGEMAKER_FUNCTIONS = ("link", "refuse", "promote", "start")
+"""Those of the SageMaker stack; the others belong to the data plane."""
 
 SERVICE_OF_ROLE = {
-    "server": "ecs-tasks.amazonaws.com", "proxy": "ecs-tasks.amazonaws.com", "state-machine": "states.amazonaws.com",
-    "iot-rule": "iot.amazonaws.com", "scheduler": "scheduler.amazonaws.com", "pipeline": "sagemaker.amazonaws.com",
+    "server": "ecs-tasks", "proxy": "ecs-tasks", "execution": "ecs-tasks", "state-machine": "states", "iot-rule": "iot",
+    "provisioning": "iot", "scheduler": "scheduler", "pipeline": "sagemaker", "mlflow": "sagemaker", "device": "credentials.iot",
 }  # fmt: skip
-"""Who may take a role; Lambda where nothing is said."""
+"""Which service takes a role; Lambda where nothing is said."""
+
+SAGEMAKER_ROLES = (*SAGEMAKER_FUNCTIONS, "scheduler", "pipeline", "mlflow")
+DATA_ROLES = (*(name for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS), *(r for r in SERVICE_OF_ROLE if r not in SAGEMAKER_ROLES))
+
+END_RUN = ("CreateExperiment", "GetExperimentByName", "SearchExperiments", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "SetTag")
+TRACK_RUN = ("LogBatch", "LogMetric", "LogParam", "LogModel", "ListArtifacts", "GetExperiment", "LogInputs", "SetExperimentTag")
+READ_MODELS = ("GetRegisteredModel", "SearchRegisteredModels", "GetModelVersion", "SearchModelVersions", "GetModelVersionByAlias")
+WRITE_MODELS = (
+    "CreateRegisteredModel",
+    "CreateModelVersion",
+    "SetModelVersionTag",
+    "SetRegisteredModelAlias",
+    "GetDownloadURIForModelVersionArtifacts",
+)
+"""MLflow operations as managed MLflow names them."""
 
 
-def allow(actions: list[str], resources: list[str]) -> Statement:
-    """One Allow statement."""
-    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+def allow(actions: list[str], resources: list[str], **condition: Any) -> Statement:
+    """One Allow statement; ``condition`` by operator."""
+    return {"Effect": "Allow", "Action": actions, "Resource": resources, **({"Condition": condition} if condition else {})}
 
 
 def document(statements: list[Statement]) -> dict[str, Any]:
@@ -31,59 +49,159 @@ def document(statements: list[Statement]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def trust(role: str) -> dict[str, Any]:
-    """Who may assume a role."""
-    service = SERVICE_OF_ROLE.get(role, "lambda.amazonaws.com")
-    return document([{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}])
-
-
 def statements(role: str, d: Deployment) -> list[Statement]:
     """What one role may do."""
-    builders: dict[str, Callable[[], list[Statement]]] = {
-        "dispatch": lambda: [
-            *_logs(d, "dispatch"), _runs(d), _objects(d, "runs/*", "Get", "Put"), _queue(d), _callback(),
-            allow(["states:StartExecution"], [d.state_machine]), allow(["states:StopExecution"], [_executions(d)]),
-        ],
-        "discover": lambda: [*_logs(d, "discover"), _objects(d, "runs/*", "Get", "Put"), _table(d, d.devices_table, "Query")],
-        "conclude": lambda: [*_logs(d, "conclude"), _runs(d), _objects(d, "runs/*", "Get"), _callback()],
-        "link": lambda: [*_logs(d, "link"), _packages(d)],
-        "refuse": lambda: _logs(d, "refuse"),
-        "promote": lambda: [
-            *_logs(d, "promote"), _packages(d), _objects(d, "runs/*", "Get"),
-            _table(d, d.devices_table, "Query"),
-            allow(["iot:UpdateThingShadow"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"]),
-        ],
-        "start": lambda: [
-            *_logs(d, "start"),
-            allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"]),
-        ],
-        "server": lambda: [
-            _runs(d), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"), _table(d, d.replies_table, "Query"), _commands(d),
-            # A task token names no resource.
-            allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
-            allow([f"secretsmanager:{verb}" for verb in ("CreateSecret", "PutSecretValue", "DeleteSecret")], [_secrets(d)]),
-        ],
-        "proxy": lambda: [
-            _runs(d), _objects(d, "runs/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
-            allow(["secretsmanager:GetSecretValue"], [_secrets(d)]),
-        ],
-        "state-machine": lambda: [
-            allow(["lambda:InvokeFunction"], [d.function_arn("discover"), d.function_arn("conclude")]),
-            allow(["ecs:RunTask"], [f"arn:aws:ecs:{d.region}:{d.account}:task-definition/{d.prefix}-*"]),
-            allow(["ecs:StopTask", "ecs:DescribeTasks"], [f"arn:aws:ecs:{d.region}:{d.account}:task/{d.cluster}/*"]),
-            allow(["iam:PassRole"], [d.role("server"), d.role("proxy")]),
-            allow(["events:PutTargets", "events:PutRule", "events:DescribeRule"],
-                  [f"arn:aws:events:{d.region}:{d.account}:rule/StepFunctionsGetEventsForECSTaskRule"]),
-        ],
-        "iot-rule": lambda: [_table(d, d.devices_table, "PutItem"), _table(d, d.replies_table, "PutItem")],
-        "scheduler": lambda: [allow(["lambda:InvokeFunction"], [d.function_arn("start")])],
-        "pipeline": lambda: [
-            allow(["sqs:SendMessage"], [f"arn:aws:sqs:{d.region}:{d.account}:{d.queue}"]),
-            allow(["lambda:InvokeFunction"], [d.function_arn("link"), d.function_arn("refuse")]),
-            _packages(d, "Create"), _objects(d, "runs/*", "Get"),
-        ],
+    builders: dict[str, Callable[[Deployment], list[Statement]]] = {
+        "dispatch": _dispatch, "discover": _discover, "conclude": _conclude, "enrol": _enrol, "link": _link, "refuse": _refuse,
+        "promote": _promote, "start": _start, "server": _server, "proxy": _proxy, "execution": _execution, "state-machine": _state_machine,
+        "iot-rule": _iot_rule, "provisioning": _provisioning, "scheduler": _scheduler, "pipeline": _pipeline, "mlflow": _mlflow_server,
+        "device": _device,
     }  # fmt: skip
-    return builders[role]()
+    own = builders[role](d)
+    if role in FUNCTIONS:
+        return [*own, _function_logs(d, role), _traces()]
+    return own
+
+
+def _dispatch(d: Deployment) -> list[Statement]:
+    return [
+        _runs(d), _objects(d, "runs/*", "Get", "Put"), _callback(), _mlflow(d), _key(d, "s3", "dynamodb", "sqs"),
+        allow(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], [_queue(d)]),
+        allow(["states:StartExecution"], [d.state_machine]),
+        allow(["states:StopExecution"], [d.state_machine.replace(":stateMachine:", ":execution:") + ":*"]),
+    ]  # fmt: skip
+
+
+def _discover(d: Deployment) -> list[Statement]:
+    return [_objects(d, "runs/*", "Get", "Put"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb")]
+
+
+def _conclude(d: Deployment) -> list[Statement]:
+    return [_runs(d), _objects(d, "runs/*", "Get"), _callback(), _mlflow(d, READ_MODELS), _key(d, "s3", "dynamodb")]
+
+
+def _enrol(d: Deployment) -> list[Statement]:
+    return [allow(["iot:DescribeThing", "iot:ListThingPrincipals"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"])]
+
+
+def _link(d: Deployment) -> list[Statement]:
+    return [_packages(d, "Describe", "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS)]
+
+
+def _refuse(d: Deployment) -> list[Statement]:
+    return [_mlflow(d)]
+
+
+def _promote(d: Deployment) -> list[Statement]:
+    return [
+        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb"),
+        _mlflow(d, READ_MODELS, WRITE_MODELS),
+        allow(["iot:UpdateThingShadow"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"]),
+    ]  # fmt: skip
+
+
+def _start(d: Deployment) -> list[Statement]:
+    return [allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"])]
+
+
+def _server(d: Deployment) -> list[Statement]:
+    return [
+        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"),
+        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, TRACK_RUN), _key(d, "s3", "dynamodb", "secretsmanager"),
+        # A task token names no resource.
+        allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
+        allow([f"secretsmanager:{verb}" for verb in ("CreateSecret", "PutSecretValue", "DeleteSecret")], [_secrets(d)]),
+    ]  # fmt: skip
+
+
+def _proxy(d: Deployment) -> list[Statement]:
+    return [
+        _table(d, d.runs_table, "GetItem"), _objects(d, "runs/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
+        _key(d, "s3", "dynamodb", "secretsmanager"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]),
+    ]  # fmt: skip
+
+
+def _execution(d: Deployment) -> list[Statement]:
+    """Before a task runs: its image and its log stream.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+    """
+    return [
+        allow(["ecr:GetAuthorizationToken"], ["*"]),  # it names no resource
+        allow(["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"],
+              [f"arn:aws:ecr:{d.region}:{d.account}:repository/{d.repository(task)}" for task in ("server", "proxy")]),
+        allow(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{_log_group(d, d.log_group(task))}:*" for task in ("server", "proxy")]),
+    ]  # fmt: skip
+
+
+def _state_machine(d: Deployment) -> list[Statement]:
+    """https://docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html, and its logging and tracing."""
+    ecs = f"arn:aws:ecs:{d.region}:{d.account}"
+    deliveries = ("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries")
+    return [
+        allow(["lambda:InvokeFunction"], [d.function_arn("discover"), d.function_arn("conclude")]),
+        allow(["ecs:RunTask"], [f"{ecs}:task-definition/{d.task_family(task)}:*" for task in ("server", "proxy")]),
+        allow(["ecs:StopTask", "ecs:DescribeTasks"], [f"{ecs}:task/{d.cluster}/*"]),
+        allow(["iam:PassRole"], [d.role("server"), d.role("proxy"), d.role("execution")],
+              StringEquals={"iam:PassedToService": "ecs-tasks.amazonaws.com"}),
+        allow(["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+              [f"arn:aws:events:{d.region}:{d.account}:rule/StepFunctionsGetEventsForECSTaskRule"]),
+        # Log deliveries name no resource: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
+        allow([*(f"logs:{verb}" for verb in deliveries), "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups"],
+              ["*"]),
+        _traces(),
+    ]  # fmt: skip
+
+
+def _iot_rule(d: Deployment) -> list[Statement]:
+    errors = _log_group(d, d.log_group("iot-errors"))
+    return [
+        _table(d, d.devices_table, "PutItem"), _table(d, d.replies_table, "PutItem"), _key(d, "dynamodb"),
+        allow(["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"], [f"{errors}:*"]),
+    ]  # fmt: skip
+
+
+def _provisioning(d: Deployment) -> list[Statement]:
+    """What registering a thing by the provisioning template takes; AWSIoTThingsRegistration grants it on everything."""
+    base = f"arn:aws:iot:{d.region}:{d.account}"
+    return [
+        # The certificate's policy and state name the certificate, which is not known before.
+        allow(["iot:AttachPolicy", "iot:AttachThingPrincipal", "iot:DescribeCertificate", "iot:UpdateCertificate"], [f"{base}:cert/*"]),
+        allow(["iot:CreateThing", "iot:DescribeThing", "iot:UpdateThing", "iot:AttachThingPrincipal", "iot:AddThingToThingGroup",
+               "iot:ListThingGroupsForThing"], [f"{base}:thing/*"]),
+        allow(["iot:AddThingToThingGroup", "iot:DescribeThingGroup"], [f"{base}:thinggroup/{d.thing_group}"]),
+        allow(["iot:CreateThing", "iot:DescribeThingType"], [f"{base}:thingtype/{d.thing_type}"]),
+        allow(["iot:RegisterThing"], ["*"]),  # it names no resource
+    ]  # fmt: skip
+
+
+def _scheduler(d: Deployment) -> list[Statement]:
+    return [allow(["lambda:InvokeFunction"], [d.function_arn("start")])]
+
+
+def _pipeline(d: Deployment) -> list[Statement]:
+    return [
+        allow(["sqs:SendMessage"], [_queue(d)]), allow(["lambda:InvokeFunction"], [d.function_arn("link"), d.function_arn("refuse")]),
+        _packages(d, "Create", "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "sqs"),
+    ]  # fmt: skip
+
+
+def _mlflow_server(d: Deployment) -> list[Statement]:
+    """https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-create-tracking-server-iam.html"""
+    return [
+        _objects(d, "mlflow/*", "Get", "Put", "Delete"), _key(d, "s3"),
+        allow(["s3:ListBucket"], [f"arn:aws:s3:::{d.bucket}"], StringLike={"s3:prefix": "mlflow/*"}),
+        _packages(d, "Create", "Describe", "Update"),
+    ]  # fmt: skip
+
+
+def _device(d: Deployment) -> list[Statement]:
+    """What a Greengrass core gets for its certificate: its components' artifacts and its log, nothing of the runs."""
+    group = f"arn:aws:logs:{d.region}:{d.account}:log-group:/aws/greengrass/*"
+    return [
+        allow(["s3:GetObject"], [f"arn:aws:s3:::{d.code_bucket}/components/*"]), _key(d, "s3"),
+        allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"], [group, f"{group}:*"]),
+    ]  # fmt: skip
 
 
 def device_policy(d: Deployment) -> dict[str, Any]:
@@ -93,18 +211,55 @@ def device_policy(d: Deployment) -> dict[str, Any]:
     """
     thing, base = "${iot:Connection.Thing.ThingName}", f"arn:aws:iot:{d.region}:{d.account}"
     shadow = f"$aws/things/{thing}/shadow"
+    # A Greengrass core's own topics are named by its thing too; its certificate rotates by the provisioning template.
+    jobs = f"$aws/things/{thing}/greengrass"
+    enrolment = ("$aws/certificates/create-from-csr/json", f"$aws/provisioning-templates/{d.provisioning_template}/provision/json")
     return document([
-        {**allow(["iot:Connect"], [f"{base}:client/{thing}"]), "Condition": {"Bool": {"iot:Connection.Thing.IsAttached": ["true"]}}},
-        allow(["iot:Publish"], [f"{base}:topic/fl/*/{thing}/heartbeat", f"{base}:topic/fl/*/{thing}/reply",
-                                f"{base}:topic/{shadow}/get", f"{base}:topic/{shadow}/update"]),
-        allow(["iot:Subscribe"], [f"{base}:topicfilter/fl/*/{thing}/command", f"{base}:topicfilter/{shadow}/*"]),
-        allow(["iot:Receive"], [f"{base}:topic/fl/*/{thing}/command", f"{base}:topic/{shadow}/*"]),
+        allow(["iot:Connect"], [f"{base}:client/{thing}"], Bool={"iot:Connection.Thing.IsAttached": ["true"]}),
+        allow(["iot:Publish"], [f"{base}:topic/{name}" for name in (
+            f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"{shadow}/get", f"{shadow}/update", f"{jobs}/*", *enrolment)]),
+        allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in (
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
+        allow(["iot:Receive"], [f"{base}:topic/{name}" for name in (
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
+        allow(["iot:AssumeRoleWithCertificate"], [f"{base}:rolealias/{d.prefix}-device"]),
+        allow(["greengrass:GetDeploymentConfiguration", "greengrass:GetComponentVersionArtifact", "greengrass:ResolveComponentCandidates",
+               "greengrass:ListThingGroupsForCoreDevice"], [f"arn:aws:greengrass:{d.region}:{d.account}:*"]),
     ])  # fmt: skip
 
 
-def _logs(d: Deployment, function: str) -> list[Statement]:
-    group = f"arn:aws:logs:{d.region}:{d.account}:log-group:/aws/lambda/{d.function(function)}"
-    return [allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], [group, f"{group}:*"])]
+def claim_policy(d: Deployment) -> dict[str, Any]:
+    """The IoT policy of the claim certificate: it may ask for a certificate of its own, and nothing else.
+
+    https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
+    """
+    base = f"arn:aws:iot:{d.region}:{d.account}"
+    topics = ("$aws/certificates/create-from-csr/json", f"$aws/provisioning-templates/{d.provisioning_template}/provision/json")
+    return document([
+        allow(["iot:Connect"], [f"{base}:client/claim-*"]),
+        allow(["iot:Publish"], [f"{base}:topic/{topic}" for topic in topics]),
+        allow(["iot:Subscribe"], [f"{base}:topicfilter/{topic}/*" for topic in topics]),
+        allow(["iot:Receive"], [f"{base}:topic/{topic}/*" for topic in topics]),
+    ])  # fmt: skip
+
+
+def _log_group(d: Deployment, name: str) -> str:
+    return f"arn:aws:logs:{d.region}:{d.account}:log-group:{name}"
+
+
+def _function_logs(d: Deployment, function: str) -> Statement:
+    return allow(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{_log_group(d, d.function_log_group(function))}:*"])
+
+
+def _traces() -> Statement:
+    """X-Ray's writes name no resource."""
+    return allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"])
+
+
+def _key(d: Deployment, *services: str) -> Statement:
+    """The key, for these services' sake only."""
+    return allow(["kms:Decrypt", "kms:GenerateDataKey"], [d.key],
+                 StringEquals={"kms:ViaService": [f"{service}.{d.region}.amazonaws.com" for service in services]})  # fmt: skip
 
 
 def _table(d: Deployment, table: str, *verbs: str) -> Statement:
@@ -119,9 +274,8 @@ def _objects(d: Deployment, keys: str, *verbs: str) -> Statement:
     return allow([f"s3:{verb}Object" for verb in verbs], [f"arn:aws:s3:::{d.bucket}/{keys}"])
 
 
-def _queue(d: Deployment) -> Statement:
-    actions = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
-    return allow(actions, [f"arn:aws:sqs:{d.region}:{d.account}:{d.queue}"])
+def _queue(d: Deployment) -> str:
+    return f"arn:aws:sqs:{d.region}:{d.account}:{d.queue}"
 
 
 def _callback() -> Statement:
@@ -129,18 +283,21 @@ def _callback() -> Statement:
     return allow(["sagemaker:SendPipelineExecutionStepSuccess", "sagemaker:SendPipelineExecutionStepFailure"], ["*"])
 
 
-def _packages(d: Deployment, *more: str) -> Statement:
-    verbs = ["Describe", "Update", *more]
+def _packages(d: Deployment, *verbs: str) -> Statement:
     base = f"arn:aws:sagemaker:{d.region}:{d.account}"
     return allow([f"sagemaker:{verb}ModelPackage" for verb in verbs], [f"{base}:model-package/*", f"{base}:model-package-group/*"])
 
 
+def _mlflow(d: Deployment, *sets: tuple[str, ...]) -> Statement:
+    """Managed MLflow's data plane.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemakerwithmlflow.html
+    """
+    return allow([f"sagemaker-mlflow:{verb}" for verbs in (END_RUN, *sets) for verb in verbs], [d.mlflow_arn])
+
+
 def _commands(d: Deployment) -> Statement:
     return allow(["iot:Publish"], [f"arn:aws:iot:{d.region}:{d.account}:topic/fl/*/command"])
-
-
-def _executions(d: Deployment) -> str:
-    return d.state_machine.replace(":stateMachine:", ":execution:") + ":*"
 
 
 def _secrets(d: Deployment) -> str:

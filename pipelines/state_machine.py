@@ -104,8 +104,10 @@ def _proxies(deployment: Deployment) -> Any:
 
 
 def _run_task(deployment: Deployment, task: str, environment: list[tuple[str, str]]) -> dict[str, Any]:
+    # Proxies hold nothing that their server cannot ask for again: Spot, and where that is out, on demand.
+    capacity = ("FARGATE_SPOT", "FARGATE") if task == "proxy" else ("FARGATE",)
     return {
-        "LaunchType": "FARGATE",
+        "CapacityProviderStrategy": [{"CapacityProvider": provider, "Weight": 1 if at == 0 else 0} for at, provider in enumerate(capacity)],
         "Cluster": deployment.cluster,
         "TaskDefinition": deployment.task_family(task),
         "NetworkConfiguration": {

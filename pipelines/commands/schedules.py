@@ -75,7 +75,13 @@ def add_schedule(deployment: Deployment, name: str, expression: str, the_plan: R
         "Input": json.dumps({"pipeline": pipeline.name, "parameters": the_plan.parameters()}),
     }  # fmt: skip
     scheduler = client("scheduler")
-    settings = {"Name": name, "ScheduleExpression": expression, "FlexibleTimeWindow": {"Mode": "OFF"}, "Target": target}
+    settings = {
+        "Name": name,
+        "GroupName": deployment.schedule_group,
+        "ScheduleExpression": expression,
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "Target": target,
+    }
     try:
         scheduler.create_schedule(**settings)
     except scheduler.exceptions.ConflictException:
@@ -98,12 +104,12 @@ def add(arguments: argparse.Namespace) -> int:
 
 def list_all(arguments: argparse.Namespace) -> int:
     """All schedules."""
-    with LocalCloud.use(Home.default()):
+    with LocalCloud.use(Home.default()) as cloud:
         from fl_runtime.aws import client
 
-        scheduler = client("scheduler")
-        names = [item["Name"] for page in scheduler.get_paginator("list_schedules").paginate() for item in page["Schedules"]]
-        found = [scheduler.get_schedule(Name=name) for name in names]
+        scheduler, group = client("scheduler"), cloud.deployment.schedule_group
+        names = [item["Name"] for page in scheduler.get_paginator("list_schedules").paginate(GroupName=group) for item in page["Schedules"]]
+        found = [scheduler.get_schedule(Name=name, GroupName=group) for name in names]
     rows = [
         {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": json.loads(s["Target"]["Input"])["pipeline"]}
         for s in found
@@ -117,12 +123,12 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 def remove(arguments: argparse.Namespace) -> int:
     """Remove one."""
-    with LocalCloud.use(Home.default()):
+    with LocalCloud.use(Home.default()) as cloud:
         from fl_runtime.aws import client
 
         scheduler = client("scheduler")
         try:
-            scheduler.delete_schedule(Name=arguments.name)
+            scheduler.delete_schedule(Name=arguments.name, GroupName=cloud.deployment.schedule_group)
         except scheduler.exceptions.ResourceNotFoundException as error:
             raise UsageError(f"There is no schedule {arguments.name!r}: `mledgeops schedule list` shows them.") from error
     show_json({"removed": arguments.name}) if arguments.json else say(f"removed {arguments.name}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_runtime.aws import client
+from pipelines.handlers.wiring import set_up_logs
 from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, MlflowRegistry
 from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, SageMakerRegistry
 
@@ -24,4 +25,5 @@ def link(request: Mapping[str, Any], mlflow: MlflowRegistry, sagemaker: SageMake
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Link step."""
+    set_up_logs()
     return {"model_version": link(request, MlflowRegistry(), SageMakerRegistry(client("sagemaker")))}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_runtime.tracking import end_run
+from pipelines.handlers.wiring import set_up_logs
 
 
 def reason_of(request: Mapping[str, Any]) -> str:
@@ -18,5 +19,6 @@ def reason_of(request: Mapping[str, Any]) -> str:
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Refuse step."""
+    set_up_logs()
     end_run(request["mlflow_run_id"], "FAILED", reason_of(request))
     return {"run": request["run"]}

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from edge import logs
 from fl_runtime.aws import Names, S3Objects, client, names_from_environment
 from fl_runtime.run_state import RunTable
 
@@ -25,8 +26,15 @@ class Services:
 
 
 @functools.cache
+def set_up_logs() -> None:
+    """Once a process: JSON lines, which the metric filters read."""
+    logs.set_up()
+
+
+@functools.cache
 def services() -> Services:
     """The services of this function's environment."""
+    set_up_logs()
     names, dynamodb = names_from_environment(), client("dynamodb")
     return Services(
         names=names, objects=S3Objects(client("s3"), names.bucket), runs=RunTable(dynamodb, names.runs_table), dynamodb=dynamodb,

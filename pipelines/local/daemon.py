@@ -24,6 +24,7 @@ import msgspec
 
 from edge import logs
 from edge.app_bundle import load_app
+from pipelines.aws.deploy import DeployError
 from pipelines.deployment import Deployment
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.ecs_agent import EcsAgent
@@ -31,14 +32,12 @@ from pipelines.local.fleet import running_fleet
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
 from pipelines.local.processes import end, free_port, port_in_use, spawn
 from pipelines.local.sagemaker import SageMaker
-from pipelines.provision import provision
+from pipelines.local.stack import deploy
 from pipelines.run_options import RunOptions, RunPlan, plan
 
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 60.0
-FRESH_SECONDS = "15"
-"""A local device beats every two seconds: this many without one and it is gone."""
 
 
 class Daemon:
@@ -71,8 +70,7 @@ class Daemon:
             from fl_runtime.aws import client
 
             sagemaker.start(client)
-            extra = {**self._home.shared_environment(), "AWS_ENDPOINT_URL_SAGEMAKER": os.environ["AWS_ENDPOINT_URL_SAGEMAKER"]}
-            provision(deployment, client, {**extra, "MLEDGEOPS_FRESH_SECONDS": FRESH_SECONDS})
+            self._deploy(deployment)
             clients = {name: client(name) for name in ("ecs", "stepfunctions", "sts", "logs")}
             agent = EcsAgent(deployment, clients, self._home.environment(info), self._home.logs)
             runner = threading.Thread(target=agent.serve, name="ecs-agent")
@@ -91,6 +89,16 @@ class Daemon:
             if sagemaker.engine is not None:
                 sagemaker.stop()
             self._home.info_file.unlink(missing_ok=True)
+
+    def _deploy(self, deployment: Deployment) -> None:
+        from fl_runtime.aws import client
+
+        try:
+            deploy(deployment, client, self._home.mlflow_uri)
+        except DeployError as error:
+            raise LocalCloudError(
+                f"{error} If {self._home.root} was made by an older version, move it away: its state cannot be taken over."
+            ) from error
 
     @contextlib.contextmanager
     def _devices(self, info: CloudInfo) -> Iterator[None]:
@@ -114,7 +122,9 @@ class Daemon:
             "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(info.gateway_port), "IOT_MTLS_PORT": str(info.mqtt_port), "AUTH": "true",
             "MINISTACK_ACCOUNT_ID": ACCOUNT, "MINISTACK_REGION": REGION, "PERSIST_STATE": "1", "STATE_DIR": str(self._home.root / "state"),
             "S3_PERSIST": "1", "S3_DATA_DIR": str(self._home.root / "s3"), "LOG_LEVEL": "INFO", "DOCKER_HOST": "unix:///nonexistent",
-            "TMPDIR": str(self._home.root / "tmp"),
+            "TMPDIR": str(self._home.root / "tmp"), "MLEDGEOPS_CALLS": str(self._home.calls_file),
+            # Functions inherit what leads to the services that the emulator itself is not.
+            **self._home.shared_environment(), "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
         }  # fmt: skip
         (self._home.root / "tmp").mkdir(parents=True, exist_ok=True)
         return spawn("pipelines.local.ministack_main", [], environment, self._home.logs / "ministack.log")

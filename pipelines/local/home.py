@@ -62,6 +62,11 @@ class Home:
         return self.root / "logs"
 
     @property
+    def calls_file(self) -> Path:
+        """Every call of a role or device that the emulators decided on, once each."""
+        return self.root / "calls.jsonl"
+
+    @property
     def devices(self) -> Path:
         """One folder a device."""
         return self.root / "devices"

@@ -1,0 +1,46 @@
+"""The CDK app. ``python -m pipelines.aws.app`` (extra ``deploy``) synthesises the templates that the package carries.
+
+The templates depend on nothing of this machine and no account: code, images and choices are parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+
+from pipelines.aws.base_stack import BaseStack
+from pipelines.aws.data_stack import DataStack
+from pipelines.aws.deploy import TEMPLATES
+from pipelines.aws.sagemaker_stack import SageMakerStack
+
+
+def synthesize() -> dict[str, dict[str, Any]]:
+    """The three templates by name."""
+    with tempfile.TemporaryDirectory() as out:
+        app = cdk.App(outdir=out, analytics_reporting=False)
+        base = BaseStack(app, "base")
+        data = DataStack(app, "data")
+        sagemaker = SageMakerStack(app, "sagemaker")
+        data.add_stack_dependency(base)
+        sagemaker.add_stack_dependency(data)
+        app.synth()
+        return {name: json.loads((Path(out) / f"{name}.template.json").read_text()) for name in TEMPLATES}
+
+
+def main() -> None:
+    """Write the templates into the package, or into another folder."""
+    parser = argparse.ArgumentParser(description="Synthesise the CloudFormation templates.")
+    parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).parent / "templates")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, template in synthesize().items():
+        (out / f"{name}.json").write_text(json.dumps(template, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

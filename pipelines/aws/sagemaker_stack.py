@@ -1,0 +1,68 @@
+"""SageMaker's side: the pipelines' role, registration and promotion, schedules, and a managed MLflow where wanted."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as functions
+from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_scheduler as scheduler
+from constructs import Construct
+
+from pipelines.aws.base_stack import base_key
+from pipelines.aws.observability import add_filters
+from pipelines.aws.stacks import Stack, architecture_parameter, function_environment, tracking_uri_of
+from pipelines.deployment import Deployment
+from pipelines.metrics import FILTERS
+from pipelines.policies import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
+
+MODEL_EVENT = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"]}
+MLFLOW_VERSION = "3.0"
+
+
+class SageMakerStack(Stack):
+    """What happens to a finished model."""
+
+    def __init__(self, scope: Construct, name: str) -> None:
+        super().__init__(scope, name, "MLEdgeOps: SageMaker pipelines, registry, promotion, schedules, MLflow")
+        key, arn = base_key(self)
+        code_key = self.parameter("CodeKey", "Key of the functions' code in the code bucket").value_as_string
+        group = self.parameter(
+            "ModelGroup", "The first app's model package group; other apps' groups are made by their first run", default="wind-farm"
+        )
+        d = self.deployment(key=arn)
+        _, lambda_architecture = architecture_parameter(self)
+        tracking_uri, managed = tracking_uri_of(self, d)
+        roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in SAGEMAKER_ROLES}
+        environment = function_environment(d, tracking_uri, "90")
+        made = {name: self.function(name, d, roles[name], code_key, lambda_architecture, environment, key) for name in SAGEMAKER_FUNCTIONS}
+        self._promotion(d, made["promote"])
+        scheduler.CfnScheduleGroup(self, "Schedules", name=d.schedule_group)
+        add_filters(self, d, [item for item in FILTERS if item.group in SAGEMAKER_FUNCTIONS])
+        models = sagemaker.CfnModelPackageGroup(
+            self,
+            "ModelGroupResource",
+            model_package_group_name=group.value_as_string,
+            model_package_group_description="Federated models of MLEdgeOps",
+        )
+        models.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
+
+    def _promotion(self, d: Deployment, promote: functions.CfnFunction) -> None:
+        rule = events.CfnRule(
+            self, "Promotion", name=f"{d.prefix}-promote", event_pattern=MODEL_EVENT, state="ENABLED",
+            targets=[events.CfnRule.TargetProperty(
+                id="promote", arn=promote.attr_arn, retry_policy=events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20),
+            )],
+        )  # fmt: skip
+        functions.CfnPermission(
+            self, "PromotionPermission", action="lambda:InvokeFunction", function_name=promote.attr_arn, principal="events.amazonaws.com",
+            source_arn=rule.attr_arn,
+        )  # fmt: skip
+
+    def _mlflow(self, d: Deployment, role: iam.CfnRole) -> sagemaker.CfnMlflowTrackingServer:
+        return sagemaker.CfnMlflowTrackingServer(
+            self, "Mlflow", tracking_server_name=d.prefix, artifact_store_uri=f"s3://{d.bucket}/mlflow", role_arn=role.attr_arn,
+            tracking_server_size="Small", mlflow_version=MLFLOW_VERSION, automatic_model_registration=False,
+        )  # fmt: skip
