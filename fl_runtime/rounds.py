@@ -140,9 +140,6 @@ class RoundLoop:
             number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
         )  # fmt: skip
-        fields: dict[str, Any] = {"run": self.spec.run, "round": number, "participants": record.participants}
-        fields.update({"failures": sum(record.failures.values()), "seconds": record.seconds.total, "overhead": record.seconds.overhead})
-        event(logger, "round", **fields, **{f"evaluate_{key}": value for key, value in record.evaluate.items()})
         self.record(record, stats, checkpoint)
 
     def _result(self) -> Result:

@@ -29,6 +29,7 @@ from edge.protocol.names import app_key
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, client, names_from_environment
 from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
+from fl_runtime.cost import Shape
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.grid import Cohorts, IoTGrid
@@ -52,6 +53,7 @@ from fl_runtime.run_spec import (
 from fl_runtime.run_state import RunTable
 from fl_runtime.server_app import server_app_of
 from fl_runtime.server_fn import run_server_fn
+from fl_runtime.telemetry import RoundLog
 from fl_runtime.tracking import MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class Server:
         self._objects = S3Objects(client("s3"), names.bucket)
         self._table = RunTable(client("dynamodb"), names.runs_table)
         self._epoch = 0
+        self._log: RoundLog | None = None
         self._checkpoints = CheckpointStore(self._objects, run)
         self.stopped = threading.Event()
 
@@ -103,8 +106,10 @@ class Server:
         loop = RoundLoop(
             spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set, lambda: self._resume(tracker)
         )
+        shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
+            self._log = RoundLog(spec, shape, _judged_by(spec, app))
             grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic)
             context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
             self._table.update(spec.run, state="Running")
@@ -160,7 +165,14 @@ class Server:
         names = self._checkpoints.save(checkpoint) if checkpoint is not None else ""
         if not self._table.commit_round(self._run, self._epoch, record.round, names):
             raise RunFailed("fenced", f"Another server took the run over, or it ended, while round {record.round} was under way.")
+        if self._log is not None:
+            self._log.finished(record)
         tracker.log_round(record)
+
+    def beat(self) -> None:
+        """Called every few seconds while the run lasts."""
+        if self._log is not None:
+            self._log.beat()
 
     def _resume(self, tracker: MlflowTracker) -> Resumed | None:
         """Where an earlier server of this run got to, if there was one."""
@@ -204,7 +216,7 @@ class Server:
         history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
         evaluate = dict(history[max(history)]) if history else {}
         numbers = [name for name, value in evaluate.items() if isinstance(value, int | float)]
-        metric = choose_metric(numbers, spec.metric or str(app.settings.get("metric", "")))
+        metric = choose_metric(numbers, _judged_by(spec, app))
         goal = spec.goal or app.settings.get("goal") or goal_of(metric)
         value = evaluate[metric]
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
@@ -225,6 +237,11 @@ def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
     return tables
 
 
+def _judged_by(spec: RunSpec, app: FlowerApp) -> str:
+    """The metric that the run, or else the app, names; empty when neither does."""
+    return spec.metric or str(app.settings.get("metric", ""))
+
+
 def own_address() -> str:
     """This task's private IP, from the ECS metadata endpoint (AWS sets its address in the environment)."""
     import json
@@ -235,12 +252,13 @@ def own_address() -> str:
         return address
 
 
-def keep_alive(steps: Any, token: str, stopping: Callable[[], bool], on_lost: Callable[[], None], ended: threading.Event) -> None:
+def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], None], ended: threading.Event) -> None:
     """Send task heartbeats until the end. When Step Functions no longer knows the task, or the run is being stopped, it was aborted."""
     while not ended.wait(HEARTBEAT_SECONDS):
         try:
             steps.send_task_heartbeat(taskToken=token)
-            if stopping():
+            server.beat()
+            if server.stopping():
                 on_lost()
                 return
         except (steps.exceptions.TaskDoesNotExist, steps.exceptions.TaskTimedOut, steps.exceptions.InvalidToken):
@@ -262,7 +280,7 @@ def main() -> int:
         # The app may be deep in its own code; nobody waits for it any more.
         threading.Timer(5.0, os._exit, (1,)).start()
 
-    threading.Thread(target=keep_alive, args=(steps, token, server.stopping, aborted, ended), daemon=True).start()
+    threading.Thread(target=keep_alive, args=(steps, token, server, aborted, ended), daemon=True).start()
     try:
         outcome = server.serve()
     except RunFailed as error:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge.app_bundle import AppError
-from pipelines.commands import bench, cloud, devices, history, models, run, schedules
+from pipelines.commands import bench, cloud, dashboard, devices, history, models, run, schedules
 from pipelines.commands.output import show_json
 from pipelines.local.home import LocalCloudError
 from pipelines.run_options import UsageError
@@ -69,7 +69,7 @@ def _refuse(reason: str, as_json: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (run, history, models, devices, schedules, cloud, bench):
+    for module in (run, history, models, devices, schedules, dashboard, cloud, bench):
         module.add_parser(commands)
     return parser
 

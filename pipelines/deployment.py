@@ -56,6 +56,11 @@ class Deployment:
         return f"{self.prefix}-callbacks"
 
     @property
+    def dead_queue(self) -> str:
+        """Where callbacks and events end that could not be handled."""
+        return f"{self.prefix}-dead"
+
+    @property
     def queue_url(self) -> str:
         """The queue's URL, as AWS forms it."""
         return f"https://sqs.{self.region}.amazonaws.com/{self.account}/{self.queue}"

@@ -25,8 +25,8 @@ def bundle(dependencies: Path | None = None) -> bytes:
                 name = file.relative_to(root).as_posix()
                 if not name.startswith(LEFT_OUT):
                     archive.writestr(zipfile.ZipInfo(name, EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)
-        for file in sorted(dependencies.rglob("*")) if dependencies else ():
-            if file.is_file() and "__pycache__" not in file.parts:
+        if dependencies is not None:
+            for file in (f for f in sorted(dependencies.rglob("*")) if f.is_file() and "__pycache__" not in f.parts):
                 archive.writestr(zipfile.ZipInfo(file.relative_to(dependencies).as_posix(), EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-NAMESPACE = "MLEdgeOps"
+from fl_runtime.telemetry import EMBEDDED, NAMESPACE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +70,6 @@ FILTERS = (
     Filter(metric="RuleErrors", group="iot-errors", pattern='{ $.ruleName = * }'),
 )  # fmt: skip
 
-EMBEDDED = {"BytesUp": "Bytes", "BytesDown": "Bytes", "EstimatedCost": "None"}
-"""Metrics that the server writes into its round line in the embedded metric format, with their units; dimension ``App``."""
-
 ALARMS = (
     Alarm(name="round-stuck", metric="RoundAgeSeconds", threshold=3600, statistic="Maximum",
           meaning="a round has been under way for an hour: devices do not answer, or the server waits for its proxies"),
@@ -85,8 +82,8 @@ ALARMS = (
     Alarm(name="rule-errors", metric="RuleErrors", threshold=1, meaning="an IoT rule could not write a heartbeat or a reply"),
     Alarm(name="enrolments-refused", metric="EnrolmentsRefused", threshold=5, minutes=15,
           meaning="somebody tries to enrol devices that are not expected, or with a wrong token"),
-    Alarm(name="callbacks-dead", metric="ApproximateNumberOfMessagesVisible", threshold=1, statistic="Maximum", namespace="AWS/SQS",
-          dimension="QueueName", meaning="a pipeline's callback could not be dispatched and waits in the dead-letter queue"),
+    Alarm(name="dead-letters", metric="ApproximateNumberOfMessagesVisible", threshold=1, statistic="Maximum", namespace="AWS/SQS",
+          dimension="QueueName", meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in the dead-letter queue"),
     Alarm(name="executions-failed", metric="ExecutionsFailed", threshold=1, namespace="AWS/States", dimension="StateMachineArn",
           meaning="the state machine failed outside a run's own reasons"),
 )  # fmt: skip

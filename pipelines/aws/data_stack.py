@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import aws_cdk as cdk
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_ecs as ecs
@@ -13,11 +15,11 @@ from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines import state_machine
-from pipelines.aws.base_stack import base_key
+from pipelines.aws.base_stack import accept_bucket, base_key
 from pipelines.aws.devices import Devices
 from pipelines.aws.network import Network
 from pipelines.aws.observability import Observability
-from pipelines.aws.stacks import Stack, architecture_parameter, function_environment, tracking_uri_of
+from pipelines.aws.stacks import Stack, accept, architecture_parameter, function_environment, tracking_uri_of
 from pipelines.deployment import Deployment
 from pipelines.policies import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
 
@@ -64,7 +66,7 @@ class DataStack(Stack):
         cdk.CfnOutput(self, "SecurityGroup", value=network.security_groups[0])
 
     def _storage(self, d: Deployment) -> None:
-        s3.Bucket(
+        bucket = s3.Bucket(
             self, "Bucket", bucket_name=d.bucket, encryption=s3.BucketEncryption.KMS, encryption_key=self.key, bucket_key_enabled=True,
             enforce_ssl=True, versioned=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL, removal_policy=cdk.RemovalPolicy.RETAIN,
             lifecycle_rules=[
@@ -73,23 +75,26 @@ class DataStack(Stack):
                                  abort_incomplete_multipart_upload_after=cdk.Duration.days(2)),
             ],
         )  # fmt: skip
+        accept_bucket(bucket)
         for identifier, name, keys, kept in (
             ("Devices", d.devices_table, ("fleet", "device"), False), ("Replies", d.replies_table, ("reply_key", "device"), False),
             ("Runs", d.runs_table, ("run",), True),
         ):  # fmt: skip
             attributes = [dynamodb.Attribute(name=key, type=dynamodb.AttributeType.STRING) for key in keys]
-            dynamodb.Table(
+            table = dynamodb.Table(
                 self, f"Table{identifier}", table_name=name, partition_key=attributes[0], sort_key=attributes[1] if len(keys) > 1 else None,
                 billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST, time_to_live_attribute="expires_at", encryption_key=self.key,
                 encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED, removal_policy=cdk.RemovalPolicy.RETAIN if kept else None,
                 point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(point_in_time_recovery_enabled=kept),
                 deletion_protection=kept,
             )  # fmt: skip
+            if not kept:
+                accept(cast(dynamodb.CfnTable, table.node.default_child), {"CKV_AWS_28": "its rows expire in days; devices write them again"})
 
     def _queue(self, d: Deployment) -> tuple[sqs.Queue, sqs.Queue]:
         """Six minutes of visibility: six times the dispatch function's limit, as AWS advises."""
         dead = sqs.Queue(
-            self, "DeadCallbacks", queue_name=f"{d.queue}-dead", encryption=sqs.QueueEncryption.KMS, encryption_master_key=self.key,
+            self, "DeadLetters", queue_name=d.dead_queue, encryption=sqs.QueueEncryption.KMS, encryption_master_key=self.key,
             enforce_ssl=True, retention_period=cdk.Duration.days(14),
         )  # fmt: skip
         queue = sqs.Queue(

@@ -14,9 +14,10 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
+from fl_runtime.telemetry import NAMESPACE
 from pipelines.aws.stacks import Stack
 from pipelines.deployment import Deployment
-from pipelines.metrics import ALARMS, FILTERS, NAMESPACE, WIDGETS, Alarm, Filter, Widget, dimensions_of
+from pipelines.metrics import ALARMS, FILTERS, WIDGETS, Alarm, Filter, Widget, dimensions_of
 from pipelines.policies import SAGEMAKER_FUNCTIONS
 
 GREATER = "GreaterThanOrEqualToThreshold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import aws_cdk as cdk
@@ -12,11 +13,25 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from pipelines.deployment import Deployment
-from pipelines.policies import FUNCTIONS, SERVICE_OF_ROLE, document, statements
+from pipelines.policies import EVENT_FUNCTIONS, FUNCTIONS, SERVICE_OF_ROLE, document, statements
 
 RETENTION = logs.RetentionDays.THREE_MONTHS
 PREFIX_PATTERN = "^[a-z][a-z0-9]{2,15}$"
 """No hyphens: IoT rule names take none, and every name begins with the prefix."""
+
+
+FUNCTION_SKIPS = {
+    "CKV_AWS_115": "reserved concurrency would take from the account's pool; the queue's batches of one limit what matters",
+    "CKV_AWS_117": "it calls AWS APIs only; in the VPC each would need an endpoint more",
+    "CKV_AWS_173": "its environment holds names, no secret; Lambda's own key encrypts it",
+}
+SYNCHRONOUS = {"CKV_AWS_116": "its caller waits for the answer and tries again: no event can be lost"}
+CALLBACKS = {"CKV_AWS_111": "SageMaker has no resource level for answering a callback step"}
+
+
+def accept(resource: cdk.CfnResource, findings: Mapping[str, str]) -> None:
+    """Record which of checkov's findings do not hold for a resource, and why."""
+    resource.add_metadata("checkov", {"skip": [{"id": check, "comment": reason} for check, reason in sorted(findings.items())]})
 
 
 class Stack(cdk.Stack):
@@ -44,11 +59,14 @@ class Stack(cdk.Stack):
         if name in ("server", "proxy", "state-machine", "pipeline", "mlflow", "scheduler"):
             # https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
             trust["Condition"] = {"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}}
-        return iam.CfnRole(
+        made = iam.CfnRole(
             self, f"Role{_camel(name)}", role_name=f"{self.prefix}-{name}", assume_role_policy_document=document([trust]),
             description=f"{name} of MLEdgeOps",
             policies=[iam.CfnRole.PolicyProperty(policy_name="own", policy_document=document(statements(name, d)))],
         )  # fmt: skip
+        if name in ("dispatch", "conclude"):
+            accept(made, CALLBACKS)
+        return made
 
     def log_group(self, identifier: str, name: str, key: kms.IKey) -> logs.LogGroup:
         """An encrypted log group that forgets after three months."""
@@ -69,6 +87,11 @@ class Stack(cdk.Stack):
             environment=functions.CfnFunction.EnvironmentProperty(variables=environment),
             tracing_config=functions.CfnFunction.TracingConfigProperty(mode="Active"),
         )  # fmt: skip
+        if name in EVENT_FUNCTIONS:
+            function.dead_letter_config = functions.CfnFunction.DeadLetterConfigProperty(
+                target_arn=f"arn:aws:sqs:{d.region}:{d.account}:{d.dead_queue}"
+            )
+        accept(function, FUNCTION_SKIPS if name in EVENT_FUNCTIONS else {**FUNCTION_SKIPS, **SYNCHRONOUS})
         function.node.add_dependency(group)
         return function
 

@@ -26,10 +26,12 @@ from edge import logs
 from edge.app_bundle import load_app
 from pipelines.aws.deploy import DeployError
 from pipelines.deployment import Deployment
+from pipelines.local.calls import CallLog
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.ecs_agent import EcsAgent
 from pipelines.local.fleet import running_fleet
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
+from pipelines.local.metric_filters import MetricFilters
 from pipelines.local.processes import end, free_port, port_in_use, spawn
 from pipelines.local.sagemaker import SageMaker
 from pipelines.local.stack import deploy
@@ -61,7 +63,8 @@ class Daemon:
         info = CloudInfo(pid=os.getpid(), gateway_port=self._port, mqtt_port=free_port(), sagemaker_port=free_port(), started_at=time.time())
         enter(self._home.environment(info))
         deployment = Deployment(account=ACCOUNT, region=REGION)
-        agent, sagemaker = None, SageMaker(self._home.root / "sagemaker", info.sagemaker_port)
+        agent, filters, reader = None, None, None
+        sagemaker = SageMaker(self._home.root / "sagemaker", info.sagemaker_port, deployment.pipeline_role, CallLog(self._home.calls_file))
         try:
             self._emulator = self._start_emulator(info)
             warm = threading.Thread(target=_create_mlflow_store, daemon=True)
@@ -69,12 +72,16 @@ class Daemon:
             self._await_emulator(info)
             from fl_runtime.aws import client
 
-            sagemaker.start(client)
             self._deploy(deployment)
+            sagemaker.start(client)
+            filters = MetricFilters(client("logs"), client("cloudwatch"))
+            filters.load()
             clients = {name: client(name) for name in ("ecs", "stepfunctions", "sts", "logs")}
             agent = EcsAgent(deployment, clients, self._home.environment(info), self._home.logs)
             runner = threading.Thread(target=agent.serve, name="ecs-agent")
+            reader = threading.Thread(target=filters.serve, name="metric-filters")
             runner.start()
+            reader.start()
             warm.join()
             _write(self._home.info_file, msgspec.json.encode(info))
             with self._devices(info):
@@ -84,6 +91,10 @@ class Daemon:
         finally:
             if agent is not None:
                 agent.stop()
+            if filters is not None:
+                filters.stop()
+            if reader is not None:
+                reader.join()
             if self._emulator is not None:
                 end(self._emulator)
             if sagemaker.engine is not None:

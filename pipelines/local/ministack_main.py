@@ -24,6 +24,8 @@ from typing import Any
 from ministack.core import iam_evaluator
 from ministack.services import eventbridge, iot, sqs, stepfunctions, sts
 
+from pipelines.local.calls import CallLog
+
 EXIT_CODE = re.compile(r"exited with code (-?\d+)")
 """How the local ECS agent says in ``stoppedReason`` what became of a container."""
 
@@ -99,23 +101,8 @@ def _loopback_conditions(original: Callable[..., Any]) -> Callable[..., Any]:
     return resolve
 
 
-class CallLog:
-    """Who asked for what and was it allowed; and which session is which role's. One line each, no line twice."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lock = threading.Lock()
-        self._seen = set(file.read_text().splitlines()) if file.is_file() else set()
-
-    def write(self, **fields: str) -> None:
-        """Append a line that is not there yet."""
-        line = json.dumps(fields)
-        with self._lock:
-            if line in self._seen:
-                return
-            self._seen.add(line)
-            with self._file.open("a") as file:
-                file.write(line + "\n")
+class Watch(CallLog):
+    """Writes down what the emulator decides."""
 
     def watch_requests(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the decision on a request by HTTP."""
@@ -199,7 +186,7 @@ def patch() -> None:
     """Apply all patches to the imported library."""
     calls = os.environ.get("MLEDGEOPS_CALLS")
     if calls:
-        log = CallLog(Path(calls))
+        log = Watch(Path(calls))
         iam_evaluator.enforce = log.watch_requests(iam_evaluator.enforce)
         iot.evaluate = log.watch_devices(iot.evaluate)
         iot._provisioning_role_allows = log.watch_provisioning(iot._provisioning_role_allows)

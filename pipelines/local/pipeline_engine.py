@@ -67,7 +67,7 @@ class Engine:
 
     def __init__(self, folder: Path, clients: dict[str, Any], arn_prefix: str) -> None:
         self._folder = folder
-        self._sqs, self._lambda, self._sagemaker = (clients[name] for name in ("sqs", "lambda", "sagemaker"))
+        self._sqs, self._lambda, self._sagemaker, self._service = (clients[name] for name in ("sqs", "lambda", "sagemaker", "service"))
         self._prefix = arn_prefix
         self._executions: dict[str, Execution] = {}
         self._callbacks: dict[str, _Callback] = {}
@@ -168,10 +168,8 @@ class Engine:
         return {"OutputParameters": {o["OutputName"]: _typed(callback.outputs.get(o["OutputName"], ""), o["OutputType"]) for o in outputs}}
 
     def _send(self, url: str, token: str, arn: str, arguments: Any, status: str) -> None:
-        # The definition carries the queue's AWS URL; here the queue is found by its name.
-        local = self._sqs.get_queue_url(QueueName=url.rsplit("/", 1)[1])["QueueUrl"]
         body = {"token": token, "pipelineExecutionArn": arn, "arguments": arguments, "status": status}
-        self._sqs.send_message(QueueUrl=local, MessageBody=json.dumps(body))
+        self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
 
     def _run_lambda(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
         answer = self._lambda.invoke(FunctionName=step["FunctionArn"], Payload=json.dumps(scope.resolve(step["Arguments"])))
@@ -198,9 +196,9 @@ class Engine:
         arguments = scope.resolve(step["Arguments"])
         group = arguments["ModelPackageGroupName"]
         try:
-            self._sagemaker.describe_model_package_group(ModelPackageGroupName=group)
+            self._service.describe_model_package_group(ModelPackageGroupName=group)
         except ClientError:
-            self._sagemaker.create_model_package_group(ModelPackageGroupName=group)
+            self._service.create_model_package_group(ModelPackageGroupName=group)
         arguments["ModelMetrics"] = {key: value for key, value in arguments.get("ModelMetrics", {}).items() if value}
         arn = self._sagemaker.create_model_package(**arguments)["ModelPackageArn"]
         execution.steps[step["Name"]]["Metadata"] = {"RegisterModel": {"Arn": arn}}

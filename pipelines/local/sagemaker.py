@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.logs import event
+from pipelines.local.authority import Authority, role_client, sagemaker_resource
+from pipelines.local.calls import CallLog
 from pipelines.local.home import ACCOUNT, REGION
 from pipelines.local.pipeline_engine import Engine, Execution
 
@@ -32,7 +34,7 @@ EVENT_TYPE = "SageMaker Model Package State Change"
 class SageMaker:
     """The service, on a loopback port of its own. Made once a process: moto's classes are extended in place."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, pipeline_role: str, calls: CallLog) -> None:
         os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
         from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
@@ -42,6 +44,9 @@ class SageMaker:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
         self._replaying = False
         self._events: Any = None
+        self._authority: Authority | None = None
+        self._pipeline_role = pipeline_role
+        self._calls = calls
         self._lock = threading.Lock()
         self.engine: Engine | None = None
 
@@ -51,9 +56,12 @@ class SageMaker:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._extend()
         self._server.start()
-        clients = {name: client(name) for name in ("sqs", "lambda", "sagemaker")}
-        self._replay(clients["sagemaker"])
+        sagemaker = client("sagemaker")
+        self._replay(sagemaker)
         self._events = client("events")
+        self._authority = Authority(client("iam"), self._calls)
+        act = role_client(client("sts"), self._pipeline_role)
+        clients = {"sqs": act("sqs"), "lambda": act("lambda"), "sagemaker": act("sagemaker"), "service": sagemaker}
         self.engine = Engine(self._folder / "executions", clients, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}")
 
     def stop(self) -> None:
@@ -67,11 +75,23 @@ class SageMaker:
             setattr(SageMakerResponse, action, self._journalled(action, getattr(SageMakerResponse, action, _absent(action))))
         for action in ("start", "describe", "stop"):
             setattr(SageMakerResponse, f"{action}_pipeline_execution", self._bound(getattr(self, f"_{action}_execution")))
+        SageMakerResponse._authenticate_and_authorize_normal_action = self._check()
         SageMakerResponse.list_pipeline_executions = self._bound(self._list_executions)
         SageMakerResponse.list_pipeline_execution_steps = self._bound(self._list_steps)
         SageMakerResponse.list_pipeline_parameters_for_execution = self._bound(self._list_parameters)
         SageMakerResponse.send_pipeline_execution_step_success = self._bound(self._step_success)
         SageMakerResponse.send_pipeline_execution_step_failure = self._bound(self._step_failure)
+
+    def _check(self) -> Callable[[Any, str], None]:
+        """moto checks no policies: ours is asked instead."""
+        from moto.core.exceptions import AccessDeniedError
+
+        def check(response: Any, _resource: str) -> None:
+            key, action = response.get_access_key(), f"sagemaker:{response._get_action()}"
+            if self._authority is not None and not self._authority.allows(key, action, sagemaker_resource(response.params)):
+                raise AccessDeniedError(user_arn=str(self._calls.principal(key)), action=action)
+
+        return check
 
     def _bound(self, function: Callable[[Any], dict[str, Any]]) -> Callable[[Any], Any]:
         """A moto action whose answer comes from ours."""

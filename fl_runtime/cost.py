@@ -1,0 +1,44 @@
+"""What a round costs, estimated from list prices; an order of magnitude for a budget, not a bill.
+
+us-east-1, on demand, ARM, November 2026: https://aws.amazon.com/fargate/pricing/, https://aws.amazon.com/iot-core/pricing/,
+https://aws.amazon.com/s3/pricing/, https://aws.amazon.com/dynamodb/pricing/on-demand/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VCPU_HOUR = 0.03238
+GB_HOUR = 0.00356
+SPOT_SHARE = 0.3
+"""A Spot task costs about so much of the price on demand."""
+SERVER = (2.0, 8.0)
+PROXY = (0.25, 0.5)
+"""vCPU and GB of a task; tests hold them against the task definitions."""
+MESSAGE = 1.0e-6
+"""A message by AWS IoT, up to 5 KB, and as much for the rule's action."""
+S3_PUT, S3_GET = 5.0e-6, 4.0e-7
+DYNAMODB_WRITE, DYNAMODB_READ = 6.25e-7, 1.25e-7
+POLLS_PER_SECOND = 2.0
+"""Reads of the replies table by each cohort while it waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a run occupies. ``proxies`` 0: the server serves its cohorts itself."""
+
+    proxies: int
+
+
+def tasks_per_second(shape: Shape) -> float:
+    """USD a second for the server and its proxies."""
+    server = SERVER[0] * VCPU_HOUR + SERVER[1] * GB_HOUR
+    proxy = (PROXY[0] * VCPU_HOUR + PROXY[1] * GB_HOUR) * SPOT_SHARE
+    return (server + shape.proxies * proxy) / 3600
+
+
+def round_cost(shape: Shape, seconds: float, phases: int) -> float:
+    """USD of a round: ``phases`` counts each device's phase (one command, one reply, one upload, two downloads)."""
+    messages = phases * (2 * MESSAGE + 2 * MESSAGE)
+    storage = phases * (S3_PUT + 2 * S3_GET + DYNAMODB_WRITE) + seconds * POLLS_PER_SECOND * max(1, shape.proxies) * DYNAMODB_READ
+    return seconds * tasks_per_second(shape) + messages + storage

@@ -1,0 +1,55 @@
+"""What one part of the product needs, with the versions of this environment (which is requirements.lock's).
+
+Container images, functions and devices install these lists: versions are said once, in the lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PARTS = {"server": "server", "proxy": "proxy", "device": "device", "functions": "functions"}
+"""Parts and the extra of setup.cfg that each installs."""
+
+
+def pins(part: str, distribution: str = "mledgeops") -> list[str]:
+    """``name==version`` of everything that an extra needs, itself left out; sorted. Raises KeyError for an unknown part."""
+    found: dict[str, str] = {}
+    _collect(distribution, PARTS[part], found)
+    found.pop(canonicalize_name(distribution), None)
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def _collect(distribution: str, extra: str, found: dict[str, str]) -> None:
+    for requirement in _requirements(distribution, extra):
+        name = canonicalize_name(requirement.name)
+        new = name not in found
+        found[name] = metadata.version(name)
+        if new:
+            _collect(name, "", found)
+        for wanted in requirement.extras:
+            _collect(name, wanted, found)
+
+
+def _requirements(distribution: str, extra: str) -> Iterator[Requirement]:
+    """The distribution's own needs, and an extra's, as far as they apply to Linux and this Python."""
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or Marker(str(requirement.marker)).evaluate({"extra": extra}):
+            yield requirement
+
+
+def main() -> int:
+    """``python -m pipelines.aws.pins PART`` prints the list."""
+    for line in pins(sys.argv[1]):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The record of who asked for what: each decision on a role's or device's call, once. The audit of least privilege reads it.
+
+Each line is ``{"principal", "action", "resource", "decision"}``, or ``{"session", "principal"}``: whose access key that is.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class CallLog:
+    """An append-only file that several processes write to."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._seen = set(file.read_text().splitlines()) if file.is_file() else set()
+
+    def write(self, **fields: str) -> None:
+        """Append a line that this process has not written yet."""
+        line = json.dumps(fields)
+        with self._lock:
+            if line in self._seen:
+                return
+            self._seen.add(line)
+            with self._file.open("a") as file:
+                file.write(line + "\n")
+
+    def principal(self, access_key: str) -> str | None:
+        """ARN of the role session that an access key belongs to; None for the account's own key."""
+        return next((line["principal"] for line in reversed(list(self.lines())) if line.get("session") == access_key), None)
+
+    def lines(self) -> Iterator[dict[str, str]]:
+        """All lines, oldest first."""
+        if self._file.is_file():
+            yield from (json.loads(line) for line in self._file.read_text().splitlines())
+
+
+def role_of(principal: str) -> str:
+    """A role's name from its own ARN or from a session's; empty for what is not a role."""
+    kind, _, rest = principal.rsplit(":", 1)[1].partition("/")
+    return rest.split("/")[0] if kind in ("role", "assumed-role") else ""
