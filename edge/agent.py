@@ -22,6 +22,7 @@ import msgspec
 
 from edge import logs
 from edge.app_bundle import AppError, ConfigValue, load_app
+from edge.credentials import issued_at
 from edge.device_config import ConfigError, DeviceConfig, load_config
 from edge.models import Champion, ModelStore, parse_shadow
 from edge.objects import HttpObjects, ObjectError, Objects
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 REMEMBERED_REPLIES = 16
 REASON_LIMIT = 400
 """Characters of a failure's reason: four bytes each still leave room in a message of 4 KB."""
+CERTIFICATE_CHECK_SECONDS = 3600.0
 WAITING_COMMANDS = 4
 """Commands held while one runs. More than that is a flood: the newest are dropped."""
 
@@ -60,13 +62,16 @@ class Agent:
 
     def __init__(
         self, config: DeviceConfig, transport: Transport, objects: Objects, workers: Workers,
-        *, monotonic: Callable[[], float] = time.monotonic,
+        *, monotonic: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._config = config
         self._transport = transport
         self._objects = objects
         self._workers = workers
         self._monotonic = monotonic
+        self._now = now
+        self._certificate_after = 0.0
+        self._look_at_certificate = asyncio.Event()
         self._models = ModelStore(config.models_dir, objects)
         self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
         self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
@@ -86,6 +91,7 @@ class Agent:
                 group.create_task(self._serve())
                 group.create_task(self._beat())
                 group.create_task(self._follow_shadow())
+                group.create_task(self._keep_certificate_young())
         finally:
             await self._workers.stop()
             with contextlib.suppress(TransportError, asyncio.CancelledError):
@@ -222,13 +228,38 @@ class Agent:
         while True:
             payload = await self._shadows.get()
             try:
-                champion = parse_shadow(payload)
+                desired = parse_shadow(payload)
             except msgspec.DecodeError as error:
                 logs.event(logger, "shadow-refused", logging.WARNING, reason=str(error))
                 continue
-            active = self._models.active()
+            if desired.certificate_after is not None:
+                self._certificate_after = desired.certificate_after
+                self._look_at_certificate.set()
+            champion, active = desired.champion, self._models.active()
             if champion is not None and (active is None or active.version != champion.version):
                 await self._install(champion)
+
+    async def _keep_certificate_young(self) -> None:
+        """Renew the certificate when it is old, or when the shadow wants a younger one. Never in the middle of a command."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_at_certificate.wait(), CERTIFICATE_CHECK_SECONDS)
+            self._look_at_certificate.clear()
+            if not self._certificate_is_old():
+                continue
+            while self._busy or not self._commands.empty():
+                await asyncio.sleep(1.0)
+            try:
+                await self._transport.renew()
+                logs.event(logger, "certificate-renewed", device=self._config.device)
+            except (TransportError, OSError) as error:
+                logs.event(logger, "certificate-not-renewed", logging.ERROR, reason=str(error))
+
+    def _certificate_is_old(self) -> bool:
+        if not self._config.provisioning_template:
+            return False
+        issued = issued_at(Path(self._config.certificate)).timestamp()
+        return issued < self._certificate_after or self._now() - issued > self._config.rotate_days * 86_400
 
     async def _install(self, champion: Champion) -> None:
         try:

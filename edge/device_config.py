@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 
 from edge.protocol.messages import Name
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A device configuration that cannot be used, with the reason in one sentence."""
+
+
+class _Files(Protocol):
+    certificate: str
+    private_key: str
+    ca: str
 
 
 class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +37,10 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     heartbeat_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     node_config: dict[str, bool | int | float | str] = {}
     """What the app finds in ``context.node_config``."""
+    provisioning_template: str = ""
+    """The fleet provisioning template by which the certificate is renewed; empty: it is not."""
+    rotate_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """A certificate older than this is renewed."""
     worker_env: dict[str, str] = {}
     """Environment of the training process, such as OMP_NUM_THREADS."""
 
@@ -52,12 +62,20 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 def load_config(file: Path) -> DeviceConfig:
     """Read and check a configuration file; raises ConfigError."""
+    return read_struct(file, DeviceConfig, "device configuration")
+
+
+Described = TypeVar("Described", bound=_Files)
+
+
+def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
+    """Read a JSON file that names a certificate, its key and a CA; raises ConfigError in one sentence."""
     try:
-        config = msgspec.json.decode(file.read_bytes(), type=DeviceConfig)
+        config = msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
-        raise ConfigError(f"The device configuration {file} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"The {meaning} {file} cannot be read: {error.strerror}.") from error
     except msgspec.DecodeError as error:
-        raise ConfigError(f"The device configuration {file} is malformed: {error}.") from error
+        raise ConfigError(f"The {meaning} {file} is malformed: {error}.") from error
     for path in (config.certificate, config.private_key, config.ca):
         if not Path(path).is_file():
             raise ConfigError(f"{file} names {path}, which is not there.")

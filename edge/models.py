@@ -21,8 +21,12 @@ class Champion(msgspec.Struct, frozen=True):
     model: ObjectRef
 
 
-class _Champion(msgspec.Struct):
+class Desired(msgspec.Struct):
+    """What a device's shadow wants of it."""
+
     champion: Champion | None = None
+    certificate_after: float | None = None
+    """Unix time: a certificate issued before it is to be renewed."""
 
 
 class _Document(msgspec.Struct):
@@ -31,10 +35,10 @@ class _Document(msgspec.Struct):
     state: dict[str, Any] = {}
 
 
-def parse_shadow(payload: bytes) -> Champion | None:
-    """The champion that a shadow document or delta asks for, if it does; raises msgspec.DecodeError."""
+def parse_shadow(payload: bytes) -> Desired:
+    """What a shadow document or delta asks for; raises msgspec.DecodeError."""
     state = msgspec.json.decode(payload, type=_Document).state
-    return msgspec.convert(state.get("desired", state), _Champion).champion
+    return msgspec.convert(state.get("desired", state), Desired)
 
 
 class ModelStore:

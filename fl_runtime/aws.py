@@ -18,6 +18,10 @@ RETRIES = {"mode": "standard", "max_attempts": 5}
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
 
 
+class SettingMissing(Exception):
+    """The environment lacks a variable, named in one sentence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Names:
     """The resources a task uses, from its environment."""
@@ -29,12 +33,19 @@ class Names:
 
 
 def names_from_environment(environ: dict[str, str] | None = None) -> Names:
-    """Read resource names; raises KeyError naming the missing variable."""
-    env = os.environ if environ is None else environ
+    """Read resource names; raises SettingMissing naming the first variable that is not there."""
     return Names(
-        bucket=env["MLEDGEOPS_BUCKET"], devices_table=env["MLEDGEOPS_DEVICES_TABLE"],
-        replies_table=env["MLEDGEOPS_REPLIES_TABLE"], runs_table=env["MLEDGEOPS_RUNS_TABLE"],
+        bucket=setting("MLEDGEOPS_BUCKET", environ), devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
+        replies_table=setting("MLEDGEOPS_REPLIES_TABLE", environ), runs_table=setting("MLEDGEOPS_RUNS_TABLE", environ),
     )  # fmt: skip
+
+
+def setting(name: str, environ: dict[str, str] | None = None) -> str:
+    """A variable of the task's or function's environment; raises SettingMissing."""
+    value = (os.environ if environ is None else environ).get(name)
+    if not value:
+        raise SettingMissing(f"{name} is not set: this program is started by its task definition, which sets it.")
+    return value
 
 
 def client(service: str) -> Any:

@@ -7,12 +7,11 @@ by itself when the run has ended or its server stays away.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 
 from edge import logs
-from fl_runtime.aws import DynamoReplies, IotCommands, S3Objects, client, names_from_environment
+from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
 from fl_runtime.cohort import CohortRunner
 from fl_runtime.mtls import read_identity, secret_name
 from fl_runtime.rpc import attach
@@ -26,9 +25,18 @@ RETRY_SECONDS = 0.5
 
 
 def main() -> int:
-    """Exit 0 after the run has ended, 1 when the server never came."""
+    """Exit 0 after the run has ended, 1 when the server never came, 2 when the environment lacks something."""
     logs.set_up()
-    run, cohort, names = os.environ["MLEDGEOPS_RUN"], os.environ["MLEDGEOPS_COHORT"], names_from_environment()
+    try:
+        names, run, cohort = names_from_environment(), setting("MLEDGEOPS_RUN"), setting("MLEDGEOPS_COHORT")
+    except SettingMissing as error:
+        logger.error("%s", error)
+        return 2
+    return serve(names, run, cohort)
+
+
+def serve(names: Names, run: str, cohort: str) -> int:
+    """Serve one cohort until the run ends: attach to its server, and again to the server's successor."""
     table = RunTable(client("dynamodb"), names.runs_table)
     runner = CohortRunner(
         IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), names.replies_table),

@@ -26,7 +26,7 @@ from edge import logs
 from edge.app_bundle import AppError, FlowerApp, unpack
 from edge.flower_compat import from_recorddict, set_identity
 from edge.protocol.names import app_key
-from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, client, names_from_environment
+from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
 from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
 from fl_runtime.cost import Shape
@@ -271,7 +271,11 @@ def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], Non
 def main() -> int:
     """Serve one run, as the task's environment says."""
     logs.set_up()
-    names, run, token = names_from_environment(), os.environ["MLEDGEOPS_RUN"], os.environ["MLEDGEOPS_TASK_TOKEN"]
+    try:
+        names, run, token = names_from_environment(), setting("MLEDGEOPS_RUN"), setting("MLEDGEOPS_TASK_TOKEN")
+    except SettingMissing as error:
+        logger.error("%s", error)
+        return 2
     steps, ended, server = client("stepfunctions"), threading.Event(), Server(names, run)
 
     def aborted() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge.app_bundle import AppError
-from pipelines.commands import bench, cloud, dashboard, devices, history, models, run, schedules
+from pipelines.aws.deploy import DeployError
+from pipelines.commands import bench, cloud, dashboard, deploy, devices, enrolment, history, models, run, schedules
 from pipelines.commands.output import show_json
 from pipelines.local.home import LocalCloudError
 from pipelines.run_options import UsageError
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(given)
         code: int = options.function(options)
-    except (UsageError, AppError, LocalCloudError, RegistryError) as error:
+    except (UsageError, AppError, LocalCloudError, RegistryError, DeployError) as error:
         return _refuse(str(error), "--json" in given)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
@@ -69,7 +70,7 @@ def _refuse(reason: str, as_json: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (run, history, models, devices, schedules, dashboard, cloud, bench):
+    for module in (run, history, models, devices, enrolment, schedules, dashboard, deploy, cloud, bench):
         module.add_parser(commands)
     return parser
 

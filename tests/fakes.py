@@ -99,12 +99,16 @@ class MemoryTransport:
         self.handler: Handler | None = None
         self.topics: list[str] = []
         self.closed = False
+        self.renewed = 0
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
         self.topics, self.handler = topics, handler
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self.published.append((topic, payload))
+
+    async def renew(self) -> None:
+        self.renewed += 1
 
     async def close(self) -> None:
         self.closed = True

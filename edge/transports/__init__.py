@@ -21,5 +21,8 @@ class Transport(Protocol):
     async def publish(self, topic: str, payload: bytes) -> None:
         """Publish at least once; returns when the broker has it."""
 
+    async def renew(self) -> None:
+        """Replace the device's certificate and connect with the new one; raises TransportError, and goes on with the old, when it cannot."""
+
     async def close(self) -> None:
         """Disconnect. Nothing is delivered afterwards."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 from awsiot import mqtt5_client_builder
 
+from edge.credentials import CERTIFICATE, PRIVATE_KEY, Credentials
 from edge.device_config import DeviceConfig
 from edge.transports import Handler, TransportError
 
@@ -35,15 +37,8 @@ class MqttTransport:
         self._connected = asyncio.Event()
         self._stopped = asyncio.Event()
         self._failure = ""
-        self._client = mqtt5_client_builder.mtls_from_path(
-            endpoint=config.endpoint, port=config.port, client_id=config.device,
-            cert_filepath=config.certificate, pri_key_filepath=config.private_key, ca_filepath=config.ca,
-            client_bootstrap=bootstrap, keep_alive_interval_sec=KEEP_ALIVE_SECONDS, min_reconnect_delay_ms=250, max_reconnect_delay_ms=30_000,
-            extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
-            will=mqtt5.PublishPacket(topic=will[0], payload=will[1], qos=mqtt5.QoS.AT_LEAST_ONCE),
-            on_publish_received=self._on_publish, on_lifecycle_connection_success=self._on_connected,
-            on_lifecycle_connection_failure=self._on_failure, on_lifecycle_stopped=self._on_stopped,
-        )  # fmt: skip
+        self._config, self._will, self._bootstrap = config, will, bootstrap
+        self._client = self._build(config.certificate, config.private_key)
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
         """Raises TransportError when the broker refuses or cannot be reached in time."""
@@ -65,6 +60,33 @@ class MqttTransport:
             raise TransportError(f"Publishing to {topic} failed: {error}.") from error
         if done.puback is not None and done.puback.reason_code >= mqtt5.PubackReasonCode.UNSPECIFIED_ERROR:
             raise TransportError(f"The broker refused a message to {topic}: {done.puback.reason_code.name}.")
+
+    async def renew(self) -> None:
+        """By fleet provisioning with the certificate in use. The new pair counts once the broker has taken it."""
+        from edge.enrolment import obtain
+
+        config = self._config
+        credentials = Credentials(Path(config.home) / "credentials")
+        issued = await obtain(self._client, config.provisioning_template, config.device, config.fleet)
+        pair = credentials.store(issued.identifier[:16], issued.key, issued.certificate)
+        try:
+            await self._reconnect(str(pair / CERTIFICATE), str(pair / PRIVATE_KEY))
+        except TransportError as error:
+            await self._reconnect(config.certificate, config.private_key)
+            raise TransportError(f"The new certificate was not taken, the old one stays: {error}") from error
+        credentials.use(pair)
+
+    async def _reconnect(self, certificate: str, private_key: str) -> None:
+        await self.close()
+        self._connected.clear()
+        self._stopped.clear()
+        self._client = self._build(certificate, private_key)
+        self._client.start()
+        try:
+            await asyncio.wait_for(self._connected.wait(), CONNECT_SECONDS)
+        except TimeoutError as error:
+            raise TransportError(f"No connection within {CONNECT_SECONDS:.0f} s: {self._failure or 'no answer'}.") from error
+        await self._subscribe()
 
     async def close(self) -> None:
         """Disconnect; waits until the client has let go of its socket."""
@@ -88,6 +110,18 @@ class MqttTransport:
             await self._subscribe()
         except TransportError as error:
             logger.warning("%s", error)
+
+    def _build(self, certificate: str, private_key: str) -> Any:
+        config = self._config
+        return mqtt5_client_builder.mtls_from_path(
+            endpoint=config.endpoint, port=config.port, client_id=config.device,
+            cert_filepath=certificate, pri_key_filepath=private_key, ca_filepath=config.ca,
+            client_bootstrap=self._bootstrap, keep_alive_interval_sec=KEEP_ALIVE_SECONDS, min_reconnect_delay_ms=250, max_reconnect_delay_ms=30_000,
+            extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
+            will=mqtt5.PublishPacket(topic=self._will[0], payload=self._will[1], qos=mqtt5.QoS.AT_LEAST_ONCE),
+            on_publish_received=self._on_publish, on_lifecycle_connection_success=self._on_connected,
+            on_lifecycle_connection_failure=self._on_failure, on_lifecycle_stopped=self._on_stopped,
+        )  # fmt: skip
 
     # Called on awscrt's threads: hand over to the event loop, nothing else.
 

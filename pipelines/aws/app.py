@@ -12,12 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
-
-from pipelines.aws.base_stack import BaseStack
-from pipelines.aws.data_stack import DataStack
 from pipelines.aws.deploy import TEMPLATES
-from pipelines.aws.sagemaker_stack import SageMakerStack
 
 
 def find_node() -> None:
@@ -32,6 +27,12 @@ def find_node() -> None:
 def synthesize() -> dict[str, dict[str, Any]]:
     """The three templates by name."""
     find_node()
+    import aws_cdk as cdk  # starts Node.js
+
+    from pipelines.aws.base_stack import BaseStack
+    from pipelines.aws.data_stack import DataStack
+    from pipelines.aws.sagemaker_stack import SageMakerStack
+
     with tempfile.TemporaryDirectory() as out:
         app = cdk.App(outdir=out, analytics_reporting=False)
         base = BaseStack(app, "base")

@@ -17,8 +17,8 @@ from pipelines.policies import claim_policy, device_policy
 # The rules take who sent a message from its topic; the body is stored unread.
 RULES = {
     "heartbeat": (
-        "SELECT topic(2) AS fleet, topic(3) AS device, body, timestamp() AS last_seen, timestamp() / 1000 + 2592000 AS expires_at "
-        "FROM 'fl/+/+/heartbeat'"
+        "SELECT topic(2) AS fleet, topic(3) AS device, body, principal() AS certificate, timestamp() AS last_seen, "
+        "timestamp() / 1000 + 2592000 AS expires_at FROM 'fl/+/+/heartbeat'"
     ),
     "reply": ("SELECT key AS reply_key, topic(2) AS fleet, topic(3) AS device, body, timestamp() / 1000 + 604800 AS expires_at FROM 'fl/+/+/reply'"),
 }

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines import clouds
 from pipelines.commands.output import say, show_json
-from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
 
 HOURS = 3
@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("dashboard", help="draw the dashboard and the alarms as a page")
     parser.add_argument("--out", type=Path, default=None, help="the page to write (default: dashboard.html in the home folder)")
     parser.add_argument("--hours", type=float, default=HOURS, help="how far back (default 3)")
+    clouds.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=run)
 
@@ -38,7 +39,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page and say which alarms are raised."""
     home = Home.default()
-    with LocalCloud.use(home) as cloud:
+    with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
 
         cloudwatch = client("cloudwatch")

@@ -10,10 +10,9 @@ import msgspec
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, decode
+from pipelines import clouds
 from pipelines.commands.models import use_store
 from pipelines.commands.output import say, show_json, table
-from pipelines.local.cloud import LocalCloud
-from pipelines.local.home import Home
 
 
 def add_parser(commands: Any) -> None:
@@ -22,13 +21,14 @@ def add_parser(commands: Any) -> None:
     trace = commands.add_parser("trace", help="walk the chain of a run from any of its names")
     trace.add_argument("name", help="a run, an execution's or package's ARN, an MLflow run, NAME/NUMBER, a digest, a device")
     for parser, function in ((fleet, show_fleet), (trace, show_trace)):
+        clouds.add_option(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
 
 
 def show_fleet(arguments: argparse.Namespace) -> int:
     """All devices that were ever heard of, by fleet and name."""
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
 
         iot_data = client("iot-data")

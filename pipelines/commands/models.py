@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from pipelines import clouds
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, enrolled, running_fleet
@@ -77,7 +78,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         raise UsageError(f"Several models have a champion ({', '.join(v.name for v in champions)}): name the version to go back to.")
     wanted = find(versions, arguments.version) if arguments.version else None
     target = earlier(versions, champions[0] if champions else None, wanted)
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use() as cloud:
         from fl_runtime.aws import client
 
         devices = Devices(client("dynamodb"), cloud.deployment.devices_table, client("iot-data"))
@@ -95,7 +96,7 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
         raise UsageError("--reason is empty: say why, for those who come after you.")
     use_store()
     version = find(MlflowRegistry().versions(), arguments.version)
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use() as cloud:
         from fl_runtime.aws import client
 
         decided = decide(MlflowRegistry(), SageMakerRegistry(client("sagemaker")), version, approval, arguments.reason)
@@ -113,8 +114,10 @@ def _show_decided(as_json: bool, decided: Version, states: dict[str, str]) -> in
     return 0
 
 
-def _await_switch(cloud: LocalCloud, version: Any) -> dict[str, str]:
-    """Bring the enrolled devices up, if they are not, and wait until each has said what it runs."""
+def _await_switch(cloud: clouds.Cloud, version: Any) -> dict[str, str]:
+    """Bring the enrolled devices up, if they are not, and wait until each has said what it runs. On AWS they say so in their own time."""
+    if not isinstance(cloud, LocalCloud):
+        return {}
     from fl_runtime.aws import S3Objects, client
     from fl_runtime.run_spec import decode_spec, spec_key
 
@@ -143,7 +146,10 @@ def _poll_shadows(cloud: LocalCloud, fleet: str, wanted: str, iot_data: Any) -> 
 
 
 def use_store() -> None:
-    """MLflow's store of the local home, unless the environment names another."""
+    """MLflow's store of the local home, unless the environment names another or the cloud is AWS."""
+    if os.environ.get(clouds.VARIABLE) == "aws":
+        os.environ.setdefault("MLFLOW_TRACKING_URI", clouds.AwsCloud.of_environment().deployment.mlflow_arn)
+        return
     home = Home.default()
     os.environ.setdefault("MLFLOW_TRACKING_URI", home.mlflow_uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

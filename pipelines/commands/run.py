@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ import msgspec
 
 from edge.app_bundle import load_app
 from fl_runtime.records import RoundRecord, metrics_text
+from pipelines import clouds
+from pipelines.aws.deploy import Stacks
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.federate import federate
+from pipelines.local.federate import STOP_SECONDS, federate
 from pipelines.local.home import Home, locked
 from pipelines.run_options import RunOptions, RunPlan, UsageError, parse_settings, plan
-from pipelines.runner import RunReport
+from pipelines.runner import Runner, RunReport
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
@@ -42,7 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the server's random choices")
     parser.add_argument("--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase")
     parser.add_argument("--deadline-seconds", type=float, default=300.0, help="seconds the run waits for enough devices")
-    parser.add_argument("--cloud", choices=["local", "aws"], default="local", help="where to run (default: local)")
+    clouds.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=run)
 
@@ -50,9 +53,35 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Federate an app; exit 0 with a registered model, 1 when the run fails, 2 for bad usage."""
     the_plan = plan(load_app(arguments.app), _options(arguments))
-    if arguments.cloud == "aws":
-        raise UsageError("--cloud aws needs a deployment, and `mledgeops deploy` does not exist yet: run without --cloud.")
+    if (arguments.cloud or os.environ.get(clouds.VARIABLE)) == "aws":
+        return run_on_aws(the_plan, as_json=arguments.json)
     return run_locally(the_plan, as_json=arguments.json)
+
+
+def run_on_aws(the_plan: RunPlan, *, as_json: bool) -> int:
+    """On the deployment in the environment's account, with the devices that are there."""
+    with _terminable(), _checking(the_plan) as check, clouds.use("aws") as cloud:
+        from fl_runtime.aws import client
+
+        deployment = cloud.deployment
+        status = Stacks(client("cloudformation"), client("s3"), deployment.code_bucket).status(deployment.stacks[-1])
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            raise UsageError(f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: `mledgeops deploy --apply` does it.")
+        _finish_check(check)
+        runner = Runner(deployment)
+        started, interrupted = runner.start(the_plan), False
+        if not as_json:
+            say(f"pipeline {started.arn}")
+        try:
+            for record in runner.follow(started):
+                if not as_json:
+                    say(_line(record))
+        except KeyboardInterrupt:
+            runner.stop(started, STOP_SECONDS)
+            interrupted = True
+        report = runner.report(started)
+    show_json(report.to_json()) if as_json else _show(report)
+    return {"Succeeded": 0, "Stopped": INTERRUPTED if interrupted else 1}.get(report.status, 1)
 
 
 def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:

