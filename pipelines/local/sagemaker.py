@@ -88,7 +88,8 @@ class SageMaker:
 
         def check(response: Any, _resource: str) -> None:
             key, action = response.get_access_key(), f"sagemaker:{response._get_action()}"
-            if self._authority is not None and not self._authority.allows(key, action, sagemaker_resource(response.params)):
+            asked_by = self.engine.asked_by(response.params.get("CallbackToken", "")) if self.engine is not None else None
+            if self._authority is not None and not self._authority.allows(key, action, asked_by or sagemaker_resource(response.params)):
                 raise AccessDeniedError(user_arn=str(self._calls.principal(key)), action=action)
 
         return check
