@@ -23,7 +23,7 @@ import msgspec
 from edge import logs
 from edge.app_bundle import AppError, ConfigValue, load_app
 from edge.credentials import issued_at
-from edge.device_config import ConfigError, DeviceConfig, load_config
+from edge.device_config import ConfigError, DeviceConfig, load_config, of_component
 from edge.models import Champion, ModelStore, parse_shadow
 from edge.objects import HttpObjects, ObjectError, Objects
 from edge.protocol.errors import ProtocolError
@@ -256,7 +256,7 @@ class Agent:
                 logs.event(logger, "certificate-not-renewed", logging.ERROR, reason=str(error))
 
     def _certificate_is_old(self) -> bool:
-        if not self._config.provisioning_template:
+        if not self._config.provisioning_template or not self._config.certificate:
             return False
         issued = issued_at(Path(self._config.certificate)).timestamp()
         return issued < self._certificate_after or self._now() - issued > self._config.rotate_days * 86_400
@@ -282,20 +282,35 @@ def _overrides(command: Command) -> dict[str, ConfigValue]:
 
 
 async def serve(config: DeviceConfig) -> None:
-    """Run one device over MQTT until cancelled."""
-    from edge.transports.mqtt import MqttTransport
+    """Run one device until cancelled, over its own connection or the Greengrass nucleus's."""
+    transport: Transport
+    if config.transport == "greengrass":
+        from edge.transports.greengrass import GreengrassTransport
 
-    transport = MqttTransport(config, will=last_will(config))
+        transport = GreengrassTransport()
+    else:
+        from edge.transports.mqtt import MqttTransport
+
+        transport = MqttTransport(config, will=last_will(config))
     await Agent(config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)).run()
 
 
 def main() -> int:
-    """``python -m edge.agent CONFIG``: exit 2 for a bad configuration, 1 when it cannot connect."""
+    """``mledgeops-agent CONFIG``: exit 2 for a bad configuration, 1 when it cannot connect."""
     parser = argparse.ArgumentParser(prog="mledgeops-agent", description="The agent of one device.")
-    parser.add_argument("config", type=Path, help="the device's configuration file")
+    parser.add_argument("config", type=Path, nargs="?", help="the device's configuration file")
+    parser.add_argument("--greengrass", action="store_true", help="run as a Greengrass component, without a configuration file")
+    parser.add_argument("--fleet", default="default", help="with --greengrass: the device's fleet")
+    parser.add_argument("--home", default="data", help="with --greengrass: folder for apps, cache and models")
+    parser.add_argument("--heartbeat-seconds", type=float, default=30.0, help="with --greengrass")
+    parser.add_argument("--node-config", default="{}", help="with --greengrass: a JSON object, what the app finds in context.node_config")
+    options = parser.parse_args()
+    if options.greengrass == (options.config is not None):
+        parser.error("give either a configuration file or --greengrass")
     logs.set_up()
     try:
-        config = load_config(parser.parse_args().config)
+        given = (options.fleet, options.home, options.heartbeat_seconds, options.node_config)
+        config = load_config(options.config) if options.config else of_component(*given)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

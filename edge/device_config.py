@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ class ConfigError(ValueError):
 
 
 class _Files(Protocol):
+    endpoint: str
     certificate: str
     private_key: str
     ca: str
@@ -25,13 +27,15 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     fleet: Name
     device: Name
-    endpoint: str
+    transport: Literal["mqtt", "greengrass"] = "mqtt"
+    """Own connection, or the Greengrass nucleus's, which needs none of the next five."""
+    endpoint: str = ""
     """Host of the AWS IoT data endpoint (``iot:Data-ATS``)."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
-    certificate: str
+    certificate: str = ""
     """Paths of PEM files; the private key never leaves the device."""
-    private_key: str
-    ca: str
+    private_key: str = ""
+    ca: str = ""
     home: str
     """Folder for apps, cache and models."""
     heartbeat_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
@@ -65,6 +69,20 @@ def load_config(file: Path) -> DeviceConfig:
     return read_struct(file, DeviceConfig, "device configuration")
 
 
+def of_component(fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}") -> DeviceConfig:
+    """The configuration of a Greengrass component: the nucleus says which thing this is. Raises ConfigError."""
+    fields = {
+        "fleet": fleet, "device": os.environ.get("AWS_IOT_THING_NAME", ""), "home": home, "heartbeat_seconds": heartbeat_seconds,
+        "transport": "greengrass",
+    }  # fmt: skip
+    if not fields["device"]:
+        raise ConfigError("AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus starts and names.")
+    try:
+        return msgspec.convert({**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"The component's configuration is malformed: {error}.") from error
+
+
 Described = TypeVar("Described", bound=_Files)
 
 
@@ -76,6 +94,11 @@ def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
         raise ConfigError(f"The {meaning} {file} cannot be read: {error.strerror}.") from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"The {meaning} {file} is malformed: {error}.") from error
+    if getattr(config, "transport", "mqtt") == "greengrass":
+        return config
+    missing = [name for name in ("endpoint", "certificate", "private_key", "ca") if not getattr(config, name)]
+    if missing:
+        raise ConfigError(f"The {meaning} {file} does not say its {missing[0]}, which a device with a connection of its own needs.")
     for path in (config.certificate, config.private_key, config.ca):
         if not Path(path).is_file():
             raise ConfigError(f"{file} names {path}, which is not there.")

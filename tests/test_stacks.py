@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from fl_runtime import cost
 from pipelines import metrics, state_machine
-from pipelines.aws import deploy
+from pipelines.aws import deploy, wheels
 from pipelines.aws.pins import PARTS, pins
 from pipelines.deployment import Deployment
 from pipelines.local import stack
@@ -185,13 +185,8 @@ def test_a_proxy_and_a_device_need_no_torch_and_a_proxy_no_flower() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our packages as the images install them: from the wheel, away from the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    subprocess.run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"], check=True, stdout=(folder / "files").open("wb"))
-    for name in (folder / "files").read_bytes().decode().rstrip("\0").split("\0"):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(folder / "site"), str(source)], check=True, timeout=200, capture_output=True)
+    built = wheels.wheel(folder)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"), str(built)], check=True, timeout=200, capture_output=True)
     return folder / "site"
 
 

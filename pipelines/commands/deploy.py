@@ -17,14 +17,12 @@ import pipelines
 from pipelines import clouds
 from pipelines.aws.deploy import TEMPLATES, Change, DeployError, Stacks, StackSpec, specs
 from pipelines.aws.pins import PARTS, pins
+from pipelines.aws.wheels import PYTHON, platforms, wheel
 from pipelines.commands.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.lambda_bundle import bundle, code_key
 from pipelines.run_options import UsageError
 
-PLATFORMS = {"ARM64": "manylinux2014_aarch64", "X86_64": "manylinux2014_x86_64"}
-LATER_PLATFORMS = {"ARM64": "manylinux_2_28_aarch64", "X86_64": "manylinux_2_28_x86_64"}
-PYTHON = "3.11"
 ASSETS = Path(pipelines.__file__).parent / "aws"
 
 
@@ -76,9 +74,9 @@ def synthesize(out: Path, parameters: dict[str, str], *, as_json: bool) -> int:
         shutil.copyfile(file, images / file.name)
     for part in PARTS:
         (images / f"{part}.txt").write_text("\n".join(pins(part)) + "\n")
-    wheel = _wheel(images)
+    built = wheel(images)
     templates = [str(out / "templates" / f"{name}.json") for name in TEMPLATES]
-    result = {"templates": templates, "functions": str(out / "functions.zip"), "wheel": str(wheel)}
+    result = {"templates": templates, "functions": str(out / "functions.zip"), "wheel": str(built)}
     if as_json:
         show_json(result)
     else:
@@ -140,33 +138,15 @@ def _one(stacks: Stacks, spec: StackSpec, *, apply: bool) -> list[Change]:
 
 def _dependencies(folder: Path, architecture: str) -> Path:
     """The functions' dependencies, for Lambda's platform, as the lock pins them."""
-    if architecture not in PLATFORMS:
-        raise UsageError(f"Architecture is {architecture!r}; it must be ARM64 or X86_64.")
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
-         "--platform", LATER_PLATFORMS[architecture], "--platform", PLATFORMS[architecture], "--python-version", PYTHON,
-         "--target", str(folder), *pins("functions")],
+         *platforms(architecture), "--python-version", PYTHON, "--target", str(folder), *pins("functions")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise DeployError(f"The functions' dependencies cannot be installed for {architecture}: {(lines or [done.stderr])[-1]}")
     return folder
-
-
-def _wheel(folder: Path) -> Path:
-    """Our packages as a wheel: built from the checkout, or, where the product itself was installed from one, that is what is wanted."""
-    root = ASSETS.parent.parent
-    if not (root / "setup.cfg").is_file():
-        raise DeployError(f"{root} is not a checkout, so no wheel can be built from it: run this in one.")
-    with tempfile.TemporaryDirectory() as build:
-        subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
-             "--wheel-dir", build, str(root)],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        built = next(Path(build).glob("mledgeops-*.whl"))
-        return Path(shutil.copy(built, folder / built.name))
 
 
 def _retained(d: Deployment, cloudformation: Any) -> list[str]:

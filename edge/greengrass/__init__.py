@@ -1,0 +1,1 @@
+"""The agent and its apps as Greengrass V2 components."""
