@@ -30,7 +30,9 @@ templates: $(TOOLS)
 
 # What each container image and a device consists of, as CycloneDX.
 sbom: $(TOOLS)
-	for part in server proxy device; do .tools/bin/cyclonedx-py requirements pipelines/aws/images/$$part.txt --output-file sbom-$$part.json; done
+	for part in server proxy device functions; do \
+	  $(BIN)/python -m pipelines.aws.pins $$part > .tools/$$part.txt && .tools/bin/cyclonedx-py requirements .tools/$$part.txt --output-file sbom-$$part.json; \
+	done
 
 # Known vulnerabilities in what is pinned; needs a connection to PyPI's advisories.
 audit: $(TOOLS)

@@ -41,6 +41,8 @@ class FlowerApp:
     """``[tool.flwr.app.config]``, flattened with dots as Flower does."""
     settings: dict[str, Any] = field(default_factory=dict)
     """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays."""
+    dependencies: list[str] = field(default_factory=list)
+    """``[project] dependencies``: what its modules import beside Flower."""
 
     @property
     def devices(self) -> int:
@@ -97,10 +99,19 @@ def load_app(folder: Path) -> FlowerApp:
     if not isinstance(server, str) or (server and server.count(":") != 1):
         raise AppError(f"{file} names its serverapp as {server!r}; it must be 'module:attribute' or absent.")
     project = document.get("project", {})
+    dependencies = project.get("dependencies", [])
+    if not isinstance(dependencies, list) or not all(isinstance(item, str) for item in dependencies):
+        raise AppError(f"{file} has dependencies that are not a list of strings.")
     return FlowerApp(
         folder=folder.resolve(), name=str(project.get("name", folder.name)), version=str(project.get("version", "0")),
         client_app=client, server_app=server, config=_flatten(section.get("config", {})), settings=tool.get("mledgeops", {}),
+        dependencies=dependencies,
     )  # fmt: skip
+
+
+def site_of(folder: Path) -> Path:
+    """Where an installed app's own dependencies lie: beside it, so that two apps may want two versions, and the agent none."""
+    return folder.parent / ".site" / folder.name
 
 
 def unpack(bundle: bytes, folder: Path) -> FlowerApp:

@@ -20,7 +20,7 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from edge.app_bundle import AppError
+from edge.app_bundle import AppError, site_of
 from edge.protocol.records import Records, Value
 
 REPLY_TTL_SECONDS = 7 * 86_400.0
@@ -125,6 +125,9 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
     module_name, _, attribute = reference.partition(":")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+    site = str(site_of(folder))
+    if site not in sys.path and Path(site).is_dir():
+        sys.path.append(site)  # last: what the agent itself runs with stays what it is
     importlib.invalidate_caches()
     try:
         component = getattr(importlib.import_module(module_name), attribute)

@@ -90,7 +90,7 @@ def _enrol(d: Deployment) -> list[Statement]:
 
 
 def _link(d: Deployment) -> list[Statement]:
-    return [_packages(d, "Describe", "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS)]
+    return [_packages(d, "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS)]
 
 
 def _refuse(d: Deployment) -> list[Statement]:
@@ -189,7 +189,10 @@ def _scheduler(d: Deployment) -> list[Statement]:
 def _pipeline(d: Deployment) -> list[Statement]:
     return [
         allow(["sqs:SendMessage"], [_queue(d)]), allow(["lambda:InvokeFunction"], [d.function_arn("link"), d.function_arn("refuse")]),
-        _packages(d, "Create", "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "sqs"),
+        _packages(d, "Create"), _objects(d, "runs/*", "Get"), _key(d, "s3", "sqs"),
+        # A new app's group is made by its first package.
+        allow(["sagemaker:DescribeModelPackageGroup", "sagemaker:CreateModelPackageGroup"],
+              [f"arn:aws:sagemaker:{d.region}:{d.account}:model-package-group/*"]),
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,9 +26,7 @@ from edge.transports import TransportError
 from edge.transports.greengrass import GreengrassTransport
 from edge.transports.mqtt import MqttTransport
 from fl_runtime.aws import client
-from pipelines.enrol import enrol
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import _device, install
 
 RECIPE = json.loads(encode(agent_recipe("0.1.0", "s3://bucket/components")))
 
@@ -148,28 +147,66 @@ def test_the_install_script_of_an_app_leaves_it_where_the_agent_finds_it(tmp_pat
     for _ in range(2):
         subprocess.run(["sh", "-ec", script], check=True)
     apps = tmp_path / "root" / "work" / "com.mledgeops.Agent" / "data" / "apps"
-    assert [path.name for path in apps.iterdir()] == [app.digest()]
+    assert sorted(path.name for path in apps.iterdir()) == [".site", app.digest()]
     assert load_app(apps / app.digest()).digest() == app.digest()
 
 
-def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(reached: LocalCloud, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A component trains through IPC only, and ``--cloud aws`` finds deployment and devices by its credentials and endpoints, as on AWS."""
-    config = _device(reached, "core", 0, 1)
-    enrol(client("iot"), reached.deployment.device_policy, reached.endpoint(), config)
-    config = load_config(Path(config.home) / "device.json")
-    data = tmp_path / "data"
-    install(load_app(APPS / "digits"), data / "apps")
+@pytest.fixture(scope="module")
+def installed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A device set up by the systemd installer, below another root: its programs, and its state. Nothing of this checkout is on its path."""
+    folder = tmp_path_factory.mktemp("device")
+    home = Path(cloud.home.root)
+    machine = {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()]
+    mledgeops("component", "agent", "--architecture", machine, "--out", str(folder / "component"), home=home)
+    mledgeops("component", str(APPS / "digits"), "--architecture", machine, "--out", str(folder / "component"), home=home)
+    state = folder / "root" / "var" / "lib" / "mledgeops"
+    mledgeops("devices", "expect", "press-7", "--fleet", "lab", "--out", str(folder / "claims"), "--device-home", str(state), home=home)
+    app = folder / "component" / f"{load_app(APPS / 'digits').digest()}.zip"
+    script = ["sh", str(ROOT / "edge" / "systemd" / "install.sh"), str(folder / "component" / "agent.zip"), str(folder / "claims"), str(app)]
+    environment = {"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(folder / "root"), "MLEDGEOPS_PYTHON": sys.executable}
+    for _ in range(2):  # safe to repeat
+        done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "root" / "opt" / "mledgeops" / "venv", state
+
+
+def test_an_installed_device_is_small_enrolled_and_has_no_torch(installed: tuple[Path, Path], reached: LocalCloud) -> None:
+    venv, state = installed
+    size = sum(file.stat().st_size for file in venv.rglob("*") if file.is_file() and not file.is_symlink())
+    assert size < 200e6, f"{size / 1e6:.0f} MB"
+    assert not list(venv.rglob("torch"))
+    assert load_config(state / "device.json").device == "press-7"
+    assert len(client("iot").list_thing_principals(thingName="press-7")["principals"]) == 1
+    assert not (state / "claim").exists()
+    assert sorted(path.name for path in (state / "apps").iterdir()) == [".site", load_app(APPS / "digits").digest()]
+
+
+def test_the_installer_says_what_is_missing(tmp_path: Path) -> None:
+    def install_with(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["sh", str(ROOT / "edge" / "systemd" / "install.sh"), *arguments], capture_output=True, text=True, timeout=20, env={"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(tmp_path)})
+
+    (tmp_path / "agent.zip").touch()
+    (tmp_path / "claims").mkdir()
+    assert install_with().returncode == 2
+    assert "agent.zip is not there" in install_with(str(tmp_path / "x" / "agent.zip"), str(tmp_path / "claims")).stderr
+    assert "just one claim file" in install_with(str(tmp_path / "agent.zip"), str(tmp_path / "claims")).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.zip", "claims"]
+
+
+def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(reached: LocalCloud, home: Path, installed: tuple[Path, Path], tmp_path: Path) -> None:
+    """An installed agent trains through IPC only, and ``--cloud aws`` finds deployment and devices by its credentials and endpoints, as on AWS."""
+    venv, state = installed
+    config = load_config(state / "device.json")
 
     async def main() -> dict:
         broker = MqttTransport(config, will=last_will(config))
         async with core(tmp_path, broker, config.device) as (nucleus, socket):
             shadow = f"$aws/things/{config.device}/shadow"
-            await broker.connect([f"fl/core/{config.device}/command", f"{shadow}/update/delta", f"{shadow}/get/accepted"], nucleus.deliver)
-            environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | nucleus.environment(socket)
+            await broker.connect([f"fl/lab/{config.device}/command", f"{shadow}/update/delta", f"{shadow}/get/accepted"], nucleus.deliver)
             component = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edge.agent", "--greengrass", "--fleet", "core", "--home", str(data), "--heartbeat-seconds", "1",
+                venv / "bin" / "mledgeops-agent", "--greengrass", "--fleet", "lab", "--home", str(state), "--heartbeat-seconds", "1",
                 "--node-config", '{"partition-id": 0, "num-partitions": 3}',
-                env={**environment, "OMP_NUM_THREADS": "1"}, cwd=ROOT, stderr=(tmp_path / "agent.log").open("wb"),
+                env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **nucleus.environment(socket)}, cwd=tmp_path, stderr=(tmp_path / "agent.log").open("wb"),
             )  # fmt: skip
             try:
                 report = await asyncio.to_thread(run_as_on_aws)
@@ -177,12 +214,11 @@ def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(reached: LocalCloud, ho
                 component.terminate()
                 await component.wait()
                 await broker.close()
-            assert nucleus.refused == []
-            assert nucleus.dropped == 0
+            assert (nucleus.refused, nucleus.dropped) == ([], 0)
             return report
 
     def run_as_on_aws() -> dict:
-        options = ["--cloud", "aws", "--fleet", "core", "--devices", "1", "--rounds", "2", "--json"]
+        options = ["--cloud", "aws", "--fleet", "lab", "--devices", "1", "--rounds", "2", "--json"]
         return json.loads(mledgeops("run", str(APPS / "digits"), *options, home=home).stdout)
 
     report = asyncio.run(main())

@@ -134,7 +134,7 @@ def agent_recipe(version: str, artifacts: str) -> Recipe:
     """
     wheels = "{artifacts:decompressedPath}/agent"
     install = (
-        f"{PYTHON} -m venv {{work:path}}/venv && {{work:path}}/venv/bin/pip install --quiet --no-index --find-links {wheels} --no-deps "
+        f"{PYTHON} -m venv --clear {{work:path}}/venv && {{work:path}}/venv/bin/pip install --quiet --no-index --find-links {wheels} --no-deps "
         f"-r {wheels}/requirements.txt"
     )
     run = (
@@ -156,23 +156,31 @@ def agent_recipe(version: str, artifacts: str) -> Recipe:
     )  # fmt: skip
 
 
-def app_recipe(app: FlowerApp, version: str, artifacts: str) -> Recipe:
-    """An app: its bundle, put where the agent finds it by digest. ``artifacts``: the ``s3://`` folder with ``DIGEST.zip``."""
-    digest = app.digest()
-    apps = "{kernel:rootPath}/work/" + AGENT + "/data/apps"
-    # One rename makes it appear, so that the agent never sees half an app.
-    install = (
-        f"mkdir -p {apps} && test -d {apps}/{digest} || (rm -rf {apps}/.{digest} && cp -r {{artifacts:decompressedPath}}/{digest} {apps}/.{digest} "
-        f"&& mv {apps}/.{digest} {apps}/{digest})"
-    )
-    name = re.sub(r"[^a-zA-Z0-9_-]", "-", app.name)
+def app_recipe(app: FlowerApp, version: str, artifacts: str, *, wheels: bool = False) -> Recipe:
+    """An app: its bundle, put where the agent finds it by digest, and its own dependencies beside it.
+
+    ``artifacts``: the ``s3://`` folder with ``DIGEST.zip`` and, with ``wheels``, ``DIGEST-wheels.zip``.
+    """
+    digest, agent = app.digest(), "{kernel:rootPath}/work/" + AGENT
+    apps, unpacked = f"{agent}/data/apps", "{artifacts:decompressedPath}"
+    # One rename makes the app appear, last of all, so that the agent never sees half of it.
+    steps = [f"mkdir -p {apps}/.site"]
+    if wheels:
+        steps.append(
+            f"{agent}/venv/bin/pip install --quiet --upgrade --no-index --no-deps --find-links {unpacked}/{digest}-wheels "
+            f"--target {apps}/.site/{digest} -r {unpacked}/{digest}-wheels/requirements.txt"
+        )
+    copy = f"rm -rf {apps}/.{digest} && cp -r {unpacked}/{digest} {apps}/.{digest} && mv {apps}/.{digest} {apps}/{digest}"
+    steps.append(f"if [ ! -d {apps}/{digest} ]; then {copy}; fi")
+    names = [f"{digest}.zip", *([f"{digest}-wheels.zip"] if wheels else [])]
     return Recipe(
-        recipe_format_version="2020-01-25", component_name=f"{APP_PREFIX}.{name}", component_version=version, component_publisher="MLEdgeOps",
-        component_description=f"The Flower app {app.name}, {digest[:12]}.", component_configuration=Configuration(default_configuration={}),
+        recipe_format_version="2020-01-25", component_name=f"{APP_PREFIX}.{re.sub(r'[^a-zA-Z0-9_-]', '-', app.name)}", component_version=version,
+        component_description=f"The Flower app {app.name}, {digest[:12]}.", component_publisher="MLEdgeOps",
+        component_configuration=Configuration(default_configuration={}),
         component_dependencies={AGENT: Dependency(version_requirement=">=0.1.0")},
         manifests=[Manifest(
-            platform=Platform(os="linux", runtime="*"), lifecycle=Lifecycle(install=Step(script=install)),
-            artifacts=[Artifact(uri=f"{artifacts}/{digest}.zip", unarchive="ZIP")],
+            platform=Platform(os="linux", runtime="*"), lifecycle=Lifecycle(install=Step(script=" && ".join(steps), timeout=900)),
+            artifacts=[Artifact(uri=f"{artifacts}/{name}", unarchive="ZIP") for name in names],
         )],
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 from pipelines.aws.deploy import DeployError
@@ -21,6 +22,32 @@ def platforms(architecture: str) -> list[str]:
     if architecture not in _MACHINES:
         raise DeployError(f"The architecture is {architecture!r}; it must be ARM64 or X86_64.")
     return [option for tag in _TAGS for option in ("--platform", f"{tag}_{_MACHINES[architecture]}")]
+
+
+def download(folder: Path, architecture: str, requirements: list[str], *, constraints: list[str] | None = None) -> None:
+    """Wheels of just these requirements or, with ``constraints``, of all that they need; raises DeployError with pip's reason."""
+    rules = ["--no-deps"]
+    if constraints is not None:
+        (folder / "constraints.txt").write_text("\n".join(constraints) + "\n")
+        rules = ["--constraint", str(folder / "constraints.txt")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", *rules,
+         *platforms(architecture), "--python-version", PYTHON, "--dest", str(folder), *requirements],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (folder / "constraints.txt").unlink(missing_ok=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise DeployError(f"Wheels for {architecture} cannot be had: {(lines or [done.stderr])[-1]}")
+
+
+def archive(folder: Path, target: Path) -> None:
+    """A folder's files as a zip that appears whole; wheels are compressed already."""
+    part = target.with_suffix(".part")
+    with zipfile.ZipFile(part, "w") as out:
+        for file in sorted(folder.iterdir()):
+            out.write(file, file.name)
+    part.replace(target)
 
 
 def wheel(folder: Path) -> Path:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from edge.app_bundle import load_app
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from edge.app_bundle import FlowerApp, load_app
 from edge.greengrass.recipe import Recipe, RecipeError, agent_recipe, app_recipe, encode
 from pipelines import clouds
-from pipelines.aws.deploy import DeployError
 from pipelines.aws.pins import pins
-from pipelines.aws.wheels import PYTHON, platforms, wheel
+from pipelines.aws.wheels import archive, download, wheel
 from pipelines.commands.output import say, show_json
 from pipelines.run_options import UsageError
 
@@ -37,68 +35,89 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write, and publish when asked."""
-    out: Path = arguments.out
     bucket = "BUCKET"
     if not arguments.publish:
-        recipe, artifact = _make(arguments, f"s3://{bucket.lower()}/components")
-        return _told(arguments, recipe, artifact, "")
+        recipe, made = _make(arguments, f"s3://{bucket.lower()}/components")
+        return _told(arguments, recipe, made, "")
     with clouds.use("aws") as cloud:
         from fl_runtime.aws import client
 
         bucket = cloud.deployment.code_bucket
-        recipe, artifact = _make(arguments, f"s3://{bucket}/components")
-        client("s3").upload_file(str(artifact), bucket, f"components/{artifact.name}")
-        made = client("greengrassv2").create_component_version(inlineRecipe=(out / f"{recipe.component_name}.json").read_bytes())
-    return _told(arguments, recipe, artifact, str(made["arn"]))
+        recipe, made = _make(arguments, f"s3://{bucket}/components")
+        for artifact in made:
+            client("s3").upload_file(str(artifact), bucket, f"components/{artifact.name}")
+        answer = client("greengrassv2").create_component_version(inlineRecipe=(arguments.out / f"{recipe.component_name}.json").read_bytes())
+    return _told(arguments, recipe, made, str(answer["arn"]))
 
 
-def _make(arguments: argparse.Namespace, artifacts: str) -> tuple[Recipe, Path]:
+def _make(arguments: argparse.Namespace, artifacts: str) -> tuple[Recipe, list[Path]]:
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     if arguments.what == AGENT:
-        recipe, artifact = agent_recipe(arguments.component_version, artifacts), out / "agent.zip"
+        app, own = None, []
+        recipe = agent_recipe(arguments.component_version, artifacts)
     else:
         app = load_app(Path(arguments.what))
-        recipe, artifact = app_recipe(app, arguments.component_version, artifacts), out / f"{app.digest()}.zip"
+        own = own_dependencies(app)
+        recipe = app_recipe(app, arguments.component_version, artifacts, wheels=bool(own))
     try:
         data = encode(recipe)
     except RecipeError as error:
         raise UsageError(str(error)) from error
-    if arguments.what == AGENT:
-        _agent_archive(artifact, arguments.architecture)
+    out.mkdir(parents=True, exist_ok=True)
+    if app is None:
+        made = [_agent_archive(out / "agent.zip", arguments.architecture)]
     else:
-        artifact.write_bytes(app.bundle())
+        made = [out / f"{app.digest()}.zip"]
+        made[0].write_bytes(app.bundle())
+        made += [_wheels_archive(out / f"{app.digest()}-wheels.zip", arguments.architecture, own)] if own else []
     (out / f"{recipe.component_name}.json").write_bytes(data)
-    return recipe, artifact
+    return recipe, made
 
 
-def _agent_archive(archive: Path, architecture: str) -> None:
+def own_dependencies(app: FlowerApp) -> list[str]:
+    """What an app needs that the agent does not bring; raises UsageError for a requirement that is none."""
+    brought = {pin.split("==")[0] for pin in pins("device")}
+    try:
+        wanted = {canonicalize_name(Requirement(text).name): text for text in app.dependencies}
+    except InvalidRequirement as error:
+        raise UsageError(f"{app.folder / 'pyproject.toml'} has a dependency that pip cannot read: {error}.") from error
+    return [text for name, text in wanted.items() if name not in brought]
+
+
+def _agent_archive(target: Path, architecture: str) -> Path:
     """Wheels of everything that a device needs, for its platform, and the list that pins them."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        wanted = pins("device")
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
-             *platforms(architecture), "--python-version", PYTHON, "--dest", str(folder), *wanted],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            raise DeployError(f"The agent's wheels cannot be had for {architecture}: {(lines or [done.stderr])[-1]}")
+        folder, wanted = Path(name), pins("device")
+        download(folder, architecture, wanted)
         wheel(folder)
         (folder / "requirements.txt").write_text("\n".join([*wanted, "mledgeops"]) + "\n")
-        part = archive.with_suffix(".part")
-        with zipfile.ZipFile(part, "w") as out:  # wheels are compressed already
-            for file in sorted(folder.iterdir()):
-                out.write(file, file.name)
-        shutil.move(part, archive)
+        archive(folder, target)
+    return target
 
 
-def _told(arguments: argparse.Namespace, recipe: Recipe, artifact: Path, arn: str) -> int:
+def _wheels_archive(target: Path, architecture: str, requirements: list[str]) -> Path:
+    """An app's own dependencies, all the way down, as far as the agent does not bring them; versions as the lock has them."""
+    brought = pins("device")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        download(folder, architecture, requirements, constraints=brought)
+        kept = []
+        for file in sorted(folder.glob("*.whl")):
+            project, version, *_ = parse_wheel_filename(file.name)
+            if f"{project}=={version}" in brought:
+                file.unlink()
+            else:
+                kept.append(f"{project}=={version}")
+        (folder / "requirements.txt").write_text("\n".join(kept) + "\n")
+        archive(folder, target)
+    return target
+
+
+def _told(arguments: argparse.Namespace, recipe: Recipe, made: list[Path], arn: str) -> int:
     file = arguments.out / f"{recipe.component_name}.json"
     if arguments.json:
         names = {"component": recipe.component_name, "version": recipe.component_version}
-        show_json({**names, "recipe": str(file), "artifact": str(artifact), "arn": arn})
+        show_json({**names, "recipe": str(file), "artifacts": [str(artifact) for artifact in made], "arn": arn})
     else:
-        say(f"{recipe.component_name} {recipe.component_version}: {file}, {artifact}" + (f"\npublished as {arn}" if arn else ""))
+        say(f"{recipe.component_name} {recipe.component_version}: {file}, {', '.join(map(str, made))}" + (f"\npublished as {arn}" if arn else ""))
     return 0

@@ -68,7 +68,7 @@ class Engine:
 
     def __init__(self, folder: Path, clients: dict[str, Any], arn_prefix: str) -> None:
         self._folder = folder
-        self._sqs, self._lambda, self._sagemaker, self._service = (clients[name] for name in ("sqs", "lambda", "sagemaker", "service"))
+        self._sqs, self._lambda, self._sagemaker = (clients[name] for name in ("sqs", "lambda", "sagemaker"))
         self._prefix = arn_prefix
         self._executions: dict[str, Execution] = {}
         self._callbacks: dict[str, _Callback] = {}
@@ -202,9 +202,9 @@ class Engine:
         arguments = scope.resolve(step["Arguments"])
         group = arguments["ModelPackageGroupName"]
         try:
-            self._service.describe_model_package_group(ModelPackageGroupName=group)
+            self._sagemaker.describe_model_package_group(ModelPackageGroupName=group)
         except ClientError:
-            self._service.create_model_package_group(ModelPackageGroupName=group)
+            self._sagemaker.create_model_package_group(ModelPackageGroupName=group)
         arguments["ModelMetrics"] = {key: value for key, value in arguments.get("ModelMetrics", {}).items() if value}
         arn = self._sagemaker.create_model_package(**arguments)["ModelPackageArn"]
         execution.steps[step["Name"]]["Metadata"] = {"RegisterModel": {"Arn": arn}}

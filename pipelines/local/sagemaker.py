@@ -61,7 +61,7 @@ class SageMaker:
         self._events = client("events")
         self._authority = Authority(client("iam"), self._calls)
         act = role_client(client("sts"), self._pipeline_role)
-        clients = {"sqs": act("sqs"), "lambda": act("lambda"), "sagemaker": act("sagemaker"), "service": sagemaker}
+        clients = {name: act(name) for name in ("sqs", "lambda", "sagemaker")}
         self.engine = Engine(self._folder / "executions", clients, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}")
 
     def stop(self) -> None:
