@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
-from edge.protocol.names import run_prefix
+from edge.protocol.names import transient_prefix
 from edge.protocol.records import ArrayMap, Records, ValueMap, decode_records, digest, encode_records
 from fl_runtime.aggregation import array_specs
 from fl_runtime.errors import RunFailed
@@ -113,7 +113,7 @@ class CheckpointStore:
         return None
 
     def _key(self, name: str) -> str:
-        return f"{run_prefix(self._run)}checkpoints/{name}.safetensors"
+        return f"{transient_prefix(self._run)}checkpoints/{name}.safetensors"
 
 
 def _state_of(strategy: Strategy, path: str = "") -> Records:

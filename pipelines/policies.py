@@ -113,7 +113,8 @@ def _start(d: Deployment) -> list[Statement]:
 
 def _server(d: Deployment) -> list[Statement]:
     return [
-        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"),
+        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "transient/*", "Get", "Put"),
+        _objects(d, "apps/*", "Get"),
         _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, TRACK_RUN), _key(d, "s3", "dynamodb", "secretsmanager"), _missing(d),
         # A task token names no resource.
         allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
@@ -123,7 +124,7 @@ def _server(d: Deployment) -> list[Statement]:
 
 def _proxy(d: Deployment) -> list[Statement]:
     return [
-        _table(d, d.runs_table, "GetItem"), _objects(d, "runs/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
+        _table(d, d.runs_table, "GetItem"), _objects(d, "transient/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
         _key(d, "s3", "dynamodb", "secretsmanager"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]), _missing(d),
     ]  # fmt: skip
 

@@ -34,7 +34,7 @@ def bad_app(folder: Path, body: str, toml: str = "") -> str:
     (["run", DIGITS, "--set", "nonsense"], "key=value"),
     (["run", DIGITS, "--set", "learning-rat=3"], "no setting 'learning-rat'"),
     (["run", DIGITS, "--fleet", "a/b"], "not a legal name"),
-    (["run", DIGITS, "--cloud", "aws"], "deploy"),
+    (["run", DIGITS, "--cloud", "aws"], "AWS does not know who you are"),
     (["schedule", "add", "x", "--cron", "whenever", "--app", DIGITS], "not a cron"),
     (["schedule", "add", "x", "--cron", "0 3 1 * 1", "--app", DIGITS], "both a day"),
     (["approve", "1", "--reason", "x"], "no models"),

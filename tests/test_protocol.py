@@ -146,7 +146,7 @@ def test_other_topics_are_refused(text: str) -> None:
 def test_keys_are_what_lifecycle_rules_and_dashboards_rely_on() -> None:
     assert phase_id(3, "train", 7, "0a1b2c3d" + "0" * 56) == "00003-train-0007-0a1b2c3d"
     assert reply_key("run-1", "00003-train-0007", "c0001") == "run-1#00003-train-0007#c0001"
-    assert arrays_key("run-1", "0" * 64) == f"runs/run-1/arrays/{'0' * 64}.safetensors"
+    assert arrays_key("run-1", "0" * 64) == f"transient/run-1/arrays/{'0' * 64}.safetensors"
 
 
 def command(**changes: object) -> Command:

@@ -75,28 +75,33 @@ def reply_key(run: str, phase: str, cohort: str) -> str:
 
 
 def run_prefix(run: str) -> str:
-    """Every object of a run lies under this prefix, so one lifecycle rule and one delete reach all of it."""
+    """What is kept of a run: its specification, its rounds, its model."""
     return f"runs/{check_name('run', run)}/"
+
+
+def transient_prefix(run: str) -> str:
+    """What a run needs only while it lasts: the bucket's lifecycle rule deletes all below ``transient/`` after a month."""
+    return f"transient/{check_name('run', run)}/"
 
 
 def arrays_key(run: str, digest: str) -> str:
     """Global weights: one object per digest, shared by all devices of a run."""
-    return f"{run_prefix(run)}arrays/{check_digest(digest)}.safetensors"
+    return f"{transient_prefix(run)}arrays/{check_digest(digest)}.safetensors"
 
 
 def content_key(run: str, digest: str) -> str:
     """Configs too large for a command message (claim check)."""
-    return f"{run_prefix(run)}content/{check_digest(digest)}.json"
+    return f"{transient_prefix(run)}content/{check_digest(digest)}.json"
 
 
 def command_key(run: str, digest: str) -> str:
     """A command too large for its transport (claim check)."""
-    return f"{run_prefix(run)}commands/{check_digest(digest)}.json"
+    return f"{transient_prefix(run)}commands/{check_digest(digest)}.json"
 
 
 def update_key(run: str, phase: str, device: str) -> str:
     """One device's update in one phase. ``phase`` is what :func:`phase_id` gives."""
-    return f"{run_prefix(run)}updates/{phase}/{check_name('device', device)}.safetensors"
+    return f"{transient_prefix(run)}updates/{phase}/{check_name('device', device)}.safetensors"
 
 
 def phase_id(server_round: int, kind: str, sequence: int, content: str) -> str:

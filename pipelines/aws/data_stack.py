@@ -25,8 +25,8 @@ from pipelines.policies import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
 
 TASKS = {"server": ("2048", "8192"), "proxy": ("256", "512")}
 """Fargate tasks with their CPU units and MiB."""
-UPDATE_DAYS = 30
-"""Devices' updates are kept so long; models and round records stay."""
+TRANSIENT_DAYS = 30
+"""Devices' updates, weights on their way and checkpoints are kept so long; models and round records stay."""
 
 
 class DataStack(Stack):
@@ -70,8 +70,8 @@ class DataStack(Stack):
             self, "Bucket", bucket_name=d.bucket, encryption=s3.BucketEncryption.KMS, encryption_key=self.key, bucket_key_enabled=True,
             enforce_ssl=True, versioned=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL, removal_policy=cdk.RemovalPolicy.RETAIN,
             lifecycle_rules=[
-                s3.LifecycleRule(id="updates", expiration=cdk.Duration.days(UPDATE_DAYS), tag_filters={"mledgeops": "update"}),
-                s3.LifecycleRule(id="versions", noncurrent_version_expiration=cdk.Duration.days(UPDATE_DAYS),
+                s3.LifecycleRule(id="transient", expiration=cdk.Duration.days(TRANSIENT_DAYS), prefix="transient/"),
+                s3.LifecycleRule(id="versions", noncurrent_version_expiration=cdk.Duration.days(TRANSIENT_DAYS),
                                  abort_incomplete_multipart_upload_after=cdk.Duration.days(2)),
             ],
         )  # fmt: skip
