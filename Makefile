@@ -31,7 +31,7 @@ templates: $(TOOLS)
 # What each container image and a device consists of, as CycloneDX.
 sbom: $(TOOLS)
 	for part in server proxy device functions; do \
-	  $(BIN)/python -m pipelines.aws.pins $$part > .tools/$$part.txt && .tools/bin/cyclonedx-py requirements .tools/$$part.txt --output-file sbom-$$part.json; \
+	  $(BIN)/python -m pipelines.aws.pins $$part > .tools/$$part.txt && .tools/bin/cyclonedx-py requirements .tools/$$part.txt -o sbom-$$part.json; \
 	done
 
 # Known vulnerabilities in what is pinned; needs a connection to PyPI's advisories.

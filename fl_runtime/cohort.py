@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge.logs import event
-from edge.protocol.errors import ProtocolError
+from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
 from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, Name, ObjectRef, Reply, Timing, decode, encode
 from edge.protocol.names import arrays_key, command_key, content_key, reply_key, update_key
 from edge.protocol.records import Records, decode_records, decode_skeleton, digest, encode_records
@@ -235,7 +235,8 @@ class CohortRunner:
                 raise ProtocolError("foreign", "the reply answers another message")
             up = len(stored.body) + (reply.update.size if reply.update else 0)
             if reply.status == "error":
-                return _failure(target, reply.code or "error", reply.reason, reply.timing, up, reply.bytes_down), None
+                code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
+                return _failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
             records = self._records(request, reply, target)
             metrics = next(iter(records.metrics.values()), {})
             if request.checked:

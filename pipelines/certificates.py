@@ -21,6 +21,10 @@ from pipelines.handlers.enrol import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_dig
 CLAIM = "claim"
 
 
+class EnrolledAlready(Exception):
+    """A device that is expected, and there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retired:
     """A certificate that was taken from a device."""
@@ -33,11 +37,12 @@ def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: lis
     """Make each device's thing and claim file, and the claim certificate that the files share; returns the files.
 
     A device that is expected again gets a new token; the old one is void. ``device_home``: the agent's folder on the device.
-    Raises ProtocolError for a name that cannot be one.
+    Raises ProtocolError for a name that cannot be one, EnrolledAlready for a device that has a certificate.
     """
     check_name("fleet", fleet)
     for device in devices:
         check_name("device", device)
+        _refuse_enrolled(iot, device)
     out.mkdir(parents=True, exist_ok=True)
     _claim_certificate(d, iot, out)
     (out / "ca.pem").write_bytes(endpoint.ca)
@@ -60,6 +65,16 @@ def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: lis
             stream.write(msgspec.json.format(msgspec.json.encode(claim)))
         files.append(file)
     return files
+
+
+def _refuse_enrolled(iot: Any, device: str) -> None:
+    """A claim for a device that has a certificate would be refused when it is used: say so when it is made."""
+    try:
+        held = iot.list_thing_principals(thingName=device)["principals"]
+    except iot.exceptions.ResourceNotFoundException:
+        return
+    if held:
+        raise EnrolledAlready(f"{device} is enrolled and has a certificate: deactivate and detach it in AWS IoT first, if the device has lost it.")
 
 
 def _claim_certificate(d: Deployment, iot: Any, out: Path) -> None:

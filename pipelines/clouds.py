@@ -48,15 +48,16 @@ class AwsCloud:
     def of_environment(cls) -> AwsCloud:
         """Raises UsageError when there are no credentials or no region."""
         import boto3
+        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
-
-        from fl_runtime.aws import client
 
         region = boto3.Session().region_name
         if not region:
             raise UsageError("No AWS region is set: set AWS_DEFAULT_REGION, or a region in your AWS profile.")
         try:
-            account = client("sts").get_caller_identity()["Account"]
+            # Somebody waits for the answer: one try, and not for long.
+            config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+            account = boto3.client("sts", config=config).get_caller_identity()["Account"]
         except (BotoCoreError, ClientError) as error:
             raise UsageError(f"AWS does not know who you are ({error}): sign in, or run without --cloud aws.") from error
         return cls(Deployment(account=account, region=region, prefix=os.environ.get(PREFIX_VARIABLE, "mledgeops")))

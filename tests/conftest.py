@@ -71,3 +71,25 @@ def report(cloud: LocalCloud, home: Path) -> dict:
     assert cloud.info
     done = mledgeops("run", str(APPS / "digits"), "--devices", "3", "--devices-per-proxy", "2", "--json", home=home)
     return json.loads(done.stdout)
+
+
+def _run(home: Path, *options: str, code: int) -> dict:
+    return json.loads(mledgeops("run", str(APPS / "digits"), *options, "--json", home=home, check=code).stdout)
+
+
+@pytest.fixture(scope="session")
+def refused(report: dict, home: Path) -> dict:
+    """A run whose model is below the bar; a proxy a device."""
+    return _run(home, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "1", "--minimum-score", "0.999", code=1)
+
+
+@pytest.fixture(scope="session")
+def broken(report: dict, home: Path) -> dict:
+    """A run in which every device raises; the server serves its cohorts itself."""
+    return _run(home, "--devices", "1", "--rounds", "1", "--devices-per-proxy", "0", "--set", "broken-partition=0", "--fleet", "broken", code=1)
+
+
+@pytest.fixture(scope="session")
+def approved(report: dict, home: Path) -> dict:
+    """The finished run's model, approved."""
+    return json.loads(mledgeops("approve", report["model_version"], "--reason", "better", "--json", home=home).stdout)

@@ -7,6 +7,7 @@ import pytest
 from fakes import Clock, MemoryFleet, MemoryObjects
 from msgspec.structs import replace
 
+from edge.protocol.errors import DEVICE_CODES
 from edge.protocol.messages import COMMAND_LIMIT, Command, ObjectRef, Reply
 from edge.protocol.names import arrays_key, update_key
 from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
@@ -170,3 +171,28 @@ def test_long_urls_are_claim_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     _, mean, fleet = run({"a": trained(1.0)})
     assert mean is not None
     assert [key for key in fleet.objects.puts if "/commands/" in key]
+
+
+def test_a_device_cannot_make_up_reasons() -> None:
+    """Each reason is a metric: thousands of them would cost, and hide the others."""
+    def liar(command: Command, content: Records) -> Reply:
+        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="x9-made-up", reason="ha")
+
+    results, _, _ = run({"a": trained(1.0), "b": liar})
+    assert results["b"].code == "other"
+
+
+def test_every_reason_that_our_devices_give_is_known() -> None:
+    """By the source: what the classes of failures are raised with."""
+    import ast
+
+    from conftest import ROOT
+
+    given = set()
+    for file in (ROOT / "edge").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("ProtocolError", "ObjectError", "CommandRefused", "_refuse"):
+                given |= {node.args[0].value} if node.args and isinstance(node.args[0], ast.Constant) else set()
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                given.add(node.value.value)
+    assert given - {"flood"} <= DEVICE_CODES, "add them to edge/protocol/errors.py"

@@ -17,9 +17,10 @@ from edge.credentials import Credentials, key_and_request
 from edge.device_config import DeviceConfig
 from edge.enrolment import enrol
 from edge.transports import TransportError
+from edge.transports.mqtt import MqttTransport
 from fl_runtime.aws import client
 from pipelines import certificates
-from pipelines.handlers.enrol import Refused, Request, check, token_digest
+from pipelines.handlers.enrol import Refused, Request, check, handler, token_digest
 from pipelines.local.cloud import LocalCloud
 
 
@@ -51,6 +52,40 @@ def test_a_claim_works_once_and_for_its_device_only(reached: LocalCloud, tmp_pat
     other.device = "press-9"
     with pytest.raises(TransportError, match="refused"):
         asyncio.run(enrol(other))
+
+
+def test_the_claim_certificate_is_good_for_nothing_else(reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens one new device has it: it must not speak as a device, listen to one, or take one's name."""
+    monkeypatch.setattr("edge.transports.mqtt.CONNECT_SECONDS", 3.0)
+    claim = claim_for(reached, tmp_path, "press-4")
+
+    def as_device(name: str) -> DeviceConfig:
+        return DeviceConfig(
+            fleet="plant", device=name, endpoint=claim.endpoint, port=claim.port, certificate=claim.certificate, private_key=claim.private_key, ca=claim.ca,
+            home=str(tmp_path),
+        )  # fmt: skip
+
+    async def attempt(name: str) -> None:
+        transport = MqttTransport(as_device(name), will=("fl/plant/press-1/heartbeat", b"{}"))
+        try:
+            await transport.connect(["fl/plant/press-1/command"], lambda *_: None)
+        finally:
+            await transport.close()
+
+    with pytest.raises(TransportError, match="No connection"):
+        asyncio.run(attempt("press-1"))
+    with pytest.raises(TransportError):
+        asyncio.run(attempt("claim-press-4"))
+
+
+@pytest.mark.parametrize("event", [
+    {}, {"clientId": 1}, {"clientId": "claim-x", "claimCertificateId": "c", "parameters": {"SerialNumber": ["new"]}},
+    {"clientId": "claim-x", "claimCertificateId": "c", "parameters": "new"}, {"clientId": "x" * 10_000, "claimCertificateId": "c", "parameters": {}},
+])  # fmt: skip
+def test_whatever_the_hook_is_given_it_answers_no(event: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.handlers.enrol.client", lambda _: THINGS)
+    monkeypatch.setattr("pipelines.handlers.enrol.set_up_logs", lambda: None)
+    assert handler(event, None) == {"allowProvisioning": False}
 
 
 class Iot:

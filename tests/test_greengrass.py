@@ -164,9 +164,8 @@ def installed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> tu
     app = folder / "component" / f"{load_app(APPS / 'digits').digest()}.zip"
     script = ["sh", str(ROOT / "edge" / "systemd" / "install.sh"), str(folder / "component" / "agent.zip"), str(folder / "claims"), str(app)]
     environment = {"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(folder / "root"), "MLEDGEOPS_PYTHON": sys.executable}
-    for _ in range(2):  # safe to repeat
-        done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "root" / "opt" / "mledgeops" / "venv", state
 
 

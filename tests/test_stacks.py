@@ -205,3 +205,13 @@ def test_every_alarm_is_explained_to_the_operator() -> None:
     handbook = (ROOT / "docs" / "operate.md").read_text()
     for alarm in metrics.ALARMS:
         assert f"`{alarm.name}`" in handbook, f"docs/operate.md does not say what to do about {alarm.name}"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_has_a_bill_of_materials(part: str, tmp_path: Path) -> None:
+    (tmp_path / "pins.txt").write_text("\n".join(pins(part)) + "\n")
+    done = subprocess.run([TOOLS / "bin" / "cyclonedx-py", "requirements", tmp_path / "pins.txt", "-o", "-"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    bill = json.loads(done.stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {f"{c['name']}=={c['version']}" for c in bill["components"]} == set(pins(part))

@@ -5,6 +5,15 @@
 
 from __future__ import annotations
 
+DEVICE_CODES = frozenset({
+    "app-error", "app-load", "app-missing", "arrays-missing", "bad-digest", "bad-kind", "bad-name", "bad-topic", "claim", "deadline", "device-error",
+    "disk-full", "download-failed", "dtype", "malformed", "out-of-memory", "shape", "too-large", "too-long", "truncated", "upload-failed",
+    "worker-died",
+})  # fmt: skip
+"""The reasons a device may give. Each is a metric of its own, in CloudWatch and in MLflow, so a device must not make up new ones."""
+OTHER_CODE = "other"
+"""Stands for a reason that no device of ours gives."""
+
 
 class ProtocolError(Exception):
     """A message, name or object that breaks the protocol.

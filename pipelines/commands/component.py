@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from pipelines.commands.output import say, show_json
 from pipelines.run_options import UsageError
 
 AGENT = "agent"
+VERSION = metadata.version("mledgeops")
 
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser("component", help="make the agent, or a Flower app, a Greengrass component")
     parser.add_argument("what", help=f"`{AGENT}`, or the Flower app's folder")
-    parser.add_argument("--version", dest="component_version", default="0.1.0", help="the component's version (default 0.1.0)")
+    parser.add_argument("--version", dest="component_version", default=VERSION, help=f"the component's version (default {VERSION})")
     parser.add_argument("--out", type=Path, default=Path("component"), help="folder for recipe and artifact (default: component)")
     parser.add_argument("--architecture", default="ARM64", help="of the devices: ARM64 or X86_64 (default ARM64)")
     parser.add_argument("--publish", action="store_true", help="upload the artifact and create the component version in AWS")

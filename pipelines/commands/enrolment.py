@@ -11,7 +11,6 @@ import msgspec
 
 from edge.protocol.errors import ProtocolError
 from pipelines import clouds
-from pipelines.certificates import expect, heard_with, retire, rotate
 from pipelines.commands.output import say, show_json
 from pipelines.run_options import UsageError
 
@@ -39,11 +38,14 @@ def expect_devices(arguments: argparse.Namespace) -> int:
     """Write one claim file a device."""
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
+        from pipelines.certificates import EnrolledAlready, expect
 
         try:
             files = expect(
                 cloud.deployment, client("iot"), cloud.endpoint(), arguments.fleet, arguments.names, arguments.out, arguments.device_home
             )
+        except EnrolledAlready as error:
+            raise UsageError(str(error)) from error
         except ProtocolError as error:
             raise UsageError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
     if arguments.json:
@@ -57,6 +59,7 @@ def rotate_devices(arguments: argparse.Namespace) -> int:
     """Ask by shadow."""
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
+        from pipelines.certificates import heard_with, rotate
 
         heard = sorted(dict(heard_with(client("dynamodb"), cloud.deployment)))
         unknown = sorted(set(arguments.names) - set(heard))
@@ -72,6 +75,7 @@ def retire_certificates(arguments: argparse.Namespace) -> int:
     """Deactivate old ones."""
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
+        from pipelines.certificates import heard_with, retire
 
         gone = retire(client("iot"), heard_with(client("dynamodb"), cloud.deployment))
     if arguments.json:
