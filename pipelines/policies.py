@@ -28,16 +28,10 @@ SERVICE_OF_ROLE = {
 SAGEMAKER_ROLES = (*SAGEMAKER_FUNCTIONS, "scheduler", "pipeline", "mlflow")
 DATA_ROLES = (*(name for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS), *(r for r in SERVICE_OF_ROLE if r not in SAGEMAKER_ROLES))
 
-END_RUN = ("CreateExperiment", "GetExperimentByName", "SearchExperiments", "CreateRun", "GetRun", "SearchRuns", "UpdateRun", "SetTag")
-TRACK_RUN = ("LogBatch", "LogMetric", "LogParam", "LogModel", "ListArtifacts", "GetExperiment", "LogInputs", "SetExperimentTag")
-READ_MODELS = ("GetRegisteredModel", "SearchRegisteredModels", "GetModelVersion", "SearchModelVersions", "GetModelVersionByAlias")
-WRITE_MODELS = (
-    "CreateRegisteredModel",
-    "CreateModelVersion",
-    "SetModelVersionTag",
-    "SetRegisteredModelAlias",
-    "GetDownloadURIForModelVersionArtifacts",
-)
+END_RUN = ("CreateExperiment", "GetExperiment", "GetExperimentByName", "CreateRun", "SearchRuns", "UpdateRun", "SetTag", "LogParam")
+TRACK_RUN = ("GetRun", "LogBatch", "LogMetric", "LogModel", "LogInputs", "ListArtifacts", "GetMetricHistory")
+READ_MODELS = ("GetRegisteredModel", "SearchRegisteredModels", "GetModelVersion", "SearchModelVersions")
+WRITE_MODELS = ("CreateRegisteredModel", "CreateModelVersion", "SetModelVersionTag", "SetRegisteredModelAlias")
 """MLflow operations as managed MLflow names them."""
 
 
@@ -67,7 +61,7 @@ def statements(role: str, d: Deployment) -> list[Statement]:
 
 def _dispatch(d: Deployment) -> list[Statement]:
     return [
-        _runs(d), _objects(d, "runs/*", "Get", "Put"), _callback(d, "Failure"), _mlflow(d), _key(d, "s3", "dynamodb", "sqs"),
+        _runs(d), _objects(d, "runs/*", "Get", "Put"), _callback(d, "Failure"), _mlflow(d, END_RUN), _key(d, "s3", "dynamodb", "sqs"),
         allow(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], [_queue(d)]),
         allow(["states:StartExecution"], [d.state_machine]),
         allow(["states:StopExecution"], [d.state_machine.replace(":stateMachine:", ":execution:") + ":*"]),
@@ -81,7 +75,7 @@ def _discover(d: Deployment) -> list[Statement]:
 def _conclude(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get"), _callback(d, "Success", "Failure"),
-        _mlflow(d, READ_MODELS), _key(d, "s3", "dynamodb"),
+        _mlflow(d, END_RUN, READ_MODELS), _key(d, "s3", "dynamodb"),
     ]  # fmt: skip
 
 
@@ -94,7 +88,7 @@ def _link(d: Deployment) -> list[Statement]:
 
 
 def _refuse(d: Deployment) -> list[Statement]:
-    return [_mlflow(d)]
+    return [_mlflow(d, END_RUN)]
 
 
 def _promote(d: Deployment) -> list[Statement]:
@@ -115,7 +109,8 @@ def _server(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "transient/*", "Get", "Put"),
         _objects(d, "apps/*", "Get"),
-        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, TRACK_RUN), _key(d, "s3", "dynamodb", "secretsmanager"), _missing(d),
+        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, END_RUN, TRACK_RUN), _key(d, "s3", "dynamodb"), _missing(d),
+        _objects(d, "mlflow/*", "Get", "Put"),  # artifacts go to S3 in the caller's name
         # A task token names no resource.
         allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
         allow([f"secretsmanager:{verb}" for verb in ("CreateSecret", "PutSecretValue", "DeleteSecret")], [_secrets(d)]),
@@ -125,7 +120,7 @@ def _server(d: Deployment) -> list[Statement]:
 def _proxy(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem"), _objects(d, "transient/*", "Get", "Put"), _table(d, d.replies_table, "Query"), _commands(d),
-        _key(d, "s3", "dynamodb", "secretsmanager"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]), _missing(d),
+        _key(d, "s3", "dynamodb"), allow(["secretsmanager:GetSecretValue"], [_secrets(d)]), _missing(d),
     ]  # fmt: skip
 
 
@@ -222,17 +217,17 @@ def device_policy(d: Deployment) -> dict[str, Any]:
     """
     thing, base = "${iot:Connection.Thing.ThingName}", f"arn:aws:iot:{d.region}:{d.account}"
     shadow = f"$aws/things/{thing}/shadow"
-    # A Greengrass core's own topics are named by its thing too; its certificate rotates by the provisioning template.
-    jobs = f"$aws/things/{thing}/greengrass"
+    # A Greengrass core's own topics are named by its thing too; a certificate is renewed by the provisioning template.
+    core = f"$aws/things/{thing}/greengrass"
     enrolment = ("$aws/certificates/create-from-csr/json", f"$aws/provisioning-templates/{d.provisioning_template}/provision/json")
     return document([
         allow(["iot:Connect"], [f"{base}:client/{thing}"], Bool={"iot:Connection.Thing.IsAttached": ["true"]}),
         allow(["iot:Publish"], [f"{base}:topic/{name}" for name in (
-            f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"{shadow}/get", f"{shadow}/update", f"{jobs}/*", *enrolment)]),
+            f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"{shadow}/get", f"{shadow}/update", f"{core}/*", *enrolment)]),
         allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in (
-            f"fl/*/{thing}/command", f"{shadow}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", *(f"{topic}/*" for topic in enrolment))]),
         allow(["iot:Receive"], [f"{base}:topic/{name}" for name in (
-            f"fl/*/{thing}/command", f"{shadow}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", *(f"{topic}/*" for topic in enrolment))]),
         allow(["iot:AssumeRoleWithCertificate"], [f"{base}:rolealias/{d.prefix}-device"]),
         allow(["greengrass:GetDeploymentConfiguration", "greengrass:GetComponentVersionArtifact", "greengrass:ResolveComponentCandidates",
                "greengrass:ListThingGroupsForCoreDevice"], [f"arn:aws:greengrass:{d.region}:{d.account}:*"]),
@@ -314,7 +309,7 @@ def _mlflow(d: Deployment, *sets: tuple[str, ...]) -> Statement:
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemakerwithmlflow.html
     """
-    return allow([f"sagemaker-mlflow:{verb}" for verbs in (END_RUN, *sets) for verb in verbs], [d.mlflow_arn])
+    return allow([f"sagemaker-mlflow:{verb}" for verbs in sets for verb in verbs], [d.mlflow_arn])
 
 
 def _commands(d: Deployment) -> Statement:

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import APPS, ROOT, mledgeops
-from test_local_cloud import alive, children, until
+from journeys import until
+from test_local_cloud import alive, children
 
 from edge.protocol.names import update_key
 from edge.protocol.records import decode_records, digest

@@ -191,6 +191,7 @@ IDLE = {
     "model-package/*": "the same",
     "role/mledgeops-execution": "passed with the task definition",
     "thingtype/mledgeops-device": "RegisterThing's decision on the type",
+    "/mlflow/*": "MLflow's artifacts are files here; managed MLflow's go to S3",
     "thing/*": "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources",
     "cert/*": "the same",
 }  # fmt: skip
@@ -233,6 +234,60 @@ def table(calls: set[tuple[str, str, str, str]]) -> str:
                 service = actions[0].split(":")[0]
                 rows.append(f"| {role} | `{service}`: {', '.join(action.split(':')[1] for action in actions)} | {places} | {known} |")
     return "\n".join([*rows, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
+
+
+RENAMED = {"UpdateRunInfo": "UpdateRun"}
+LOCAL = {"ShutDownAsyncLogging"}
+"""Methods of MLflow's stores that are no request."""
+
+
+def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Managed MLflow names its actions by the store's methods: which of them does the code of each function call?"""
+    from mlflow.store.model_registry.abstract_store import AbstractStore as AbstractRegistry
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.abstract_store import AbstractStore as AbstractTracking
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    from fl_runtime.run_spec import RunSpec
+    from fl_runtime.tracking import end_run, open_run
+    from registry.mlflow_registry import PACKAGE_TAG, MlflowRegistry
+
+    asked, depth = set(), [0]
+
+    def watched(name: str, method: Any) -> Any:
+        def call(self: Any, *arguments: Any, **more: Any) -> Any:
+            if not depth[0]:
+                asked.add("".join(part.capitalize() for part in name.split("_")))
+            depth[0] += 1
+            try:
+                return method(self, *arguments, **more)
+            finally:
+                depth[0] -= 1
+
+        return call
+
+    for store, abstract in ((Tracking, AbstractTracking), (Registry, AbstractRegistry)):
+        for name in (n for n in dir(abstract) if not n.startswith("_") and callable(getattr(store, n))):
+            monkeypatch.setattr(store, name, watched(name, getattr(store, name)))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def actions(*steps: Any) -> set[str]:
+        asked.clear()
+        for step in steps:
+            step()
+        return {RENAMED.get(name, name) for name in asked} - LOCAL
+
+    spec, run = RunSpec(run="run-1", fleet="f", app="a" * 64, app_name="x", num_rounds=1, min_devices=1), []
+    ending = actions(lambda: run.append(open_run(spec, {"a": "b"})), lambda: end_run(run[0], "FAILED", "because", "arn"))
+    mlflow = MlflowRegistry()
+    reading = actions(lambda: mlflow.champion("x"))
+    mlflow._client.create_registered_model("x")
+    mlflow._client.create_model_version("x", "s3://b/k", run[0], tags={PACKAGE_TAG: "arn"})
+    promoting = actions(lambda: mlflow.by_tag("x", PACKAGE_TAG, "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}), lambda: mlflow.set_champion("x", "1"))
+    granted = {role: {a.split(":")[1] for s in statements for a in as_list(s["Action"]) if a.startswith("sagemaker-mlflow:")} for role, statements in policies().items()}
+    for role, wanted in {"dispatch": ending, "refuse": ending, "conclude": ending | reading, "promote": promoting, "link": reading | {"CreateModelVersion"}}.items():
+        assert wanted, role
+        assert wanted <= granted[role], f"{role} lacks {sorted(wanted - granted[role])}"
 
 
 MARKS = ("<!-- audit: begin -->", "<!-- audit: end -->")

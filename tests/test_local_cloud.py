@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from conftest import mledgeops
+from journeys import until
 
 from edge.agent import last_will
 from edge.device_config import DeviceConfig, load_config
@@ -31,15 +32,6 @@ from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import _device
 from pipelines.local.home import Home
 from pipelines.local.processes import port_in_use
-
-
-def until(true: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
 
 
 def device(cloud: LocalCloud, index: int, fleet: str = "lab") -> DeviceConfig:

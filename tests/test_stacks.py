@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from botocore.validate import ParamValidator
 from conftest import ROOT
 
 from fl_runtime import cost
-from pipelines import metrics, state_machine
+from pipelines import lambda_bundle, metrics, state_machine
 from pipelines.aws import deploy, wheels
 from pipelines.aws.pins import PARTS, pins
 from pipelines.deployment import Deployment
 from pipelines.local import stack
 from pipelines.local.cloud import LocalCloud
+from pipelines.policies import FUNCTIONS
 
 AWS = ROOT / "pipelines" / "aws"
 TOOLS = ROOT / ".tools"
@@ -168,9 +171,31 @@ def test_each_part_installs_the_locks_versions(part: str) -> None:
     from packaging.utils import canonicalize_name
 
     lock = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line and not line.startswith("#")}
+    assert "msgspec" in {pin.split("==")[0] for pin in pins(part)}
+    assert len(pins(part)) > 10, "an extra that setup.cfg has and the environment does not: run make"
     for pin in pins(part):
         name, version = pin.split("==")
         assert lock[name] == version, f"{pin} is not what requirements.lock says"
+
+
+def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path) -> None:
+    """As on Lambda: our code and what the lock pins for functions, nothing else; and managed MLflow's plugin is there."""
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), *pins("functions")], check=True, capture_output=True, timeout=200)
+    code = lambda_bundle.bundle(site)
+    (tmp_path / "functions.zip").write_bytes(lambda_bundle.bundle())
+    with zipfile.ZipFile(io.BytesIO(code)) as archive:
+        assert sum(info.file_size for info in archive.infolist()) < 250 * 2**20, "Lambda takes 250 MB unzipped"
+    script = (
+        f"import sys, importlib; sys.path[:0] = [{str(tmp_path / 'functions.zip')!r}, {str(site)!r}]\n"
+        f"for name in {tuple(FUNCTIONS)!r}: importlib.import_module(f'pipelines.handlers.{{name}}')\n"
+        "import fl_runtime.tracking, registry.mlflow_registry, registry.sagemaker_registry\nfrom mlflow import MlflowClient\n"
+        "print(type(MlflowClient()._tracking_client.store).__name__)"
+    )
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "AWS_DEFAULT_REGION": "eu-central-1", "MLFLOW_TRACKING_URI": D.mlflow_arn}
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "SageMaker" in done.stdout
 
 
 def test_a_proxy_and_a_device_need_no_torch_and_a_proxy_no_flower() -> None:

@@ -210,4 +210,6 @@ class Stacks:
     def _first_failure(self, stack: str) -> str:
         events: Sequence[dict[str, Any]] = self._api.describe_stack_events(StackName=stack)["StackEvents"]
         failed = [e for e in events if e.get("ResourceStatus", "").endswith("FAILED") and "cancelled" not in e.get("ResourceStatusReason", "")]
-        return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', '')}" if failed else "no failed resource in its events"
+        if not failed:
+            return "no failed resource in its events"
+        return f"{failed[-1]['LogicalResourceId']}: {failed[-1].get('ResourceStatusReason', '')}".rstrip(".")

@@ -109,7 +109,7 @@ class Daemon:
             deploy(deployment, client, self._home.mlflow_uri)
         except DeployError as error:
             raise LocalCloudError(
-                f"{error} If {self._home.root} was made by an older version, move it away: its state cannot be taken over."
+                f"What is in {self._home.root} cannot be taken over; was it made by an older version? Move it away, or set MLEDGEOPS_HOME. ({error})"
             ) from error
 
     @contextlib.contextmanager
