@@ -31,7 +31,7 @@ def test_synth_writes_all_that_a_deployment_needs_and_calls_nobody(tmp_path: Pat
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (("deploy", "--synth", "x", "--set", "Colour=blue"), "no parameter Colour"), (("deploy", "--synth", "x", "--set", "AlarmEmail"), "not PARAMETER=VALUE"),
-    (("deploy",), "--synth"), (("deploy", "--plan", "--set", "Architecture=VAX"), "ARM64 or X86_64"), (("destroy",), "repeat it with --yes"),
+    (("deploy", "--plan", "--set", "Prefix=plant"), "MLEDGEOPS_PREFIX"), (("deploy",), "--synth"), (("deploy", "--plan", "--set", "Architecture=VAX"), "ARM64 or X86_64"), (("destroy",), "repeat it with --yes"),
     (("run", "notebooks/apps/digits", "--cloud", "moon"), "moon"), (("component", "nowhere"), "nowhere"), (("devices", "expect", "a/b", "--fleet", "f"), "a/b"),
     (("component", "agent", "--version", "one"), "ComponentVersion"), (("component", "agent", "--architecture", "VAX", "--out", "x"), "ARM64 or X86_64"),
 ])  # fmt: skip
@@ -78,10 +78,12 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(pla
     assert {change["action"] for change in made} == {"Add"}
     assert len(made) == len(planned)
     assert ran("deploy", "--plan", *mlflow)["changes"] == []
-    changed = ran("deploy", "--apply", *mlflow, "--set", "FreshSeconds=120")["changes"]
+    changed = ran("deploy", "--apply", "--set", "FreshSeconds=120")["changes"]
     assert {change["action"] for change in changed} == {"Modify"}
     environment = client("lambda").get_function_configuration(FunctionName="plant-discover")["Environment"]["Variables"]
     assert environment["MLEDGEOPS_FRESH_SECONDS"] == "120"
+    assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow.plant.example"
+    assert ran("deploy", "--apply")["changes"] == [], "what was chosen stays, where nothing else is said"
     kept = ran("destroy", "--yes")["kept"]
     assert {line.split()[0] for line in kept} >= {"AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key", "AWS::ECR::Repository"}
     assert stacks.status("plant-data") is None

@@ -152,9 +152,10 @@ class Stacks:
             raise DeployError(f"Stack {spec.name} is in {status}: look at its events, delete it, and deploy again.")
         body = spec.body
         name = f"mledgeops-{uuid.uuid4().hex}"
+        new = status is None or status in NEW
         self._api.create_change_set(
-            StackName=spec.name, ChangeSetName=name, ChangeSetType="CREATE" if status is None or status in NEW else "UPDATE",
-            Parameters=spec.arguments(), Capabilities=CAPABILITIES, **self._template(body),
+            StackName=spec.name, ChangeSetName=name, ChangeSetType="CREATE" if new else "UPDATE",
+            Parameters=[*spec.arguments(), *([] if new else self._kept(spec))], Capabilities=CAPABILITIES, **self._template(body),
         )  # fmt: skip
         described = self._await_change_set(spec.name, name)
         if described["Status"] == "CREATE_COMPLETE":
@@ -164,6 +165,12 @@ class Stacks:
         if any(text in reason for text in NO_CHANGES):
             return None
         raise DeployError(f"CloudFormation refuses the change of {spec.name}: {reason}.")
+
+    def _kept(self, spec: StackSpec) -> list[dict[str, Any]]:
+        """What was chosen when the stack was made stays, where nothing else is said: CloudFormation would take the defaults."""
+        there = {item["ParameterKey"] for item in self._api.describe_stacks(StackName=spec.name)["Stacks"][0].get("Parameters", [])}
+        unsaid = there & set(spec.template.get("Parameters", {})) - set(spec.parameters)
+        return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(unsaid)]
 
     def _template(self, body: str) -> dict[str, str]:
         if len(body.encode()) <= BODY_LIMIT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,12 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def synthesize(out: Path, parameters: dict[str, str], *, as_json: bool) -> int:
     """Everything that a deployment needs, in a folder: for review, for other tools, for image builds."""
-    specs(Deployment(account="000000000000", region="us-east-1", prefix=parameters.get("Prefix", "mledgeops")), parameters)
+    prefix = os.environ.get(clouds.PREFIX_VARIABLE, "mledgeops")
+    specs(Deployment(account="000000000000", region="us-east-1", prefix=prefix), parameters)
     (out / "templates").mkdir(parents=True, exist_ok=True)
     for name in TEMPLATES:
         shutil.copyfile(ASSETS / "templates" / f"{name}.json", out / "templates" / f"{name}.json")
     code = bundle()
-    (out / "parameters.json").write_text(json.dumps({"CodeKey": code_key(code), **parameters}, indent=1) + "\n")
+    (out / "parameters.json").write_text(json.dumps({"Prefix": prefix, "CodeKey": code_key(code), **parameters}, indent=1) + "\n")
     (out / "functions.zip").write_bytes(code)
     images = out / "images"
     images.mkdir(exist_ok=True)
@@ -109,6 +111,8 @@ def _parameters(settings: list[str]) -> dict[str, str]:
         key, found, value = setting.partition("=")
         if not found or not key:
             raise UsageError(f"--set {setting!r} is not PARAMETER=VALUE.")
+        if key == "Prefix":
+            raise UsageError(f"The prefix is set by {clouds.PREFIX_VARIABLE}, so that all commands find the deployment.")
         parameters[key] = value
     return parameters
 
