@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
-from edge.protocol.messages import Name
+from edge.protocol.messages import Label, Name
 
 
 class ConfigError(ValueError):
@@ -41,6 +41,8 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     heartbeat_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
     node_config: dict[str, bool | int | float | str] = {}
     """What the app finds in ``context.node_config``."""
+    labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
+    """Told in heartbeats, for ``run --require`` and ``--selection stratified:LABEL``."""
     provisioning_template: str = ""
     """The fleet provisioning template by which the certificate is renewed; empty: it is not."""
     rotate_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0

@@ -77,6 +77,16 @@ class UpdateCheck:
                 raise ProtocolError("dtype", f"array {got.name[:60]!r} has dtype {got.dtype}, not {want.dtype}")
 
 
+def change_norm(before: ArrayMap, after: ArrayMap) -> float:
+    """L2 norm of an update's change over all floating-point arrays, computed in float64."""
+    total = 0.0
+    for name, array in after.items():
+        if array.dtype.kind == "f" and name in before:
+            change = np.subtract(array, before[name], dtype=np.float64).ravel()
+            total += float(change @ change)
+    return math.sqrt(total)
+
+
 @dataclass
 class WeightedMean:
     """A running weighted mean of arrays and metrics, in memory two copies of a float32 model however many are folded.

@@ -7,6 +7,7 @@ server asked each device, or as one weighted mean a cohort when ``folding`` is o
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -19,15 +20,20 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from edge.flower_compat import from_recorddict, to_recorddict
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.names import arrays_key, phase_id, update_key
-from edge.protocol.records import Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
+from edge.protocol.records import ArrayMap, Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
 from fl_runtime.aggregation import ArraySpec, array_specs
-from fl_runtime.cohort import DeviceResult, Event, Folded, PhaseRequest, Target
 from fl_runtime.flower_compat import empty_run, make_error, make_reply, name_message
-from fl_runtime.ports import Clock, ObjectStore
+from fl_runtime.phase import DeviceResult, Event, Folded, PhaseRequest, Target
+from fl_runtime.ports import Clock, ObjectMissing, ObjectStore
 from fl_runtime.records import PhaseStats
-from fl_runtime.run_spec import Cohort, RunSpec, flower_run_id
+from fl_runtime.run_spec import Cohort, Member, RunSpec, flower_run_id
+from fl_runtime.selection import NORM_FACTOR
+
+MODEL = "arrays"
+"""The record key by which Flower's strategies send the model: what is stored of a round is what the next one sends."""
 
 
 class Cohorts(Protocol):
@@ -58,11 +64,12 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
 
     def __init__(self, spec: RunSpec, cohorts: list[Cohort], backend: Cohorts, objects: ObjectStore, *, clock: Clock) -> None:
         self._spec = spec
-        self._cohorts = cohorts
         self._backend = backend
         self._objects = objects
         self._clock = clock
         self._members = {member.node_id: (cohort.cohort, member.device) for cohort in cohorts for member in cohort.members}
+        self.cohorts = cohorts
+        self.members = [member for cohort in cohorts for member in cohort.members]
         self._run = empty_run(flower_run_id(spec.run))
         self._sequence = 0
         self._lock = threading.Lock()
@@ -72,6 +79,10 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         """Set by the round loop for strategies that are a weighted mean."""
         self.checked = False
         """Whether replies must look like the model (set by the round loop)."""
+        self.norm_limit = 0.0
+        """Largest norm of a change that counts, known from earlier rounds (set by the round loop)."""
+        self.asked: list[Member] = self.members
+        """The devices that strategies may choose among in this round (set by the round loop)."""
         self.stats: list[PhaseStats] = []
 
     @property
@@ -97,8 +108,8 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """The devices of this run."""
-        return list(self._members)
+        """The devices of this run, without those that the round leaves out."""
+        return [member.node_id for member in self.asked]
 
     def device(self, node_id: int) -> str:
         """A node's device name."""
@@ -115,16 +126,21 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         """Replies to pushed messages, each once."""
         return [self._pulled.pop(message_id) for message_id in message_ids if message_id in self._pulled]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send to devices and gather replies until all came or time is up; a silent device gives an error reply."""
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None, spares: frozenset[int] = frozenset()
+    ) -> Iterable[Message]:
+        """Send to devices and gather replies until all came or time is up; a silent device gives an error reply.
+
+        With ``spares`` (node ids), a cohort's part is over once as many have answered as it has devices that are none.
+        """
         batches: dict[tuple[int, str], list[Message]] = {}
         for message in messages:
             # All messages of a phase share one RecordDict (Flower's strategies do so): it is sent once.
             batches.setdefault((id(message.content), message.metadata.message_type), []).append(message)
         seconds = min(timeout or self._spec.phase_seconds, self._spec.phase_seconds)
-        return [reply for batch in batches.values() for reply in self._phase(batch, seconds)]
+        return [reply for batch in batches.values() for reply in self._phase(batch, seconds, spares)]
 
-    def _phase(self, messages: list[Message], seconds: float) -> list[Message]:
+    def _phase(self, messages: list[Message], seconds: float, spares: frozenset[int]) -> list[Message]:
         content = from_recorddict(messages[0].content)
         kind = messages[0].metadata.message_type
         server_round = _round_of(content)
@@ -137,7 +153,7 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         by_node = {message.metadata.dst_node_id: message for message in messages}
         for node_id, message in by_node.items():
             name_message(message, f"{self._spec.run}.{stats.phase}.{self._members[node_id][1]}")
-        requests = self._requests(stats, _Sent(arrays, specs, skeleton), by_node, seconds)
+        requests = self._requests(stats, _Sent(arrays, specs, skeleton), by_node, seconds, spares)
         started = self._clock()
         replies = [reply for item, request in self._events(requests) if (reply := self._reply(item, request, by_node, stats)) is not None]
         stats.seconds = self._clock() - started
@@ -146,31 +162,52 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         # In a fixed order, whoever answered first: a sum of floats depends on it, and so would a run's result.
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _requests(self, stats: PhaseStats, sent: _Sent, by_node: dict[int, Message], seconds: float) -> list[PhaseRequest]:
+    def _requests(
+        self, stats: PhaseStats, sent: _Sent, by_node: dict[int, Message], seconds: float, spares: frozenset[int]
+    ) -> list[PhaseRequest]:  # fmt: skip
         fold = self.folding is not None and stats.kind in ("train", "evaluate")
         requests = []
-        for cohort in self._cohorts:
+        for cohort in self.cohorts:
             targets = [Target(m.device, m.node_id, by_node[m.node_id].metadata.message_id) for m in cohort.members if m.node_id in by_node]
             if not targets:
                 continue
+            wanted = sum(target.node_id not in spares for target in targets)
             requests.append(PhaseRequest(
                 run=self._spec.run, fleet=self._spec.fleet, cohort=cohort.cohort, phase=stats.phase, server_round=stats.server_round,
                 kind=stats.kind, app=self._spec.app, targets=targets, content=sent.skeleton, arrays=sent.arrays, seconds=seconds,
                 flower_run_id=flower_run_id(self._spec.run), run_config=msgspec.json.encode(self._spec.run_config).decode(),
                 fold=fold, weighted_by=self.folding.weighted_by if self.folding else "num-examples",
                 specs=sent.specs if self.checked else None, size_limit=_size_limit(sent.arrays, self.checked), checked=self.checked,
+                enough=wanted if wanted < len(targets) else 0, norm_limit=self.norm_limit, norm_factor=NORM_FACTOR,
             ))  # fmt: skip
         return requests
+
+    def store(self, arrays: ArrayMap) -> str:
+        """Put weights where devices fetch them, once for each digest; returns the digest."""
+        return self._store(encode_records(Records(arrays={MODEL: arrays})))
+
+    def stored(self, name: str) -> ArrayMap:
+        """Weights that :meth:`store` put; raises ObjectMissing."""
+        return next(iter(decode_records(self._objects.get(arrays_key(self._spec.run, name))).arrays.values()))
+
+    def adopt(self, name: str, run: str) -> None:
+        """Keep another run's weights as this run's too; those that are gone are left."""
+        with contextlib.suppress(ObjectMissing):
+            self._store(self._objects.get(arrays_key(run, name)))
+
+    def _store(self, blob: bytes) -> str:
+        name = digest(blob)
+        if name not in self._stored:
+            self._objects.put(arrays_key(self._spec.run, name), blob)
+            self._stored.add(name)
+        return name
 
     def _store_arrays(self, content: Records) -> tuple[ObjectRef | None, list[ArraySpec] | None]:
         """Put the weights where devices fetch them, once for each digest."""
         if not content.arrays:
             return None, None
         blob = encode_records(Records(arrays=content.arrays))
-        name = digest(blob)
-        if name not in self._stored:
-            self._objects.put(arrays_key(self._spec.run, name), blob)
-            self._stored.add(name)
+        name = self._store(blob)
         specs = array_specs(next(iter(content.arrays.values()))) if len(content.arrays) == 1 else None
         return ObjectRef(name, len(blob)), specs
 
@@ -208,17 +245,31 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
             message = by_node[item.node_id]
             if item.status == "error":
                 return make_error(message, item.code, item.reason)
-            return None if request.fold else make_reply(message, to_recorddict(self._content(item, request)))
+            if item.status == "spare" or request.fold:
+                return None
+            try:
+                return make_reply(message, to_recorddict(self._content(item, request)))
+            except (ProtocolError, ObjectMissing) as error:
+                return self._changed(item, message, stats, error)
         if isinstance(item, Folded):
             # The mean speaks for its cohort: it answers the message of the cohort's first device.
             first = next(t for t in request.targets if any(r.device == t.device and r.status == "ok" for r in stats.results))
             return make_reply(by_node[first.node_id], to_recorddict(decode_records(item.records)))
         return None
 
+    def _changed(self, item: DeviceResult, message: Message, stats: PhaseStats, error: Exception) -> Message:
+        """A device's address for its update is good until the deadline: it may write over what its cohort has checked."""
+        reason = f"the update was changed after it had been checked: {error}"
+        stats.results[-1] = msgspec.structs.replace(item, status="error", code="bad-digest", reason=reason)
+        return make_error(message, "bad-digest", reason)
+
     def _content(self, item: DeviceResult, request: PhaseRequest) -> Records:
         if item.update is None:
             return decode_skeleton(item.content)
-        return decode_records(self._objects.get(update_key(request.run, request.phase, item.device), item.update.size))
+        blob = self._objects.get(update_key(request.run, request.phase, item.device), item.update.size)
+        if digest(blob) != item.update.digest:
+            raise ProtocolError("bad-digest", "its digest is another")
+        return decode_records(blob)
 
 
 def _round_of(content: Records) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from edge.app_bundle import AppError, FlowerApp
 from edge.flower_compat import app_on_path
 from edge.protocol.records import ArrayMap, Records, digest, encode_records
+from fl_runtime.errors import RunFailed
 from fl_runtime.run_spec import Goal, RunSpec
 
 MODEL_FILE = "model.safetensors"
@@ -118,8 +119,11 @@ def _example(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
         import pandas as pd
 
         return pd.DataFrame({"array": list(arrays)}), [float(np.mean(array)) for array in arrays.values()]
-    inputs = example() if callable(example) else example
-    return inputs, predict(arrays, inputs)
+    try:
+        inputs = example() if callable(example) else example
+        return inputs, predict(arrays, inputs)
+    except Exception as error:  # the app's own code
+        raise RunFailed("predict", f"The app's predict raised {type(error).__name__} on its input-example: {error}") from error
 
 
 def _modules(app: FlowerApp) -> list[str]:

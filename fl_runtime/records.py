@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fl_runtime.cohort import DeviceResult
+from fl_runtime.phase import DeviceResult
 
 
 @dataclass
@@ -56,6 +56,8 @@ class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes_up: int
     bytes_down: int
     metrics: dict[str, Any]
+    norm: float = 0.0
+    """L2 norm of the change that the device sent, where it was looked at."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Seconds
     bytes: Bytes
     devices: list[DeviceRow] = []
+    model: str = ""
+    """Digest of the weights after the round (``transient/RUN/arrays/``)."""
 
 
 def metrics_text(record: RoundRecord) -> str:
@@ -78,7 +82,7 @@ def metrics_text(record: RoundRecord) -> str:
 
 
 def summarize(
-    number: int, stats: list[PhaseStats], *, train: Mapping[str, Any], evaluate: Mapping[str, Any], server: Mapping[str, Any]
+    number: int, stats: list[PhaseStats], *, train: Mapping[str, Any], evaluate: Mapping[str, Any], server: Mapping[str, Any], model: str = ""
 ) -> RoundRecord:
     """Fold a round's phases into its record. Participants are the devices whose update counted."""
     results = [(phase, result) for phase in stats for result in phase.results]
@@ -89,13 +93,13 @@ def summarize(
         round=number, train=dict(train), evaluate=dict(evaluate), server=dict(server), participants=len(trained), failures=dict(failures),
         seconds=Seconds(*(round(sum(part), 4) for part in zip(*times, strict=True))) if times else Seconds(),
         bytes=Bytes(sum(result.bytes_up for _, result in results), sum(result.bytes_down for _, result in results)),
-        devices=[_row(number, phase, result) for phase, result in results],
+        devices=[_row(number, phase, result) for phase, result in results], model=model,
     )  # fmt: skip
 
 
 def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
     """(total, device, transfer, overhead): overhead is what the slowest device cannot account for."""
-    slowest = max((result.timing for result in phase.results), key=lambda t: t.fetch + t.work + t.upload, default=None)
+    slowest = max((result.timing for result in phase.results if result.status != "spare"), key=lambda t: t.fetch + t.work + t.upload, default=None)
     if slowest is None:
         return phase.seconds, 0.0, 0.0, phase.seconds
     transfer = slowest.fetch + slowest.upload
@@ -107,4 +111,5 @@ def _row(number: int, phase: PhaseStats, result: DeviceResult) -> DeviceRow:
         round=number, phase=phase.phase, kind=phase.kind, device=result.device, status=result.status, code=result.code, reason=result.reason,
         digest=result.update.digest if result.update else "", seconds_fetch=result.timing.fetch, seconds_work=result.timing.work,
         seconds_upload=result.timing.upload, bytes_up=result.bytes_up, bytes_down=result.bytes_down, metrics=dict(result.metrics),
+        norm=result.norm,
     )  # fmt: skip

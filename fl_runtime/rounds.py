@@ -1,14 +1,16 @@
 """The round loop: ``Strategy.start`` with the same meaning, and what a fleet needs besides.
 
-Besides: cohort folding where it is exact, dtypes kept, a round without any valid update ends the
-run with the reasons, and every finished round is recorded before the next begins.
+Besides: cohort folding where it is exact, dtypes kept, selection, spares and a quorum, devices that keep
+failing left out, an end before the last round, and every finished round recorded before the next begins.
 """
 
 from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable, Iterable
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +22,31 @@ from edge.logs import event
 from edge.protocol.records import ArrayMap
 from fl_runtime.aggregation import ArraySpec, array_specs, restore_dtypes
 from fl_runtime.checkpoints import Checkpoint, restore, take
-from fl_runtime.cohort import odd_metrics
+from fl_runtime.cost import Shape
+from fl_runtime.ending import Ending, Judge
 from fl_runtime.errors import RunFailed
 from fl_runtime.grid import Folding, IoTGrid
+from fl_runtime.phase import DeviceResult, odd_metrics
+from fl_runtime.ports import Clock, ObjectMissing, Sleep
 from fl_runtime.records import PhaseStats, RoundRecord, summarize
-from fl_runtime.run_spec import RunSpec
-from fl_runtime.strategies import adjust, build, foldable
+from fl_runtime.run_spec import Member, RunSpec
+from fl_runtime.selection import History, available, choose, with_spares
+from fl_runtime.strategies import adjust, build, foldable, minimum_results
 
 logger = logging.getLogger(__name__)
 
 RecordRound = Callable[[RoundRecord, list[PhaseStats], Checkpoint | None], None]
 Resume = Callable[[], "Resumed | None"]
+Ready = Callable[[], set[str]]
+"""Names of the devices that meet the run's requirements at this moment."""
+ATTEMPTS = 3
+"""A round without a quorum is tried so often, when some of the failures may pass."""
+PASSING = frozenset({
+    "no-reply", "cohort-lost", "not-sent", "deadline", "download-failed", "upload-failed", "worker-died", "out-of-memory", "disk-full",
+    "update-missing",
+})  # fmt: skip
+"""Failures that may be over a moment later: links, reboots, memory. A wrong app stays wrong."""
+READY_SECONDS = 2.0
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -45,8 +61,18 @@ class Resumed:
 class RoundLoop:
     """Runs the rounds of one run. ``result`` holds the outcome for the server."""
 
-    def __init__(self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool], resume: Resume = lambda: None) -> None:
+    def __init__(
+        self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool], resume: Resume = lambda: None, *,
+        ending: Ending | None = None, ready: Ready | None = None, clock: Clock = time.monotonic, sleep: Sleep = time.sleep,
+    ) -> None:  # fmt: skip
         self._resume = resume
+        self._ready = ready
+        self._clock = clock
+        self._sleep = sleep
+        self.history = History()
+        self.ending = ending or Ending(spec, Shape(proxies=0), Judge(spec.metric, spec.goal))
+        self.final_round = 0
+        """The round whose model is the run's."""
         self.spec = spec
         self.record = record
         self._stopped = stopped
@@ -58,8 +84,10 @@ class RoundLoop:
         train_config: ConfigRecord | None = None, evaluate_config: ConfigRecord | None = None, evaluate_fn: EvaluateFn | None = None,
     ) -> Result:  # fmt: skip
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
+        grid.asked = grid.members
         strategy = self._chosen(strategy, grid)
-        _demand_nodes(strategy, len(list(grid.get_node_ids())))
+        _demand_nodes(strategy, len(grid.members))
+        _demand_quorum(self.spec, strategy, len(grid.members))
         grid.folding = Folding(weighted_by=strategy.weighted_by_key) if foldable(strategy) else None
         grid.checked = not type(strategy).__name__.startswith("FedXgb")
         self.result, self.strategy_name = Result(), type(strategy).__name__
@@ -69,14 +97,35 @@ class RoundLoop:
             self._evaluate_centrally(evaluate_fn, 0, arrays)
         grid.stats.clear()
         for number in range(first, self.spec.num_rounds + 1):
+            if self._ended():
+                break
             arrays = self._train(strategy, grid, number, arrays, train_config or ConfigRecord(), timeout, specs)
             self._evaluate(strategy, grid, number, arrays, evaluate_config or ConfigRecord(), timeout)
             self._evaluate_centrally(evaluate_fn, number, arrays)
-            self._finish_round(grid, number, take(number, grid.sequence, _ndarrays(arrays), strategy))
+            self._finish_round(grid, number, arrays, strategy)
             if self._stopped():
                 raise RunFailed("stopped", f"The run was stopped after round {number}.")
-        grid.folding, grid.checked = None, False
+        self._settle(grid)
+        grid.folding, grid.checked, grid.asked, grid.norm_limit = None, False, grid.members, 0.0
         return self.result
+
+    def _ended(self) -> bool:
+        if self.ending.reason:
+            event(logger, "ended-early", run=self.spec.run, reason=self.ending.reason)
+        return bool(self.ending.reason)
+
+    def _settle(self, grid: IoTGrid) -> None:
+        """The run's model is the last round's; where a budget ended the run, the best round's."""
+        best = self.ending.best
+        if best is None or not self.ending.keep_best or best.round == self.final_round:
+            return
+        try:
+            weights = grid.stored(best.model)
+        except ObjectMissing as error:  # of a run resumed after the month for which its rounds' models are kept
+            event(logger, "best-model-gone", logging.WARNING, run=self.spec.run, round=best.round, reason=str(error))
+            return
+        self._result().arrays = ArrayRecord({key: Array(array) for key, array in weights.items()})
+        self.final_round = best.round
 
     def _chosen(self, strategy: Strategy, grid: IoTGrid) -> Strategy:
         """The run's strategy replaces the app's; parameters alone change the app's."""
@@ -88,10 +137,15 @@ class RoundLoop:
     def _train(
         self, strategy: Strategy, grid: IoTGrid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout: float, specs: list[ArraySpec]
     ) -> ArrayRecord:
-        messages = list(strategy.configure_train(number, arrays, config, grid))
-        replies = agreeing(list(grid.send_and_receive(messages, timeout=timeout)), grid)
-        if messages:
-            _demand_results(replies, number, grid.stats[-1])
+        grid.norm_limit = self.history.norm_limit()
+        replies: list[Message] = []
+        for attempt in range(1, ATTEMPTS + 1):
+            grid.asked = self._available(strategy, grid, number)
+            messages, spares = self._targets(strategy, grid, list(strategy.configure_train(number, arrays, config, grid)), number, attempt)
+            before = len(grid.stats)
+            replies = agreeing(list(grid.send_and_receive(messages, timeout=timeout, spares=spares)), grid)
+            if not messages or self._enough(strategy, grid.stats[before:], len(messages) - len(spares), number, attempt):
+                break
         aggregated, metrics = strategy.aggregate_train(number, replies)
         result = self._result()
         if metrics is not None:
@@ -100,6 +154,52 @@ class RoundLoop:
             return arrays
         result.arrays = _with_dtypes(aggregated, specs)
         return result.arrays
+
+    def _available(self, strategy: Strategy, grid: IoTGrid, number: int) -> list[Member]:
+        """The devices that this round may ask; waits for enough of them where the run requires something of them."""
+        least = max(_least_nodes(strategy), _quorum(self.spec, strategy, 0))
+        deadline = self._clock() + self.spec.deadline_seconds
+        while True:
+            ready = self._ready() if self._ready is not None else None
+            members = grid.members if ready is None else [member for member in grid.members if member.device in ready]
+            if len(members) >= least:
+                return available(members, self.history, number, least)
+            if self._clock() >= deadline or self._stopped():
+                raise RunFailed(
+                    "too-few-nodes", f"Round {number} wants at least {least} devices, and {len(members)} of the run's {len(grid.members)} "
+                    f"met its requirements after {self.spec.deadline_seconds:.0f} s.",
+                )  # fmt: skip
+            self._sleep(READY_SECONDS)
+
+    def _targets(
+        self, strategy: Strategy, grid: IoTGrid, messages: list[Message], number: int, attempt: int
+    ) -> tuple[list[Message], frozenset[int]]:  # fmt: skip
+        """The strategy's messages, to the devices that the run's selection chose, and more of them to spares."""
+        alike = len({id(message.content) for message in messages}) == 1
+        if not messages or (not alike and not self.spec.selection):
+            return messages, frozenset()
+        if not alike:
+            raise RunFailed("selection", f"{type(strategy).__name__} writes to each device by name: it allows no other selection than its own.")
+        if self.spec.selection:
+            chosen = choose(self.spec, grid.asked, len(messages), self.history, number, attempt)
+            messages = [_to(messages[0], member) for member in chosen]
+        else:
+            targets = {message.metadata.dst_node_id for message in messages}
+            chosen = [member for member in grid.asked if member.node_id in targets]
+        spares = with_spares(self.spec, grid.cohorts, chosen, grid.asked, number, attempt) if len(chosen) < len(grid.asked) else []
+        return [*messages, *(_to(messages[0], member) for member in spares)], frozenset(member.node_id for member in spares)
+
+    def _enough(self, strategy: Strategy, stats: list[PhaseStats], wanted: int, number: int, attempt: int) -> bool:
+        """Whether the round has its quorum; False to try it again with others, RunFailed when that would not help."""
+        results = [result for phase in stats for result in phase.results]
+        valid, needed = sum(result.status == "ok" for result in results), _quorum(self.spec, strategy, wanted)
+        if valid >= needed:
+            return True
+        failed = [result for result in results if result.status == "error"]
+        if attempt < ATTEMPTS and any(result.code in PASSING for result in failed) and not self._stopped():
+            event(logger, "round-repeated", logging.WARNING, run=self.spec.run, round=number, valid=valid, needed=needed)
+            return False
+        raise RunFailed(failed[0].code if failed else "quorum", _too_few(number, valid, needed, failed))
 
     def _evaluate(self, strategy: Strategy, grid: IoTGrid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout: float) -> None:
         messages = list(strategy.configure_evaluate(number, arrays, config, grid))
@@ -124,23 +224,34 @@ class RoundLoop:
         grid.resume_at(checkpoint.sequence)
         result.arrays = ArrayRecord({key: Array(np.array(array)) for key, array in checkpoint.arrays.items()})
         for record in resumed.rounds:
+            self._remember(record)
             for metrics, history in (
                 (record.train, result.train_metrics_clientapp), (record.evaluate, result.evaluate_metrics_clientapp),
                 (record.server, result.evaluate_metrics_serverapp),
             ):  # fmt: skip
                 if metrics:
                     history[record.round] = MetricRecord(metrics)
+        if self.spec.resume_from and self.ending.best is not None:
+            grid.adopt(self.ending.best.model, self.spec.resume_from)
         event(logger, "resumed", run=self.spec.run, finished_round=checkpoint.round)
         return checkpoint.round + 1, result.arrays
 
-    def _finish_round(self, grid: IoTGrid, number: int, checkpoint: Checkpoint) -> None:
-        result, stats = self._result(), list(grid.stats)
+    def _finish_round(self, grid: IoTGrid, number: int, arrays: ArrayRecord, strategy: Strategy) -> None:
+        result, stats, weights = self._result(), list(grid.stats), _ndarrays(arrays)
         grid.stats.clear()
         record = summarize(
             number, stats, train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)), server=_plain(result.evaluate_metrics_serverapp.get(number)),
+            model=grid.store(weights),
         )  # fmt: skip
-        self.record(record, stats, checkpoint)
+        self.record(record, stats, take(number, grid.sequence, weights, strategy))
+        self._remember(record)
+
+    def _remember(self, record: RoundRecord) -> None:
+        """What later rounds depend on; all of it comes from the records, so a resumed run knows the same."""
+        self.history.take(record)
+        self.ending.take(record)
+        self.final_round = record.round
 
     def _result(self) -> Result:
         if self.result is None:
@@ -150,7 +261,7 @@ class RoundLoop:
 
 def _demand_nodes(strategy: Strategy, nodes: int) -> None:
     """Flower waits for ever when a strategy's minimum is above the nodes there are."""
-    wanted = max(getattr(strategy, name, 0) for name in ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"))
+    wanted = _least_nodes(strategy)
     if wanted > nodes:
         raise RunFailed("too-few-nodes", f"The strategy {type(strategy).__name__} wants at least {wanted} devices, and the run has {nodes}.")
 
@@ -172,16 +283,36 @@ def _metric_keys(reply: Message) -> frozenset[str]:
     return frozenset(next(iter(reply.content.metric_records.values())))
 
 
-def _demand_results(replies: Iterable[Message], number: int, stats: PhaseStats) -> None:
-    """A round in which no update is valid cannot make a model: end the run and say why."""
-    if any(not reply.has_error() for reply in replies):
-        return
-    reasons = collections.Counter(result.code for result in stats.results)
-    worst = max(stats.results, key=lambda result: reasons[result.code])
+def _least_nodes(strategy: Strategy) -> int:
+    return max(getattr(strategy, name, 0) for name in ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes"))
+
+
+def _quorum(spec: RunSpec, strategy: Strategy, wanted: int) -> int:
+    """Valid updates that a round needs, when it wants updates of ``wanted`` devices."""
+    return max(spec.quorum, math.ceil(spec.quorum_fraction * wanted), minimum_results(strategy))
+
+
+def _demand_quorum(spec: RunSpec, strategy: Strategy, nodes: int) -> None:
+    """A quorum that no round could reach ends the run before it begins."""
+    if (needed := _quorum(spec, strategy, nodes)) > nodes:
+        by = f"{type(strategy).__name__}, quorum {spec.quorum}"
+        raise RunFailed("quorum", f"A round needs {needed} valid updates ({by}), and the run has {nodes} devices.")
+
+
+def _to(message: Message, member: Member) -> Message:
+    """The same content for another device."""
+    return Message(message.content, member.node_id, message.metadata.message_type, ttl=message.metadata.ttl, group_id=message.metadata.group_id)
+
+
+def _too_few(number: int, valid: int, needed: int, failed: list[DeviceResult]) -> str:
+    """Why a round cannot make a model, with the most frequent reason and an example of it."""
+    if not failed:
+        return f"Round {number} needs {needed} valid updates, and only {valid} devices were asked."
+    reasons = collections.Counter(result.code for result in failed)
+    worst = max(failed, key=lambda result: reasons[result.code])
     counts = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
-    raise RunFailed(
-        worst.code, f"No device gave a valid update in round {number} ({counts}); {worst.device}: {worst.reason}"
-    )
+    got = "No device gave a valid update" if not valid else f"Only {valid} devices gave a valid update, where {needed} are needed,"
+    return f"{got} in round {number} ({counts}); {worst.device}: {worst.reason}"
 
 
 def _ndarrays(arrays: ArrayRecord) -> ArrayMap:

@@ -17,8 +17,9 @@ import grpc
 import msgspec
 
 from edge.logs import event
-from fl_runtime.cohort import CohortRunner, DeviceResult, Event, Folded, PhaseDone, PhaseRequest
+from fl_runtime.cohort import CohortRunner
 from fl_runtime.mtls import Identity
+from fl_runtime.phase import DeviceResult, Event, Folded, PhaseDone, PhaseRequest
 from fl_runtime.ports import Clock
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -42,6 +43,24 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How long the devices have for one train or evaluate phase."""
     deadline_seconds: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] = 86_400.0
     """How long the run may wait for enough devices."""
+    quorum: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Valid updates that a round needs, at least."""
+    quorum_fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """The same as a share of the devices that the round wants."""
+    over_selection: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.3
+    """So many times the wanted devices are asked to train, where there are more; the first answers count."""
+    selection: Annotated[str, msgspec.Meta(pattern="^(|random|least-seen|stratified:[A-Za-z0-9_-]{1,40})$")] = ""
+    """How a round's devices are chosen; empty: as the strategy does."""
+    require: dict[str, ConfigValue] = {}
+    """What a device's heartbeat must say for it to be asked, see :mod:`fl_runtime.eligibility`."""
+    target: float | None = None
+    """The run ends early once the metric has reached this."""
+    max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Budget for all rounds together; 0: none."""
+    max_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Budget in USD, as estimated by :mod:`fl_runtime.cost`; 0: none."""
+    resume_from: Annotated[str, msgspec.Meta(pattern="^(|[A-Za-z0-9][A-Za-z0-9_-]{0,62})$")] = ""
+    """The run whose last finished round this one goes on from."""
     experiment: str = "mledgeops"
     pipeline_execution_arn: str = ""
     created_at: float = 0.0
@@ -52,6 +71,7 @@ class Member(msgspec.Struct, frozen=True):
 
     device: Name
     node_id: int
+    labels: dict[str, str] = {}
 
 
 class Cohort(msgspec.Struct, frozen=True):
@@ -71,14 +91,16 @@ def flower_run_id(run: str) -> int:
     return node_id("run", run)
 
 
-def form_cohorts(fleet: str, devices: list[str], devices_per_proxy: int) -> list[Cohort]:
+def form_cohorts(fleet: str, devices: list[str], devices_per_proxy: int, labels: Mapping[str, dict[str, str]] | None = None) -> list[Cohort]:
     """Split devices into cohorts of at most ``devices_per_proxy``, evenly; 0 means one cohort."""
+    known = labels or {}
     if not devices:
         return []
     count = 1 if devices_per_proxy == 0 else -(-len(devices) // devices_per_proxy)
     ordered = sorted(devices)
     return [
-        Cohort(f"c{index:04d}", [Member(device, node_id(fleet, device)) for device in ordered[index::count]]) for index in range(count)
+        Cohort(f"c{index:04d}", [Member(device, node_id(fleet, device), known.get(device, {})) for device in ordered[index::count]])
+        for index in range(count)
     ]
 
 

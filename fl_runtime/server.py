@@ -30,11 +30,14 @@ from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, Setting
 from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
 from fl_runtime.cost import Shape
+from fl_runtime.eligibility import FRESH_SECONDS, eligible, rows_of
+from fl_runtime.ending import Ending, Judge
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.grid import Cohorts, IoTGrid
 from fl_runtime.model_artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
 from fl_runtime.mtls import delete_identity, make_identities, publish_identity, secret_name
+from fl_runtime.ports import ObjectMissing
 from fl_runtime.records import RoundRecord
 from fl_runtime.rounds import Resumed, RoundLoop
 from fl_runtime.rpc import ProxyHub
@@ -50,7 +53,7 @@ from fl_runtime.run_spec import (
     round_key,
     spec_key,
 )  # fmt: skip
-from fl_runtime.run_state import RunTable
+from fl_runtime.run_state import TERMINAL, RunTable
 from fl_runtime.server_app import server_app_of
 from fl_runtime.server_fn import run_server_fn
 from fl_runtime.telemetry import RoundLog
@@ -59,6 +62,7 @@ from fl_runtime.tracking import MlflowTracker
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
+OUTPUT_TEXT = 256
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: str
     mlflow_run_id: str
     mlflow_model_id: str
+    ended: str
+    """Why the run ended before its last round; ``-`` when it did not."""
 
 
 class Server:
@@ -103,13 +109,15 @@ class Server:
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
         self._epoch = self._table.take(spec.run)
-        loop = RoundLoop(
-            spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set, lambda: self._resume(tracker)
-        )
         shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
-            self._log = RoundLog(spec, shape, _judged_by(spec, app))
+            judge = Judge(_judged_by(spec, app), spec.goal or str(app.settings.get("goal", "")))
+            loop = RoundLoop(
+                spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set,
+                lambda: self._resume(spec, tracker), ending=Ending(spec, shape, judge), ready=self._ready(spec) if spec.require else None,
+            )  # fmt: skip
+            self._log = RoundLog(spec, shape, judge.metric)
             grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic)
             context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
             self._table.update(spec.run, state="Running")
@@ -147,7 +155,7 @@ class Server:
         server_app = server_app_of(app)
         try:
             if uses_server_fn(server_app):
-                loop.result = run_server_fn(server_app, grid, context, loop.spec, loop.record, self.stopped.is_set)
+                run_server_fn(server_app, grid, context, loop, self.stopped.is_set)
                 return
             with round_loop(IoTGrid, loop):
                 server_app(grid, context)
@@ -174,16 +182,45 @@ class Server:
         if self._log is not None:
             self._log.beat()
 
-    def _resume(self, tracker: MlflowTracker) -> Resumed | None:
-        """Where an earlier server of this run got to, if there was one."""
+    def _ready(self, spec: RunSpec) -> Callable[[], set[str]]:
+        """Reads the devices table: who meets the run's requirements now."""
+        dynamodb, fresh = client("dynamodb"), float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS))
+        return lambda: set(eligible(rows_of(dynamodb, self._names.devices_table, spec.fleet), spec, time.time(), fresh))
+
+    def _resume(self, spec: RunSpec, tracker: MlflowTracker) -> Resumed | None:
+        """Where an earlier server of this run got to, if there was one; else where the run got to that this one continues."""
         state = self._table.get(self._run)
         checkpoint = self._checkpoints.load(state.checkpoint if state is not None else "")
+        run = self._run
+        if checkpoint is None and spec.resume_from:
+            run, checkpoint = spec.resume_from, self._inherited(spec)
         if checkpoint is None:
             return None
         numbers = range(1, checkpoint.round + 1)
-        rounds = [msgspec.json.decode(self._objects.get(round_key(self._run, n)), type=RoundRecord) for n in numbers]
+        rounds = [msgspec.json.decode(self._objects.get(round_key(run, n)), type=RoundRecord) for n in numbers]
+        if run != self._run:
+            for record in rounds:
+                self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
         tracker.resume(rounds)
         return Resumed(checkpoint, rounds)
+
+    def _inherited(self, spec: RunSpec) -> Checkpoint:
+        """The last checkpoint of the run that this one continues; raises RunFailed when it does not fit."""
+        run = spec.resume_from
+        try:
+            before = decode_spec(self._objects.get(spec_key(run)))
+        except ObjectMissing as error:
+            raise RunFailed("checkpoint", f"There is no run {run} to go on from.") from error
+        if before.app != spec.app:
+            other = f"{before.app_name} {before.app[:12]}"
+            raise RunFailed("checkpoint", f"The run {run} was made by another app ({other}): its checkpoint does not fit.")
+        state = self._table.get(run)
+        if state is not None and state.state not in TERMINAL:
+            raise RunFailed("checkpoint", f"The run {run} has not ended ({state.state}): stop it first.")
+        checkpoint = CheckpointStore(self._objects, run).load(state.checkpoint if state is not None else "")
+        if checkpoint is None:
+            raise RunFailed("checkpoint", f"The run {run} has no checkpoint that can be read: it finished no round, or ended over a month ago.")
+        return checkpoint
 
     def _conclude(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)
@@ -199,11 +236,15 @@ class Server:
             tracker.log_table(name, table)
         tracker.log_bytes("evaluation.json", files["evaluation.json"])
         model_ids: list[str] = []
-        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))
+        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))  # appended when it has succeeded: once
+        ended = loop.ending.reason[:OUTPUT_TEXT]
+        if ended:
+            tracker.set_tag("mledgeops.ended_early", ended)
         tracker.flush()
         self._table.update(spec.run, mlflow_run_id=tracker.run_id)
         return Outcome(
-            run=spec.run, rounds=spec.num_rounds, participants=participants, metric=model.metric, value=model.value, score=model.score,
+            run=spec.run, rounds=loop.final_round or spec.num_rounds, ended=ended or "-", participants=participants,
+            metric=model.metric, value=model.value, score=model.score,
             model_digest=model.digest, model_data=self._uri("model.tar.gz"), evaluation=self._uri("evaluation.json"),
             mlflow_run_id=tracker.run_id, mlflow_model_id=model_ids[0],
         )  # fmt: skip
@@ -214,13 +255,14 @@ class Server:
         if result is None:
             raise RunFailed("no-model", "The run ended without a model.")
         history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
-        evaluate = dict(history[max(history)]) if history else {}
+        number = loop.final_round or spec.num_rounds
+        evaluate = dict(history[max((n for n in history if n <= number), default=max(history))]) if history else {}
         numbers = [name for name, value in evaluate.items() if isinstance(value, int | float)]
         metric = choose_metric(numbers, _judged_by(spec, app))
         goal = spec.goal or app.settings.get("goal") or goal_of(metric)
         value = evaluate[metric]
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
-        last = msgspec.json.decode(self._objects.get(round_key(spec.run, spec.num_rounds)), type=RoundRecord)
+        last = msgspec.json.decode(self._objects.get(round_key(spec.run, number)), type=RoundRecord)
         return final_model(arrays, metric, goal, float(value)), evaluate, last.participants
 
     def _uri(self, name: str) -> str:

@@ -6,6 +6,7 @@ folded, and a round's phases are many messages under way at once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,23 @@ from flwr.server.strategy import FedAvg, Strategy
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Result
 
+from fl_runtime.ending import Ending
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import server_components, start_compatible
 from fl_runtime.grid import IoTGrid
 from fl_runtime.records import PhaseStats, summarize
-from fl_runtime.rounds import RecordRound
-from fl_runtime.run_spec import RunSpec
+from fl_runtime.rounds import RecordRound, RoundLoop
+
+
+class _Ended(Exception):
+    """No further round is to be run: leaves Flower's own loop."""
 
 
 class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
     """The app's strategy, with each round written down and the last parameters kept."""
 
-    def __init__(self, inner: Strategy, grid: IoTGrid, record: RecordRound, stopped: Callable[[], bool]) -> None:
+    def __init__(self, inner: Strategy, grid: IoTGrid, record: RecordRound, stopped: Callable[[], bool], ending: Ending) -> None:
+        self._ending = ending
         self._inner = inner
         self._grid = grid
         self._record = record
@@ -36,6 +42,7 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
         self._central: dict[str, Any] = {}
         self._round = 0
         self.result = Result()
+        self.finished = 0
 
     def initialize_parameters(self, client_manager: Any) -> Any:
         """The app's own."""
@@ -89,21 +96,33 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
             self.result.evaluate_metrics_clientapp[number] = MetricRecord(self._evaluate)
         if self._central:
             self.result.evaluate_metrics_serverapp[number] = MetricRecord(self._central)
-        self._record(summarize(number, stats, train=_numbers(self._train), evaluate=self._evaluate, server=self._central), stats, None)
+        record = summarize(number, stats, train=_numbers(self._train), evaluate=self._evaluate, server=self._central)
+        self._record(record, stats, None)
+        self._ending.take(record)
+        self.finished = number
         self._train, self._evaluate, self._central = {}, {}, {}
         if self._stopped():
             raise RunFailed("stopped", f"The run was stopped after round {number}.")
+        if self._ending.reason:
+            raise _Ended
 
 
-def run_server_fn(app: ServerApp, grid: IoTGrid, context: Context, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool]) -> Result:
+def run_server_fn(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop, stopped: Callable[[], bool]) -> None:
     """Run the app for the run's number of rounds; raises RunFailed for what only newer apps can do."""
-    if spec.strategy or spec.strategy_params:
-        raise RunFailed("server-fn", "The app's server_fn brings its own strategy: --strategy and --set strategy.* need an app with @app.main().")
+    spec = loop.spec
+    newer = {
+        "--strategy and --set strategy.*": spec.strategy or spec.strategy_params, "--resume": spec.resume_from, "--selection": spec.selection,
+        "--quorum": spec.quorum > 1 or spec.quorum_fraction,
+    }  # fmt: skip
+    for option, asked in newer.items():
+        if asked:
+            raise RunFailed("server-fn", f"The app's server_fn brings its own strategy and rounds: {option} needs an app with @app.main().")
     components = server_components(app, context)
-    strategy = RecordingStrategy(components.strategy or FedAvg(), grid, record, stopped)
-    start_compatible(components, strategy, spec.num_rounds, grid)
-    strategy.finish_round()
-    return strategy.result
+    strategy = RecordingStrategy(components.strategy or FedAvg(), grid, loop.record, stopped, loop.ending)
+    with contextlib.suppress(_Ended):
+        start_compatible(components, strategy, spec.num_rounds, grid)
+        strategy.finish_round()
+    loop.result, loop.final_round = strategy.result, strategy.finished
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import flwr.serverapp.strategy as stock
-from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
+from flwr.serverapp.strategy import (
+    Bulyan,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedTrimmedAvg,
+    FedYogi,
+    MultiKrum,
+    Strategy,
+)
 
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import averages_metrics
@@ -59,6 +70,22 @@ def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
 def foldable(strategy: Strategy) -> bool:
     """Whether cohorts may answer with one weighted mean: exactly the stock types, with stock metrics."""
     return type(strategy) in WEIGHTED_MEANS and averages_metrics(strategy)
+
+
+def minimum_results(strategy: Strategy) -> int:
+    """Valid updates without which a strategy's guarantee does not hold, or its code fails.
+
+    Krum 2f + 3 (Blanchard et al. 2017, https://arxiv.org/abs/1703.02757), Bulyan 4f + 3
+    (El Mhamdi et al. 2018, https://arxiv.org/abs/1802.07927); a trimmed mean must leave something.
+    """
+    malicious = int(getattr(strategy, "num_malicious_nodes", 0))
+    if isinstance(strategy, Bulyan):
+        return 4 * malicious + 3
+    if isinstance(strategy, MultiKrum):
+        return max(2 * malicious + 3 if malicious else 1, int(strategy.num_nodes_to_select))
+    if isinstance(strategy, FedTrimmedAvg):
+        return 2 if strategy.beta > 0 else 1
+    return 1
 
 
 def check_parameter(strategy: str, known: Mapping[str, inspect.Parameter], key: str, value: ConfigValue) -> str:

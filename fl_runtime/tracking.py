@@ -1,11 +1,14 @@
 """Every round in MLflow, without holding up the rounds.
 
-One thread does all calls in order. MLflow's own ids are used throughout: no global active run.
+One thread does all calls in order, each until it succeeds: while MLflow is down the run goes on, and what was to be
+logged waits. A call that is repeated leaves what the first one left: metrics carry the time at which they were
+submitted, artifacts are written over. MLflow's own ids are used throughout: no global active run.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +19,16 @@ from typing import Any, Protocol
 import msgspec
 
 from edge.logs import event
+from fl_runtime.errors import RunFailed
 from fl_runtime.records import DeviceRow, RoundRecord
 from fl_runtime.run_spec import RunSpec
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = (0.5, 15.0)
+"""First and longest wait between two tries."""
+PATIENCE_SECONDS = 600.0
+"""How long a run that has nothing else to do waits for MLflow."""
 
 Table = Mapping[str, Sequence[Any]]
 
@@ -37,11 +46,16 @@ class Tracker(Protocol):
 class MlflowTracker:
     """:class:`Tracker` on an MLflow tracking server or store (``MLFLOW_TRACKING_URI``)."""
 
-    def __init__(self, spec: RunSpec, details: Mapping[str, str]) -> None:
+    def __init__(
+        self, spec: RunSpec, details: Mapping[str, str], *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sleep = sleep
+        self._clock = clock
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
-        self._pending: list[Future[None]] = []
+        self._pending: list[Future[Any]] = []
         self._devices: list[DeviceRow] = []
-        self._run: Future[str] = self._pool.submit(open_run, spec, details)
+        self._give_up_at = math.inf
+        self._run: Future[str] = self._submit(lambda: open_run(spec, details))
 
     @property
     def run_id(self) -> str:
@@ -51,37 +65,61 @@ class MlflowTracker:
     def log_round(self, record: RoundRecord) -> None:
         """Metrics at step = round, and the per-device table so far as an artifact."""
         self._devices.extend(record.devices)
-        rows = list(self._devices)
-        self._submit(lambda: _log_round(self.run_id, record, rows))
+        rows, now = list(self._devices), int(time.time() * 1000)
+        self._submit(lambda: _log_round(self.run_id, record, rows, now))
 
     def resume(self, records: Sequence[RoundRecord]) -> None:
         """Rounds that an earlier server finished: log those that MLflow has not, each once."""
         for record in records:
             self._devices.extend(record.devices)
-        rows = list(self._devices)
-        self._submit(lambda: _log_missing(self.run_id, records, rows))
+        rows, now = list(self._devices), int(time.time() * 1000)
+        self._submit(lambda: _log_missing(self.run_id, records, rows, now))
 
     def log_table(self, name: str, table: Table) -> None:
         """``tables/{name}.json``, readable by ``mlflow.load_table``."""
-        self._submit(lambda: _client().log_table(self.run_id, {key: list(column) for key, column in table.items()}, f"tables/{name}.json"))
+        self._submit(lambda: _log_table(self.run_id, name, table))
 
     def log_bytes(self, path: str, data: bytes) -> None:
         """An artifact at ``path``."""
         folder, _, name = path.rpartition("/")
         self._submit(lambda: _log_bytes(self.run_id, folder, name, data))
 
+    def set_tag(self, key: str, value: str) -> None:
+        """A tag of the run."""
+        self._submit(lambda: _client().set_tag(self.run_id, key, value))
+
     def submit(self, call: Callable[[], None]) -> None:
         """Run something else in the same order."""
         self._submit(call)
 
-    def flush(self) -> None:
-        """Wait for all calls; raises the first one's error."""
+    def flush(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for all calls; raises RunFailed when MLflow stays away for so long."""
+        self._give_up_at = self._clock() + seconds
         for future in self._pending:
             future.result()
         self._pending.clear()
 
-    def _submit(self, call: Callable[[], None]) -> None:
-        self._pending.append(self._pool.submit(call))
+    def _submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future = self._pool.submit(self._until_done, call)
+        self._pending.append(future)
+        return future
+
+    def _until_done(self, call: Callable[[], Any]) -> Any:
+        pause = RETRY_SECONDS[0]
+        while True:
+            try:
+                return call()
+            except RunFailed:  # the app's own fault: no waiting will mend it
+                raise
+            except Exception as error:  # MLflow's stores raise their own backends' errors: SQL, HTTP, S3
+                if self._clock() > self._give_up_at:
+                    raise RunFailed(
+                        "mlflow", f"MLflow does not take what the run has to log ({type(error).__name__}: {error}); the rounds are kept, and "
+                        "`mledgeops run --resume` ends the run once MLflow is back.",
+                    ) from error  # fmt: skip
+                event(logger, "mlflow-waits", logging.WARNING, waiting=len(self._pending), reason=f"{type(error).__name__}: {error}"[:300])
+                self._sleep(pause)
+                pause = min(pause * 2, RETRY_SECONDS[1])
 
 
 def open_run(spec: RunSpec, details: Mapping[str, str]) -> str:
@@ -137,7 +175,7 @@ def _client() -> Any:
     return MlflowClient()
 
 
-def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow]) -> None:
+def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow], now: int) -> None:
     from mlflow.entities import Metric
 
     values: dict[str, float] = {"participants": record.participants, "bytes.up": record.bytes.up, "bytes.down": record.bytes.down}
@@ -145,7 +183,6 @@ def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow]) -> None:
     values.update({f"failures.{reason}": count for reason, count in record.failures.items()})
     for group, metrics in (("train", record.train), ("evaluate", record.evaluate), ("server", record.server)):
         values.update({f"{group}.{key}": value for key, value in metrics.items() if isinstance(value, int | float)})
-    now = int(time.time() * 1000)
     client = _client()
     client.log_batch(run_id, metrics=[Metric(key, float(value), now, record.round) for key, value in values.items()])
     columns: dict[str, list[Any]] = {name: [] for name in DeviceRow.__struct_fields__}
@@ -156,11 +193,18 @@ def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow]) -> None:
     event(logger, "round-logged", round=record.round)
 
 
-def _log_missing(run_id: str, records: Sequence[RoundRecord], rows: list[DeviceRow]) -> None:
+def _log_missing(run_id: str, records: Sequence[RoundRecord], rows: list[DeviceRow], now: int) -> None:
     logged = {point.step for point in _client().get_metric_history(run_id, "participants")}
     for record in records:
         if record.round not in logged:
-            _log_round(run_id, record, rows)
+            _log_round(run_id, record, rows, now)
+
+
+def _log_table(run_id: str, name: str, table: Table) -> None:
+    """Written whole: MLflow's own log_table appends, so a call that is repeated would double the rows."""
+    columns = {key: list(column) for key, column in table.items()}
+    data = [list(row) for row in zip(*columns.values(), strict=True)]
+    _client().log_dict(run_id, {"columns": list(columns), "data": data}, f"tables/{name}.json")
 
 
 def _log_bytes(run_id: str, folder: str, name: str, data: bytes) -> None:

@@ -29,7 +29,7 @@ NO_TELEMETRY = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {
 
 STRING_OUTPUTS = (
     "run", "rounds", "participants", "metric", "model_data", "evaluation", "model_digest", "mlflow_run_id", "mlflow_model_id", "execution_arn",
-    "score_text",
+    "score_text", "ended",
 )  # fmt: skip
 FLOAT_OUTPUTS = ("value", "score", "champion_score")
 
@@ -60,6 +60,15 @@ PARAMETERS = (
     Parameter(name="Seed", argument="seed", default=0, meaning="seed of the server's random choices"),
     Parameter(name="PhaseSeconds", argument="phase_seconds", default=600.0, meaning="seconds the devices have for one phase"),
     Parameter(name="DeadlineSeconds", argument="deadline_seconds", default=86400.0, meaning="seconds the run may wait for enough devices"),
+    Parameter(name="Quorum", argument="quorum", default=1, meaning="valid updates that a round needs"),
+    Parameter(name="QuorumFraction", argument="quorum_fraction", default=0.0, meaning="the same as a share of the devices that a round wants"),
+    Parameter(name="OverSelection", argument="over_selection", default=1.3, meaning="so many times the wanted devices are asked; the first count"),
+    Parameter(name="Selection", argument="selection", default="-", meaning="random, least-seen or stratified:LABEL; -: as the strategy does"),
+    Parameter(name="Require", argument="require", default="{}", meaning="JSON object of what devices must report: idle, power, free-memory, labels"),
+    Parameter(name="Target", argument="target", default="-", meaning="the value of the metric at which the run ends early; -: none"),
+    Parameter(name="MaxSeconds", argument="max_seconds", default=0.0, meaning="seconds all rounds together may take; 0: any"),
+    Parameter(name="MaxCost", argument="max_cost", default=0.0, meaning="USD the rounds may cost, as estimated; 0: any"),
+    Parameter(name="ResumeFrom", argument="resume_from", default="-", meaning="the run whose last finished round this one goes on from; -: none"),
     Parameter(name="Experiment", argument="experiment", default="mledgeops", meaning="the MLflow experiment"),
 )
 BAR = Parameter(

@@ -109,7 +109,8 @@ def _server(d: Deployment) -> list[Statement]:
     return [
         _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get", "Put"), _objects(d, "transient/*", "Get", "Put"),
         _objects(d, "apps/*", "Get"),
-        _table(d, d.replies_table, "Query"), _commands(d), _mlflow(d, END_RUN, TRACK_RUN), _key(d, "s3", "dynamodb"), _missing(d),
+        _table(d, d.replies_table, "Query"), _table(d, d.devices_table, "Query"), _commands(d),
+        _mlflow(d, END_RUN, TRACK_RUN), _key(d, "s3", "dynamodb"), _missing(d),
         _objects(d, "mlflow/*", "Get", "Put"),  # artifacts go to S3 in the caller's name
         # A task token names no resource.
         allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),

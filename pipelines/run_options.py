@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ import msgspec
 from edge.app_bundle import ConfigValue, FlowerApp
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
+from fl_runtime.eligibility import check_requirements
+from fl_runtime.errors import RunFailed
 from pipelines.definition import BAR, package_group
 
 PARAMETER_LIMIT = 1024
@@ -19,6 +22,7 @@ PARAMETER_LIMIT = 1024
 STRATEGY_PREFIX = "strategy."
 ROUNDS_KEY = "num-server-rounds"
 DEFAULT_ROUNDS = 3
+SELECTIONS = re.compile(r"random|least-seen|stratified:[A-Za-z0-9_-]{1,40}")
 
 
 class UsageError(Exception):
@@ -42,6 +46,15 @@ class RunOptions:
     seed: int = 0
     phase_seconds: float = 600.0
     deadline_seconds: float = 300.0
+    quorum: int = 1
+    quorum_fraction: float = 0.0
+    over_selection: float = 1.3
+    selection: str = ""
+    require: dict[str, ConfigValue] = field(default_factory=dict)
+    target: float | None = None
+    max_seconds: float = 0.0
+    max_cost: float = 0.0
+    resume_from: str = ""
     experiment: str = "mledgeops"
 
     def __post_init__(self) -> None:
@@ -52,8 +65,24 @@ class RunOptions:
         for name, seconds in (("--phase-seconds", self.phase_seconds), ("--deadline-seconds", self.deadline_seconds)):
             if not seconds > 0 or math.isinf(seconds):
                 raise UsageError(f"{name} is {seconds}; it must be a number above 0.")
+        self._check_rounds()
         if self.goal not in ("", "minimize", "maximize"):
             raise UsageError(f"--goal is {self.goal!r}; it must be minimize or maximize.")
+
+    def _check_rounds(self) -> None:
+        for name, value, least, most in (
+            ("--quorum", self.quorum, 1, math.inf), ("--quorum-fraction", self.quorum_fraction, 0, 1),
+            ("--over-selection", self.over_selection, 1, 10), ("--max-seconds", self.max_seconds, 0, math.inf),
+            ("--max-cost", self.max_cost, 0, math.inf),
+        ):  # fmt: skip
+            if not least <= value <= most or math.isinf(value):
+                raise UsageError(f"{name} is {value:g}; it must be " + (f"between {least} and {most}." if most < math.inf else f"at least {least}."))
+        if self.selection and not SELECTIONS.fullmatch(self.selection):
+            raise UsageError(f"--selection is {self.selection!r}; it must be random, least-seen or stratified:LABEL.")
+        try:
+            check_requirements(self.require)
+        except RunFailed as error:
+            raise UsageError(str(error)) from error
 
     def run_config(self) -> dict[str, ConfigValue]:
         """Settings for the app."""
@@ -85,7 +114,10 @@ class RunPlan:
             "Strategy": options.strategy or "-", "StrategyParameters": msgspec.json.encode(options.strategy_params()).decode(),
             "RunConfig": msgspec.json.encode(run_config).decode(), "Metric": options.metric or "-", "Goal": options.goal or "-",
             "Seed": options.seed, "PhaseSeconds": options.phase_seconds, "DeadlineSeconds": options.deadline_seconds,
-            "Experiment": options.experiment, "MinimumScore": options.minimum_score,
+            "Quorum": options.quorum, "QuorumFraction": options.quorum_fraction, "OverSelection": options.over_selection,
+            "Selection": options.selection or "-", "Require": msgspec.json.encode(options.require).decode(),
+            "Target": "-" if options.target is None else repr(options.target), "MaxSeconds": options.max_seconds, "MaxCost": options.max_cost,
+            "ResumeFrom": options.resume_from or "-", "Experiment": options.experiment, "MinimumScore": options.minimum_score,
         }  # fmt: skip
         for name, value in values.items():
             if len(str(value)) > PARAMETER_LIMIT:
@@ -106,16 +138,19 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
         check_name("fleet", fleet)
     except ProtocolError as error:
         raise UsageError(str(error)) from error
-    return RunPlan(app=app, app_digest=app.digest(), options=options, devices=options.devices or app.devices, rounds=rounds, fleet=fleet)
+    devices = options.devices or app.devices
+    if options.quorum > devices:
+        raise UsageError(f"--quorum is {options.quorum}, and the run has {devices} devices: no round could reach it.")
+    return RunPlan(app=app, app_digest=app.digest(), options=options, devices=devices, rounds=rounds, fleet=fleet)
 
 
-def parse_settings(texts: Iterable[str]) -> dict[str, ConfigValue]:
+def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, ConfigValue]:
     """``key=value`` texts, the value as in TOML, else as a string; raises UsageError."""
     settings: dict[str, ConfigValue] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set {text!r} is not of the form key=value.")
+            raise UsageError(f"{option} {text!r} is not of the form key=value.")
         settings[key.strip()] = _toml_value(value.strip())
     return settings
 

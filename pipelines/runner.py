@@ -39,6 +39,8 @@ class RunReport(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     metric: str = ""
     value: float | None = None
+    ended: str = ""
+    """Why it ended before its last round."""
     mlflow_run_id: str = ""
     model_version: str = ""
     model_package_arn: str = ""
@@ -51,8 +53,9 @@ class RunReport(msgspec.Struct, kw_only=True):
         values: dict[str, Any] = msgspec.to_builtins(self)
         for record in values["rounds"]:
             del record["devices"]
-        if not self.reason:
-            del values["reason"]
+        for name in ("reason", "ended"):
+            if not values[name]:
+                del values[name]
         return values
 
 
@@ -118,7 +121,7 @@ class Runner:
             run_id=run, status=STATUS.get(status["PipelineExecutionStatus"], "Failed"), app=started.plan.app.name, devices=started.plan.devices,
             reason=self._reason(status, steps), rounds=list(self.rounds(run, 0)), tables=self._tables(run),
             seconds=round(self._clock() - started.at, 2), metric=outputs.get("metric", ""),
-            value=float(outputs["value"]) if "value" in outputs else None,
+            ended=outputs.get("ended", "-").removeprefix("-"), value=float(outputs["value"]) if "value" in outputs else None,
             mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
             model_version=f"{definition.package_group(started.plan.app.name)}/{link[0]['Value']}" if link else "",
             model_package_arn=_metadata(steps, REGISTER_STEP, "RegisterModel").get("Arn", ""),

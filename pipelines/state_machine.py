@@ -32,6 +32,7 @@ def definition(deployment: Deployment) -> dict[str, Any]:
     conclude = _conclude(deployment, "Conclude", ok=True)
     conclude.next(steps.Succeed("Done"))
     failed = _conclude(deployment, "ConcludeFailure", ok=False)
+    conclude.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error"))
     failed.next(steps.Fail("Failed", error="RunFailed", cause="The run failed; see the execution's input to ConcludeFailure."))
     discover = _lambda("DiscoverDevices", deployment.function_arn("discover"), {"run.$": "$.run"}, "$.discovery")
     discover.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error"))
@@ -61,10 +62,11 @@ def _discard_proxy_results(graph: dict[str, Any]) -> None:
     proxies["Iterator"]["States"]["Proxy"]["ResultPath"] = None
 
 
-def _lambda(state: str, arn: str, payload: dict[str, Any], result_path: str) -> Any:
+def _lambda(state: str, arn: str, payload: dict[str, Any], result_path: str, also: tuple[str, ...] = ()) -> Any:
     task = steps.LambdaStep(state, parameters={"FunctionName": arn, "Payload": payload}, result_path=result_path)
     task.add_retry(steps.Retry(
-        error_equals=["Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "Lambda.TooManyRequestsException"],
+        error_equals=["Lambda.ServiceException", "Lambda.AWSLambdaException", "Lambda.SdkClientException", "Lambda.TooManyRequestsException",
+                      *also],
         interval_seconds=2, max_attempts=6, backoff_rate=2.0,
     ))  # fmt: skip
     return task
@@ -73,7 +75,8 @@ def _lambda(state: str, arn: str, payload: dict[str, Any], result_path: str) -> 
 def _conclude(deployment: Deployment, state: str, *, ok: bool) -> Any:
     payload = {"run.$": "$.run", "token.$": "$.token", "ok": ok}
     payload.update({"outcome.$": "$.results[0]"} if ok else {"error.$": "$.error"})
-    return _lambda(state, deployment.function_arn("conclude"), payload, "$.conclusion")
+    # Whatever keeps it from answering the pipeline, it may be over a moment later; it answers a second time as it did the first.
+    return _lambda(state, deployment.function_arn("conclude"), payload, "$.conclusion", also=("States.TaskFailed",))
 
 
 def _server(deployment: Deployment) -> Any:

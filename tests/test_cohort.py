@@ -12,7 +12,8 @@ from edge.protocol.messages import COMMAND_LIMIT, Command, ObjectRef, Reply
 from edge.protocol.names import arrays_key, update_key
 from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
 from fl_runtime.aggregation import array_specs
-from fl_runtime.cohort import CohortRunner, DeviceResult, Folded, PhaseDone, PhaseRequest, Target
+from fl_runtime.cohort import CohortRunner
+from fl_runtime.phase import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
 
 MODEL = {"w": np.zeros(3, np.float32)}
 BLOB = encode_records(Records(arrays={"arrays": MODEL}))

@@ -11,12 +11,13 @@ import pytest
 from conftest import ROOT
 
 from edge.protocol.messages import Envelope, Heartbeat, seal
+from fl_runtime.eligibility import eligible
 from fl_runtime.errors import RunFailed
 from fl_runtime.run_spec import RunSpec, choose_metric, goal_of
 from pipelines import definition, state_machine
 from pipelines.deployment import Deployment
 from pipelines.handlers.conclude import outputs_of, reason_of
-from pipelines.handlers.discover import discover, eligible
+from pipelines.handlers.discover import discover
 from pipelines.handlers.dispatch import CallbackMessage, spec_of
 from pipelines.handlers.refuse import reason_of as refusal
 from pipelines.policies import claim_policy, device_policy
@@ -62,7 +63,7 @@ def test_only_devices_that_are_there_and_have_the_app_take_part() -> None:
         row("fresh", 95), row("stale", 5), row("off", 99, state="offline"), row("other", 99, apps=["b" * 64]), row("busy", 99, state="busy"),
         {"device": {"S": "forged"}, "body": {"S": "{}"}, "last_seen": {"N": "99000"}}, {"device": {"S": "empty"}},
     ]
-    assert eligible(iter(rows), spec(), 100.0, 30.0) == ["busy", "fresh"]
+    assert list(eligible(iter(rows), spec(), 100.0, 30.0)) == ["busy", "fresh"]
 
 
 def test_discovery_starts_waits_or_gives_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 import numpy as np
@@ -230,14 +231,21 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
         return answer
 
     start = np.linspace(0, 1, 5, dtype=np.float32)
-    old = OldFedAvg(initial_parameters=ndarrays_to_parameters([start]), min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6)
-    app = ServerApp(server_fn=lambda context: ServerAppComponents(strategy=old, config=ServerConfig(num_rounds=99)))
+    old = functools.partial(OldFedAvg, min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6)
+    app = ServerApp(server_fn=lambda context: ServerAppComponents(
+        strategy=old(initial_parameters=ndarrays_to_parameters([start])), config=ServerConfig(num_rounds=99)
+    ))  # fmt: skip
     the_spec, records = spec(num_rounds=2), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
-    result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
+    loop = RoundLoop(the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
+    run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), loop, lambda: False)
+    result = loop.result
     expected = theirs(FedAvg(), rounds=2)
     np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
     assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
     assert records[1].evaluate["loss"] == pytest.approx(expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5)
     with pytest.raises(RunFailed, match="brings its own strategy"):
-        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), spec(strategy="FedAdam"), lambda record, stats, checkpoint: None, lambda: False)
+        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), RoundLoop(spec(strategy="FedAdam"), loop.record, lambda: False), lambda: False)
+    goal = RoundLoop(spec(num_rounds=9, target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False)
+    run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), goal, lambda: False)
+    assert (goal.final_round, goal.ending.reason) == (1, "the target of 1e+09 was reached in round 1")

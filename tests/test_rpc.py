@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from edge.protocol.records import Records, encode_records
-from fl_runtime.cohort import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
 from fl_runtime.mtls import make_identities
+from fl_runtime.phase import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
 from fl_runtime.rpc import METHOD, ProxyHub, attach
 
 

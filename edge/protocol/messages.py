@@ -18,6 +18,7 @@ COMMAND_LIMIT = 4096
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+Label = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=16 * 2**30)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
@@ -94,6 +95,12 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     boot: Annotated[str, msgspec.Meta(max_length=40)] = ""
     apps: Annotated[list[Digest], msgspec.Meta(max_length=50)] = []
     model: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    power: Literal["", "mains", "battery"] = ""
+    """Empty: the device cannot tell."""
+    free_memory: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
+    """MiB that a training process could have."""
+    labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
+    """What the device's configuration says of it: site, model, shift."""
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

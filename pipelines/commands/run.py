@@ -22,6 +22,7 @@ from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import STOP_SECONDS, federate
 from pipelines.local.home import Home, locked
+from pipelines.resumption import resumption
 from pipelines.run_options import RunOptions, RunPlan, UsageError, parse_settings, plan
 from pipelines.runner import Runner, RunReport
 
@@ -32,7 +33,8 @@ INTERRUPTED = 130
 def add_parser(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser("run", help="federate a Flower app as a pipeline")
-    parser.add_argument("app", type=Path, help="the Flower app's folder")
+    parser.add_argument("app", type=Path, nargs="?", help="the Flower app's folder")
+    parser.add_argument("--resume", default="", metavar="RUN", help="instead of an app: go on where this run ended, up to --rounds in all")
     parser.add_argument("--devices", type=int, default=None, help="how many devices (default: the app's num-devices, else 4)")
     parser.add_argument("--rounds", type=int, default=None, help="rounds of training (default: the app's num-server-rounds, else 3)")
     parser.add_argument("--devices-per-proxy", type=int, default=100, help="devices a proxy serves; 0: the server does it itself (default 100)")
@@ -43,6 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--minimum-score", type=float, default=None, help="the score a model must reach to be registered")
     parser.add_argument("--fleet", default="", help="the fleet's name (default: from the app's name)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the server's random choices")
+    add_round_options(parser)
     parser.add_argument("--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase")
     parser.add_argument("--deadline-seconds", type=float, default=300.0, help="seconds the run waits for enough devices")
     clouds.add_option(parser)
@@ -50,12 +53,47 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(function=run)
 
 
+def add_round_options(parser: argparse.ArgumentParser) -> None:
+    """How a round is made, and when the run ends."""
+    add = parser.add_argument
+    add("--quorum", type=int, default=1, help="valid updates that a round needs (default 1)")
+    add("--quorum-fraction", type=float, default=0.0, help="the same as a share of the devices that a round wants, 0 to 1")
+    add("--over-selection", type=float, default=1.3, help="ask so many times the devices that a round wants; the first to answer count (default 1.3)")
+    add("--selection", default="", help="random, least-seen or stratified:LABEL (default: as the strategy does)")
+    add("--require", action="append", default=[], metavar="KEY=VALUE", help="idle=true, power=mains, free-memory=MIB, or a device's label")
+    add("--target", type=float, default=None, help="end early once the metric has reached this value")
+    add("--max-seconds", type=float, default=0.0, help="end with the best model before the rounds take longer (default: any)")
+    add("--max-cost", type=float, default=0.0, help="end with the best model before the rounds cost more, in USD as estimated (default: any)")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Federate an app; exit 0 with a registered model, 1 when the run fails, 2 for bad usage."""
-    the_plan = plan(load_app(arguments.app), _options(arguments))
+    if arguments.resume:
+        _only_resume(arguments)
+        with clouds.use(arguments.cloud) as cloud, resumption(cloud.deployment, arguments.resume, arguments.rounds or 0) as the_plan:
+            return _run(the_plan, arguments)
+    if arguments.app is None:
+        raise UsageError("Give the folder of a Flower app, or --resume RUN.")
+    return _run(plan(load_app(arguments.app), _options(arguments)), arguments)
+
+
+def _run(the_plan: RunPlan, arguments: argparse.Namespace) -> int:
     if (arguments.cloud or os.environ.get(clouds.VARIABLE)) == "aws":
         return run_on_aws(the_plan, as_json=arguments.json)
     return run_locally(the_plan, as_json=arguments.json)
+
+
+def _only_resume(arguments: argparse.Namespace) -> None:
+    """A run goes on as it was: raises UsageError for an option that would change it."""
+    if arguments.rounds is not None and arguments.rounds < 1:
+        raise UsageError(f"--rounds is {arguments.rounds}; it must be a whole number of at least 1.")
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    unchanged = parser.parse_args(["run"])
+    for name, value in vars(arguments).items():
+        if name not in ("resume", "rounds", "cloud", "json", "command") and value != getattr(unchanged, name, value):
+            option = "an app" if name == "app" else "--" + name.replace("_", "-")
+            raise UsageError(f"--resume goes on with the run as it was: leave {option} out.")
 
 
 def run_on_aws(the_plan: RunPlan, *, as_json: bool) -> int:
@@ -154,7 +192,10 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
     return RunOptions(
         devices=arguments.devices or 0, rounds=arguments.rounds or 0, devices_per_proxy=arguments.devices_per_proxy, strategy=arguments.strategy,
         settings=parse_settings(arguments.set), metric=arguments.metric, goal=arguments.goal, fleet=arguments.fleet, seed=arguments.seed,
-        phase_seconds=arguments.phase_seconds, deadline_seconds=arguments.deadline_seconds, **extra,
+        phase_seconds=arguments.phase_seconds, deadline_seconds=arguments.deadline_seconds, quorum=arguments.quorum,
+        quorum_fraction=arguments.quorum_fraction, over_selection=arguments.over_selection, selection=arguments.selection,
+        require=parse_settings(arguments.require, "--require"), target=arguments.target, max_seconds=arguments.max_seconds,
+        max_cost=arguments.max_cost, **extra,
     )  # fmt: skip
 
 
@@ -175,7 +216,7 @@ def _show(report: RunReport) -> None:
         if report.run_id:
             say(f"logs: mledgeops logs {report.run_id}")
         return
-    say(f"Succeeded in {report.seconds:.0f} s: {report.metric} {report.value:.4g}")
+    say(f"Succeeded in {report.seconds:.0f} s: {report.metric} {report.value:.4g}" + (f"; {report.ended}" if report.ended else ""))
     rows = [
         ("run", report.run_id), ("MLflow run", report.mlflow_run_id), ("model version", report.model_version),
         ("model package", report.model_package_arn), ("approval", report.approval), ("pipeline execution", report.pipeline_execution_arn),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.logs import event
 from fl_runtime.errors import CAUSE_LIMIT
 from fl_runtime.run_spec import decode_spec, spec_key
-from fl_runtime.run_state import TERMINAL
 from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
 from pipelines.handlers.wiring import Services, services
 
@@ -47,13 +46,20 @@ def champion_score(model_name: str) -> float:
 
 
 def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
-    """Record how the run ended; a run that failed before its server started is recorded too."""
+    """Record how the run ended; a run that failed before its server started is recorded too.
+
+    The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells MLflow later.
+    """
     from fl_runtime.tracking import end_run, open_run
 
-    spec = decode_spec(aws.objects.get(spec_key(run)))
-    mlflow_run_id, state = open_run(spec, {}), aws.runs.get(run)
-    end_run(mlflow_run_id, status, reason, state.execution_arn if state else "")
-    aws.runs.update(run, mlflow_run_id=mlflow_run_id)
+    try:
+        spec, state = decode_spec(aws.objects.get(spec_key(run))), aws.runs.get(run)
+        mlflow_run_id = open_run(spec, {})
+        end_run(mlflow_run_id, status, reason, state.execution_arn if state else "")
+        aws.runs.update(run, mlflow_run_id=mlflow_run_id)
+    except Exception as error:  # MLflow's stores raise their backends' errors
+        logger.exception("mlflow-not-told")
+        event(logger, "mlflow-not-told", logging.ERROR, run=run, status=status, reason=f"{type(error).__name__}: {error}"[:300])
 
 
 def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> None:
@@ -63,7 +69,7 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
     outputs = outputs_of(outcome, champion_score(package_group(spec.app_name)), state.execution_arn if state else "")
     end_in_mlflow(run, "FINISHED", "", aws)
     aws.runs.update(run, state="Succeeded")
-    aws.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=outputs)
+    _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=outputs), aws)
 
 
 def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
@@ -71,15 +77,25 @@ def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
     reason = reason_of(error)
     end_in_mlflow(run, "FAILED", reason, aws)
     aws.runs.update(run, state="Failed", reason=reason)
-    aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason)
+    _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason), aws)
+
+
+def _answer(run: str, call: Callable[[], Any], aws: Services) -> None:
+    """Answer the callback; one that was answered before refuses a second answer, and needs none."""
+    try:
+        call()
+    except aws.sagemaker.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
+            raise
+        event(logger, "answered-before", run=run, reason=str(error))
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point."""
     aws = services()
     state = aws.runs.get(request["run"])
-    if state is not None and state.state in TERMINAL:
-        return {"run": request["run"], "ok": state.state == "Succeeded"}  # concluded before, or stopped meanwhile
+    if state is not None and state.state == "Stopped":
+        return {"run": request["run"], "ok": False}  # whoever stopped it has answered
     if request["ok"]:
         succeed(request["run"], request["token"], request["outcome"], aws)
     else:

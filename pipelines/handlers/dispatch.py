@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from edge.logs import event
+from fl_runtime.eligibility import check_requirements
 from fl_runtime.errors import CAUSE_LIMIT, RunFailed
 from fl_runtime.run_spec import RunSpec, spec_key
 from fl_runtime.run_state import RunState
@@ -42,7 +44,7 @@ def run_id(token: str) -> str:
 def spec_of(message: CallbackMessage, now: float) -> RunSpec:
     """Check a message's arguments; raises RunFailed that names the one at fault."""
     arguments = {key: value for key, value in message.arguments.items() if value != NOT_GIVEN}
-    for key in ("strategy_params", "run_config"):
+    for key in ("strategy_params", "run_config", "require"):
         try:
             arguments[key] = msgspec.json.decode(str(arguments.get(key, "{}")), type=dict[str, bool | int | float | str])
         except msgspec.DecodeError as error:
@@ -50,9 +52,11 @@ def spec_of(message: CallbackMessage, now: float) -> RunSpec:
     fields = {**arguments, "run": run_id(message.token), "pipeline_execution_arn": message.pipeline_execution_arn, "created_at": now}
     try:
         # Callback arguments may arrive as strings: strict=False reads "3" as 3.
-        return msgspec.convert(fields, RunSpec, strict=False)
+        spec = msgspec.convert(fields, RunSpec, strict=False)
     except msgspec.ValidationError as error:
         raise RunFailed("bad-run", f"The pipeline's parameters do not make a run: {error}.") from error
+    check_requirements(spec.require)
+    return spec
 
 
 def start(message: CallbackMessage, aws: Services, now: float) -> str:
@@ -80,6 +84,8 @@ def stop(message: CallbackMessage, aws: Services) -> None:
         aws.steps.stop_execution(executionArn=arn, error="Stopped", cause="The pipeline was stopped.")
     except aws.steps.exceptions.ExecutionDoesNotExist:
         event(logger, "stopped-before-start", run=run)
+    except ClientError as error:  # it has ended by itself meanwhile
+        event(logger, "not-running", run=run, reason=str(error))
     _end_in_mlflow(run, aws)
     aws.runs.update(run, state="Stopped", reason="The pipeline was stopped.")
     fail(message.token, "The pipeline was stopped.", aws)
