@@ -24,19 +24,20 @@ from edge import logs
 from edge.app_bundle import AppError, ConfigValue, load_app
 from edge.credentials import issued_at
 from edge.device_config import ConfigError, DeviceConfig, load_config, of_component
+from edge.facts import free_memory, power, uptime
 from edge.models import Champion, ModelStore, parse_shadow
-from edge.objects import HttpObjects, ObjectError, Objects
+from edge.objects import HttpObjects, ObjectError, Objects, disk_code
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import CLAIMED_LIMIT, Claim, Command, Heartbeat, Reply, Timing, decode, decode_order, seal
 from edge.protocol.names import check_digest, is_digest, topic
 from edge.protocol.records import decode_skeleton
+from edge.spool import Spool
 from edge.transports import Transport, TransportError
 from edge.worker import Job, Outcome
 from edge.worker_host import WorkerProcess, Workers
 
 logger = logging.getLogger(__name__)
 
-REMEMBERED_REPLIES = 16
 REASON_LIMIT = 400
 """Characters of a failure's reason: four bytes each still leave room in a message of 4 KB."""
 CERTIFICATE_CHECK_SECONDS = 3600.0
@@ -62,7 +63,7 @@ class Agent:
 
     def __init__(
         self, config: DeviceConfig, transport: Transport, objects: Objects, workers: Workers,
-        *, monotonic: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time,
+        *, monotonic: Callable[[], float] = uptime, now: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._config = config
         self._transport = transport
@@ -75,7 +76,7 @@ class Agent:
         self._models = ModelStore(config.models_dir, objects)
         self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
         self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
-        self._answered: collections.OrderedDict[str, bytes] = collections.OrderedDict()
+        self._spool = Spool(config.spool_dir)
         self._boot = secrets.token_hex(8)
         self._busy = False
         self._command_topic = topic(config.fleet, config.device, "command")
@@ -118,18 +119,34 @@ class Agent:
 
     async def _beat(self) -> None:
         while True:
-            await self._publish_heartbeat()
+            if await self._publish_heartbeat():
+                await self._send_spooled()
             await asyncio.sleep(self._config.heartbeat_seconds)
 
-    async def _publish_heartbeat(self) -> None:
+    async def _send_spooled(self) -> None:
+        """Replies that a lost connection or a reboot kept back. Those of rounds that are over count for nothing, and harm nothing."""
+        for entry in self._spool.unsent():
+            await self._publish_reply(entry.message_id, entry.payload)
+
+    async def _publish_reply(self, message_id: str, payload: bytes) -> None:
+        try:
+            await self._transport.publish(self._reply_topic, payload)
+            self._spool.sent(message_id)
+        except TransportError as error:
+            logs.event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
+
+    async def _publish_heartbeat(self) -> bool:
         active = self._models.active()
         beat = Heartbeat(
-            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.version if active else ""
-        )
+            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.version if active else "",
+            power=power(), free_memory=free_memory(), labels=self._config.labels,
+        )  # fmt: skip
         try:
             await self._transport.publish(topic(self._config.fleet, self._config.device, "heartbeat"), seal(beat))
         except TransportError as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
+            return False
+        return True
 
     async def _serve(self) -> None:
         while True:
@@ -137,18 +154,13 @@ class Agent:
             command = await self._claimed(order) if isinstance(order, Claim) else order
             if command is None:
                 continue
-            payload = self._answered.get(command.message_id)
+            payload = self._spool.get(command.message_id)
             if payload is None:
                 self._busy = True
                 payload = seal(await self._answer(command, received), command.reply_key)
                 self._busy = False
-                self._answered[command.message_id] = payload
-                if len(self._answered) > REMEMBERED_REPLIES:
-                    self._answered.popitem(last=False)
-            try:
-                await self._transport.publish(self._reply_topic, payload)
-            except TransportError as error:
-                logs.event(logger, "reply-lost", logging.ERROR, run=command.run, reason=str(error))
+                self._spool.keep(command.message_id, payload)
+            await self._publish_reply(command.message_id, payload)
 
     async def _claimed(self, claim: Claim) -> Command | None:
         """The command behind a claim check; without it nobody can be answered, so failure is only logged."""
@@ -164,7 +176,9 @@ class Agent:
             return await self._run(command, received)
         except (CommandRefused, ObjectError, ProtocolError) as error:
             return self._failure(command, error.code, str(error))
-        except (OSError, ValueError, AppError, TransportError) as error:
+        except OSError as error:
+            return self._failure(command, disk_code(error), str(error))
+        except (ValueError, AppError, TransportError) as error:
             return self._failure(command, "device-error", str(error))
 
     async def _run(self, command: Command, received: float) -> Reply:

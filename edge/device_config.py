@@ -61,6 +61,11 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Path(self.home) / "cache"
 
     @property
+    def spool_dir(self) -> Path:
+        """Replies, kept until the broker has them."""
+        return Path(self.home) / "spool"
+
+    @property
     def models_dir(self) -> Path:
         """Models for inference; ``active.json`` names the one in use."""
         return Path(self.home) / "models"

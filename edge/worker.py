@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from edge.objects import disk_code
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import decode_records, decode_skeleton, digest, encode_records, encode_skeleton, merge
 
@@ -97,7 +98,10 @@ class Runner:
         if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
             return Outcome(ok=True, content=text, work_seconds=seconds)
         blob = encode_records(answer)
-        Path(job.update_path).write_bytes(blob)
+        try:
+            Path(job.update_path).write_bytes(blob)
+        except OSError as error:
+            return Outcome(ok=False, code=disk_code(error), reason=f"the update cannot be stored: {error.strerror}", work_seconds=seconds)
         return Outcome(ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)), work_seconds=seconds)
 
     def _client(self, job: Job) -> object:

@@ -32,7 +32,7 @@ class Device:
             fleet="f", device="d0", endpoint="127.0.0.1", certificate="c", private_key="k", ca="a", home=str(folder),
             heartbeat_seconds=0.05, node_config={"partition-id": 0, "num-partitions": 3},
         )  # fmt: skip
-        self.config.cache_dir.mkdir(parents=True)
+        self.config.cache_dir.mkdir(parents=True, exist_ok=True)
         self.app = load_app(APPS / "digits")
         install(self.app, self.config.apps_dir)
         self.transport, self.objects = MemoryTransport(), FileObjects(self.config.cache_dir)
