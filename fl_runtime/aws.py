@@ -14,7 +14,8 @@ from botocore.exceptions import ClientError
 from edge.protocol.names import topic
 from fl_runtime.ports import ObjectMissing, StoredReply
 
-RETRIES = {"mode": "standard", "max_attempts": 5}
+RETRIES = {"mode": "standard", "max_attempts": 8}
+"""With backoff up to 20 s: about a minute of throttling or errors is survived without a restart."""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
 
 

@@ -5,6 +5,7 @@ The proxies' identity travels through AWS Secrets Manager and is deleted with th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 from typing import Any
@@ -67,13 +68,14 @@ def read_identity(secrets: Any, name: str) -> Identity:
 
 
 def delete_identity(secrets: Any, name: str) -> None:
-    """Remove it at once: it is of no use after the run."""
-    secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+    """Remove it at once: it is of no use after the run. One that is gone already is as good."""
+    with contextlib.suppress(secrets.exceptions.ResourceNotFoundException):
+        secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
 
-def secret_name(run: str) -> str:
-    """Name of a run's secret."""
-    return f"mledgeops/{run}/proxy"
+def secret_name(run: str, epoch: int) -> str:
+    """Name of the secret of one of a run's servers: a server that ends removes its own, not its successor's."""
+    return f"mledgeops/{run}/proxy-{epoch}"
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.CertificateBuilder:

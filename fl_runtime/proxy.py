@@ -10,6 +10,8 @@ import logging
 import sys
 import time
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from edge import logs
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
 from fl_runtime.cohort import CohortRunner
@@ -42,18 +44,20 @@ def serve(names: Names, run: str, cohort: str) -> int:
         IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), names.replies_table),
         S3Objects(client("s3"), names.bucket), clock=time.monotonic, sleep=time.sleep,
     )  # fmt: skip
+    secrets = client("secretsmanager")
     lost_at = time.monotonic()
     while time.monotonic() - lost_at < SERVER_WAIT_SECONDS:
-        state = table.get(run)
-        if state is None or state.state in (*TERMINAL, "Stopping"):
-            return 0
-        if state.server:
-            identity = read_identity(client("secretsmanager"), secret_name(run))
-            started = time.monotonic()
-            if attach(state.server, cohort, identity, runner, lambda: False):
+        started = time.monotonic()
+        try:
+            state = table.get(run)
+            if state is None or state.state in (*TERMINAL, "Stopping"):
                 return 0
-            if time.monotonic() - started > RETRY_SECONDS * 4:
-                lost_at = time.monotonic()
+            if state.server and attach(state.server, cohort, read_identity(secrets, secret_name(run, state.epoch)), runner, lambda: False):
+                return 0
+        except (ClientError, BotoCoreError) as error:  # AWS's trouble, or a server that is being replaced: the next look will tell
+            logs.event(logger, "proxy-waits", logging.WARNING, run=run, cohort=cohort, reason=str(error))
+        if time.monotonic() - started > RETRY_SECONDS * 4:
+            lost_at = time.monotonic()
         time.sleep(RETRY_SECONDS)
     logs.event(logger, "proxy-gives-up", logging.ERROR, run=run, cohort=cohort, reason="the server did not come back")
     return 1

@@ -1,7 +1,7 @@
 """Entry point of the server task: ``python -m fl_runtime.server``.
 
 Hosts the app's ServerApp on an IoTGrid, stores the model, and answers Step Functions' task token.
-Exit code 0 after a success, 1 after a failure; the state machine hears of both.
+Exit code 0 after a success, or when another server has taken over; 1 after a failure. The state machine hears of both.
 """
 
 from __future__ import annotations
@@ -142,14 +142,16 @@ class Server:
         address = os.environ.get("MLEDGEOPS_SERVER_ADDRESS") or own_address()
         server, proxy = make_identities(address)
         secrets = client("secretsmanager")
-        publish_identity(secrets, secret_name(spec.run), proxy)
+        publish_identity(secrets, secret_name(spec.run, self._epoch), proxy)
+        if self._epoch > 1:  # what a server that was killed could not remove
+            delete_identity(secrets, secret_name(spec.run, self._epoch - 1))
         hub = ProxyHub([cohort.cohort for cohort in cohorts], server, host=address, clock=time.monotonic)
         self._table.update(spec.run, server=f"{address}:{hub.port}")
         try:
             yield hub
         finally:
             hub.close()
-            delete_identity(secrets, secret_name(spec.run))
+            delete_identity(secrets, secret_name(spec.run, self._epoch))
 
     def _run_app(self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> None:
         server_app = server_app_of(app)
@@ -331,6 +333,8 @@ def main() -> int:
         outcome = server.serve()
     except RunFailed as error:
         logs.event(logger, "run-failed", logging.ERROR, run=run, code=error.code, reason=str(error))
+        if error.code == "fenced":  # whoever took over answers
+            return 0
         return _fail(steps, token, "RunFailed", str(error))
     except Exception as error:  # ours or AWS's fault: the state machine may try again
         logger.exception("server-crashed")

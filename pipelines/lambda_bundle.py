@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = ("edge", "fl_runtime", "registry", "pipelines")
-LEFT_OUT = ("pipelines/local/", "pipelines/commands/", "pipelines/aws/")
+LEFT_OUT = ("pipelines/local/", "pipelines/commands/", "pipelines/aws/", "pipelines/chaos/")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

@@ -92,20 +92,24 @@ class Runner:
         seen = 0
         while True:
             check()
-            ended = self._status(started.arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping")
-            for record in self.rounds(self._run_of(started.arn), seen):
+            ended = self.ended(started.arn)
+            for record in self.rounds(self.run_of(started.arn), seen):
                 seen = record.round
                 yield record
             if ended:
                 return
             self._sleep(POLL_SECONDS)
 
+    def ended(self, arn: str) -> bool:
+        """Whether a pipeline execution has come to its end."""
+        return self._status(arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping")
+
     def stop(self, started: Started, seconds: float) -> bool:
         """Stop the pipeline and wait until it has; False when it takes longer."""
         self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=started.arn, ClientRequestToken="s" * 32)
         deadline = self._clock() + seconds
         while self._clock() < deadline:
-            if self._status(started.arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
+            if self.ended(started.arn):
                 return True
             self._sleep(POLL_SECONDS)
         return False
@@ -113,7 +117,7 @@ class Runner:
     def report(self, started: Started) -> RunReport:
         """All that is known of a run that has ended."""
         status, steps = self._status(started.arn), self._steps(started.arn)
-        run = self._run_of(started.arn)
+        run = self.run_of(started.arn)
         outputs = {item["Name"]: item["Value"] for item in _metadata(steps, CALLBACK_STEP, "Callback").get("OutputParameters", [])}
         link = _metadata(steps, LINK_STEP, "Lambda").get("OutputParameters", [])
         state = self._state(run)
@@ -163,8 +167,8 @@ class Runner:
         steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
         return {step["StepName"]: step for step in steps}
 
-    def _run_of(self, arn: str) -> str:
-        """The run is named by its callback's token."""
+    def run_of(self, arn: str) -> str:
+        """The run of a pipeline execution, named by its callback's token; empty before there is one."""
         token = _metadata(self._steps(arn), CALLBACK_STEP, "Callback").get("CallbackToken", "")
         return run_id(token) if token else ""
 

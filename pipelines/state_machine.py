@@ -23,8 +23,8 @@ HEARTBEAT_SECONDS = 30
 """A server that says nothing for so long is taken for dead and started again."""
 PROXIES_AT_ONCE = 40
 """An inline Map runs at most 40 iterations at once."""
-SERVER_RETRIES = 2
-PROXY_RETRIES = 3
+SERVER_RETRIES = 5
+PROXY_RETRIES = 5
 
 
 def definition(deployment: Deployment) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _server(deployment: Deployment) -> Any:
     )  # fmt: skip
     server.add_retry(steps.Retry(
         error_equals=["ServerCrashed", "States.HeartbeatTimeout", "States.Timeout", "ECS.AmazonECSException"],
-        interval_seconds=2, max_attempts=SERVER_RETRIES, backoff_rate=2.0,
+        interval_seconds=1, max_attempts=SERVER_RETRIES, backoff_rate=2.0,
     ))  # fmt: skip
     return server
 
@@ -98,7 +98,7 @@ def _proxies(deployment: Deployment) -> Any:
         parameters=_run_task(deployment, "proxy", [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_COHORT", "$.cohort")]),
     )  # fmt: skip
     lost = ["States.TaskFailed", "ECS.AmazonECSException"]
-    proxy.add_retry(steps.Retry(error_equals=lost, interval_seconds=2, max_attempts=PROXY_RETRIES, backoff_rate=2.0))
+    proxy.add_retry(steps.Retry(error_equals=lost, interval_seconds=1, max_attempts=PROXY_RETRIES, backoff_rate=2.0))
     proxy.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=steps.Pass("CohortLost"), result_path="$.error"))
     return steps.Map(
         "Proxies", iterator=steps.Chain([proxy]), items_path="$.discovery.Payload.cohorts", max_concurrency=PROXIES_AT_ONCE,

@@ -25,5 +25,9 @@ def die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with(int(sys.argv[1]))
+    if os.environ.get("MLEDGEOPS_CHAOS"):
+        from pipelines.chaos.injected import install
+
+        install()
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -30,7 +30,7 @@ def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | 
     Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them. Devices that
     stand already (``local up --app``) are used as they are; then there is no process to yield.
     """
-    configs = [_device(cloud, fleet, index, devices) for index in range(devices)]
+    configs = [device_config(cloud, fleet, index, devices) for index in range(devices)]
     endpoint = cloud.endpoint()
     for config in configs:
         enrol(iot, cloud.deployment.device_policy, endpoint, config)
@@ -93,7 +93,7 @@ def await_devices(cloud: LocalCloud, fleet: str, count: int, dynamodb: Any, sinc
     raise LocalCloudError(f"Not all {count} devices of fleet {fleet} came up: see {cloud.home.logs / f'fleet-{fleet}.log'}.")
 
 
-def _device(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConfig:
+def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConfig:
     """A device's configuration. Training uses one thread: the devices share this machine."""
     name = check_name("device", f"{fleet}-{index:04d}")
     home = cloud.home.devices / fleet / name

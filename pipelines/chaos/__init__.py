@@ -1,0 +1,1 @@
+"""``mledgeops chaos``: seeded faults over real runs, and what must hold after each."""

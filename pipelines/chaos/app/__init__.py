@@ -1,0 +1,1 @@
+"""The Flower app that chaos runs federate."""

@@ -1,0 +1,1 @@
+"""A model whose training anybody can compute again."""

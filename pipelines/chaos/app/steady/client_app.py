@@ -1,0 +1,28 @@
+"""The device's side."""
+
+from __future__ import annotations
+
+import time
+
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from steady.model import examples, loss, train
+
+app = ClientApp()
+
+
+@app.train()  # type: ignore[untyped-decorator]  # Flower's
+def fit(message: Message, context: Context) -> Message:
+    """One step, after a while."""
+    partition = int(context.node_config["partition-id"])
+    time.sleep(float(context.run_config["work-seconds"]))
+    arrays = ArrayRecord({"w": Array(train(message.content["arrays"]["w"].numpy(), partition))})
+    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": examples(partition)})}), reply_to=message)
+
+
+@app.evaluate()  # type: ignore[untyped-decorator]  # Flower's
+def evaluate(message: Message, context: Context) -> Message:
+    """The distance from the device's target."""
+    partition = int(context.node_config["partition-id"])
+    metrics = MetricRecord({"loss": loss(message.content["arrays"]["w"].numpy(), partition), "num-examples": examples(partition)})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -1,0 +1,14 @@
+"""``python -m pipelines.chaos.skewed SECONDS CONFIG``: the agent on a device whose clock is wrong."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from edge.agent import main
+
+if __name__ == "__main__":
+    real, error = time.time, float(sys.argv[1])
+    time.time = lambda: real() + error
+    sys.argv = [sys.argv[0], *sys.argv[2:]]
+    sys.exit(main())
