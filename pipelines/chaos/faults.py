@@ -41,6 +41,11 @@ class Stage:
         """The run's item."""
         return self.table.get(self.run)
 
+    def serving(self) -> bool:
+        """Whether the run has a server that listens, or has had one."""
+        state = self.state()
+        return state is not None and (bool(state.server) or state.state in TERMINAL)
+
     def over(self) -> bool:
         """Whether the run has ended."""
         state = self.state()

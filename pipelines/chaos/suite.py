@@ -20,6 +20,8 @@ from pipelines.runner import Runner, RunReport, Started
 SEED_SECONDS = 30.0
 """A run of three rounds that takes longer than this, whatever happens to it, hangs."""
 GIVE_UP_SECONDS = 60.0
+EARLY_SHARE = 0.2
+"""Of faults that begin while the run is being started."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,10 +77,12 @@ def _run_of(runner: Runner, started: Started) -> str:
 
 
 def _acting(fault: Fault, stage: Stage, wrong: list[str]) -> threading.Thread:
-    """Begin a fault at a moment of its own."""
-    act, delay = fault.act, stage.dice.uniform(0.5, 5.0)
+    """Begin a fault at a moment of its own: mostly while rounds are made, at times before or after."""
+    act, early, delay = fault.act, stage.dice.random() < EARLY_SHARE, stage.dice.uniform(0.0, 2.5)
 
     def work() -> None:
+        while not early and not stage.serving():
+            time.sleep(0.05)
         time.sleep(delay)
         if stage.over() or act is None:
             return
