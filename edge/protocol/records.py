@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -152,12 +153,21 @@ def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
     if length > min(HEADER_LIMIT, len(view) - 8):
         raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
     try:
-        header = msgspec.json.decode(view[8 : 8 + length])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Python's own parser: it can refuse a key that comes twice, of which two readers may believe different ones.
+        header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("malformed", f"The weights file's header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise ProtocolError("malformed", "The weights file's header is not a JSON object.")
     return header, view[8 + length :]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
