@@ -107,10 +107,11 @@ class ProxyHub:
                 )  # fmt: skip
         yield PhaseDone(request.phase)
 
-    def close(self) -> None:
-        """Tell every proxy to end, then stop serving."""
-        for line in self._lines.values():
-            line.outbox.put(Goodbye())
+    def close(self, *, goodbye: bool = True) -> None:
+        """Stop serving. ``goodbye``: tell every proxy to end; without it they wait for the run's next server."""
+        if goodbye:
+            for line in self._lines.values():
+                line.outbox.put(Goodbye())
         self._server.stop(grace=2.0).wait()
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -147,10 +147,16 @@ class Server:
             delete_identity(secrets, secret_name(spec.run, self._epoch - 1))
         hub = ProxyHub([cohort.cohort for cohort in cohorts], server, host=address, clock=time.monotonic)
         self._table.update(spec.run, server=f"{address}:{hub.port}")
+        over = False
         try:
             yield hub
+            over = True
+        except RunFailed as error:
+            over = error.code != "fenced"
+            raise
         finally:
-            hub.close()
+            # Proxies of a run that another server goes on with must stay.
+            hub.close(goodbye=over)
             delete_identity(secrets, secret_name(spec.run, self._epoch))
 
     def _run_app(self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> None:

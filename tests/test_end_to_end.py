@@ -293,13 +293,13 @@ def test_reports_are_plain_json(report: dict) -> None:
     assert msgspec.json.decode(msgspec.json.encode(report)) == report
 
 
-def test_a_killed_server_is_started_again_and_ends_with_the_same_model(report: dict, home: Path, cloud: LocalCloud) -> None:
+def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the_same_model(report: dict, home: Path, cloud: LocalCloud) -> None:
     import psutil
 
-    arguments = [DIGITS, "--devices", "3", "--rounds", "5", "--strategy", "FedAdam", "--devices-per-proxy", "2", "--minimum-score=-1", "--json"]
-    undisturbed = json.loads(mledgeops("run", *arguments, "--fleet", "calm", home=home, check=None).stdout)
+    arguments = [DIGITS, "--devices", "3", "--strategy", "FedAdam", "--devices-per-proxy", "2", "--minimum-score=-1", "--json"]
+    undisturbed = json.loads(mledgeops("run", *arguments, "--rounds", "5", "--fleet", "calm", home=home, check=None).stdout)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "run", *arguments, "--fleet", "rough", "--set", "local-steps=31", "--set", "local-steps=30"],
+        [sys.executable, "-m", "pipelines.cli", "run", *arguments, "--rounds", "4", "--fleet", "rough", "--set", "local-steps=31", "--set", "local-steps=30"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "MLEDGEOPS_HOME": str(home)},
     )  # fmt: skip
 
@@ -319,8 +319,14 @@ def test_a_killed_server_is_started_again_and_ends_with_the_same_model(report: d
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    disturbed = json.loads(out)
+    killed = json.loads(out)
     assert '"event": "resumed"' in log.read_text(), err
+    assert len(killed["rounds"]) == 4
+    resume = ("run", "--resume", killed["run_id"])
+    assert "has finished 4 rounds: give --rounds above that" in mledgeops(*resume, home=home, check=2).stderr
+    assert "leave --seed out" in mledgeops(*resume, "--seed", "7", home=home, check=2).stderr
+    assert "There is no run run-nobody" in mledgeops("run", "--resume", "run-nobody", home=home, check=2).stderr
+    disturbed = json.loads(mledgeops(*resume, "--rounds", "5", "--json", home=home, check=None).stdout)
     assert [r["evaluate"] for r in disturbed["rounds"]] == [r["evaluate"] for r in undisturbed["rounds"]], "to the last bit"
     assert len(disturbed["rounds"]) == 5
     shown = json.loads(mledgeops("show", disturbed["run_id"], "--json", home=home).stdout)

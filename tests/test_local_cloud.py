@@ -29,13 +29,13 @@ from fl_runtime.ports import ObjectMissing
 from fl_runtime.run_state import RunState, RunTable
 from pipelines.enrol import enrol
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import _device
+from pipelines.local.fleet import device_config
 from pipelines.local.home import Home
 from pipelines.local.processes import port_in_use
 
 
 def device(cloud: LocalCloud, index: int, fleet: str = "lab") -> DeviceConfig:
-    config = _device(cloud, fleet, index, 4)
+    config = device_config(cloud, fleet, index, 4)
     enrol(client("iot"), cloud.deployment.device_policy, cloud.endpoint(), config)
     return load_config(Path(config.home) / "device.json")
 

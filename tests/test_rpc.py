@@ -123,3 +123,22 @@ def test_without_the_runs_certificate_nobody_attaches(hub) -> None:
 def test_an_unknown_cohort_is_refused(hub) -> None:
     _, address, identity = hub
     assert attach(address, "c9999", identity, Answers(), lambda: False) is False
+
+
+def test_a_server_that_is_replaced_leaves_the_proxies_to_its_successor(hub) -> None:
+    running, address, identity = hub
+    results: list = []
+    thread = proxy_thread(address, "c0000", identity, Answers(), results)
+    list(running.run(request("c0000")))
+    running.close(goodbye=False)
+    thread.join(10)
+    assert results == [False], "no goodbye: the proxy looks for the run's next server"
+    other, proxy_identity = make_identities("127.0.0.1")
+    successor = ProxyHub(["c0000"], other, host="127.0.0.1", clock=time.monotonic)
+    try:
+        thread = proxy_thread(f"127.0.0.1:{successor.port}", "c0000", proxy_identity, Answers(), results)
+        assert any(isinstance(item, Folded) for item in successor.run(request("c0000")))
+    finally:
+        successor.close()
+    thread.join(10)
+    assert results == [False, True], "the last server says goodbye"
