@@ -23,16 +23,20 @@ import msgspec
 from edge import logs
 from edge.app_bundle import AppError, ConfigValue, load_app
 from edge.credentials import issued_at
-from edge.device_config import ConfigError, DeviceConfig, load_config, of_component
+from edge.device_config import DeviceConfig, load_config, of_component
 from edge.facts import free_memory, power, uptime
-from edge.models import Champion, ModelStore, parse_shadow
+from edge.jobs import Jobs
+from edge.models import Installed, ModelRefused, ModelStore, metric_of
 from edge.objects import HttpObjects, ObjectError, Objects, disk_code
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import CLAIMED_LIMIT, Claim, Command, Heartbeat, Reply, Timing, decode, decode_order, seal
 from edge.protocol.names import check_digest, is_digest, topic
-from edge.protocol.records import decode_skeleton
+from edge.protocol.records import Records, decode_skeleton, encode_skeleton
+from edge.protocol.signed import Manifest, SignedManifest, command_text
+from edge.shadow import parse_shadow
 from edge.spool import Spool
 from edge.transports import Transport, TransportError
+from edge.trust import Trust
 from edge.worker import Job, Outcome
 from edge.worker_host import WorkerProcess, Workers
 
@@ -40,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 REASON_LIMIT = 400
 """Characters of a failure's reason: four bytes each still leave room in a message of 4 KB."""
+TEST_SECONDS = 300.0
+"""How long a model's test on the device may take."""
+TEST_CONTENT = encode_skeleton(Records(configs={"config": {"server-round": 0}}, order=("arrays", "config")))
 CERTIFICATE_CHECK_SECONDS = 3600.0
 WAITING_COMMANDS = 4
 """Commands held while one runs. More than that is a flood: the newest are dropped."""
@@ -73,9 +80,12 @@ class Agent:
         self._now = now
         self._certificate_after = 0.0
         self._look_at_certificate = asyncio.Event()
-        self._models = ModelStore(config.models_dir, objects)
         self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
         self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
+        self._trust = Trust.of(config.trust_file)
+        self._models = ModelStore(config.models_dir, objects, self._trust, config.fleet)
+        self._jobs = Jobs(transport, config.device, self._install)
+        self._working = asyncio.Lock()
         self._spool = Spool(config.spool_dir)
         self._boot = secrets.token_hex(8)
         self._busy = False
@@ -85,13 +95,14 @@ class Agent:
 
     async def run(self) -> None:
         """Connect and serve until cancelled; raises TransportError when it cannot connect."""
-        topics = [self._command_topic, f"{self._shadow_topic}/update/delta", f"{self._shadow_topic}/get/accepted"]
+        topics = [self._command_topic, f"{self._shadow_topic}/update/delta", f"{self._shadow_topic}/get/accepted", *self._jobs.topics]
         await self._transport.connect(topics, self._receive)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._serve())
                 group.create_task(self._beat())
                 group.create_task(self._follow_shadow())
+                group.create_task(self._jobs.run())
                 group.create_task(self._keep_certificate_young())
         finally:
             await self._workers.stop()
@@ -106,6 +117,8 @@ class Agent:
 
     def _receive(self, source: str, payload: bytes) -> None:
         """Called for each message; must not block."""
+        if self._jobs.receive(source, payload):
+            return
         if source != self._command_topic:
             with contextlib.suppress(asyncio.QueueFull):  # the shadow is asked for again at the next change
                 self._shadows.put_nowait(payload)
@@ -136,9 +149,9 @@ class Agent:
             logs.event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
 
     async def _publish_heartbeat(self) -> bool:
-        active = self._models.active()
+        active = self._models.active().manifest
         beat = Heartbeat(
-            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.version if active else "",
+            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.model_version if active else "",
             power=power(), free_memory=free_memory(), labels=self._config.labels,
         )  # fmt: skip
         try:
@@ -157,7 +170,8 @@ class Agent:
             payload = self._spool.get(command.message_id)
             if payload is None:
                 self._busy = True
-                payload = seal(await self._answer(command, received), command.reply_key)
+                async with self._working:
+                    payload = seal(await self._answer(command, received), command.reply_key)
                 self._busy = False
                 self._spool.keep(command.message_id, payload)
             await self._publish_reply(command.message_id, payload)
@@ -193,6 +207,8 @@ class Agent:
         if command.content_ref is not None:
             path, size = await self._objects.fetch(command.content_ref, left())
             content, down = path.read_text(), down + size
+        # Before anything of it is used: which weights, which app, which settings.
+        self._trust.check("commands", command_text(command, content), command.signature)
         decode_skeleton(content)
         if command.arrays is not None:
             path, size = await self._objects.fetch(command.arrays, left())
@@ -249,9 +265,6 @@ class Agent:
             if desired.certificate_after is not None:
                 self._certificate_after = desired.certificate_after
                 self._look_at_certificate.set()
-            champion, active = desired.champion, self._models.active()
-            if champion is not None and (active is None or active.version != champion.version):
-                await self._install(champion)
 
     async def _keep_certificate_young(self) -> None:
         """Renew the certificate when it is old, or when the shadow wants a younger one. Never in the middle of a command."""
@@ -275,16 +288,38 @@ class Agent:
         issued = issued_at(Path(self._config.certificate)).timestamp()
         return issued < self._certificate_after or self._now() - issued > self._config.rotate_days * 86_400
 
-    async def _install(self, champion: Champion) -> None:
-        try:
-            await self._models.install(champion)
-            state = {"version": champion.version, "state": "active"}
-        except (ObjectError, OSError) as error:
-            state = {"version": champion.version, "state": "failed", "reason": str(error)[:200]}
-        logs.event(logger, "champion", logging.INFO, **state)
-        with contextlib.suppress(TransportError):
-            await self._transport.publish(f"{self._shadow_topic}/update", msgspec.json.encode({"state": {"reported": {"champion": state}}}))
+    async def _install(self, signed: SignedManifest) -> Installed:
+        """Take a model into use, between commands; report it, by the shadow and at once in a heartbeat."""
+        async with self._working:
+            try:
+                done = await self._models.install(signed, self._test)
+            except ModelRefused as error:
+                await self._report_model({"state": "failed", "reason": f"{error.code}: {error}"[:200]})
+                raise
+        await self._report_model({"version": done.model_version if done.state == "active" else None, "state": done.state, "reason": None})
         await self._publish_heartbeat()
+        return done
+
+    async def _report_model(self, state: dict[str, str | None]) -> None:
+        with contextlib.suppress(TransportError):
+            await self._transport.publish(f"{self._shadow_topic}/update", msgspec.json.encode({"state": {"reported": {"model": state}}}))
+
+    async def _test(self, manifest: Manifest, weights: Path) -> float:
+        """A model's metric by the app's own evaluation, on the data this device has now."""
+        try:
+            folder = self._app(manifest.app)
+            app = load_app(folder)
+        except (CommandRefused, AppError) as error:
+            raise ModelRefused("app-missing", str(error)) from error
+        job = Job(
+            app=str(folder), client_app=app.client_app, kind="evaluate", message_id=f"test-{manifest.digest[:12]}", flower_run_id=0, node_id=0,
+            node_config=self._config.node_config, run_config=dict(app.config), content=TEST_CONTENT, arrays_path=str(weights),
+            update_path=str(self._config.cache_dir / "test.out"),
+        )  # fmt: skip
+        outcome = await self._workers.run(job, TEST_SECONDS)
+        if not outcome.ok:
+            raise ModelRefused(outcome.code, outcome.reason)
+        return metric_of(next(iter(decode_skeleton(outcome.content).metrics.values()), {}), manifest.metric)
 
 
 def _overrides(command: Command) -> dict[str, ConfigValue]:
@@ -318,6 +353,7 @@ def main() -> int:
     parser.add_argument("--home", default="data", help="with --greengrass: folder for apps, cache and models")
     parser.add_argument("--heartbeat-seconds", type=float, default=30.0, help="with --greengrass")
     parser.add_argument("--node-config", default="{}", help="with --greengrass: a JSON object, what the app finds in context.node_config")
+    parser.add_argument("--trust", default="", help="with --greengrass: a JSON object, the keys that this device believes")
     options = parser.parse_args()
     if options.greengrass == (options.config is not None):
         parser.error("give either a configuration file or --greengrass")
@@ -325,7 +361,11 @@ def main() -> int:
     try:
         given = (options.fleet, options.home, options.heartbeat_seconds, options.node_config)
         config = load_config(options.config) if options.config else of_component(*given)
-    except ConfigError as error:
+        if options.trust:
+            config.trust_file.parent.mkdir(parents=True, exist_ok=True)
+            config.trust_file.write_text(options.trust)
+        Trust.of(config.trust_file)
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     try:

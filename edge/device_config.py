@@ -61,6 +61,11 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Path(self.home) / "cache"
 
     @property
+    def trust_file(self) -> Path:
+        """Public keys of those whose commands and models this device believes."""
+        return Path(self.home) / "trust.json"
+
+    @property
     def spool_dir(self) -> Path:
         """Replies, kept until the broker has them."""
         return Path(self.home) / "spool"

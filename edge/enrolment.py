@@ -91,6 +91,9 @@ async def enrol(claim: Claim) -> Path:
         private_key=str(credentials.private_key), ca=claim.ca, home=claim.home, heartbeat_seconds=claim.heartbeat_seconds,
         provisioning_template=claim.template,
     )  # fmt: skip
+    beside = Path(claim.ca).with_name(config.trust_file.name)
+    if beside.is_file() and beside != config.trust_file:
+        config.trust_file.write_bytes(beside.read_bytes())
     file = home / "device.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
     return file

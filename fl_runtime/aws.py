@@ -110,6 +110,15 @@ class S3Objects:
         """Encryption is the bucket's default."""
         self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
 
+    def size(self, key: str) -> int:
+        """Bytes of an object; raises ObjectMissing."""
+        try:
+            return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
+            raise
+
     def url_to_get(self, key: str, seconds: float) -> str:
         """Valid at most as long as the signer's own credentials."""
         return self._presign("get_object", key, seconds)

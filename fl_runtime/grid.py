@@ -24,6 +24,7 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.names import arrays_key, phase_id, update_key
 from edge.protocol.records import ArrayMap, Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
+from edge.protocol.signed import phase_text
 from fl_runtime.aggregation import ArraySpec, array_specs
 from fl_runtime.flower_compat import empty_run, make_error, make_reply, name_message
 from fl_runtime.phase import DeviceResult, Event, Folded, PhaseRequest, Target
@@ -31,6 +32,7 @@ from fl_runtime.ports import Clock, ObjectMissing, ObjectStore
 from fl_runtime.records import PhaseStats
 from fl_runtime.run_spec import Cohort, Member, RunSpec, flower_run_id
 from fl_runtime.selection import NORM_FACTOR
+from fl_runtime.signing import Signer
 
 MODEL = "arrays"
 """The record key by which Flower's strategies send the model: what is stored of a round is what the next one sends."""
@@ -62,8 +64,11 @@ class _Sent:
 class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
     """A grid whose nodes are the devices of one run's cohorts."""
 
-    def __init__(self, spec: RunSpec, cohorts: list[Cohort], backend: Cohorts, objects: ObjectStore, *, clock: Clock) -> None:
+    def __init__(
+        self, spec: RunSpec, cohorts: list[Cohort], backend: Cohorts, objects: ObjectStore, *, clock: Clock, signer: Signer = lambda _: ""
+    ) -> None:
         self._spec = spec
+        self._sign = signer
         self._backend = backend
         self._objects = objects
         self._clock = clock
@@ -166,6 +171,10 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         self, stats: PhaseStats, sent: _Sent, by_node: dict[int, Message], seconds: float, spares: frozenset[int]
     ) -> list[PhaseRequest]:  # fmt: skip
         fold = self.folding is not None and stats.kind in ("train", "evaluate")
+        run_config, arrays = msgspec.json.encode(self._spec.run_config).decode(), sent.arrays.digest if sent.arrays else ""
+        signature = self._sign(phase_text(
+            run=self._spec.run, phase=stats.phase, kind=stats.kind, app=self._spec.app, arrays=arrays, content=sent.skeleton, run_config=run_config,
+        ))  # fmt: skip
         requests = []
         for cohort in self.cohorts:
             targets = [Target(m.device, m.node_id, by_node[m.node_id].metadata.message_id) for m in cohort.members if m.node_id in by_node]
@@ -175,7 +184,7 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
             requests.append(PhaseRequest(
                 run=self._spec.run, fleet=self._spec.fleet, cohort=cohort.cohort, phase=stats.phase, server_round=stats.server_round,
                 kind=stats.kind, app=self._spec.app, targets=targets, content=sent.skeleton, arrays=sent.arrays, seconds=seconds,
-                flower_run_id=flower_run_id(self._spec.run), run_config=msgspec.json.encode(self._spec.run_config).decode(),
+                flower_run_id=flower_run_id(self._spec.run), run_config=run_config, signature=signature,
                 fold=fold, weighted_by=self.folding.weighted_by if self.folding else "num-examples",
                 specs=sent.specs if self.checked else None, size_limit=_size_limit(sent.arrays, self.checked), checked=self.checked,
                 enough=wanted if wanted < len(targets) else 0, norm_limit=self.norm_limit, norm_factor=NORM_FACTOR,

@@ -37,6 +37,8 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     fold: bool
     weighted_by: str = "num-examples"
     specs: list[ArraySpec] | None = None
+    signature: str = ""
+    """The server's, over the phase's commands."""
     size_limit: int = 2**31
     """Bytes of an update that may be downloaded."""
     checked: bool = True

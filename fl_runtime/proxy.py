@@ -50,7 +50,7 @@ def serve(names: Names, run: str, cohort: str) -> int:
         started = time.monotonic()
         try:
             state = table.get(run)
-            if state is None or state.state in (*TERMINAL, "Stopping"):
+            if state is None or state.state in (*TERMINAL, "Stopping", "Concluding"):
                 return 0
             if state.server and attach(state.server, cohort, read_identity(secrets, secret_name(run, state.epoch)), runner, lambda: False):
                 return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
@@ -197,6 +198,8 @@ class RoundLoop:
             return True
         failed = [result for result in results if result.status == "error"]
         if attempt < ATTEMPTS and any(result.code in PASSING for result in failed) and not self._stopped():
+            for phase in stats:  # what came counts for nothing: the next try asks anew
+                phase.results = [_repeated(result) if result.status == "ok" else result for result in phase.results]
             event(logger, "round-repeated", logging.WARNING, run=self.spec.run, round=number, valid=valid, needed=needed)
             return False
         raise RunFailed(failed[0].code if failed else "quorum", _too_few(number, valid, needed, failed))
@@ -297,6 +300,10 @@ def _demand_quorum(spec: RunSpec, strategy: Strategy, nodes: int) -> None:
     if (needed := _quorum(spec, strategy, nodes)) > nodes:
         by = f"{type(strategy).__name__}, quorum {spec.quorum}"
         raise RunFailed("quorum", f"A round needs {needed} valid updates ({by}), and the run has {nodes} devices.")
+
+
+def _repeated(result: DeviceResult) -> DeviceResult:
+    return msgspec.structs.replace(result, status="spare", code="repeated")
 
 
 def _to(message: Message, member: Member) -> Message:

@@ -41,7 +41,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
-    """The server's last message: the run is over, the proxy may end."""
+    """The server's last message: the run is over, or another proxy serves the cohort now. The proxy may end."""
 
 
 FromProxy = Hello | DeviceResult | Folded | PhaseDone
@@ -139,6 +139,8 @@ class ProxyHub:
             yield msgspec.msgpack.encode(item)
             if isinstance(item, Goodbye):
                 return
+        if context.is_active():  # another proxy has taken the cohort over: two would take it from each other for ever
+            yield msgspec.msgpack.encode(Goodbye())
 
     def _receive(self, line: _Line, session: int, requests: Iterator[bytes]) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-State = Literal["Starting", "Running", "Succeeded", "Failed", "Stopping", "Stopped"]
+State = Literal["Starting", "Running", "Concluding", "Succeeded", "Failed", "Stopping", "Stopped"]
 TERMINAL = ("Succeeded", "Failed", "Stopped")
 KEPT_SECONDS = 400 * 86_400
 """How long a run's item is kept (TTL)."""
@@ -80,11 +80,11 @@ class RunTable:
             return False
         return True
 
-    def update(self, run: str, **changes: str | float) -> bool:
-        """Change a run that has not ended; False when it has (an ended run stays as it ended)."""
+    def update(self, run: str, *, unless: tuple[State, ...] = (), **changes: str | float) -> bool:
+        """Change a run that has not ended, nor is in one of the states ``unless``; False when it is (an ended run stays as it ended)."""
         names = {f"#{index}": key for index, key in enumerate(changes)}
         values = {f":{index}": _value(value) for index, value in enumerate(changes.values())}
-        terminal = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL)}
+        terminal = {f":t{index}": {"S": state} for index, state in enumerate((*TERMINAL, *unless))}
         try:
             # NOT IN (terminal) closes the race of a late server against conclude.
             self._client.update_item(

@@ -74,5 +74,5 @@ class Sending:
             message_id=target.message_id, reply_key=reply_key(request.run, request.phase, request.cohort), app=request.app,
             seconds=seconds, flower_run_id=request.flower_run_id, node_id=target.node_id,
             content="" if self._content else request.content, content_ref=self._content, arrays=self._arrays, upload_url=upload,
-            run_config=request.run_config,
+            run_config=request.run_config, signature=request.signature,
         )  # fmt: skip

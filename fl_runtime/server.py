@@ -56,6 +56,7 @@ from fl_runtime.run_spec import (
 from fl_runtime.run_state import TERMINAL, RunTable
 from fl_runtime.server_app import server_app_of
 from fl_runtime.server_fn import run_server_fn
+from fl_runtime.signing import kms_signer
 from fl_runtime.telemetry import RoundLog
 from fl_runtime.tracking import MlflowTracker
 
@@ -118,9 +119,10 @@ class Server:
                 lambda: self._resume(spec, tracker), ending=Ending(spec, shape, judge), ready=self._ready(spec) if spec.require else None,
             )  # fmt: skip
             self._log = RoundLog(spec, shape, judge.metric)
-            grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic)
+            signer = kms_signer(client("kms"), setting("MLEDGEOPS_COMMANDS_KEY"))
+            grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer)
             context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
-            self._table.update(spec.run, state="Running")
+            self._table.update(spec.run, unless=("Stopping",), state="Running")
             self._run_app(app, grid, context, loop)
             return self._conclude(spec, app, loop, context, tracker)
 
@@ -184,6 +186,11 @@ class Server:
         if self._log is not None:
             self._log.finished(record)
         tracker.log_round(record)
+
+    def conclude(self) -> None:
+        """Say that nothing more is asked of proxies: one that has lost its stream just now will not hear goodbye."""
+        with contextlib.suppress(ClientError, BotoCoreError):
+            self._table.update(self._run, state="Concluding", unless=("Stopping",))
 
     def beat(self) -> None:
         """Called every few seconds while the run lasts."""
@@ -341,12 +348,14 @@ def main() -> int:
         logs.event(logger, "run-failed", logging.ERROR, run=run, code=error.code, reason=str(error))
         if error.code == "fenced":  # whoever took over answers
             return 0
+        server.conclude()
         return _fail(steps, token, "RunFailed", str(error))
     except Exception as error:  # ours or AWS's fault: the state machine may try again
         logger.exception("server-crashed")
         return _fail(steps, token, "ServerCrashed", f"{type(error).__name__}: {error}"[:256])
     finally:
         ended.set()
+    server.conclude()
     return _report(lambda: steps.send_task_success(taskToken=token, output=msgspec.json.encode(outcome).decode()), 0)
 
 

@@ -46,6 +46,7 @@ def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: lis
     out.mkdir(parents=True, exist_ok=True)
     _claim_certificate(d, iot, out)
     (out / "ca.pem").write_bytes(endpoint.ca)
+    (out / "trust.json").write_bytes(endpoint.trust)
     files = []
     for device in devices:
         token = secrets.token_urlsafe(32)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.deployment import Deployment
-from pipelines.enrol import Endpoint
+from pipelines.enrol import Endpoint, trusted_keys
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
 from pipelines.run_options import UsageError
@@ -42,7 +42,7 @@ class AwsCloud:
         from fl_runtime.aws import client
 
         host = client("iot").describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
-        return Endpoint(host=host, port=8883, ca=_amazon_root())
+        return Endpoint(host=host, port=8883, ca=_amazon_root(), trust=trusted_keys(client("kms"), self.deployment))
 
     @classmethod
     def of_environment(cls) -> AwsCloud:

@@ -19,6 +19,9 @@ class Deployment:
     security_groups: tuple[str, ...] = ()
     key: str = ""
     """ARN of the KMS key; known to the stacks only."""
+    commands_key_arn: str = ""
+    models_key_arn: str = ""
+    """ARNs of the keys that sign commands and models; known to the stacks only, others go by the alias."""
 
     @property
     def stacks(self) -> tuple[str, str, str]:
@@ -49,6 +52,26 @@ class Deployment:
     def runs_table(self) -> str:
         """Run state, by run."""
         return f"{self.prefix}-runs"
+
+    @property
+    def rollouts_table(self) -> str:
+        """Rollouts, by (fleet, number); number 0 is what the fleet runs."""
+        return f"{self.prefix}-rollouts"
+
+    @property
+    def commands_key(self) -> str:
+        """Alias of the KMS key that signs servers' commands."""
+        return f"alias/{self.prefix}-commands"
+
+    @property
+    def models_key(self) -> str:
+        """Alias of the KMS key that signs the manifests of models."""
+        return f"alias/{self.prefix}-models"
+
+    @property
+    def rollout_machine(self) -> str:
+        """ARN of the state machine that conducts a rollout."""
+        return f"arn:aws:states:{self.region}:{self.account}:stateMachine:{self.prefix}-rollout"
 
     @property
     def queue(self) -> str:
@@ -148,5 +171,7 @@ class Deployment:
         return {
             "MLEDGEOPS_BUCKET": self.bucket, "MLEDGEOPS_DEVICES_TABLE": self.devices_table,
             "MLEDGEOPS_REPLIES_TABLE": self.replies_table, "MLEDGEOPS_RUNS_TABLE": self.runs_table,
-            "MLEDGEOPS_STATE_MACHINE": self.state_machine,
+            "MLEDGEOPS_STATE_MACHINE": self.state_machine, "MLEDGEOPS_ROLLOUT_MACHINE": self.rollout_machine,
+            "MLEDGEOPS_ROLLOUTS_TABLE": self.rollouts_table, "MLEDGEOPS_COMMANDS_KEY": self.commands_key, "MLEDGEOPS_MODELS_KEY": self.models_key,
+            "MLEDGEOPS_JOB_URLS_ROLE": self.role("job-urls"),
         }  # fmt: skip

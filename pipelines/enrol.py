@@ -14,6 +14,9 @@ import msgspec
 from edge.credentials import Credentials, key_and_request
 from edge.device_config import DeviceConfig
 from edge.protocol.names import check_name
+from edge.trust import TrustedKeys
+from fl_runtime.signing import public_key
+from pipelines.deployment import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,14 @@ class Endpoint:
     host: str
     port: int
     ca: bytes
+    trust: bytes
+    """The keys that devices believe, as ``trust.json``."""
+
+
+def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
+    """``trust.json`` of a deployment's devices."""
+    keys = TrustedKeys(commands=[public_key(kms, deployment.commands_key)], models=[public_key(kms, deployment.models_key)])
+    return msgspec.json.format(msgspec.json.encode(keys))
 
 
 def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> None:
@@ -32,6 +43,7 @@ def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> No
     home = Path(config.home)
     home.mkdir(parents=True, exist_ok=True)
     Path(config.ca).write_bytes(endpoint.ca)
+    config.trust_file.write_bytes(endpoint.trust)
     (home / "device.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
     if Path(config.certificate).is_file():
         return

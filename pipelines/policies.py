@@ -12,20 +12,22 @@ from pipelines.deployment import Deployment
 
 Statement = dict[str, Any]
 
-FUNCTIONS = {"dispatch": 60, "discover": 60, "conclude": 120, "enrol": 5, "link": 120, "refuse": 120, "promote": 300, "start": 60}
+FUNCTIONS = {"dispatch": 60, "discover": 60, "conclude": 120, "enrol": 5, "link": 120, "refuse": 120, "promote": 300, "start": 60,
+             "rollout": 300}
 """Lambda functions and their time limits in seconds; a provisioning hook must answer within five."""
 EVENT_FUNCTIONS = ("promote", "start")
 """Those that EventBridge calls and does not wait for: an event they fail goes to the dead-letter queue."""
-SAGEMAKER_FUNCTIONS = ("link", "refuse", "promote", "start")
+SAGEMAKER_FUNCTIONS = ("link", "refuse", "promote", "start", "rollout")
 """Those of the SageMaker stack; the others belong to the data plane."""
 
 SERVICE_OF_ROLE = {
     "server": "ecs-tasks", "proxy": "ecs-tasks", "execution": "ecs-tasks", "state-machine": "states", "iot-rule": "iot",
-    "provisioning": "iot", "scheduler": "scheduler", "pipeline": "sagemaker", "mlflow": "sagemaker", "device": "credentials.iot",
+    "provisioning": "iot", "job-urls": "iot", "rollout-machine": "states", "scheduler": "scheduler", "pipeline": "sagemaker",
+    "mlflow": "sagemaker", "device": "credentials.iot",
 }  # fmt: skip
 """Which service takes a role; Lambda where nothing is said."""
 
-SAGEMAKER_ROLES = (*SAGEMAKER_FUNCTIONS, "scheduler", "pipeline", "mlflow")
+SAGEMAKER_ROLES = (*SAGEMAKER_FUNCTIONS, "scheduler", "pipeline", "mlflow", "job-urls", "rollout-machine")
 DATA_ROLES = (*(name for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS), *(r for r in SERVICE_OF_ROLE if r not in SAGEMAKER_ROLES))
 
 END_RUN = ("CreateExperiment", "GetExperiment", "GetExperimentByName", "CreateRun", "SearchRuns", "UpdateRun", "SetTag", "LogParam")
@@ -51,7 +53,7 @@ def statements(role: str, d: Deployment) -> list[Statement]:
         "dispatch": _dispatch, "discover": _discover, "conclude": _conclude, "enrol": _enrol, "link": _link, "refuse": _refuse,
         "promote": _promote, "start": _start, "server": _server, "proxy": _proxy, "execution": _execution, "state-machine": _state_machine,
         "iot-rule": _iot_rule, "provisioning": _provisioning, "scheduler": _scheduler, "pipeline": _pipeline, "mlflow": _mlflow_server,
-        "device": _device,
+        "device": _device, "rollout": _rollout, "job-urls": _job_urls, "rollout-machine": _rollout_machine,
     }  # fmt: skip
     own = builders[role](d)
     if role in FUNCTIONS:
@@ -93,10 +95,41 @@ def _refuse(d: Deployment) -> list[Statement]:
 
 def _promote(d: Deployment) -> list[Statement]:
     return [
-        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb", "sqs"),
-        _mlflow(d, READ_MODELS, WRITE_MODELS), _dead(d),
-        allow(["iot:UpdateThingShadow"], [f"arn:aws:iot:{d.region}:{d.account}:thing/*"]),
+        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "dynamodb", "sqs"), _mlflow(d, READ_MODELS, WRITE_MODELS), _dead(d),
+        *_begin_rollouts(d),
     ]  # fmt: skip
+
+
+def _begin_rollouts(d: Deployment) -> list[Statement]:
+    """Take a fleet, write down who wanted it, start the state machine."""
+    return [
+        _table(d, d.rollouts_table, "GetItem", "PutItem"), _objects(d, "audit/*", "Get", "Put"), _objects(d, "policy/*", "Get"), _missing(d),
+        allow(["states:StartExecution"], [d.rollout_machine]),
+    ]  # fmt: skip
+
+
+def _rollout(d: Deployment) -> list[Statement]:
+    base = f"arn:aws:iot:{d.region}:{d.account}"
+    return [
+        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "dynamodb"), _mlflow(d, READ_MODELS, WRITE_MODELS),
+        _table(d, d.devices_table, "Query"), *_begin_rollouts(d), allow(["kms:Sign"], [d.models_key_arn]),
+        allow(["iot:CreateJob"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),
+        allow(["iot:CancelJob", "iot:ListJobExecutionsForJob"], [f"{base}:job/{d.prefix}-*"]),
+        allow(["iot:DescribeJobExecution"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),
+        allow(["iam:PassRole"], [d.role("job-urls")], StringEquals={"iam:PassedToService": "iot.amazonaws.com"}),
+    ]  # fmt: skip
+
+
+def _job_urls(d: Deployment) -> list[Statement]:
+    """AWS IoT signs the addresses in jobs' documents with it.
+
+    https://docs.aws.amazon.com/iot/latest/developerguide/create-manage-jobs-presigned-URLs.html
+    """
+    return [_objects(d, "runs/*", "Get"), _key(d, "s3")]
+
+
+def _rollout_machine(d: Deployment) -> list[Statement]:
+    return [allow(["lambda:InvokeFunction"], [d.function_arn("rollout")]), _log_deliveries(), _traces()]
 
 
 def _start(d: Deployment) -> list[Statement]:
@@ -115,6 +148,7 @@ def _server(d: Deployment) -> list[Statement]:
         # A task token names no resource.
         allow(["states:SendTaskSuccess", "states:SendTaskFailure", "states:SendTaskHeartbeat"], ["*"]),
         allow([f"secretsmanager:{verb}" for verb in ("CreateSecret", "PutSecretValue", "DeleteSecret")], [_secrets(d)]),
+        allow(["kms:Sign"], [d.commands_key_arn]),
     ]  # fmt: skip
 
 
@@ -141,7 +175,6 @@ def _execution(d: Deployment) -> list[Statement]:
 def _state_machine(d: Deployment) -> list[Statement]:
     """https://docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html, and its logging and tracing."""
     ecs = f"arn:aws:ecs:{d.region}:{d.account}"
-    deliveries = ("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries")
     return [
         allow(["lambda:InvokeFunction"], [d.function_arn("discover"), d.function_arn("conclude")]),
         allow(["ecs:RunTask"], [f"{ecs}:task-definition/{d.task_family(task)}:*" for task in ("server", "proxy")]),
@@ -150,10 +183,7 @@ def _state_machine(d: Deployment) -> list[Statement]:
               StringEquals={"iam:PassedToService": "ecs-tasks.amazonaws.com"}),
         allow(["events:PutTargets", "events:PutRule", "events:DescribeRule"],
               [f"arn:aws:events:{d.region}:{d.account}:rule/StepFunctionsGetEventsForECSTaskRule"]),
-        # Log deliveries name no resource: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
-        allow([*(f"logs:{verb}" for verb in deliveries), "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups"],
-              ["*"]),
-        _traces(),
+        _log_deliveries(), _traces(),
     ]  # fmt: skip
 
 
@@ -219,16 +249,17 @@ def device_policy(d: Deployment) -> dict[str, Any]:
     thing, base = "${iot:Connection.Thing.ThingName}", f"arn:aws:iot:{d.region}:{d.account}"
     shadow = f"$aws/things/{thing}/shadow"
     # A Greengrass core's own topics are named by its thing too; a certificate is renewed by the provisioning template.
-    core = f"$aws/things/{thing}/greengrass"
+    core, jobs = f"$aws/things/{thing}/greengrass", f"$aws/things/{thing}/jobs"
     enrolment = ("$aws/certificates/create-from-csr/json", f"$aws/provisioning-templates/{d.provisioning_template}/provision/json")
     return document([
         allow(["iot:Connect"], [f"{base}:client/{thing}"], Bool={"iot:Connection.Thing.IsAttached": ["true"]}),
         allow(["iot:Publish"], [f"{base}:topic/{name}" for name in (
-            f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"{shadow}/get", f"{shadow}/update", f"{core}/*", *enrolment)]),
+            f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"{shadow}/get", f"{shadow}/update", f"{core}/*",
+            f"{jobs}/start-next", f"{jobs}/*/update", *enrolment)]),
         allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in (
-            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", *(f"{topic}/*" for topic in enrolment))]),
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
         allow(["iot:Receive"], [f"{base}:topic/{name}" for name in (
-            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", *(f"{topic}/*" for topic in enrolment))]),
+            f"fl/*/{thing}/command", f"{shadow}/*", f"{core}/*", f"{jobs}/*", *(f"{topic}/*" for topic in enrolment))]),
         allow(["iot:AssumeRoleWithCertificate"], [f"{base}:rolealias/{d.prefix}-device"]),
         allow(["greengrass:GetDeploymentConfiguration", "greengrass:GetComponentVersionArtifact", "greengrass:ResolveComponentCandidates",
                "greengrass:ListThingGroupsForCoreDevice"], [f"arn:aws:greengrass:{d.region}:{d.account}:*"]),
@@ -248,6 +279,13 @@ def claim_policy(d: Deployment) -> dict[str, Any]:
         allow(["iot:Subscribe"], [f"{base}:topicfilter/{topic}/*" for topic in topics]),
         allow(["iot:Receive"], [f"{base}:topic/{topic}/*" for topic in topics]),
     ])  # fmt: skip
+
+
+def _log_deliveries() -> Statement:
+    """They name no resource: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html"""
+    deliveries = ("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries")
+    others = ("PutResourcePolicy", "DescribeResourcePolicies", "DescribeLogGroups")
+    return allow([f"logs:{verb}" for verb in (*deliveries, *others)], ["*"])
 
 
 def _log_group(d: Deployment, name: str) -> str:

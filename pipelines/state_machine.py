@@ -55,6 +55,21 @@ def definition(deployment: Deployment) -> dict[str, Any]:
     return graph
 
 
+def rollout_definition(deployment: Deployment) -> dict[str, Any]:
+    """The state machine of a rollout: one step after the other, with a wait between, until it is over."""
+    over = steps.Choice("Over")
+    advance = _lambda(
+        "Advance", deployment.function_arn("rollout"), {"fleet.$": "$.fleet", "number.$": "$.number"}, "$.step", also=("States.TaskFailed",)
+    )  # fmt: skip
+    wait = steps.Wait("WaitForDevices", seconds_path="$.step.Payload.wait_seconds")
+    wait.next(advance)
+    over.add_choice(steps.ChoiceRule.BooleanEquals("$.step.Payload.over", True), steps.Succeed("Ended"))
+    over.default_choice(wait)
+    advance.next(over)
+    graph: dict[str, Any] = json.loads(Graph(advance, comment="One rollout of a model to a fleet.").to_json())
+    return graph
+
+
 def _discard_proxy_results(graph: dict[str, Any]) -> None:
     """``ResultPath: null``, which the SDK cannot say: task descriptions would fill the 256 KB of state."""
     proxies = graph["States"]["RunFederation"]["Branches"][1]["States"]["Proxies"]

@@ -16,6 +16,12 @@ SCORE_TAG = "mledgeops.score"
 DIGEST_TAG = "mledgeops.model_digest"
 APPROVAL_TAG = "mledgeops.approval"
 REASON_TAG = "mledgeops.approval_reason"
+SYNCED_TAG = "mledgeops.approval_synced"
+"""The approval as both registries last agreed on it: who differs from it has changed."""
+ROLLOUT_TAG = "mledgeops.rollout"
+"""How the version's last rollout ended."""
+AUDIT_TAG = "mledgeops.audit"
+"""Hash of the last audit entry about the version: the trail's end cannot be cut off unseen."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

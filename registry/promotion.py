@@ -1,20 +1,18 @@
-"""What follows from an approval: MLflow's alias moves, and every device's shadow names the champion."""
+"""What follows from an approval: both registries say the same, and the version goes to the fleet."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from edge.logs import event
-from registry.mlflow_registry import APPROVAL_TAG, PACKAGE_TAG, REASON_TAG, MlflowRegistry, Version
-from registry.sagemaker_registry import RegistryError, SageMakerRegistry
+from registry.mlflow_registry import APPROVAL_TAG, PACKAGE_TAG, REASON_TAG, SYNCED_TAG, MlflowRegistry, Version
+from registry.sagemaker_registry import RegistryError
 
 logger = logging.getLogger(__name__)
-
-URL_SECONDS = 7 * 86_400
-"""The longest a presigned URL may live; a device away for longer is caught up by the next promotion."""
 
 
 class StateChange(msgspec.Struct, rename="pascal"):
@@ -29,50 +27,28 @@ class StateChange(msgspec.Struct, rename="pascal"):
     approval_description: str = ""
 
 
-class Devices:
-    """Device shadows of a fleet."""
-
-    def __init__(self, dynamodb: Any, table: str, iot_data: Any) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
-        self._iot_data = iot_data
-
-    def tell(self, fleet: str, champion: dict[str, Any]) -> list[str]:
-        """Set ``desired.champion`` in the shadow of every known device of a fleet; returns their names."""
-        payload = msgspec.json.encode({"state": {"desired": {"champion": champion}}})
-        told = []
-        for device in self._names(fleet):
-            self._iot_data.update_thing_shadow(thingName=device, payload=payload)
-            told.append(device)
-        return told
-
-    def _names(self, fleet: str) -> list[str]:
-        pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table, KeyConditionExpression="fleet = :fleet", ExpressionAttributeValues={":fleet": {"S": fleet}}
-        )
-        return [row["device"]["S"] for page in pages for row in page["Items"]]
+Begin = Callable[[Version, str, str], None]
+"""Begins a version's rollout, or notes that it goes next: (version, who, why)."""
 
 
-def promote(change: StateChange, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, devices: Devices, s3: Any) -> dict[str, Any]:
-    """Mirror one state change. Idempotent: the same event twice changes nothing more."""
+def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[str, Any]:
+    """Mirror one state change, and begin what an approval means. Idempotent: the same event twice changes nothing more."""
     version = mlflow.by_tag(change.model_package_group_name, PACKAGE_TAG, change.model_package_arn)
     if version is None:
         # The package is younger than its link: the link step runs next and starts as pending.
         event(logger, "promotion-ignored", model_package_arn=change.model_package_arn, reason="no MLflow version carries this package's ARN")
         return {"promoted": False}
-    mlflow.set_tags(version.name, version.version, {APPROVAL_TAG: change.model_approval_status, REASON_TAG: change.approval_description})
-    if change.model_approval_status != "Approved":
-        return {"promoted": False, "approval": change.model_approval_status}
-    told = make_champion(version, mlflow, sagemaker, devices, s3)
-    return {"promoted": True, "version": version.version, "devices": told}
-
-
-def make_champion(version: Version, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, devices: Devices, s3: Any) -> list[str]:
-    """Move the alias and tell the devices; returns their names. Also the way back: nothing is registered anew."""
-    mlflow.set_champion(version.name, version.version)
-    told = _roll_out(version, sagemaker, devices, s3)
-    event(logger, "promoted", model=version.name, version=version.version, devices=len(told))
-    return told
+    approval = change.model_approval_status
+    mlflow.set_tags(version.name, version.version, {APPROVAL_TAG: approval, SYNCED_TAG: approval, REASON_TAG: change.approval_description})
+    if approval != "Approved":
+        return {"promoted": False, "approval": approval}
+    who, _, why = change.approval_description.partition(": ")
+    try:
+        begin(version, who if why else "(in SageMaker)", why or who)
+    except RegistryError as error:
+        event(logger, "promotion-needless", model_package_arn=change.model_package_arn, reason=str(error))
+        return {"promoted": False, "approval": approval, "reason": str(error)}
+    return {"promoted": True, "version": version.version}
 
 
 def earlier(versions: list[Version], champion: Version | None, wanted: Version | None) -> Version:
@@ -92,15 +68,3 @@ def earlier(versions: list[Version], champion: Version | None, wanted: Version |
     if not before:
         raise RegistryError(f"There is no approved version before {champion.name}/{champion.version}: nothing to roll back to.")
     return max(before, key=lambda v: int(v.version))
-
-
-def _roll_out(version: Version, sagemaker: SageMakerRegistry, devices: Devices, s3: Any) -> list[str]:
-    """Point the fleet that trained the model at its weights, by a presigned URL and their digest."""
-    package = sagemaker.get(version.model_package_arn)
-    bucket, _, key = package.model_data.removeprefix("s3://").partition("/")
-    weights = key.replace("model.tar.gz", "model.safetensors")
-    size = s3.head_object(Bucket=bucket, Key=weights)["ContentLength"]
-    run = msgspec.json.decode(s3.get_object(Bucket=bucket, Key=f"runs/{version.run}/run.json")["Body"].read())
-    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": weights}, ExpiresIn=URL_SECONDS)
-    model = {"digest": version.model_digest, "size": size, "url": url}
-    return devices.tell(run["fleet"], {"version": f"{version.name}/{version.version}", "model": model})

@@ -9,6 +9,8 @@ import msgspec
 Approval = Literal["PendingManualApproval", "Approved", "Rejected"]
 MLFLOW_VERSION = "mlflow.model_version"
 MLFLOW_NAME = "mlflow.model_name"
+GATES_FAILED = "mledgeops.gates_failed"
+"""Why a version does not pass the gates; absent when it does."""
 
 
 class RegistryError(Exception):

@@ -84,7 +84,7 @@ def _run(home: Path, *options: str, code: int) -> dict:
 @pytest.fixture(scope="session")
 def refused(report: dict, home: Path) -> dict:
     """A run whose model is below the bar; a proxy a device."""
-    return _run(home, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "1", "--minimum-score", "0.999", code=1)
+    return _run(home, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "1", "--minimum-score", "0.999", "--require", "free-memory=1", code=1)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import APPS
 from fakes import FileObjects, InstantWorkers, MemoryTransport
+from keys import Key, signed, trust
 
 from edge.agent import Agent, last_will
 from edge.app_bundle import load_app
@@ -35,6 +35,7 @@ class Device:
         self.config.cache_dir.mkdir(parents=True, exist_ok=True)
         self.app = load_app(APPS / "digits")
         install(self.app, self.config.apps_dir)
+        trust(self.config.trust_file)
         self.transport, self.objects = MemoryTransport(), FileObjects(self.config.cache_dir)
         self.agent = Agent(self.config, self.transport, self.objects, workers)
 
@@ -44,7 +45,7 @@ class Device:
             "app": self.app.digest(), "seconds": 60.0, "flower_run_id": 7, "node_id": 8, "upload_url": "up", "run_config": "{}",
             "content": encode_skeleton(Records(configs={"config": {"server-round": 1}}, order=("arrays", "config"))),
         }  # fmt: skip
-        return Command(**{**fields, **changes})
+        return signed(Command(**{**fields, **changes}))
 
     def deliver(self, payload: bytes, topic: str = "fl/f/d0/command") -> None:
         assert self.transport.handler is not None
@@ -55,9 +56,9 @@ class Device:
         return [decode(msgspec.json.decode(payload, type=Envelope).body, Reply) for payload in payloads]
 
 
-def with_device(folder: Path, workers, test: Callable[[Device], Awaitable[None]]) -> Device:
+def with_device(folder: Path, workers, test: Callable[[Device], Awaitable[None]], kind: type[Device] = Device) -> Device:
     async def main() -> Device:
-        device = Device(folder, workers)
+        device = kind(folder, workers)
         task = asyncio.ensure_future(device.agent.run())
         await asyncio.sleep(0.02)
         try:
@@ -155,31 +156,40 @@ def test_noise_on_the_command_topic_does_no_harm(tmp_path: Path, noise: bytes) -
     with_device(tmp_path, instant(), test)
 
 
-def test_the_champion_named_by_the_shadow_is_fetched_and_reported(tmp_path: Path) -> None:
-    weights = b"weights"
+@pytest.mark.parametrize("change", [
+    {"signature": ""}, {"signature": "AAAA"}, {"signature": "not base64!"}, {"run": "run-2"}, {"run_config": '{"learning-rate": 9}'}, {"kind": "query"},
+    {"arrays": ObjectRef("d" * 64, 5, "url")}, {"content": encode_skeleton(Records(configs={"config": {"lr": 9.0}}))},
+])  # fmt: skip
+def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(tmp_path: Path, change: dict) -> None:
+    workers = instant()
 
     async def test(device: Device) -> None:
-        device.objects.data["url"] = weights
-        champion = {"version": "wind/3", "model": {"digest": digest(weights), "size": len(weights), "url": "url"}}
-        device.deliver(json.dumps({"state": {"champion": champion}, "version": 1}).encode(), "$aws/things/d0/shadow/update/delta")
-        (update,) = await device.transport.until(1, "/shadow/update")
-        assert json.loads(update)["state"]["reported"]["champion"] == {"version": "wind/3", "state": "active"}
-        beats = [decode(msgspec.json.decode(p, type=Envelope).body, Heartbeat) for p in await device.transport.until(3, "/heartbeat")]
-        assert beats[-1].model == "wind/3"
+        device.deliver(encode(msgspec.structs.replace(device.command(), **change)))
+        (reply,) = await device.replies(1)
+        assert (reply.status, reply.code) == ("error", "unsigned")
 
-    device = with_device(tmp_path, instant(), test)
-    assert (device.config.models_dir / digest(weights)).read_bytes() == weights
+    with_device(tmp_path, workers, test)
+    assert workers.jobs == []
 
 
-def test_a_champion_whose_bytes_are_wrong_is_not_installed(tmp_path: Path) -> None:
-    async def test(device: Device) -> None:
-        champion = {"version": "wind/3", "model": {"digest": "e" * 64, "size": 7, "url": "url"}}
-        device.deliver(json.dumps({"state": {"desired": {"champion": champion}}}).encode(), "$aws/things/d0/shadow/get/accepted")
-        (update,) = await device.transport.until(1, "/shadow/update")
-        assert json.loads(update)["state"]["reported"]["champion"]["state"] == "failed"
+def test_a_server_with_another_key_is_not_believed_nor_one_by_a_device_without_keys(tmp_path: Path) -> None:
+    async def other(device: Device) -> None:
+        device.deliver(encode(signed(device.command(), key=Key())))
+        assert (await device.replies(1))[0].code == "unsigned"
 
-    device = with_device(tmp_path, instant(), test)
-    assert not (device.config.models_dir / "active.json").exists()
+    with_device(tmp_path / "a", instant(), other)
+
+    async def without(device: Device) -> None:
+        device.deliver(encode(device.command()))
+        assert "no key for commands" in (await device.replies(1))[0].reason
+
+    class Bare(Device):
+        def __init__(self, folder: Path, workers) -> None:
+            super().__init__(folder, workers)
+            self.config.trust_file.unlink()
+            self.agent = Agent(self.config, self.transport, self.objects, workers)
+
+    with_device(tmp_path / "b", instant(), without, kind=Bare)
 
 
 def job_of(folder: Path, **changes: object) -> Job:

@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge.app_bundle import FlowerApp
+from edge.trust import TrustedKeys
 
 AGENT = "com.mledgeops.Agent"
 APP_PREFIX = "com.mledgeops.app"
 MQTT_PROXY = "aws.greengrass.ipc.mqttproxy"
 PYTHON = "python3.11"
 NUCLEUS = ">=2.6.0 <3.0.0"
+NOBODY = TrustedKeys()
 """From 2.6.0 on, recipe variables may stand in ``accessControl``."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -127,9 +129,10 @@ def encode(recipe: Recipe) -> bytes:
     return data
 
 
-def agent_recipe(version: str, artifacts: str) -> Recipe:
+def agent_recipe(version: str, artifacts: str, trust: TrustedKeys = NOBODY) -> Recipe:
     """The agent: fetched as wheels, run as a process, connected through the nucleus.
 
+    ``trust``: the keys that the device believes; without any it refuses every command, until a deployment sets them.
     ``artifacts``: the ``s3://`` folder with ``agent.zip`` (wheels for the core's platform and ``requirements.txt``).
     """
     wheels = "{artifacts:decompressedPath}/agent"
@@ -139,13 +142,15 @@ def agent_recipe(version: str, artifacts: str) -> Recipe:
     )
     run = (
         "{work:path}/venv/bin/mledgeops-agent --greengrass --fleet {configuration:/fleet} --home {work:path}/data "
-        "--heartbeat-seconds {configuration:/heartbeatSeconds} --node-config '{configuration:/nodeConfig}'"
+        "--heartbeat-seconds {configuration:/heartbeatSeconds} --node-config '{configuration:/nodeConfig}' "
+        "--trust '{configuration:/trust}'"
     )
     return Recipe(
         recipe_format_version="2020-01-25", component_name=AGENT, component_version=version, component_publisher="MLEdgeOps",
         component_description="Trains and evaluates Flower apps on this device, when the cloud asks for it.",
         component_configuration=Configuration(default_configuration={
-            "fleet": "default", "heartbeatSeconds": 30, "nodeConfig": {}, "accessControl": {MQTT_PROXY: _access()},
+            "fleet": "default", "heartbeatSeconds": 30, "nodeConfig": {}, "trust": msgspec.to_builtins(trust),
+            "accessControl": {MQTT_PROXY: _access()},
         }),
         component_dependencies={"aws.greengrass.Nucleus": Dependency(version_requirement=NUCLEUS, dependency_type="SOFT")},
         manifests=[Manifest(
@@ -190,13 +195,16 @@ def _access() -> dict[str, Any]:
     thing = "{iot:thingName}"
     return {
         f"{AGENT}:mqttproxy:1": {
-            "policyDescription": "Heartbeats, replies and the shadow of this device.",
+            "policyDescription": "Heartbeats, replies, jobs and the shadow of this device.",
             "operations": ["aws.greengrass#PublishToIoTCore"],
-            "resources": [f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"$aws/things/{thing}/shadow/get", f"$aws/things/{thing}/shadow/update"],
+            "resources": [
+                f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"$aws/things/{thing}/shadow/get", f"$aws/things/{thing}/shadow/update",
+                f"$aws/things/{thing}/jobs/start-next", f"$aws/things/{thing}/jobs/*/update",
+            ],
         },
         f"{AGENT}:mqttproxy:2": {
-            "policyDescription": "Commands to this device and its shadow.",
+            "policyDescription": "Commands to this device, its jobs and its shadow.",
             "operations": ["aws.greengrass#SubscribeToIoTCore"],
-            "resources": [f"fl/*/{thing}/command", f"$aws/things/{thing}/shadow/*"],
+            "resources": [f"fl/*/{thing}/command", f"$aws/things/{thing}/shadow/*", f"$aws/things/{thing}/jobs/*"],
         },
     }

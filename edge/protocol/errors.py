@@ -7,8 +7,9 @@ from __future__ import annotations
 
 DEVICE_CODES = frozenset({
     "app-error", "app-load", "app-missing", "arrays-missing", "bad-digest", "bad-kind", "bad-name", "bad-topic", "claim", "deadline", "device-error",
-    "disk-full", "download-failed", "dtype", "malformed", "out-of-memory", "shape", "too-large", "too-long", "truncated", "upload-failed",
-    "worker-died",
+    "disk-full", "download-failed", "dtype", "foreign", "malformed", "metrics",
+    "not-finite", "out-of-memory", "outdated", "shape", "too-large", "too-long", "truncated", "unsigned", "upload-failed",
+    "worker-died", "worse",
 })  # fmt: skip
 """The reasons a device may give. Each is a metric of its own, in CloudWatch and in MLflow, so a device must not make up new ones."""
 OTHER_CODE = "other"

@@ -54,6 +54,8 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     arrays: ObjectRef | None = None
     upload_url: str
     run_config: str = "{}"
+    signature: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """By the server's key, over what :func:`edge.protocol.signed.command_text` says."""
 
 
 class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="claim"):

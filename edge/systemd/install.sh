@@ -36,6 +36,7 @@ done
 cp "$claims/current/device.pem.crt" "$claims/current/private.pem.key" "$home/claim/"
 cp "$claim" "$home/claim/claim.json"
 cp "$claims/ca.pem" "$home/ca.pem"
+cp "$claims/trust.json" "$home/trust.json"
 chmod 700 "$home" && chmod 600 "$home/claim/private.pem.key" "$home/claim/claim.json"
 [ -n "$root" ] || chown -R mledgeops: "$home"
 if [ ! -f "$home/device.json" ]; then

@@ -14,6 +14,8 @@ from constructs import Construct
 from pipelines.aws.stacks import Stack, accept
 
 KEY_EXPORT = "key"
+SIGNING_EXPORTS = {"commands": "signing-commands", "models": "signing-models"}
+"""Exports of the keys that sign, by what they sign."""
 KEPT_IMAGES = 20
 
 
@@ -41,7 +43,27 @@ class BaseStack(Stack):
                 image_tag_mutability=ecr.TagMutability.IMMUTABLE, encryption=ecr.RepositoryEncryption.KMS, encryption_key=key,
                 lifecycle_rules=[ecr.LifecycleRule(max_image_count=KEPT_IMAGES)], removal_policy=cdk.RemovalPolicy.RETAIN,
             )  # fmt: skip
+        for purpose, export in SIGNING_EXPORTS.items():
+            signing = kms.CfnKey(
+                self, f"Signing{purpose.capitalize()}", key_spec="ECC_NIST_P256", key_usage="SIGN_VERIFY",
+                description=f"MLEdgeOps signs {purpose} ({self.prefix})", key_policy=_signing_policy(), pending_window_in_days=30,
+            )  # fmt: skip
+            signing.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+            kms.CfnAlias(self, f"Signing{purpose.capitalize()}Alias", alias_name=f"alias/{self.prefix}-{purpose}", target_key_id=signing.ref)
+            accept(signing, {"CKV_AWS_7": "KMS rotates no asymmetric keys; the handbook says how to change one"})
+            cdk.CfnOutput(self, f"Signing{purpose.capitalize()}Arn", value=signing.attr_arn, export_name=f"{self.prefix}-{export}")
         cdk.CfnOutput(self, "KeyArn", value=key.key_arn, export_name=f"{self.prefix}-{KEY_EXPORT}")
+
+
+def _signing_policy() -> dict[str, object]:
+    """The account's own policies decide, as with other keys."""
+    root = {"AWS": f"arn:aws:iam::{cdk.Aws.ACCOUNT_ID}:root"}
+    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}]}
+
+
+def signing_keys(stack: Stack) -> dict[str, str]:
+    """ARNs of the signing keys, in another stack, as :class:`Deployment` names them."""
+    return {f"{purpose}_key_arn": cdk.Fn.import_value(f"{stack.prefix}-{export}") for purpose, export in SIGNING_EXPORTS.items()}
 
 
 def _service_grants() -> list[iam.PolicyStatement]:

@@ -15,11 +15,11 @@ from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines import state_machine
-from pipelines.aws.base_stack import accept_bucket, base_key
+from pipelines.aws.base_stack import accept_bucket, base_key, signing_keys
 from pipelines.aws.devices import Devices
 from pipelines.aws.network import Network
 from pipelines.aws.observability import Observability
-from pipelines.aws.stacks import Stack, accept, architecture_parameter, function_environment, tracking_uri_of
+from pipelines.aws.stacks import Stack, accept, architecture_parameter, conducted, function_environment, tracking_uri_of
 from pipelines.deployment import Deployment
 from pipelines.policies import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
 
@@ -42,7 +42,7 @@ class DataStack(Stack):
             "FreshSeconds", "A device not heard of for so long is not asked", kind="Number", default=90, min_value=5
         ).value_as_string
         network = Network(self, "Network", self.prefix)
-        d = self.deployment(key=self.key_arn, subnets=network.subnets, security_groups=network.security_groups)
+        d = self.deployment(key=self.key_arn, subnets=network.subnets, security_groups=network.security_groups, **signing_keys(self))
         tracking_uri, _ = tracking_uri_of(self, d)
         self.task_environment = function_environment(d, tracking_uri, fresh)
         self.roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in DATA_ROLES}
@@ -78,7 +78,7 @@ class DataStack(Stack):
         accept_bucket(bucket)
         for identifier, name, keys, kept in (
             ("Devices", d.devices_table, ("fleet", "device"), False), ("Replies", d.replies_table, ("reply_key", "device"), False),
-            ("Runs", d.runs_table, ("run",), True),
+            ("Runs", d.runs_table, ("run",), True), ("Rollouts", d.rollouts_table, ("fleet", "rollout"), True),
         ):  # fmt: skip
             attributes = [dynamodb.Attribute(name=key, type=dynamodb.AttributeType.STRING) for key in keys]
             table = dynamodb.Table(
@@ -131,14 +131,4 @@ class DataStack(Stack):
 
     def _state_machine(self, d: Deployment) -> steps.CfnStateMachine:
         group = self.log_group("state-machine", f"/aws/vendedlogs/states/{d.prefix}-run", self.key)
-        return steps.CfnStateMachine(
-            self, "StateMachine", state_machine_name=f"{d.prefix}-run", role_arn=self.roles["state-machine"].attr_arn,
-            definition_string=cdk.Stack.of(self).to_json_string(state_machine.definition(d)),
-            tracing_configuration=steps.CfnStateMachine.TracingConfigurationProperty(enabled=True),
-            logging_configuration=steps.CfnStateMachine.LoggingConfigurationProperty(
-                level="ERROR", include_execution_data=True,
-                destinations=[steps.CfnStateMachine.LogDestinationProperty(
-                    cloud_watch_logs_log_group=steps.CfnStateMachine.CloudWatchLogsLogGroupProperty(log_group_arn=group.log_group_arn),
-                )],
-            ),
-        )  # fmt: skip
+        return conducted(self, "StateMachine", f"{d.prefix}-run", self.roles["state-machine"].attr_arn, state_machine.definition(d), group)

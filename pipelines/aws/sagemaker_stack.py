@@ -10,12 +10,13 @@ from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
-from pipelines.aws.base_stack import base_key
+from pipelines.aws.base_stack import base_key, signing_keys
 from pipelines.aws.observability import add_filters
-from pipelines.aws.stacks import Stack, architecture_parameter, function_environment, tracking_uri_of
+from pipelines.aws.stacks import Stack, architecture_parameter, conducted, function_environment, tracking_uri_of
 from pipelines.deployment import Deployment
 from pipelines.metrics import FILTERS
 from pipelines.policies import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
+from pipelines.state_machine import rollout_definition
 
 MODEL_EVENT = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"]}
 MLFLOW_VERSION = "3.0"
@@ -31,13 +32,16 @@ class SageMakerStack(Stack):
         group = self.parameter(
             "ModelGroup", "The first app's model package group; other apps' groups are made by their first run", default="wind-farm"
         )
-        d = self.deployment(key=arn)
+        d = self.deployment(key=arn, **signing_keys(self))
         _, lambda_architecture = architecture_parameter(self)
         tracking_uri, managed = tracking_uri_of(self, d)
         roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in SAGEMAKER_ROLES}
         environment = function_environment(d, tracking_uri, "90")
         made = {name: self.function(name, d, roles[name], code_key, lambda_architecture, environment, key) for name in SAGEMAKER_FUNCTIONS}
         self._promotion(d, made["promote"])
+        group_of_machine = self.log_group("rollout-machine", f"/aws/vendedlogs/states/{d.prefix}-rollout", key)
+        machine = conducted(self, "RolloutMachine", f"{d.prefix}-rollout", roles["rollout-machine"].attr_arn, rollout_definition(d), group_of_machine)
+        machine.node.add_dependency(made["rollout"])
         scheduler.CfnScheduleGroup(self, "Schedules", name=d.schedule_group)
         add_filters(self, d, [item for item in FILTERS if item.group in SAGEMAKER_FUNCTIONS])
         models = sagemaker.CfnModelPackageGroup(

@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as functions
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines.deployment import Deployment
@@ -55,7 +56,7 @@ class Stack(cdk.Stack):
         """A role with its one policy; only its service may take it, and only for this account."""
         service = f"{SERVICE_OF_ROLE.get(name, 'lambda')}.amazonaws.com"
         trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-        if name in ("server", "proxy", "state-machine", "pipeline", "mlflow", "scheduler"):
+        if name in ("server", "proxy", "state-machine", "pipeline", "mlflow", "scheduler", "job-urls", "rollout-machine"):
             # https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
             trust["Condition"] = {"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}}
         return iam.CfnRole(
@@ -92,6 +93,20 @@ class Stack(cdk.Stack):
         return function
 
 
+def conducted(stack: Stack, identifier: str, name: str, role: str, definition: dict[str, Any], group: logs.LogGroup) -> steps.CfnStateMachine:
+    """A state machine that logs its errors and is traced."""
+    return steps.CfnStateMachine(
+        stack, identifier, state_machine_name=name, role_arn=role, definition_string=cdk.Stack.of(stack).to_json_string(definition),
+        tracing_configuration=steps.CfnStateMachine.TracingConfigurationProperty(enabled=True),
+        logging_configuration=steps.CfnStateMachine.LoggingConfigurationProperty(
+            level="ERROR", include_execution_data=True,
+            destinations=[steps.CfnStateMachine.LogDestinationProperty(
+                cloud_watch_logs_log_group=steps.CfnStateMachine.CloudWatchLogsLogGroupProperty(log_group_arn=group.log_group_arn),
+            )],
+        ),
+    )  # fmt: skip
+
+
 def architecture_parameter(stack: Stack) -> tuple[str, str]:
     """ARM or x86, for tasks and functions: ECS's word and Lambda's."""
     chosen = stack.parameter("Architecture", "Of tasks and functions; ARM64 costs a fifth less", default="ARM64", allowed_values=["ARM64", "X86_64"])
@@ -102,7 +117,8 @@ def architecture_parameter(stack: Stack) -> tuple[str, str]:
 def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -> dict[str, str]:
     """What functions and tasks find in their environment."""
     return {
-        **d.environment(), "MLFLOW_TRACKING_URI": tracking_uri, "MLEDGEOPS_FRESH_SECONDS": fresh_seconds,
+        **d.environment(), "MLEDGEOPS_COMMANDS_KEY": d.commands_key_arn, "MLEDGEOPS_MODELS_KEY": d.models_key_arn,
+        "MLFLOW_TRACKING_URI": tracking_uri, "MLEDGEOPS_FRESH_SECONDS": fresh_seconds,
         "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "FLWR_TELEMETRY_ENABLED": "0",
     }  # fmt: skip
 

@@ -55,6 +55,8 @@ def run_seed(world: World, seed: int, only: list[str]) -> Verdict:
         for call in undo:
             call()
     ends = next((fault.ends for fault in faults if fault.ends != "Succeeded"), "Succeeded")
+    if report.status == "Succeeded":  # a stop that comes when all is done stops nothing
+        ends = "Succeeded"
     behaviour = next((fault.kind.removeprefix("hostile-") for fault in faults if fault.kind.startswith("hostile-")), "honest")
     wrong += violations(stage, report, ends, behaviour)
     if seconds > SEED_SECONDS:

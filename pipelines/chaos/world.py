@@ -28,7 +28,8 @@ APP = Path(__file__).parent / "app"
 FLEET = "chaos"
 DEVICES = 5
 HOSTILE = DEVICES - 1
-PHASE_SECONDS = 4.0
+PHASE_SECONDS = 3.0
+"""A device that is gone for a whole run costs six of them, and a seed has 30 seconds."""
 ROUNDS = 3
 
 

@@ -8,15 +8,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from edge.app_bundle import FlowerApp, load_app
-from edge.greengrass.recipe import Recipe, RecipeError, agent_recipe, app_recipe, encode
+from edge.greengrass.recipe import NOBODY, Recipe, RecipeError, agent_recipe, app_recipe, encode
+from edge.trust import TrustedKeys
 from pipelines import clouds
 from pipelines.aws.pins import pins
 from pipelines.aws.wheels import archive, download, wheel
 from pipelines.commands.output import say, show_json
+from pipelines.enrol import trusted_keys
 from pipelines.run_options import UsageError
 
 AGENT = "agent"
@@ -45,18 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
         from fl_runtime.aws import client
 
         bucket = cloud.deployment.code_bucket
-        recipe, made = _make(arguments, f"s3://{bucket}/components")
+        trust = TrustedKeys(**msgspec.json.decode(trusted_keys(client("kms"), cloud.deployment)))
+        recipe, made = _make(arguments, f"s3://{bucket}/components", trust)
         for artifact in made:
             client("s3").upload_file(str(artifact), bucket, f"components/{artifact.name}")
         answer = client("greengrassv2").create_component_version(inlineRecipe=(arguments.out / f"{recipe.component_name}.json").read_bytes())
     return _told(arguments, recipe, made, str(answer["arn"]))
 
 
-def _make(arguments: argparse.Namespace, artifacts: str) -> tuple[Recipe, list[Path]]:
+def _make(arguments: argparse.Namespace, artifacts: str, trust: TrustedKeys = NOBODY) -> tuple[Recipe, list[Path]]:
     out: Path = arguments.out
     if arguments.what == AGENT:
         app, own = None, []
-        recipe = agent_recipe(arguments.component_version, artifacts)
+        recipe = agent_recipe(arguments.component_version, artifacts, trust)
     else:
         app = load_app(Path(arguments.what))
         own = own_dependencies(app)

@@ -91,11 +91,9 @@ def _reported(device: str, iot_data: Any) -> tuple[str, str]:
         shadow = msgspec.json.decode(iot_data.get_thing_shadow(thingName=device)["payload"].read())
     except iot_data.exceptions.ResourceNotFoundException:
         return "", ""
-    champion = shadow.get("state", {}).get("reported", {}).get("champion", {})
-    stamp = shadow.get("metadata", {}).get("reported", {}).get("champion", {}).get("version", {}).get("timestamp")
-    if champion.get("state") != "active":
-        return "", ""
-    return str(champion.get("version", "")), _moment(float(stamp)) if stamp else ""
+    model = shadow.get("state", {}).get("reported", {}).get("model", {})
+    stamp = shadow.get("metadata", {}).get("reported", {}).get("model", {}).get("version", {}).get("timestamp")
+    return str(model.get("version", "")), _moment(float(stamp)) if stamp else ""
 
 
 def _moment(seconds: float) -> str:

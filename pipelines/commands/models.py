@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import getpass
 import os
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,8 +19,13 @@ from pipelines.local.fleet import await_devices, enrolled, running_fleet
 from pipelines.local.home import Home
 from pipelines.run_options import UsageError
 from registry.mlflow_registry import Version
+from registry.rollout import OVER, Rollout
 
-DEVICE_SECONDS = 60.0
+if TYPE_CHECKING:
+    from pipelines.rollouts import Rollouts
+
+DEVICE_SECONDS = 120.0
+BEGIN_SECONDS = 30.0
 
 
 def add_parser(commands: Any) -> None:
@@ -25,10 +33,12 @@ def add_parser(commands: Any) -> None:
     listing = commands.add_parser("models", help="list model versions")
     listing.set_defaults(function=list_models)
     listing.add_argument("--json", action="store_true", help="print one JSON document")
-    for name, function, text in (("approve", approve, "approve a version: it becomes champion"), ("reject", reject, "reject a version")):
+    for name, function, text in (("approve", approve, "approve a version: it goes to the fleet"), ("reject", reject, "reject a version")):
         parser = commands.add_parser(name, help=text)
         parser.add_argument("version", help="a version number, NAME/NUMBER, or the model package's ARN")
-        parser.add_argument("--reason", required=True, help="why; kept in both registries")
+        parser.add_argument("--reason", required=True, help="why; kept in both registries and in the audit trail")
+        if name == "approve":
+            parser.add_argument("--override", action="store_true", help="approve though gates fail; the trail says so")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
     back = commands.add_parser("rollback", help="make an earlier approved version champion again")
@@ -54,7 +64,7 @@ def list_models(arguments: argparse.Namespace) -> int:
 
 
 def approve(arguments: argparse.Namespace) -> int:
-    """Approve, wait for the alias to follow, and for the devices to switch."""
+    """Approve: the version goes to the canary, then in waves to the fleet, and becomes champion; or it comes back."""
     return _decide(arguments, "Approved")
 
 
@@ -64,10 +74,10 @@ def reject(arguments: argparse.Namespace) -> int:
 
 
 def rollback(arguments: argparse.Namespace) -> int:
-    """Back to an approved version: the alias moves and the devices follow; nothing is registered anew."""
+    """Back to an approved version: the devices follow, then the alias; nothing is registered anew."""
     from registry.approval import find
     from registry.mlflow_registry import MlflowRegistry
-    from registry.promotion import Devices, earlier, make_champion
+    from registry.promotion import earlier
     from registry.sagemaker_registry import SageMakerRegistry
 
     use_store()
@@ -80,11 +90,13 @@ def rollback(arguments: argparse.Namespace) -> int:
     target = earlier(versions, champions[0] if champions else None, wanted)
     with clouds.use() as cloud:
         from fl_runtime.aws import client
+        from pipelines.rollouts import Rollouts
 
-        devices = Devices(client("dynamodb"), cloud.deployment.devices_table, client("iot-data"))
-        make_champion(target, mlflow, SageMakerRegistry(client("sagemaker")), devices, client("s3"))
-        states = _await_switch(cloud, target)
-    return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), states)
+        rollouts = Rollouts(mlflow, SageMakerRegistry(client("sagemaker")))
+        with devices_up(cloud, rollouts.candidate(target).fleet):
+            begun = rollouts.begin(target, by=getpass.getuser(), reason="rollback", forced=True, queue=False)
+            ended = _follow(cloud, rollouts, begun.rollout)
+    return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), ended)
 
 
 def _decide(arguments: argparse.Namespace, approval: Any) -> int:
@@ -98,51 +110,91 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
     version = find(MlflowRegistry().versions(), arguments.version)
     with clouds.use() as cloud:
         from fl_runtime.aws import client
+        from pipelines.rollouts import Rollouts
 
-        decided = decide(MlflowRegistry(), SageMakerRegistry(client("sagemaker")), version, approval, arguments.reason)
-        states = _await_switch(cloud, decided) if approval == "Approved" else {}
-    return _show_decided(arguments.json, decided, states)
-
-
-def _show_decided(as_json: bool, decided: Version, states: dict[str, str]) -> int:
-    if as_json:
-        show_json({**msgspec.to_builtins(decided), "devices": states})
-    else:
-        say(f"{decided.name}/{decided.version} is {decided.approval}" + (", alias champion" if decided.champion else ""))
-        for device, state in states.items():
-            say(f"  {device}: {state}")
-    return 0
+        sagemaker = SageMakerRegistry(client("sagemaker"))
+        rollouts = Rollouts(MlflowRegistry(), sagemaker)
+        fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
+        before, ended = rollouts.store.current(fleet).number if fleet else 0, None
+        with devices_up(cloud, fleet):
+            decide(MlflowRegistry(), sagemaker, rollouts.audit, version, approval, arguments.reason, override=getattr(arguments, "override", False))
+            if fleet:
+                ended = _follow(cloud, rollouts, _begun(rollouts, fleet, before))
+        decided = find(MlflowRegistry().versions(version.name), version.version)
+    return _show_decided(arguments.json, decided, ended)
 
 
-def _await_switch(cloud: clouds.Cloud, version: Any) -> dict[str, str]:
-    """Bring the enrolled devices up, if they are not, and wait until each has said what it runs. On AWS they say so in their own time."""
-    if not isinstance(cloud, LocalCloud):
-        return {}
-    from fl_runtime.aws import S3Objects, client
-    from fl_runtime.run_spec import decode_spec, spec_key
+def _begun(rollouts: Rollouts, fleet: str, before: int) -> Rollout | None:
+    """The rollout that an approval began; None when it waits for its turn."""
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < deadline:
+        current = rollouts.store.current(fleet)
+        if current.number > before:
+            return rollouts.store.get(fleet, current.number)
+        if current.next:
+            return None
+        time.sleep(0.1)
+    return None
 
-    fleet = decode_spec(S3Objects(client("s3"), cloud.deployment.bucket).get(spec_key(version.run))).fleet
-    count = enrolled(cloud, fleet)
-    if not count:
-        return {}
+
+@contextlib.contextmanager
+def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
+    """On the local cloud: the fleet's enrolled devices run while the block lasts, unless they run already. On AWS they run anyway."""
+    count = enrolled(cloud, fleet) if fleet and isinstance(cloud, LocalCloud) else 0
+    if not count or not isinstance(cloud, LocalCloud):
+        yield
+        return
+    from fl_runtime.aws import client
+
     began = time.time()
     with running_fleet(cloud, fleet, count, None, client("iot")):
         await_devices(cloud, fleet, count, client("dynamodb"), began)
-        return _poll_shadows(cloud, fleet, f"{version.name}/{version.version}", client("iot-data"))
+        yield
 
 
-def _poll_shadows(cloud: LocalCloud, fleet: str, wanted: str, iot_data: Any) -> dict[str, str]:
-    devices = sorted(path.parent.name for path in (cloud.home.devices / fleet).glob("*/device.json"))
-    states = dict.fromkeys(devices, "no answer yet")
+def _follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
+    """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own time."""
+    if rollout is None or not isinstance(cloud, LocalCloud):
+        return rollout
     deadline = time.monotonic() + DEVICE_SECONDS
-    while time.monotonic() < deadline and not all(state.startswith(wanted) for state in states.values()):
-        for device in devices:
-            shadow = msgspec.json.decode(iot_data.get_thing_shadow(thingName=device)["payload"].read())
-            reported = shadow["state"].get("reported", {}).get("champion", {})
-            if reported.get("version") == wanted:
-                states[device] = f"{wanted} {reported['state']}"
-        time.sleep(0.3)
-    return states
+    while time.monotonic() < deadline:
+        found = rollouts.store.get(rollout.fleet, rollout.number)
+        if found is not None and found.state in OVER and rollouts.store.current(rollout.fleet).under_way != rollout.number:
+            return found
+        rollout = found or rollout
+        time.sleep(0.2)
+    return rollout
+
+
+def _show_decided(as_json: bool, decided: Version, rollout: Rollout | None) -> int:
+    """Exit 1 when the model did not stay on the devices."""
+    if as_json:
+        show_json({**msgspec.to_builtins(decided), "rollout": rollout_row(rollout) if rollout is not None else None})
+    else:
+        say(f"{decided.name}/{decided.version} is {decided.approval}" + (", alias champion" if decided.champion else ""))
+        if rollout is not None:
+            say(rollout_text(rollout))
+    return 1 if rollout is not None and rollout.state in ("TurningBack", "RolledBack") else 0
+
+
+def rollout_row(rollout: Rollout) -> dict[str, Any]:
+    """A rollout as JSON shows it."""
+    return {
+        "fleet": rollout.fleet, "number": rollout.number, "model_version": rollout.model_version, "state": rollout.state, "by": rollout.by,
+        "reason": rollout.reason, "why": rollout.why, "waves": [len(wave.devices) for wave in rollout.waves], "switched": rollout.switched,
+        "waiting": rollout.waiting, "failures": rollout.failures, "jobs": [job for wave in rollout.waves for job in wave.jobs],
+        "started_at": rollout.started_at, "ended_at": rollout.ended_at,
+    }  # fmt: skip
+
+
+def rollout_text(rollout: Rollout) -> str:
+    """A rollout in a line, and its failures below."""
+    waves = " + ".join(str(len(wave.devices)) for wave in rollout.waves) or "no"
+    took = f" in {rollout.ended_at - rollout.started_at:.0f} s" if rollout.ended_at else ""
+    line = f"rollout {rollout.number} of {rollout.model_version} to fleet {rollout.fleet}: {rollout.state}{took}"
+    counts = f"  asked {waves} devices: {rollout.switched} switched, {len(rollout.failures)} refused, {rollout.waiting} to come"
+    failures = [f"    {device}: {reason}" for device, reason in sorted(rollout.failures.items())[:10]]
+    return "\n".join([line, counts, *([f"  {rollout.why}"] if rollout.why else []), *failures])
 
 
 def use_store() -> None:

@@ -68,7 +68,8 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
     state = aws.runs.get(run)
     outputs = outputs_of(outcome, champion_score(package_group(spec.app_name)), state.execution_arn if state else "")
     end_in_mlflow(run, "FINISHED", "", aws)
-    aws.runs.update(run, state="Succeeded")
+    if not aws.runs.update(run, unless=("Stopping",), state="Succeeded") and _was_stopped(run, aws):
+        return
     _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=outputs), aws)
 
 
@@ -76,8 +77,18 @@ def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
     """The same order, with the reason."""
     reason = reason_of(error)
     end_in_mlflow(run, "FAILED", reason, aws)
-    aws.runs.update(run, state="Failed", reason=reason)
+    if not aws.runs.update(run, unless=("Stopping",), state="Failed", reason=reason) and _was_stopped(run, aws):
+        return
     _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason), aws)
+
+
+def _was_stopped(run: str, aws: Services) -> bool:
+    """Whether somebody stopped the run while it was being concluded: then that is how it ended, in MLflow too."""
+    state = aws.runs.get(run)
+    if state is None or state.state not in ("Stopping", "Stopped"):
+        return False
+    end_in_mlflow(run, "KILLED", "The pipeline was stopped.", aws)
+    return True
 
 
 def _answer(run: str, call: Callable[[], Any], aws: Services) -> None:
@@ -94,7 +105,7 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point."""
     aws = services()
     state = aws.runs.get(request["run"])
-    if state is not None and state.state == "Stopped":
+    if state is not None and state.state in ("Stopping", "Stopped"):
         return {"run": request["run"], "ok": False}  # whoever stopped it has answered
     if request["ok"]:
         succeed(request["run"], request["token"], request["outcome"], aws)

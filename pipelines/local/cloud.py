@@ -14,7 +14,7 @@ from types import TracebackType
 import psutil
 
 from pipelines.deployment import Deployment
-from pipelines.enrol import Endpoint
+from pipelines.enrol import Endpoint, trusted_keys
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter
 from pipelines.local.processes import end
 
@@ -88,8 +88,11 @@ class LocalCloud:
 
     def endpoint(self) -> Endpoint:
         """Where devices connect."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem", timeout=10) as answer:
-            return Endpoint(host="127.0.0.1", port=self.info.mqtt_port, ca=answer.read())
+        from fl_runtime.aws import client
+
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem", timeout=10) as answer, self.reached():
+            trust = trusted_keys(client("kms"), self.deployment)
+            return Endpoint(host="127.0.0.1", port=self.info.mqtt_port, ca=answer.read(), trust=trust)
 
     def stop(self) -> None:
         """End a cloud that this object started."""

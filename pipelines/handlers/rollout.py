@@ -1,0 +1,37 @@
+"""One step of a rollout. The state machine calls it again and again until it is over."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from edge.logs import event
+from fl_runtime.aws import client
+from pipelines.handlers.wiring import set_up_logs
+from pipelines.rollouts import Rollouts
+from registry.mlflow_registry import MlflowRegistry
+from registry.rollout import OVER
+from registry.sagemaker_registry import SageMakerRegistry
+
+logger = logging.getLogger(__name__)
+
+WAIT_SECONDS = (2, 120)
+"""Between two looks: short at first, a fiftieth of the rollout's age later, so that the history of 25,000 events suffices."""
+
+
+def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point of the rollout's state machine."""
+    set_up_logs()
+    rollouts = Rollouts(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
+    rollout = rollouts.conductor().advance(request["fleet"], request["number"], time.time())
+    over = rollout.state in OVER
+    event(
+        logger, "rollout", fleet=rollout.fleet, number=rollout.number, state=rollout.state, version=rollout.model_version, switched=rollout.switched,
+        failures=len(rollout.failures), waiting=rollout.waiting, why=rollout.why,
+    )  # fmt: skip
+    if over:
+        rollouts.next_of(rollout.fleet)
+    wait = min(max(WAIT_SECONDS[0], (time.time() - rollout.started_at) / 50), WAIT_SECONDS[1])
+    return {"over": over, "state": rollout.state, "wait_seconds": int(wait)}

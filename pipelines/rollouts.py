@@ -1,0 +1,138 @@
+"""Wires the registry's rollout to AWS, for the functions and the commands."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from edge.protocol.names import check_name
+from fl_runtime.aws import S3Objects, client, setting
+from fl_runtime.ports import ObjectMissing
+from fl_runtime.run_spec import RunSpec, decode_spec, goal_of, model_key, spec_key
+from fl_runtime.signing import kms_signer
+from registry.audit import AuditTrail, S3Trail
+from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Version
+from registry.policy import Policy
+from registry.rollout import Candidate, Conductor, Rollout, RolloutBusy, begin, wait_for_turn
+from registry.rollout_aws import DeviceTable, DynamoStore, IotJobs, presigned
+from registry.sagemaker_registry import RegistryError, SageMakerRegistry
+
+POLICY_KEY = "policy/policy.json"
+SYSTEM = "mledgeops"
+"""Who did what no person did."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A rollout that began, or one that waits for its turn."""
+
+    rollout: Rollout | None
+    waits: str = ""
+
+
+class Rollouts:
+    """Begins rollouts and moves them on. Names come from the environment, which functions and commands have alike."""
+
+    def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> None:
+        self._mlflow = mlflow
+        self._sagemaker = sagemaker
+        self._region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
+        self._bucket = setting("MLEDGEOPS_BUCKET")
+        self._objects = S3Objects(client("s3"), self._bucket)
+        self._dynamodb = client("dynamodb")
+        self._steps = client("stepfunctions")
+        self._machine = setting("MLEDGEOPS_ROLLOUT_MACHINE")
+        self.store = DynamoStore(self._dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE"))
+        self.audit = AuditTrail(S3Trail(client("s3"), self._bucket))
+
+    def policy(self) -> Policy:
+        """The policy in force: the one that was set, else the defaults."""
+        try:
+            return msgspec.json.decode(self._objects.get(POLICY_KEY), type=Policy)
+        except ObjectMissing:
+            return Policy()
+
+    def set_policy(self, policy: Policy, who: str) -> None:
+        """Put a policy in force."""
+        self._objects.put(POLICY_KEY, msgspec.json.encode(policy))
+        self.audit.append(at=time.time(), who=who, what="policy", subject="policy", why="", policy=msgspec.to_builtins(policy))
+
+    def candidate(self, version: Version) -> Candidate:
+        """What a rollout needs to know of a version."""
+        spec = self.spec(version)
+        package = self._sagemaker.get(version.model_package_arn)
+        metric = package.metadata.get("mledgeops.metric", spec.metric)
+        goal = spec.goal or package.metadata.get("mledgeops.goal") or goal_of(metric)
+        key = model_key(version.run, "model.safetensors")
+        return Candidate(
+            fleet=spec.fleet, model_version=f"{version.name}/{version.version}", digest=version.model_digest, size=self._objects.size(key),
+            app=spec.app, metric=metric, goal="maximize" if goal == "maximize" else "minimize", key=key,
+        )  # fmt: skip
+
+    def spec(self, version: Version) -> RunSpec:
+        """The run that made a version."""
+        return decode_spec(self._objects.get(spec_key(check_name("run", version.run))))
+
+    def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True) -> Begun:
+        """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes next, else RolloutBusy."""
+        candidate = self.candidate(version)
+        try:
+            rollout = begin(self.store, candidate, self.policy().rollout, by=by, reason=reason, now=time.time(), forced=forced)
+        except RolloutBusy as error:
+            if not queue:
+                raise
+            wait_for_turn(self.store, candidate)
+            return Begun(None, str(error))
+        self.audit.append(
+            at=time.time(), who=by, what="rollout", subject=rollout.model_version, why=reason, fleet=rollout.fleet, number=rollout.number,
+            forced=forced,
+        )  # fmt: skip
+        self.conduct(rollout)
+        return Begun(rollout)
+
+    def conduct(self, rollout: Rollout) -> None:
+        """Start the state machine for a rollout; once, whoever asks how often."""
+        body = msgspec.json.encode({"fleet": rollout.fleet, "number": rollout.number}).decode()
+        try:
+            self._steps.start_execution(stateMachineArn=self._machine, name=f"{rollout.fleet}-{rollout.number}", input=body)
+        except self._steps.exceptions.ExecutionAlreadyExists:
+            return
+
+    def conductor(self) -> Conductor:
+        """What moves rollouts on, in this function's name."""
+        account = self._machine.split(":")[4]
+        fresh = float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", "90"))
+        fleet = DeviceTable(self._dynamodb, setting("MLEDGEOPS_DEVICES_TABLE"), time.time(), fresh)
+        jobs = IotJobs(client("iot"), self._region, account, setting("MLEDGEOPS_JOB_URLS_ROLE"))
+        sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
+        prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")
+        return Conductor(self.store, jobs, fleet, sign, presigned(self._bucket, self._region), self._ended, prefix)
+
+    def _ended(self, rollout: Rollout) -> None:
+        """The registries learn how it ended: the champion is what the fleet runs."""
+        name, _, number = rollout.model_version.partition("/")
+        if rollout.state == "Succeeded":
+            self._mlflow.set_champion(name, number)
+        said = rollout.state if not rollout.why else f"{rollout.state}: {rollout.why}"
+        head = self.audit.append(
+            at=time.time(), who=SYSTEM, what="rollout-ended", subject=rollout.model_version, why=said, fleet=rollout.fleet, number=rollout.number,
+            switched=rollout.switched, failures=len(rollout.failures), waiting=rollout.waiting,
+        )  # fmt: skip
+        self._mlflow.set_tags(name, number, {ROLLOUT_TAG: said[:500], AUDIT_TAG: head})
+
+    def next_of(self, fleet: str) -> None:
+        """Begin what waits for its turn, if a rollout has just ended."""
+        current = self.store.current(fleet)
+        if not current.next or current.under_way:
+            return
+        self.store.replace(current, msgspec.structs.replace(current, next=""))
+        version = next((v for v in self._mlflow.versions() if f"{v.name}/{v.version}" == current.next), None)
+        if version is None or version.approval != "Approved":
+            return
+        try:
+            self.begin(version, by=SYSTEM, reason="it waited for its turn")
+        except RegistryError:
+            return  # the fleet runs it already
