@@ -312,7 +312,8 @@ class Agent:
         except (CommandRefused, AppError) as error:
             raise ModelRefused("app-missing", str(error)) from error
         job = Job(
-            app=str(folder), client_app=app.client_app, kind="evaluate", message_id=f"test-{manifest.digest[:12]}", flower_run_id=0, node_id=0,
+            app=str(folder), client_app=app.client_app, kind="evaluate", message_id=f"test-{manifest.digest[:12]}",
+            flower_run_id=int(manifest.app[:12], 16), node_id=0,
             node_config=self._config.node_config, run_config=dict(app.config), content=TEST_CONTENT, arrays_path=str(weights),
             update_path=str(self._config.cache_dir / "test.out"),
         )  # fmt: skip

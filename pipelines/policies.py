@@ -33,6 +33,7 @@ DATA_ROLES = (*(name for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS), 
 END_RUN = ("CreateExperiment", "GetExperiment", "GetExperimentByName", "CreateRun", "SearchRuns", "UpdateRun", "SetTag", "LogParam")
 TRACK_RUN = ("GetRun", "LogBatch", "LogMetric", "LogModel", "LogInputs", "ListArtifacts", "GetMetricHistory")
 READ_MODELS = ("GetRegisteredModel", "SearchRegisteredModels", "GetModelVersion", "SearchModelVersions")
+TAG_MODELS = ("SetModelVersionTag",)
 WRITE_MODELS = ("CreateRegisteredModel", "CreateModelVersion", "SetModelVersionTag", "SetRegisteredModelAlias")
 """MLflow operations as managed MLflow names them."""
 
@@ -95,7 +96,7 @@ def _refuse(d: Deployment) -> list[Statement]:
 
 def _promote(d: Deployment) -> list[Statement]:
     return [
-        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "dynamodb", "sqs"), _mlflow(d, READ_MODELS, WRITE_MODELS), _dead(d),
+        _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "dynamodb", "sqs"), _mlflow(d, READ_MODELS, TAG_MODELS), _dead(d),
         *_begin_rollouts(d),
     ]  # fmt: skip
 

@@ -37,7 +37,7 @@ class Rollouts:
     """Begins rollouts and moves them on. Names come from the environment, which functions and commands have alike."""
 
     def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> None:
-        self._mlflow = mlflow
+        self.mlflow = mlflow
         self._sagemaker = sagemaker
         self._region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
         self._bucket = setting("MLEDGEOPS_BUCKET")
@@ -115,13 +115,13 @@ class Rollouts:
         """The registries learn how it ended: the champion is what the fleet runs."""
         name, _, number = rollout.model_version.partition("/")
         if rollout.state == "Succeeded":
-            self._mlflow.set_champion(name, number)
+            self.mlflow.set_champion(name, number)
         said = rollout.state if not rollout.why else f"{rollout.state}: {rollout.why}"
         head = self.audit.append(
             at=time.time(), who=SYSTEM, what="rollout-ended", subject=rollout.model_version, why=said, fleet=rollout.fleet, number=rollout.number,
             switched=rollout.switched, failures=len(rollout.failures), waiting=rollout.waiting,
         )  # fmt: skip
-        self._mlflow.set_tags(name, number, {ROLLOUT_TAG: said[:500], AUDIT_TAG: head})
+        self.mlflow.set_tags(name, number, {ROLLOUT_TAG: said[:500], AUDIT_TAG: head})
 
     def next_of(self, fleet: str) -> None:
         """Begin what waits for its turn, if a rollout has just ended."""
@@ -129,7 +129,7 @@ class Rollouts:
         if not current.next or current.under_way:
             return
         self.store.replace(current, msgspec.structs.replace(current, next=""))
-        version = next((v for v in self._mlflow.versions() if f"{v.name}/{v.version}" == current.next), None)
+        version = next((v for v in self.mlflow.versions() if f"{v.name}/{v.version}" == current.next), None)
         if version is None or version.approval != "Approved":
             return
         try:

@@ -9,7 +9,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -76,8 +76,8 @@ class AuditTrail:
         for key in self._trail.keys(PREFIX):  # not a dict
             yield msgspec.json.decode(self._trail.get(key), type=Entry)
 
-    def verify(self, head: str = "") -> list[str]:
-        """What is wrong with the trail, one sentence each; nothing when it is whole. ``head``: a hash that must be in it."""
+    def verify(self, heads: Iterable[str] = ()) -> list[str]:
+        """What is wrong with the trail, one sentence each; nothing when it is whole. ``heads``: hashes that must be in it."""
         wrong, before, seen = [], FIRST, set()
         for position, key in enumerate(self._trail.keys(PREFIX), 1):
             data = self._trail.get(key)
@@ -94,8 +94,8 @@ class AuditTrail:
                 wrong.append(f"Entry {entry.number} does not follow from the one before it: one of them was changed.")
             before = _hash(data)
             seen.add(before)
-        if head and head not in seen:
-            wrong.append(f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: its end was cut off or changed.")
+        lost = [head for head in heads if head not in seen]
+        wrong += [f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: it was changed or cut off." for head in lost]
         return wrong
 
 

@@ -79,6 +79,11 @@ class MlflowRegistry:
         """The version that carries the alias ``champion``."""
         return next((version for version in self.versions(name) if version.champion), None)
 
+    def audit_heads(self) -> list[str]:
+        """Hashes of audit entries that versions remember."""
+        found = [(item.tags or {}).get(AUDIT_TAG, "") for item in self._client.search_model_versions("")]
+        return sorted({head for head in found if head})
+
     def set_champion(self, name: str, version: str) -> None:
         """Move the alias: one call, so there is always at most one champion."""
         self._client.set_registered_model_alias(name, CHAMPION, version)

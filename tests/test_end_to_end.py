@@ -129,12 +129,12 @@ def test_approval_moves_the_alias_and_reaches_the_devices(approved: dict, home: 
     assert "empty" in mledgeops("approve", "digits/1", "--reason", " ", home=home, check=2).stderr
     assert "no model version" in mledgeops("approve", "77", "--reason", "x", home=home, check=2).stderr
     assert (approved["approval"], approved["champion"]) == ("Approved", True)
-    assert len(approved["devices"]) == 3
-    assert set(approved["devices"].values()) == {"digits/1 active"}
+    rollout = approved["rollout"]
+    assert (rollout["state"], rollout["switched"], rollout["failures"], rollout["waves"]) == ("Succeeded", 3, {}, [1, 1, 1])
     for path in sorted((home / "devices" / "digits").glob("*/models/active.json")):
-        active = json.loads(path.read_text())
-        assert active["version"] == "digits/1"
-        assert digest((path.parent / active["model"]["digest"]).read_bytes()) == active["model"]["digest"]
+        active = json.loads(path.read_text())["manifest"]
+        assert active["model_version"] == "digits/1"
+        assert digest((path.parent / active["digest"]).read_bytes()) == active["digest"]
     assert "already" in mledgeops("approve", "digits/1", "--reason", "again", home=home, check=2).stderr
 
 
@@ -334,19 +334,37 @@ def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the
 
 
 def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved: dict, home: Path) -> None:
-    """Champion digits/1 -> a better version -> back."""
-    better = json.loads(mledgeops("run", DIGITS, "--devices", "3", "--rounds", "6", "--devices-per-proxy", "0", "--json", home=home).stdout)["model_version"]
+    """Champion digits/1 -> a better version -> one that only looks better -> it comes back by itself -> back by hand."""
+    run = ("run", DIGITS, "--devices", "3", "--devices-per-proxy", "0", "--json")
+    better = json.loads(mledgeops(*run, "--rounds", "6", home=home).stdout)["model_version"]
     assert "only an approved version" in mledgeops("rollback", better, home=home, check=2).stderr
+    assert "only an approved version" in mledgeops("rollout", better, home=home, check=2).stderr
     mledgeops("approve", better, "--reason", "better", home=home)
-    fleet = json.loads(mledgeops("fleet", "--json", home=home).stdout)["devices"]
-    assert {d["model_version"] for d in fleet if d["fleet"] == "digits"} == {better}
+
+    def running() -> set[str]:
+        fleet = json.loads(mledgeops("fleet", "--json", home=home).stdout)["devices"]
+        return {d["model_version"] for d in fleet if d["fleet"] == "digits"}
+
+    assert running() == {better}
+    flattering = ("--rounds", "1", "--set", "local-steps=1", "--set", "learning-rate=0.001", "--set", "flattering=true")
+    bad = json.loads(mledgeops(*run, *flattering, home=home).stdout)["model_version"]
+    turned = json.loads(mledgeops("approve", bad, "--reason", "it looks perfect", "--json", home=home, check=1).stdout)
+    assert turned["rollout"]["state"] == "RolledBack"
+    assert "worse" in turned["rollout"]["why"] or "accuracy is" in turned["rollout"]["why"]
+    assert turned["champion"] is False
+    assert running() == {better}
     back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
     assert f"{back['name']}/{back['version']}" == "digits/1"
     assert back["champion"] is True
-    assert set(back["devices"].values()) == {"digits/1 active"}
+    assert back["rollout"]["switched"] == 3
     assert "already" in mledgeops("rollback", "digits/1", home=home, check=2).stderr
     assert "no approved version before" in mledgeops("rollback", home=home, check=2).stderr
-    assert "digits/1" in mledgeops("fleet", home=home).stdout
+    assert running() == {"digits/1"}
+    trail = json.loads(mledgeops("audit", "--json", home=home).stdout)
+    assert trail["violations"] == []
+    said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
+    assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said
+    assert "RolledBack" in mledgeops("rollout", home=home).stdout
 
 
 def test_trace_leads_from_any_name_to_the_same_chain(report: dict, home: Path, reached: LocalCloud) -> None:

@@ -20,6 +20,7 @@ from conftest import APPS, ROOT
 from journeys import enrolled_by_claim, renewed, schedule_and_stop
 
 from edge.app_bundle import load_app
+from fl_runtime.aws import client
 from pipelines import state_machine
 from pipelines.aws import deploy
 from pipelines.deployment import Deployment
@@ -32,12 +33,21 @@ KEY = f"arn:aws:kms:{D.region}:{D.account}:key/ours"
 VALUES = {"AWS::AccountId": D.account, "AWS::Region": D.region, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com", "Prefix": D.prefix}
 
 NO_LOCAL_CALL = {
-    "kms:*": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
+    "kms:Decrypt": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
+    "kms:GenerateDataKey": "the emulator's services do not ask for the key; on AWS each write of encrypted data does, in the caller's name",
     "sagemaker-mlflow:*": "MLflow is a file here; each action is one of managed MLflow's REST operations that the role's code calls",
     "s3:ListBucket": "lets S3 answer 404 for a missing object instead of 403; the emulator answers 404 to everyone",
     "server secretsmanager:PutSecretValue": "a server that resumes puts its own certificates in its predecessor's place",
     "mlflow": "the managed MLflow server's own role: there is no such server here",
     "device": "what a Greengrass core gets by the role alias: there is no nucleus here",
+    "promote s3:GetObject": "the policy in force, and the audit trail's last entry",
+    "job-urls": "AWS IoT signs addresses with it; the emulator signs them with nobody's",
+    "rollout iot:CancelJob": "a rollout that turns back: its journey is a test of its own",
+    "rollout iot:DescribeJobExecution": "why a device refused a model: in the same journey",
+    "rollout states:StartExecution": "a version that waited for its turn",
+    "rollout sagemaker:DescribeModelPackage": "a version that waited for its turn",
+    "rollout s3:GetObject": "a version that waited for its turn: its run and the policy in force",
+    "rollout iam:PassRole": "asked by AWS IoT when a job with presigned addresses is made; the emulator does not",
     "execution": "the ECS agent pulls images and writes logs with it: the local agent runs processes",
     "xray:*": "traces are written by Lambda and Step Functions themselves",
     "logs:*": "written by Lambda, Step Functions and IoT rules themselves",
@@ -56,6 +66,11 @@ NO_LOCAL_CALL = {
 """What no journey exercises here: an action with wildcard, a whole role, or one role's action; and why it is granted."""
 
 
+def key_of(purpose: str) -> str:
+    """A signing key's ARN, as templates and records are compared by."""
+    return f"arn:aws:kms:{D.region}:{D.account}:key/{purpose}"
+
+
 def resolve(value: Any) -> Any:
     """Intrinsics of a template, as far as policies use them."""
     if isinstance(value, list):
@@ -69,7 +84,8 @@ def resolve(value: Any) -> Any:
         if function == "Fn::Join":
             return argument[0].join(resolve(item) for item in argument[1])
         if function == "Fn::ImportValue":
-            return KEY
+            export = resolve(argument)
+            return next((key_of(purpose) for purpose in ("commands", "models") if export.endswith(f"signing-{purpose}")), KEY)
         if function == "Fn::GetAtt":
             return f"{argument[0]}.{argument[1]}"
     return {key: resolve(item) for key, item in value.items()}
@@ -102,6 +118,8 @@ def allows(statements: list[dict[str, Any]], action: str, resource: str) -> bool
 def by_services() -> Iterator[tuple[str, str, str]]:
     """(role, action, resource) of what services do in a role's name, read off the state machine and the templates."""
     base = f"{D.region}:{D.account}"
+    assert D.function_arn("rollout") in json.dumps(state_machine.rollout_definition(D))
+    yield "rollout-machine", "lambda:InvokeFunction", D.function_arn("rollout")
     document = json.dumps(state_machine.definition(D))
     for name in ("discover", "conclude"):
         assert D.function_arn(name) in document
@@ -147,7 +165,9 @@ def calls(report: dict, approved: dict, refused: dict, broken: dict, cloud: Loca
         parameters = plan(load_app(APPS / "digits"), RunOptions(devices=50)).parameters()
         assert schedule_and_stop(cloud, f"{D.prefix}-digits", parameters) == "Stopped"
         renewed(cloud, enrolled_by_claim(cloud, tmp_path_factory.mktemp("audit"), "press-audited"))
-    return recorded(home / "calls.jsonl")
+        kms = client("kms")
+        keys = {kms.describe_key(KeyId=f"alias/{D.prefix}-{purpose}")["KeyMetadata"]["Arn"]: key_of(purpose) for purpose in ("commands", "models")}
+    return {(role, action, keys.get(resource, resource), decision) for role, action, resource, decision in recorded(home / "calls.jsonl")}
 
 
 def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
@@ -283,9 +303,10 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch
     reading = actions(lambda: mlflow.champion("x"))
     mlflow._client.create_registered_model("x")
     mlflow._client.create_model_version("x", "s3://b/k", run[0], tags={PACKAGE_TAG: "arn"})
-    promoting = actions(lambda: mlflow.by_tag("x", PACKAGE_TAG, "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}), lambda: mlflow.set_champion("x", "1"))
+    promoting = actions(lambda: mlflow.by_tag("x", PACKAGE_TAG, "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}))
+    rolling = promoting | actions(lambda: mlflow.set_champion("x", "1"))
     granted = {role: {a.split(":")[1] for s in statements for a in as_list(s["Action"]) if a.startswith("sagemaker-mlflow:")} for role, statements in policies().items()}
-    for role, wanted in {"dispatch": ending, "refuse": ending, "conclude": ending | reading, "promote": promoting, "link": reading | {"CreateModelVersion"}}.items():
+    for role, wanted in {"dispatch": ending, "refuse": ending, "conclude": ending | reading, "promote": promoting, "rollout": rolling, "link": reading | {"CreateModelVersion"}}.items():
         assert wanted, role
         assert wanted <= granted[role], f"{role} lacks {sorted(wanted - granted[role])}"
 

@@ -95,7 +95,7 @@ def rollback(arguments: argparse.Namespace) -> int:
         rollouts = Rollouts(mlflow, SageMakerRegistry(client("sagemaker")))
         with devices_up(cloud, rollouts.candidate(target).fleet):
             begun = rollouts.begin(target, by=getpass.getuser(), reason="rollback", forced=True, queue=False)
-            ended = _follow(cloud, rollouts, begun.rollout)
+            ended = follow(cloud, rollouts, begun.rollout)
     return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), ended)
 
 
@@ -119,7 +119,7 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
         with devices_up(cloud, fleet):
             decide(MlflowRegistry(), sagemaker, rollouts.audit, version, approval, arguments.reason, override=getattr(arguments, "override", False))
             if fleet:
-                ended = _follow(cloud, rollouts, _begun(rollouts, fleet, before))
+                ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
         decided = find(MlflowRegistry().versions(version.name), version.version)
     return _show_decided(arguments.json, decided, ended)
 
@@ -152,7 +152,7 @@ def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
         yield
 
 
-def _follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
+def follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
     """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own time."""
     if rollout is None or not isinstance(cloud, LocalCloud):
         return rollout
