@@ -11,7 +11,22 @@ from typing import NoReturn
 
 from edge.app_bundle import AppError
 from pipelines.aws.deploy import DeployError
-from pipelines.commands import bench, chaos, cloud, component, dashboard, deploy, devices, enrolment, history, models, rollout, run, schedules
+from pipelines.commands import (
+    bench,
+    chaos,
+    cloud,
+    component,
+    dashboard,
+    deploy,
+    devices,
+    enrolment,
+    history,
+    models,
+    reconcile,
+    rollout,
+    run,
+    schedules,
+)
 from pipelines.commands.output import show_json
 from pipelines.local.home import LocalCloudError
 from pipelines.run_options import UsageError
@@ -70,7 +85,7 @@ def _refuse(reason: str, as_json: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (run, history, models, rollout, devices, enrolment, schedules, dashboard, deploy, component, cloud, bench, chaos):
+    for module in (run, history, models, rollout, reconcile, devices, enrolment, schedules, dashboard, deploy, component, cloud, bench, chaos):
         module.add_parser(commands)
     return parser
 

@@ -66,7 +66,7 @@ FILTERS = (
     Filter(metric="RunsSucceeded", group="conclude", pattern='{ $.event = "concluded" && $.ok IS TRUE }'),
     Filter(metric="RunsFailed", group="conclude", pattern='{ $.event = "concluded" && $.ok IS FALSE }'),
     Filter(metric="EnrolmentsRefused", group="enrol", pattern='{ $.event = "enrolment-refused" }'),
-    Filter(metric="ModelsPromoted", group="promote", pattern='{ $.event = "promoted" }'),
+    Filter(metric="ModelsPromoted", group="rollout", pattern='{ $.event = "promoted" }'),
     Filter(metric="RuleErrors", group="iot-errors", pattern='{ $.ruleName = * }'),
 )  # fmt: skip
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass
 
 import msgspec
 
+from edge.logs import event
 from edge.protocol.names import check_name
 from fl_runtime.aws import S3Objects, client, setting
 from fl_runtime.ports import ObjectMissing
@@ -19,6 +21,8 @@ from registry.policy import Policy
 from registry.rollout import Candidate, Conductor, Rollout, RolloutBusy, begin, wait_for_turn
 from registry.rollout_aws import DeviceTable, DynamoStore, IotJobs, presigned
 from registry.sagemaker_registry import RegistryError, SageMakerRegistry
+
+logger = logging.getLogger(__name__)
 
 POLICY_KEY = "policy/policy.json"
 SYSTEM = "mledgeops"
@@ -116,6 +120,9 @@ class Rollouts:
         name, _, number = rollout.model_version.partition("/")
         if rollout.state == "Succeeded":
             self.mlflow.set_champion(name, number)
+            event(logger, "promoted", model=name, version=number, devices=rollout.switched)
+        else:
+            event(logger, "turned-back", logging.WARNING, model=name, version=number, devices=len(rollout.failures), reason=rollout.why)
         said = rollout.state if not rollout.why else f"{rollout.state}: {rollout.why}"
         head = self.audit.append(
             at=time.time(), who=SYSTEM, what="rollout-ended", subject=rollout.model_version, why=said, fleet=rollout.fleet, number=rollout.number,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from registry.audit import AuditTrail
 from registry.mlflow_registry import AUDIT_TAG, MlflowRegistry, Version
-from registry.sagemaker_registry import GATES_FAILED, Approval, RegistryError, SageMakerRegistry
+from registry.sagemaker_registry import Approval, RegistryError, SageMakerRegistry
 
 EVENT_SECONDS = 60.0
 """How long the state-change event may take until the alias has followed."""
@@ -30,7 +30,7 @@ def find(versions: list[Version], wanted: str) -> Version:
 
 def decide(
     mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, trail: AuditTrail, version: Version, approval: Approval, reason: str,
-    *, override: bool = False, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> Version:  # fmt: skip
     """Set the approval, write down who and why, and wait until MLflow shows it; raises RegistryError when the state forbids it."""
     package, name = sagemaker.get(version.model_package_arn), f"{version.name}/{version.version}"
@@ -38,13 +38,10 @@ def decide(
         raise RegistryError(f"{name} is {approval} already; nothing was changed.")
     if package.approval == "Rejected":
         raise RegistryError(f"{name} was rejected, and a rejection stands: train a new version.")
-    failed = package.metadata.get(GATES_FAILED, "")
-    if approval == "Approved" and failed and not override:
-        raise RegistryError(f"{name} does not pass the gates: {failed} Look at its card; --override approves it all the same.")
     who = getpass.getuser()
     head = trail.append(
         at=time.time(), who=who, what="approve" if approval == "Approved" else "reject", subject=name, why=reason, package=version.model_package_arn,
-        before=package.approval, overrides=failed if override else "",
+        before=package.approval,
     )  # fmt: skip
     mlflow.set_tags(version.name, version.version, {AUDIT_TAG: head})
     sagemaker.set_approval(version.model_package_arn, approval, f"{who}: {reason}")

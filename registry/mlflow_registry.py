@@ -37,6 +37,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str
     champion: bool
     created_at: float
+    synced: str = "PendingManualApproval"
+    """The approval that both registries last agreed on."""
+    rollout: str = ""
+    """How its last rollout ended."""
 
 
 class MlflowRegistry:
@@ -88,6 +92,10 @@ class MlflowRegistry:
         """Move the alias: one call, so there is always at most one champion."""
         self._client.set_registered_model_alias(name, CHAMPION, version)
 
+    def drop_champion(self, name: str) -> None:
+        """Remove the alias."""
+        self._client.delete_registered_model_alias(name, CHAMPION)
+
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Set tags on a version."""
         for key, value in tags.items():
@@ -100,6 +108,7 @@ class MlflowRegistry:
             model_package_arn=tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, "PendingManualApproval"),
             score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
             champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
+            synced=tags.get(SYNCED_TAG, "PendingManualApproval"), rollout=tags.get(ROLLOUT_TAG, ""),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a model must show before it may be approved, and how it goes to the fleet. A file, so that it is reviewed as code is."""
+"""How a model goes to the fleet. A file, so that it is reviewed as code is."""
 
 from __future__ import annotations
 
@@ -11,23 +11,6 @@ import msgspec
 from registry.sagemaker_registry import RegistryError
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Checks before an approval. Shares are of the champion's metric, on the devices' own held-out data."""
-
-    better_by: float = 0.0
-    """The candidate's metric must be better than the champion's by this share; below 0: it may be worse by so much."""
-    group_worse_by: Share = 0.1
-    """No group of devices (cohort, or value of a label) may be worse than with the champion by more than this share."""
-    participants: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """Devices that took part in the last round, at least."""
-    participation: Share = 0.5
-    """The same as a share of the run's devices."""
-    rejected: Share = 0.5
-    """Updates of the run that were rejected or missing, at most."""
-    drift: Annotated[float, msgspec.Meta(ge=0)] = 5.0
-    """Drift of the devices' inputs since the champion's installation, in standard deviations of the mean, at most."""
 
 
 class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,9 +34,8 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``policy.toml``: a table ``[gates]`` and a table ``[rollout]``; what is left out has its default."""
+    """``policy.toml``: a table ``[rollout]``; what is left out has its default."""
 
-    gates: Gates = Gates()
     rollout: Rollout = Rollout()
 
 

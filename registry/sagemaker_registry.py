@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -9,8 +10,6 @@ import msgspec
 Approval = Literal["PendingManualApproval", "Approved", "Rejected"]
 MLFLOW_VERSION = "mlflow.model_version"
 MLFLOW_NAME = "mlflow.model_name"
-GATES_FAILED = "mledgeops.gates_failed"
-"""Why a version does not pass the gates; absent when it does."""
 
 
 class RegistryError(Exception):
@@ -46,6 +45,24 @@ class SageMakerRegistry:
             approval=found.get("ModelApprovalStatus", ""), metadata=found.get("CustomerMetadataProperties") or {},
             model_data=containers[0].get("ModelDataUrl", ""),
         )  # fmt: skip
+
+    def packages(self) -> list[Package]:
+        """All packages of all groups: a call for each page of 100, and one a package."""
+        groups = self._pages("list_model_package_groups", "ModelPackageGroupSummaryList")
+        names = [group["ModelPackageGroupName"] for group in groups]
+        return [
+            self.get(item["ModelPackageArn"])
+            for name in names for item in self._pages("list_model_packages", "ModelPackageSummaryList", ModelPackageGroupName=name)
+        ]  # fmt: skip
+
+    def _pages(self, call: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        token: dict[str, str] = {}
+        while True:
+            answer = getattr(self._client, call)(MaxResults=100, **arguments, **token)
+            yield from answer[key]
+            if not answer.get("NextToken"):
+                return
+            token = {"NextToken": answer["NextToken"]}
 
     def set_approval(self, arn: str, approval: Approval, reason: str) -> None:
         """Approve or reject: SageMaker then emits its state-change event."""

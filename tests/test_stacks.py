@@ -133,7 +133,7 @@ def test_a_second_deployment_of_the_same_changes_nothing(reached: LocalCloud) ->
 def test_nothing_that_holds_data_is_deleted_with_its_stack() -> None:
     kept = [*resources("AWS::S3::Bucket"), *resources("AWS::ECR::Repository"), *resources("AWS::KMS::Key"), *resources("AWS::SageMaker::ModelPackageGroup")]
     kept += [t for t in resources("AWS::DynamoDB::Table") if t["Properties"].get("DeletionProtectionEnabled")]
-    assert len(kept) == 7
+    assert len(kept) == 10
     assert all(resource["DeletionPolicy"] == "Retain" for resource in kept)
 
 

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 agent=$1 claims=$2; shift 2
 prefix=$root/opt/mledgeops home=$root/var/lib/mledgeops
 [ -f "$agent" ] || { echo "install.sh: $agent is not there; mledgeops component agent makes it." >&2; exit 2; }
-claim=$(find "$claims" -maxdepth 1 -name '*.json' | head -n 2)
+claim=$(find "$claims" -maxdepth 1 -name '*.json' ! -name trust.json | head -n 2)
 [ "$(printf '%s' "$claim" | grep -c .)" = 1 ] || { echo "install.sh: $claims must hold just one claim file, this device's." >&2; exit 2; }
 
 [ -n "$root" ] || id mledgeops > /dev/null 2>&1 || useradd --system --home-dir /var/lib/mledgeops --shell /usr/sbin/nologin mledgeops

@@ -37,8 +37,6 @@ def add_parser(commands: Any) -> None:
         parser = commands.add_parser(name, help=text)
         parser.add_argument("version", help="a version number, NAME/NUMBER, or the model package's ARN")
         parser.add_argument("--reason", required=True, help="why; kept in both registries and in the audit trail")
-        if name == "approve":
-            parser.add_argument("--override", action="store_true", help="approve though gates fail; the trail says so")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
     back = commands.add_parser("rollback", help="make an earlier approved version champion again")
@@ -117,7 +115,7 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
         fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
         before, ended = rollouts.store.current(fleet).number if fleet else 0, None
         with devices_up(cloud, fleet):
-            decide(MlflowRegistry(), sagemaker, rollouts.audit, version, approval, arguments.reason, override=getattr(arguments, "override", False))
+            decide(MlflowRegistry(), sagemaker, rollouts.audit, version, approval, arguments.reason)
             if fleet:
                 ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
         decided = find(MlflowRegistry().versions(version.name), version.version)

@@ -23,8 +23,8 @@ def add_parser(commands: Any) -> None:
     rollout.add_argument("version", nargs="?", default="", help="an approved version to send (default: show rollouts)")
     rollout.add_argument("--abort", default="", metavar="FLEET", help="turn the fleet's rollout back")
     rollout.add_argument("--reason", default="", help="why; kept in the audit trail")
-    policy = commands.add_parser("policy", help="show the policy of gates and rollouts, or put one in force")
-    policy.add_argument("file", type=Path, nargs="?", help="a TOML file with [gates] and [rollout]")
+    policy = commands.add_parser("policy", help="show the policy of rollouts, or put one in force")
+    policy.add_argument("file", type=Path, nargs="?", help="a TOML file with a table [rollout]")
     audit = commands.add_parser("audit", help="show the audit trail and whether it is whole")
     for parser, function in ((rollout, run), (policy, show_policy), (audit, show_audit)):
         clouds.add_option(parser)

@@ -1,0 +1,66 @@
+"""``mledgeops reconcile``: what differs between the registries, the fleet and MLflow, and its repair."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import msgspec
+
+from pipelines import clouds
+from pipelines.commands.models import devices_up, use_store
+from pipelines.commands.output import say, show_json, table
+
+
+def add_parser(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("reconcile", help="make both registries and the fleet say the same again")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    clouds.add_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(function=reconcile)
+
+
+def reconcile(arguments: argparse.Namespace) -> int:
+    """Exit 0 with nothing to do, or when all of it was done."""
+    use_store()
+    from mlflow import MlflowClient
+
+    from registry.mlflow_registry import MlflowRegistry
+    from registry.reconcile import plan, repair
+    from registry.sagemaker_registry import SageMakerRegistry
+
+    with clouds.use(arguments.cloud) as cloud:
+        from fl_runtime.aws import client
+        from fl_runtime.run_state import RunTable
+        from pipelines.reconciliation import AwsRegistries, end_in_mlflow, runs_left_open
+        from pipelines.rollouts import Rollouts
+
+        mlflow, sagemaker = MlflowRegistry(), SageMakerRegistry(client("sagemaker"))
+        rollouts = Rollouts(mlflow, sagemaker)
+        both = AwsRegistries(mlflow, sagemaker, rollouts, time.time())
+        repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))
+        if not arguments.dry_run:
+            repair(both, repairs)
+            end_in_mlflow(left)
+            _finish_rollouts(cloud, rollouts)
+    found = [*repairs, *(item for item, *_ in left)]
+    if arguments.json:
+        show_json({"repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run})
+    elif not found:
+        say("both registries, the fleet and MLflow agree: nothing to do")
+    else:
+        say(table(["what", "of", "to", "why"], [[item.act, item.subject, item.value, item.why] for item in found]))
+        say("nothing was changed" if arguments.dry_run else f"{len(found)} repaired")
+    return 0
+
+
+def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any) -> None:
+    """Rollouts that approvals began: where the devices are ours to run, they run until these have ended."""
+    from pipelines.commands.models import follow
+
+    for current in rollouts.store.fleets():
+        if current.under_way:
+            with devices_up(cloud, current.fleet):
+                follow(cloud, rollouts, rollouts.store.get(current.fleet, current.under_way))

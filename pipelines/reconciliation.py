@@ -1,0 +1,109 @@
+"""Both registries, the fleets and the runs' ends, as :mod:`registry.reconcile` wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from fl_runtime.run_state import TERMINAL, RunTable
+from fl_runtime.tracking import end_run
+from pipelines.rollouts import SYSTEM, Rollouts
+from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, MlflowRegistry, Version
+from registry.reconcile import FleetState, Repair
+from registry.rollout import OVER
+from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package, RegistryError, SageMakerRegistry
+
+MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
+
+
+class AwsRegistries:
+    """:class:`registry.reconcile.Both`. Reads each side once; MLflow's alias and tags change by one call each."""
+
+    def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, rollouts: Rollouts, now: float) -> None:
+        self._mlflow = mlflow
+        self._sagemaker = sagemaker
+        self._rollouts = rollouts
+        self._now = now
+
+    def versions(self) -> Sequence[Version]:
+        """MLflow's versions."""
+        return self._mlflow.versions()
+
+    def packages(self) -> Sequence[Package]:
+        """SageMaker's packages."""
+        return self._sagemaker.packages()
+
+    def fleets(self) -> Mapping[str, FleetState]:
+        """By the name of the model that a fleet runs, or is being given."""
+        found: dict[str, FleetState] = {}
+        for current in self._rollouts.store.fleets():
+            rollout = self._rollouts.store.get(current.fleet, current.under_way) if current.under_way else None
+            busy = rollout is not None and rollout.state not in OVER
+            name, _, number = (current.candidate.model_version if current.candidate else "").partition("/")
+            if name:
+                found[name] = FleetState(runs=number, busy=busy)
+            if rollout is not None and busy and rollout.model_version.partition("/")[0] not in found:
+                found[rollout.model_version.partition("/")[0]] = FleetState(busy=True)
+        return found
+
+    def register(self, package: Package) -> str:
+        """As the link step does."""
+        data = package.metadata
+        tags = {
+            PACKAGE_TAG: package.arn, RUN_TAG: data["mledgeops.run_id"], SCORE_TAG: data.get("mledgeops.score", "0"),
+            DIGEST_TAG: data.get("mledgeops.model_digest", ""), APPROVAL_TAG: package.approval, SYNCED_TAG: "PendingManualApproval",
+        }  # fmt: skip
+        number = self._mlflow.register(
+            package.group, mlflow_run_id=data.get("mlflow.run_id", ""), mlflow_model_id=data.get("mlflow.model_id", ""), tags=tags
+        )
+        self._sagemaker.add_metadata(package.arn, {MLFLOW_NAME: package.group, MLFLOW_VERSION: number})
+        return number
+
+    def name(self, package: Package, version: Version) -> None:
+        """Write the version's name into the package."""
+        self._sagemaker.add_metadata(package.arn, {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version})
+
+    def set_approval_tag(self, version: Version, approval: str) -> None:
+        """The agreement last: a crash between the two is found again."""
+        self._mlflow.set_tags(version.name, version.version, {APPROVAL_TAG: approval, SYNCED_TAG: approval})
+
+    def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
+        """SageMaker's event then does the rest."""
+        what = "approve" if approval == "Approved" else "reject"
+        self._rollouts.audit.append(at=self._now, who="(in MLflow)", what=what, subject=arn, why=why)
+        self._sagemaker.set_approval(arn, approval, f"(in MLflow): {why}")
+
+    def set_champion(self, name: str, number: str) -> None:
+        """Move the alias."""
+        self._mlflow.set_champion(name, number)
+
+    def drop_champion(self, name: str) -> None:
+        """Remove the alias."""
+        self._mlflow.drop_champion(name)
+
+    def roll_out(self, version: Version, why: str) -> None:
+        """A version that the fleet runs already, or that another's approval event has sent on its way, is as good."""
+        try:
+            self._rollouts.begin(version, by=SYSTEM, reason=why)
+        except RegistryError:
+            return
+
+
+def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, str, str]]:
+    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, status, reason)."""
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    open_ = mlflow.search_runs(experiments, "attributes.status = 'RUNNING' AND tags.`mledgeops.run_id` != ''") if experiments else []
+    found = []
+    for run in open_:
+        name = run.data.tags["mledgeops.run_id"]
+        state = runs.get(name)
+        if state is not None and state.state in TERMINAL:
+            repair = Repair(act="set-tag", subject=name, value=state.state, why="the run has ended, and MLflow says RUNNING")
+            found.append((repair, run.info.run_id, MLFLOW_STATUS[state.state], state.reason))
+    return found
+
+
+def end_in_mlflow(left: list[tuple[Repair, str, str, str]]) -> None:
+    """Tell MLflow."""
+    for _, run_id, status, reason in left:
+        end_run(run_id, status, reason)

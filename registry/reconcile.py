@@ -1,0 +1,186 @@
+"""Makes both registries, and the fleet, say the same again: looks at what is, says what is to be done, does it.
+
+Level-triggered: it needs no event and no history. Who changed is known by one tag, the approval that both sides last agreed
+on. A rejection stands, wherever it was made; a deletion on one side is a rejection on the other, never a deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from registry.mlflow_registry import Version
+from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
+
+DELETED = "Deleted"
+RUN_METADATA = "mledgeops.run_id"
+"""Packages without it are not ours."""
+DECIDED = ("Approved", "Rejected")
+
+
+class Repair(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to do, and why."""
+
+    act: Literal["register", "name", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out"]
+    subject: str
+    """A version as NAME/NUMBER, or a package's ARN."""
+    why: str
+    value: str = ""
+
+
+class FleetState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fleet of a model runs: a version's number, and whether a rollout is under way."""
+
+    runs: str = ""
+    busy: bool = False
+
+
+class Both(Protocol):
+    """Port: both registries and the fleets."""
+
+    def versions(self) -> Sequence[Version]:
+        """MLflow's versions."""
+
+    def packages(self) -> Sequence[Package]:
+        """SageMaker's packages."""
+
+    def fleets(self) -> Mapping[str, FleetState]:
+        """By model name."""
+
+    def register(self, package: Package) -> str:
+        """Make the MLflow version of a package; the number of the one that is there already."""
+
+    def name(self, package: Package, version: Version) -> None:
+        """Write the version's name into the package."""
+
+    def set_approval_tag(self, version: Version, approval: str) -> None:
+        """Both tags: the approval, and what both agreed on."""
+
+    def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
+        """Set SageMaker's approval."""
+
+    def set_champion(self, name: str, number: str) -> None:
+        """Move the alias."""
+
+    def drop_champion(self, name: str) -> None:
+        """Remove the alias."""
+
+    def roll_out(self, version: Version, why: str) -> None:
+        """Begin a rollout."""
+
+
+def plan(both: Both) -> list[Repair]:
+    """What has to be done; nothing when all is well."""
+    versions, packages, fleets = both.versions(), both.packages(), both.fleets()
+    by_arn = {package.arn: package for package in packages}
+    linked = {version.model_package_arn: version for version in versions if version.model_package_arn}
+    repairs: list[Repair] = []
+    for package in packages:
+        if package.metadata.get(RUN_METADATA):
+            repairs += _package(package, linked.get(package.arn))
+    for version in versions:
+        if version.model_package_arn:
+            fleet = fleets.get(version.name, FleetState())
+            repairs += _version(version, by_arn.get(version.model_package_arn), fleet)
+    for name in sorted({version.name for version in versions}):
+        champion = next((v for v in versions if v.name == name and v.champion), None)
+        of_name = {v.version: v for v in versions if v.name == name}
+        repairs += _alias(name, champion, of_name, by_arn, fleets.get(name, FleetState()))
+    return repairs
+
+
+def repair(both: Both, repairs: Sequence[Repair]) -> None:
+    """Do it. Each repair may be done twice: a crash in the middle is mended by the next reconciliation."""
+    versions = {f"{v.name}/{v.version}": v for v in both.versions()}
+    packages = {package.arn: package for package in both.packages()}
+    for item in repairs:
+        version = versions.get(item.subject)
+        if item.act == "register":
+            both.register(packages[item.subject])
+        elif item.act in ("approve", "reject"):
+            both.decide(item.value, "Approved" if item.act == "approve" else "Rejected", item.why)
+        elif item.act == "drop-alias":
+            both.drop_champion(item.subject)
+        elif version is None:
+            continue
+        elif item.act == "name":
+            both.name(packages[item.value], version)
+        elif item.act == "set-tag":
+            both.set_approval_tag(version, item.value)
+        elif item.act == "move-alias":
+            both.set_champion(version.name, version.version)
+        else:
+            both.roll_out(version, item.why)
+
+
+def _package(package: Package, version: Version | None) -> Iterator[Repair]:
+    if version is not None:
+        if package.metadata.get(MLFLOW_VERSION) != version.version or package.metadata.get(MLFLOW_NAME) != version.name:
+            subject = f"{version.name}/{version.version}"
+            yield Repair(act="name", subject=subject, value=package.arn, why="the package does not name its MLflow version")
+    elif not package.metadata.get(MLFLOW_VERSION):
+        yield Repair(act="register", subject=package.arn, why="the package has no MLflow version: its link was interrupted")
+    elif package.approval != "Rejected":
+        gone = f"{package.metadata.get(MLFLOW_NAME, package.group)}/{package.metadata[MLFLOW_VERSION]}"
+        yield Repair(act="reject", subject=gone, value=package.arn, why="its version was deleted in MLflow")
+
+
+def _version(version: Version, package: Package | None, fleet: FleetState) -> Iterator[Repair]:
+    subject = f"{version.name}/{version.version}"
+    if package is None:
+        if version.approval != DELETED or version.synced != DELETED:
+            yield Repair(act="set-tag", subject=subject, value=DELETED, why="its package was deleted in SageMaker")
+        return
+    if package.approval == "Rejected" or package.approval != version.synced:
+        if (version.approval, version.synced) != (package.approval, package.approval):
+            yield Repair(act="set-tag", subject=subject, value=package.approval, why=f"SageMaker says {package.approval}")
+        if package.approval == "Approved" and not _went_out(version, fleet):
+            yield Repair(act="roll-out", subject=subject, why="it was approved in SageMaker, and never went to the fleet")
+    elif version.approval != version.synced:
+        if version.approval in DECIDED and package.approval == "PendingManualApproval":
+            act: Literal["approve", "reject"] = "approve" if version.approval == "Approved" else "reject"
+            yield Repair(act=act, subject=subject, value=package.arn, why=f"MLflow's tag says {version.approval}")
+            yield Repair(act="set-tag", subject=subject, value=version.approval, why="SageMaker follows")
+            if act == "approve" and not _went_out(version, fleet):
+                yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
+        elif version.approval == "Rejected":
+            yield Repair(act="reject", subject=subject, value=package.arn, why="MLflow's tag says Rejected")
+            yield Repair(act="set-tag", subject=subject, value="Rejected", why="SageMaker follows")
+        else:
+            yield Repair(act="set-tag", subject=subject, value=package.approval, why=f"MLflow's tag says {version.approval!r}, which decides nothing")
+
+
+def _went_out(version: Version, fleet: FleetState) -> bool:
+    return bool(version.rollout) or fleet.busy or fleet.runs == version.version
+
+
+def _alias(
+    name: str, champion: Version | None, versions: Mapping[str, Version], packages: Mapping[str, Package], fleet: FleetState
+) -> Iterator[Repair]:  # fmt: skip
+    """The champion is what the fleet runs. An alias that was moved by hand is a wish, and is followed where it may be."""
+    if fleet.busy:
+        return  # the rollout's end moves the alias
+    if champion is None:
+        if fleet.runs in versions:
+            yield Repair(act="move-alias", subject=f"{name}/{fleet.runs}", why="it runs on the fleet, and no version is champion")
+        return
+    if champion.version == fleet.runs:
+        return
+    subject, package = f"{name}/{champion.version}", packages.get(champion.model_package_arn)
+    if package is not None and package.approval == "PendingManualApproval" and champion.approval == champion.synced:
+        yield Repair(act="approve", subject=subject, value=package.arn, why="MLflow's alias champion was given to it")
+        yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
+    elif package is not None and package.approval == "Approved" and not champion.rollout.startswith("RolledBack"):
+        if champion.synced == "Approved":  # otherwise its approval begins the rollout
+            yield Repair(act="roll-out", subject=subject, why="MLflow's alias champion was given to it")
+        return
+    elif fleet.runs in versions:
+        yield Repair(act="move-alias", subject=f"{name}/{fleet.runs}", why=f"the alias was on {subject}, which may not be champion")
+        return
+    else:
+        yield Repair(act="drop-alias", subject=name, why=f"the alias was on {subject}, which may not be champion")
+        return
+    if not _went_out(champion, fleet):
+        yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
