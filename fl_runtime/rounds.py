@@ -47,6 +47,7 @@ PASSING = frozenset({
     "update-missing",
 })  # fmt: skip
 """Failures that may be over a moment later: links, reboots, memory. A wrong app stays wrong."""
+SILENT = ("no-reply", "cohort-lost")
 READY_SECONDS = 2.0
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -205,12 +206,19 @@ class RoundLoop:
         raise RunFailed(failed[0].code if failed else "quorum", _too_few(number, valid, needed, failed))
 
     def _evaluate(self, strategy: Strategy, grid: IoTGrid, number: int, arrays: ArrayRecord, config: ConfigRecord, timeout: float) -> None:
+        grid.asked = self._heard(strategy, grid)
         messages = list(strategy.configure_evaluate(number, arrays, config, grid))
         if not messages:
             return
         metrics = strategy.aggregate_evaluate(number, agreeing(list(grid.send_and_receive(messages, timeout=timeout)), grid))
         if metrics is not None:
             self._result().evaluate_metrics_clientapp[number] = metrics
+
+    def _heard(self, strategy: Strategy, grid: IoTGrid) -> list[Member]:
+        """Without the devices that were silent while the round trained: they would cost it a second deadline."""
+        silent = {result.device for phase in grid.stats for result in phase.results if result.code in SILENT}
+        heard = [member for member in grid.asked if member.device not in silent]
+        return heard if len(heard) >= max(_least_nodes(strategy), 1) else grid.asked
 
     def _evaluate_centrally(self, evaluate_fn: EvaluateFn | None, number: int, arrays: ArrayRecord) -> None:
         metrics = evaluate_fn(number, arrays) if evaluate_fn else None

@@ -126,6 +126,12 @@ def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(count: in
     assert len(chosen) + len(spares) <= np.ceil(len(chosen) * over) + 1e-9
 
 
+def test_a_device_that_is_silent_in_training_is_not_waited_for_again_in_evaluation() -> None:
+    _, records = ours(FedAvg(), {**GOOD, "d0": silent}, num_rounds=2)
+    assert [r.failures for r in records] == [{"no-reply": 1}, {"no-reply": 1}]
+    assert [r.participants for r in records] == [5, 5]
+
+
 def test_those_seen_least_come_first() -> None:
     _, records = ours(FedAvg(), GOOD, num_rounds=6, selection="least-seen", strategy_params=HALF, over_selection=1.0)
     seen = collections.Counter(row.device for r in records for row in r.devices if row.kind == "train")
