@@ -24,7 +24,7 @@ def bad_app(folder: Path, body: str, toml: str = "") -> str:
 @pytest.mark.parametrize(("arguments", "text"), [
     (["run", "/nowhere"], "no folder"),
     (["run", "docs"], "not a Flower app"),
-    (["run"], "required"),
+    (["run"], "Give the folder of a Flower app"),
     (["run", DIGITS, "--devices", "0"], "--devices is 0"),
     (["run", DIGITS, "--rounds", "-3"], "--rounds is -3"),
     (["run", DIGITS, "--rounds", "many"], "invalid int"),

@@ -333,8 +333,10 @@ def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the
     assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in undisturbed["rounds"]]
 
 
-def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved: dict, home: Path) -> None:
+def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved: dict, home: Path, reached: LocalCloud) -> None:
     """Champion digits/1 -> a better version -> one that only looks better -> it comes back by itself -> back by hand."""
+    from mlflow import MlflowClient
+
     run = ("run", DIGITS, "--devices", "3", "--devices-per-proxy", "0", "--json")
     better = json.loads(mledgeops(*run, "--rounds", "6", home=home).stdout)["model_version"]
     assert "only an approved version" in mledgeops("rollback", better, home=home, check=2).stderr
@@ -365,6 +367,14 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
     assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said
     assert "RolledBack" in mledgeops("rollout", home=home).stdout
+    # Somebody takes the alias away by hand, and rejects a package in SageMaker's console.
+    MlflowClient().delete_registered_model_alias("digits", "champion")
+    plan = json.loads(mledgeops("reconcile", "--dry-run", "--json", home=home).stdout)
+    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("move-alias", "digits/1")]
+    assert plan == {**json.loads(mledgeops("reconcile", "--json", home=home).stdout), "done": False}
+    assert json.loads(mledgeops("reconcile", "--json", home=home).stdout)["repairs"] == []
+    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
+    assert [f"{m['name']}/{m['version']}" for m in models if m["champion"]] == ["digits/1"]
 
 
 def test_trace_leads_from_any_name_to_the_same_chain(report: dict, home: Path, reached: LocalCloud) -> None:

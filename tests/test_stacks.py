@@ -240,3 +240,19 @@ def test_each_part_has_a_bill_of_materials(part: str, tmp_path: Path) -> None:
     bill = json.loads(done.stdout)
     assert bill["bomFormat"] == "CycloneDX"
     assert {f"{c['name']}=={c['version']}" for c in bill["components"]} == set(pins(part))
+
+
+REACHED = {
+    "dynamodb": "", "s3": "", "iot": "iot.data", "states": "states", "secretsmanager": "secretsmanager", "kms": "kms", "ecr": "ecr.api", "logs": "logs",
+    "sagemaker-mlflow": "sagemaker.experiments",
+}  # fmt: skip
+"""The endpoint by which a task reaches a service; empty: a gateway."""
+
+
+def test_tasks_reach_every_service_that_they_may_call() -> None:
+    from pipelines.aws.network import ENDPOINTS
+    from pipelines.policies import statements
+
+    called = {action.split(":")[0] for role in ("server", "proxy", "execution") for item in statements(role, D) for action in item["Action"]}
+    assert called <= set(REACHED), "tasks have no way to the internet: give it an endpoint"
+    assert {REACHED[service] for service in called} - {""} <= set(ENDPOINTS.values())

@@ -11,7 +11,7 @@ from constructs import Construct
 
 ZONES = 2
 ENDPOINTS = {
-    "EcrApi": "ecr.api", "EcrImages": "ecr.dkr", "Logs": "logs", "Steps": "states", "Secrets": "secretsmanager", "Iot": "iot.data",
+    "EcrApi": "ecr.api", "EcrImages": "ecr.dkr", "Logs": "logs", "Steps": "states", "Secrets": "secretsmanager", "Iot": "iot.data", "Kms": "kms",
     "Mlflow": "sagemaker.experiments",
 }  # fmt: skip
 """https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html"""

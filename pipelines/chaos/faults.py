@@ -215,30 +215,18 @@ def _limit_files(processes: list[psutil.Process], size: int) -> None:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def _app_missing(world: World, dice: random.Random) -> Callable[[], None]:
-    """Gone after the heartbeat that promised it: the fleet's operator removes an app while a run starts."""
-    app = world.configs[dice.randrange(HOSTILE)].apps_dir / world.app.digest()
+def _app_missing(stage: Stage) -> None:
+    """Gone after the heartbeat that promised it: the fleet's operator removes an app while a run is under way."""
+    app = stage.world.configs[stage.honest()].apps_dir / stage.world.app.digest()
     away = app.with_name(".away")
-
-    def undo() -> None:
-        if away.is_dir():
-            away.rename(app)
-
-    def remove_soon() -> None:
-        with contextlib.suppress(OSError):
-            app.rename(away)
-
-    import threading
-
-    timer = threading.Timer(1.5, remove_soon)
-    timer.start()
-
-    def end() -> None:
-        timer.cancel()
-        timer.join()
-        undo()
-
-    return end
+    while not stage.serving():
+        time.sleep(0.05)
+    stage.tell(f"the app is gone from {app.parent.parent.name}")
+    app.rename(away)
+    try:
+        _wait_for_end(stage)
+    finally:
+        away.rename(app)
 
 
 def _skew(world: World, dice: random.Random) -> Callable[[], None]:
@@ -339,7 +327,7 @@ ENVIRONMENT = (
     Fault("commands-repeated", _errors("iot-data", 0, "", share=1.0, repeat=True, high=8.0)),
     Fault("mlflow-locked", _mlflow_locked),
     Fault("disk-full", _disk_full),
-    Fault("app-missing", before=_app_missing),
+    Fault("app-missing", _app_missing),
     Fault("clock-skew", before=_skew),
     Fault("callback-redelivered", _redelivery),
     Fault("pipeline-stopped", _stop, ends="Stopped"),
