@@ -158,18 +158,6 @@ def test_a_device_that_raises_is_counted_and_the_run_goes_on(report: dict, home:
     assert "the champion has" in result["reason"]
 
 
-def test_a_rejected_version_stays_rejected_and_the_champion_stays(report: dict, home: Path, reached: LocalCloud) -> None:
-    done = json.loads(mledgeops("run", DIGITS, "--devices", "3", "--rounds", "3", "--strategy", "FedAvgM", "--set", "strategy.server_momentum=0.1",
-                                "--devices-per-proxy", "0", "--json", home=home).stdout)  # fmt: skip
-    assert done["model_version"] == "digits/2"
-    rejected = json.loads(mledgeops("reject", "digits/2", "--reason", "not convinced", "--json", home=home).stdout)
-    assert (rejected["approval"], rejected["champion"]) == ("Rejected", False)
-    assert client("sagemaker").describe_model_package(ModelPackageName=done["model_package_arn"])["ModelApprovalStatus"] == "Rejected"
-    assert "a rejection stands" in mledgeops("approve", "digits/2", "--reason", "after all", home=home, check=2).stderr
-    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
-    assert [m["version"] for m in models if m["champion"]] == ["1"]
-
-
 def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(broken: dict, reached: LocalCloud) -> None:
     from mlflow import MlflowClient
 
@@ -355,6 +343,10 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     assert "worse" in turned["rollout"]["why"] or "accuracy is" in turned["rollout"]["why"]
     assert turned["champion"] is False
     assert running() == {better}
+    rejected = json.loads(mledgeops("reject", bad, "--reason", "it only looked good", "--json", home=home).stdout)
+    assert (rejected["approval"], rejected["champion"]) == ("Rejected", False)
+    assert client("sagemaker").describe_model_package(ModelPackageName=rejected["model_package_arn"])["ModelApprovalStatus"] == "Rejected"
+    assert "a rejection stands" in mledgeops("approve", bad, "--reason", "after all", home=home, check=2).stderr
     back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
     assert f"{back['name']}/{back['version']}" == "digits/1"
     assert back["champion"] is True
