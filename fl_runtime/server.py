@@ -58,7 +58,7 @@ from fl_runtime.server_app import server_app_of
 from fl_runtime.server_fn import run_server_fn
 from fl_runtime.signing import kms_signer
 from fl_runtime.telemetry import RoundLog
-from fl_runtime.tracking import MlflowTracker
+from fl_runtime.tracking import MlflowTracker, end_run
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +256,9 @@ class Server:
         if ended:
             tracker.set_tag("mledgeops.ended_early", ended)
         tracker.flush()
+        if self.stopping():  # MLflow's own start_run, which logging a model needs, has just called the run finished
+            end_run(tracker.run_id, "KILLED", "The pipeline was stopped.")
+            raise RunFailed("stopped", "The run was stopped while its model was being logged.")
         self._table.update(spec.run, mlflow_run_id=tracker.run_id)
         return Outcome(
             run=spec.run, rounds=loop.final_round or spec.num_rounds, ended=ended or "-", participants=participants,

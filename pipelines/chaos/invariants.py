@@ -44,7 +44,7 @@ def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> It
 def _tasks(stage: Stage) -> Iterator[str]:
     import time
 
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 15  # a server looks every 5 s whether it is still wanted, and then has 5 s to end
     while left := stage.world.tasks(SERVER, stage.run):
         if time.monotonic() > deadline:
             yield f"a server of the run is left: {left[0].pid}"
