@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,12 +96,8 @@ class S3Objects:
 
     def get(self, key: str, limit: int | None = None) -> bytes:
         """Reads no more than ``limit`` bytes, whatever the object's size."""
-        try:
+        with self._missing(key):
             answer = self._client.get_object(Bucket=self.bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
-                raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
-            raise
         if limit is not None and answer["ContentLength"] > limit:
             raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
         data: bytes = answer["Body"].read()
@@ -112,12 +109,8 @@ class S3Objects:
 
     def size(self, key: str) -> int:
         """Bytes of an object; raises ObjectMissing."""
-        try:
+        with self._missing(key):
             return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
-            raise
 
     def url_to_get(self, key: str, seconds: float) -> str:
         """Valid at most as long as the signer's own credentials."""
@@ -131,6 +124,16 @@ class S3Objects:
         """All keys under a prefix, sorted."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    @contextlib.contextmanager
+    def _missing(self, key: str) -> Iterator[None]:
+        """S3's words for an absent object, as ours."""
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
+                raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
+            raise
 
     def _presign(self, operation: str, key: str, seconds: float) -> str:
         expires = max(1, min(PRESIGN_LIMIT_SECONDS, int(seconds) + 1))

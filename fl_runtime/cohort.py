@@ -10,18 +10,17 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import msgspec
-
 from edge.logs import event
 from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
 from edge.protocol.messages import ObjectRef, Reply, decode
-from edge.protocol.names import reply_key, update_key
-from edge.protocol.records import Records, decode_records, decode_skeleton, digest
+from edge.protocol.names import reply_key
+from edge.protocol.records import Records, decode_skeleton
 from fl_runtime.aggregation import UpdateCheck
 from fl_runtime.fold import Fold, Gate
 from fl_runtime.phase import DeviceResult, Event, PhaseDone, PhaseRequest, Target, failure, spare
 from fl_runtime.ports import Clock, Commands, ObjectMissing, ObjectStore, Replies, Sleep, StoredReply
 from fl_runtime.sending import Sending
+from fl_runtime.updates import changed_meanwhile, read_update
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +59,8 @@ class CohortRunner:
             target_of = {target.device: target for target in request.targets}
             waiting = dict(target_of)
             for failed in phase.send(waiting, request.seconds):
-                if failed.device in waiting:
-                    del waiting[failed.device]
-                    yield failed
+                del waiting[failed.device]
+                yield failed
             for batch in self._await(request, waiting, began, phase):
                 for opened in as_completed([pool.submit(self._open, request, gate, *pair) for pair in batch]):
                     result, records = opened.result()
@@ -155,8 +153,7 @@ class CohortRunner:
         try:
             return result, self._read(request, result.device, result.update)
         except (ProtocolError, ObjectMissing) as error:
-            changed = f"the update was changed after it had been checked: {error}"
-            return msgspec.structs.replace(result, status="error", code="bad-digest", reason=changed), None
+            return changed_meanwhile(result, error), None
 
     def _read(self, request: PhaseRequest, device: str, update: ObjectRef | None) -> Records:
         """Download and decode a device's update; raises ProtocolError or ObjectMissing."""
@@ -164,7 +161,4 @@ class CohortRunner:
             raise ProtocolError("malformed", "the reply names no update")
         if update.size > request.size_limit:
             raise ProtocolError("too-large", f"the update claims {update.size} bytes")
-        blob = self._objects.get(update_key(request.run, request.phase, device), update.size)
-        if digest(blob) != update.digest:
-            raise ProtocolError("bad-digest", "the update's digest is not the announced one")
-        return decode_records(blob)
+        return read_update(self._objects, request, device, update)

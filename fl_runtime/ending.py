@@ -4,39 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.errors import RunFailed
 from fl_runtime.records import RoundRecord
-from fl_runtime.run_spec import RunSpec, choose_metric, goal_of
+from fl_runtime.run_spec import Goal, RunSpec, choose_metric, goal_of
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model was judged by, and how good it is."""
+
+    metric: str
+    goal: Goal
+    value: float
+
+    @property
+    def score(self) -> float:
+        """The metric with its sign so that more is better."""
+        return self.score_of(self.value)
+
+    def score_of(self, value: float) -> float:
+        """Another value of the same metric as a score."""
+        return value if self.goal == "maximize" else -value
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The metric a model is judged by. Empty: chosen from what the devices report, as the final model's is."""
+    """The metric a model is judged by. Empty: chosen from what the devices report."""
 
     metric: str = ""
-    goal: str = ""
+    goal: Goal | Literal[""] = ""
 
-    def score(self, reported: Mapping[str, Any]) -> float | None:
-        """The metric as a score, more is better; None when it was not reported."""
-        numbers = [name for name, value in reported.items() if isinstance(value, int | float)]
+    def of(self, reported: Mapping[str, Any]) -> Judged:
+        """Raises RunFailed when the metric was not reported."""
+        metric = choose_metric([name for name, value in reported.items() if isinstance(value, int | float)], self.metric)
+        return Judged(metric, self.goal or goal_of(metric), float(reported[metric]))
+
+    def try_of(self, reported: Mapping[str, Any]) -> Judged | None:
+        """The same, None when it was not reported: a round without an evaluation is no failure."""
         try:
-            metric = choose_metric(numbers, self.metric)
+            return self.of(reported)
         except RunFailed:
             return None
-        value = float(reported[metric])
-        return value if (self.goal or goal_of(metric)) == "maximize" else -value
-
-    def reached(self, reported: Mapping[str, Any], target: float) -> bool:
-        """Whether the metric is as good as ``target`` (a value of the metric, not a score)."""
-        score = self.score(reported)
-        if score is None:
-            return False
-        numbers = [name for name, value in reported.items() if isinstance(value, int | float)]
-        metric = choose_metric(numbers, self.metric)
-        return score >= (target if (self.goal or goal_of(metric)) == "maximize" else -target)
 
 
 class Ending:
@@ -60,13 +71,13 @@ class Ending:
         self._last = (record.seconds.total, cost)
         self._seconds, self._cost = self._seconds + record.seconds.total, self._cost + cost
         reported = record.evaluate or record.server
-        score = self._judge.score(reported)
-        if score is not None and (self._best_score is None or score > self._best_score):
-            self._best_score, self.best = score, record
-        if self._spec.target is not None and self._judge.reached(reported, self._spec.target):
-            self.reason, self.keep_best = f"the target of {self._spec.target:g} was reached in round {record.round}", False
-        elif self._over():
-            self.reason, self.keep_best = f"{self._over()} after round {record.round}", True
+        judged, target = self._judge.try_of(reported), self._spec.target
+        if judged is not None and (self._best_score is None or judged.score > self._best_score):
+            self._best_score, self.best = judged.score, record
+        if judged is not None and target is not None and judged.score >= judged.score_of(target):
+            self.reason, self.keep_best = f"the target of {target:g} was reached in round {record.round}", False
+        elif over := self._over():
+            self.reason, self.keep_best = f"{over} after round {record.round}", True
 
     def _over(self) -> str:
         """What would run out in a further round as long as the last one."""

@@ -22,7 +22,7 @@ from flwr.supercore.run import Run
 from edge.flower_compat import from_recorddict, to_recorddict
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
-from edge.protocol.names import arrays_key, phase_id, update_key
+from edge.protocol.names import arrays_key, phase_id
 from edge.protocol.records import ArrayMap, Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
 from edge.protocol.signed import phase_text
 from fl_runtime.aggregation import ArraySpec, array_specs
@@ -33,6 +33,7 @@ from fl_runtime.records import PhaseStats
 from fl_runtime.run_spec import Cohort, Member, RunSpec, flower_run_id
 from fl_runtime.selection import NORM_FACTOR
 from fl_runtime.signing import Signer
+from fl_runtime.updates import changed_meanwhile, read_update
 
 MODEL = "arrays"
 """The record key by which Flower's strategies send the model: what is stored of a round is what the next one sends."""
@@ -267,18 +268,13 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         return None
 
     def _changed(self, item: DeviceResult, message: Message, stats: PhaseStats, error: Exception) -> Message:
-        """A device's address for its update is good until the deadline: it may write over what its cohort has checked."""
-        reason = f"the update was changed after it had been checked: {error}"
-        stats.results[-1] = msgspec.structs.replace(item, status="error", code="bad-digest", reason=reason)
-        return make_error(message, "bad-digest", reason)
+        stats.results[-1] = changed_meanwhile(item, error)
+        return make_error(message, "bad-digest", stats.results[-1].reason)
 
     def _content(self, item: DeviceResult, request: PhaseRequest) -> Records:
         if item.update is None:
             return decode_skeleton(item.content)
-        blob = self._objects.get(update_key(request.run, request.phase, item.device), item.update.size)
-        if digest(blob) != item.update.digest:
-            raise ProtocolError("bad-digest", "its digest is another")
-        return decode_records(blob)
+        return read_update(self._objects, request, item.device, item.update)
 
 
 def _round_of(content: Records) -> int:

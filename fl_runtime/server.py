@@ -44,11 +44,9 @@ from fl_runtime.rpc import ProxyHub
 from fl_runtime.run_spec import (
     Cohort,
     RunSpec,
-    choose_metric,
     cohorts_key,
     decode_spec,
     flower_run_id,
-    goal_of,
     model_key,
     round_key,
     spec_key,
@@ -113,12 +111,12 @@ class Server:
         shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
-            judge = Judge(_judged_by(spec, app), spec.goal or str(app.settings.get("goal", "")))
+            judge = _judge_of(spec, app)
             loop = RoundLoop(
                 spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set,
                 lambda: self._resume(spec, tracker), ending=Ending(spec, shape, judge), ready=self._ready(spec) if spec.require else None,
             )  # fmt: skip
-            self._log = RoundLog(spec, shape, judge.metric)
+            self._log = RoundLog(spec, shape, judge)
             signer = kms_signer(client("kms"), setting("MLEDGEOPS_COMMANDS_KEY"))
             grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer)
             context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
@@ -275,13 +273,10 @@ class Server:
         history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
         number = loop.final_round or spec.num_rounds
         evaluate = dict(history[max((n for n in history if n <= number), default=max(history))]) if history else {}
-        numbers = [name for name, value in evaluate.items() if isinstance(value, int | float)]
-        metric = choose_metric(numbers, _judged_by(spec, app))
-        goal = spec.goal or app.settings.get("goal") or goal_of(metric)
-        value = evaluate[metric]
+        judged = _judge_of(spec, app).of(evaluate)
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
         last = msgspec.json.decode(self._objects.get(round_key(spec.run, number)), type=RoundRecord)
-        return final_model(arrays, metric, goal, float(value)), evaluate, last.participants
+        return final_model(arrays, judged.metric, judged.goal, judged.value), evaluate, last.participants
 
     def _uri(self, name: str) -> str:
         return f"s3://{self._names.bucket}/{model_key(self._run, name)}"
@@ -297,9 +292,10 @@ def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
     return tables
 
 
-def _judged_by(spec: RunSpec, app: FlowerApp) -> str:
-    """The metric that the run, or else the app, names; empty when neither does."""
-    return spec.metric or str(app.settings.get("metric", ""))
+def _judge_of(spec: RunSpec, app: FlowerApp) -> Judge:
+    """By the metric and the goal that the run, or else the app, names."""
+    goal = spec.goal or app.settings.get("goal")
+    return Judge(spec.metric or str(app.settings.get("metric", "")), goal if goal in ("minimize", "maximize") else "")
 
 
 def own_address() -> str:

@@ -14,9 +14,9 @@ from typing import Any
 
 from edge.logs import event
 from fl_runtime.cost import Shape, round_cost
-from fl_runtime.errors import RunFailed
+from fl_runtime.ending import Judge
 from fl_runtime.records import RoundRecord
-from fl_runtime.run_spec import RunSpec, choose_metric
+from fl_runtime.run_spec import RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ FAILURES_LOGGED = 100
 
 
 class RoundLog:
-    """Writes one run's lines. ``metric``: what the model is judged by, empty when only the devices know."""
+    """Writes one run's lines."""
 
     def __init__(
-        self, spec: RunSpec, shape: Shape, metric: str = "", *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+        self, spec: RunSpec, shape: Shape, judge: Judge, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
     ) -> None:
         self._spec = spec
         self._shape = shape
-        self._metric = metric
+        self._judge = judge
         self._clock = clock
         self._now = now
         self._began = clock()
@@ -70,12 +70,9 @@ class RoundLog:
     def _judged(self, record: RoundRecord) -> dict[str, float]:
         """The judged metric under one name for all apps, and all metrics under their own."""
         reported = record.evaluate or record.server
-        numbers = {key: float(value) for key, value in reported.items() if isinstance(value, int | float)}
-        fields = {f"evaluate_{key}": value for key, value in numbers.items()}
-        try:
-            return {**fields, "value": numbers[choose_metric(list(numbers), self._metric)]}
-        except RunFailed:
-            return fields
+        fields = {f"evaluate_{key}": float(value) for key, value in reported.items() if isinstance(value, int | float)}
+        judged = self._judge.try_of(reported)
+        return fields if judged is None else {**fields, "value": judged.value}
 
     def _directive(self) -> dict[str, object]:
         metrics = [{"Name": name, "Unit": unit} for name, unit in EMBEDDED.items()]

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from fl_runtime.run_state import TERMINAL, RunTable
 from fl_runtime.tracking import end_run
 from pipelines.rollouts import SYSTEM, Rollouts
-from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, MlflowRegistry, Version
+from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, Version
 from registry.reconcile import FleetState, Repair
 from registry.rollout import OVER
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package, RegistryError, SageMakerRegistry
+from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package, RegistryError
 
 MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 
@@ -19,9 +19,9 @@ MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED
 class AwsRegistries:
     """:class:`registry.reconcile.Both`. Reads each side once; MLflow's alias and tags change by one call each."""
 
-    def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry, rollouts: Rollouts, now: float) -> None:
-        self._mlflow = mlflow
-        self._sagemaker = sagemaker
+    def __init__(self, rollouts: Rollouts, now: float) -> None:
+        self._mlflow = rollouts.mlflow
+        self._sagemaker = rollouts.sagemaker
         self._rollouts = rollouts
         self._now = now
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from edge.logs import event
 from edge.protocol.names import check_name
 from fl_runtime.aws import S3Objects, client, setting
+from fl_runtime.eligibility import rows_of
 from fl_runtime.ports import ObjectMissing
 from fl_runtime.run_spec import RunSpec, decode_spec, goal_of, model_key, spec_key
 from fl_runtime.signing import kms_signer
@@ -42,7 +45,7 @@ class Rollouts:
 
     def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> None:
         self.mlflow = mlflow
-        self._sagemaker = sagemaker
+        self.sagemaker = sagemaker
         self._region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
         self._bucket = setting("MLEDGEOPS_BUCKET")
         self._objects = S3Objects(client("s3"), self._bucket)
@@ -51,6 +54,11 @@ class Rollouts:
         self._machine = setting("MLEDGEOPS_ROLLOUT_MACHINE")
         self.store = DynamoStore(self._dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE"))
         self.audit = AuditTrail(S3Trail(client("s3"), self._bucket))
+
+    @classmethod
+    def of_environment(cls) -> Rollouts:
+        """With clients for this process's cloud."""
+        return cls(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
 
     def policy(self) -> Policy:
         """The policy in force: the one that was set, else the defaults."""
@@ -67,7 +75,7 @@ class Rollouts:
     def candidate(self, version: Version) -> Candidate:
         """What a rollout needs to know of a version."""
         spec = self.spec(version)
-        package = self._sagemaker.get(version.model_package_arn)
+        package = self.sagemaker.get(version.model_package_arn)
         metric = package.metadata.get("mledgeops.metric", spec.metric)
         goal = spec.goal or package.metadata.get("mledgeops.goal") or goal_of(metric)
         key = model_key(version.run, "model.safetensors")
@@ -105,11 +113,15 @@ class Rollouts:
         except self._steps.exceptions.ExecutionAlreadyExists:
             return
 
+    def beats(self, fleet: str) -> Iterator[Mapping[str, Any]]:
+        """A fleet's rows of the devices table."""
+        return rows_of(self._dynamodb, setting("MLEDGEOPS_DEVICES_TABLE"), fleet)
+
     def conductor(self) -> Conductor:
         """What moves rollouts on, in this function's name."""
         account = self._machine.split(":")[4]
         fresh = float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", "90"))
-        fleet = DeviceTable(self._dynamodb, setting("MLEDGEOPS_DEVICES_TABLE"), time.time(), fresh)
+        fleet = DeviceTable(self.beats, time.time(), fresh)
         jobs = IotJobs(client("iot"), self._region, account, setting("MLEDGEOPS_JOB_URLS_ROLE"))
         sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
         prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")

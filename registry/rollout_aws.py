@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,9 @@ from registry.rollout import Beat, Current, Rollout
 CURRENT = "current"
 URL_SECONDS = 3600
 """How long an address in a job's document is good, from the moment the device asks for the document (AWS's limit)."""
+
+
+Rows = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
 class DynamoStore:
@@ -120,28 +123,23 @@ class IotJobs:
 
 
 class DeviceTable:
-    """:class:`~registry.rollout.Fleet` from heartbeats."""
+    """:class:`~registry.rollout.Fleet` from heartbeats. ``rows``: a fleet's rows of the devices table."""
 
-    def __init__(self, dynamodb: Any, table: str, now: float, fresh_seconds: float) -> None:
-        self._client = dynamodb
-        self._table = table
+    def __init__(self, rows: Rows, now: float, fresh_seconds: float) -> None:
+        self._rows = rows
         self._now = now
         self._fresh = fresh_seconds
 
     def beats(self, fleet: str) -> Mapping[str, Beat]:
         """A device whose heartbeat cannot be read is there, and runs nothing."""
-        pages = self._client.get_paginator("query").paginate(
-            TableName=self._table, KeyConditionExpression="fleet = :fleet", ExpressionAttributeValues={":fleet": {"S": fleet}}
-        )
         found: dict[str, Beat] = {}
-        for page in pages:
-            for row in page["Items"]:
-                try:
-                    beat = decode(row["body"]["S"], Heartbeat)
-                    there = beat.state != "offline" and self._now - float(row["last_seen"]["N"]) / 1000 <= self._fresh
-                    found[row["device"]["S"]] = Beat(beat.model, there)
-                except (ProtocolError, KeyError, ValueError):
-                    found[row["device"]["S"]] = Beat("", False)
+        for row in self._rows(fleet):
+            try:
+                beat = decode(row["body"]["S"], Heartbeat)
+                there = beat.state != "offline" and self._now - float(row["last_seen"]["N"]) / 1000 <= self._fresh
+                found[row["device"]["S"]] = Beat(beat.model, there)
+            except (ProtocolError, KeyError, ValueError):
+                found[row["device"]["S"]] = Beat("", False)
         return found
 
 

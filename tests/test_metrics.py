@@ -18,6 +18,7 @@ from journeys import until
 from edge import logs
 from fl_runtime import cost
 from fl_runtime.cost import Shape, round_cost
+from fl_runtime.ending import Judge
 from fl_runtime.records import Bytes, DeviceRow, RoundRecord, Seconds
 from fl_runtime.run_spec import RunSpec
 from fl_runtime.telemetry import FAILURES_LOGGED, PROGRESS_SECONDS, RoundLog
@@ -72,7 +73,7 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
 
 
 def test_a_round_becomes_its_metrics() -> None:
-    log = RoundLog(SPEC, Shape(proxies=2), clock=lambda: 0.0)
+    log = RoundLog(SPEC, Shape(proxies=2), Judge(), clock=lambda: 0.0)
     found = points(lines_of(lambda: log.finished(record([row("a"), row("b"), row("c", "app-error")], {"accuracy": 0.9, "loss": 0.3}))))
     assert found == {
         ("Rounds", "digits"): 1, ("Participants", "digits"): 2, ("RoundSeconds", "digits"): 2.0, ("RoundOverheadSeconds", "digits"): 0.25,
@@ -82,7 +83,7 @@ def test_a_round_becomes_its_metrics() -> None:
 
 
 def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> None:
-    log = RoundLog(SPEC, Shape(proxies=0))
+    log = RoundLog(SPEC, Shape(proxies=0), Judge())
     written = lines_of(lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {})))
     assert len(written) == 1 + FAILURES_LOGGED
     assert ("Loss", "digits") not in points(written)
@@ -90,7 +91,7 @@ def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not
 
 def test_progress_is_told_once_a_minute_and_starts_anew_with_each_round() -> None:
     now = [0.0]
-    log = RoundLog(SPEC, Shape(proxies=0), clock=lambda: now[0])
+    log = RoundLog(SPEC, Shape(proxies=0), Judge(), clock=lambda: now[0])
 
     def write() -> None:
         for second in range(0, 300, 5):

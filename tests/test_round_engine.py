@@ -230,7 +230,7 @@ def test_goals_by_name_and_by_word() -> None:
             ending.take(record(number, accuracy=value, loss=value))
         assert ending.best is not None
         assert ending.best.round == best
-    assert Judge("accuracy").score({"loss": 1.0}) is None
+    assert Judge("accuracy").try_of({"loss": 1.0}) is None
 
 
 @pytest.mark.parametrize(("require", "fits"), [

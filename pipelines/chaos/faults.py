@@ -219,7 +219,7 @@ def _app_missing(stage: Stage) -> None:
     """Gone after the heartbeat that promised it: the fleet's operator removes an app while a run is under way."""
     app = stage.world.configs[stage.honest()].apps_dir / stage.world.app.digest()
     away = app.with_name(".away")
-    while not stage.serving():
+    while not stage.serving() and not stage.over():
         time.sleep(0.05)
     stage.tell(f"the app is gone from {app.parent.parent.name}")
     app.rename(away)

@@ -83,7 +83,7 @@ def _acting(fault: Fault, stage: Stage, wrong: list[str]) -> threading.Thread:
     act, early, delay = fault.act, stage.dice.random() < EARLY_SHARE, stage.dice.uniform(0.0, 2.5)
 
     def work() -> None:
-        while not early and not stage.serving():
+        while not early and not stage.serving() and not stage.over():
             time.sleep(0.05)
         time.sleep(delay)
         if stage.over() or act is None:

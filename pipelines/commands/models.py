@@ -76,7 +76,6 @@ def rollback(arguments: argparse.Namespace) -> int:
     from registry.approval import find
     from registry.mlflow_registry import MlflowRegistry
     from registry.promotion import earlier
-    from registry.sagemaker_registry import SageMakerRegistry
 
     use_store()
     mlflow = MlflowRegistry()
@@ -87,10 +86,9 @@ def rollback(arguments: argparse.Namespace) -> int:
     wanted = find(versions, arguments.version) if arguments.version else None
     target = earlier(versions, champions[0] if champions else None, wanted)
     with clouds.use() as cloud:
-        from fl_runtime.aws import client
         from pipelines.rollouts import Rollouts
 
-        rollouts = Rollouts(mlflow, SageMakerRegistry(client("sagemaker")))
+        rollouts = Rollouts.of_environment()
         with devices_up(cloud, rollouts.candidate(target).fleet):
             begun = rollouts.begin(target, by=getpass.getuser(), reason="rollback", forced=True, queue=False)
             ended = follow(cloud, rollouts, begun.rollout)
@@ -100,22 +98,19 @@ def rollback(arguments: argparse.Namespace) -> int:
 def _decide(arguments: argparse.Namespace, approval: Any) -> int:
     from registry.approval import decide, find
     from registry.mlflow_registry import MlflowRegistry
-    from registry.sagemaker_registry import SageMakerRegistry
 
     if not arguments.reason.strip():
         raise UsageError("--reason is empty: say why, for those who come after you.")
     use_store()
     version = find(MlflowRegistry().versions(), arguments.version)
     with clouds.use() as cloud:
-        from fl_runtime.aws import client
         from pipelines.rollouts import Rollouts
 
-        sagemaker = SageMakerRegistry(client("sagemaker"))
-        rollouts = Rollouts(MlflowRegistry(), sagemaker)
+        rollouts = Rollouts.of_environment()
         fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
         before, ended = rollouts.store.current(fleet).number if fleet else 0, None
         with devices_up(cloud, fleet):
-            decide(MlflowRegistry(), sagemaker, rollouts.audit, version, approval, arguments.reason)
+            decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, arguments.reason)
             if fleet:
                 ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
         decided = find(MlflowRegistry().versions(version.name), version.version)

@@ -27,9 +27,7 @@ def reconcile(arguments: argparse.Namespace) -> int:
     use_store()
     from mlflow import MlflowClient
 
-    from registry.mlflow_registry import MlflowRegistry
     from registry.reconcile import plan, repair
-    from registry.sagemaker_registry import SageMakerRegistry
 
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
@@ -37,9 +35,8 @@ def reconcile(arguments: argparse.Namespace) -> int:
         from pipelines.reconciliation import AwsRegistries, end_in_mlflow, runs_left_open
         from pipelines.rollouts import Rollouts
 
-        mlflow, sagemaker = MlflowRegistry(), SageMakerRegistry(client("sagemaker"))
-        rollouts = Rollouts(mlflow, sagemaker)
-        both = AwsRegistries(mlflow, sagemaker, rollouts, time.time())
+        rollouts = Rollouts.of_environment()
+        both = AwsRegistries(rollouts, time.time())
         repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))
         if not arguments.dry_run:
             repair(both, repairs)

@@ -122,12 +122,9 @@ def show_audit(arguments: argparse.Namespace) -> int:
 
 
 def _rollouts() -> Any:
-    from fl_runtime.aws import client
     from pipelines.rollouts import Rollouts
-    from registry.mlflow_registry import MlflowRegistry
-    from registry.sagemaker_registry import SageMakerRegistry
 
-    return Rollouts(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
+    return Rollouts.of_environment()
 
 
 def _moment(seconds: float) -> str:

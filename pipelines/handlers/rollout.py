@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge.logs import event
-from fl_runtime.aws import client
 from pipelines.handlers.wiring import set_up_logs
 from pipelines.rollouts import Rollouts
-from registry.mlflow_registry import MlflowRegistry
 from registry.rollout import OVER
-from registry.sagemaker_registry import SageMakerRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +22,7 @@ WAIT_SECONDS = (1, 120)
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point of the rollout's state machine."""
     set_up_logs()
-    rollouts = Rollouts(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
+    rollouts = Rollouts.of_environment()
     conductor, fleet, number = rollouts.conductor(), request["fleet"], request["number"]
     rollout = conductor.advance(fleet, number, time.time())
     for _ in range(STEPS_AT_ONCE):  # several steps may be due; what waits for devices waits in the state machine
