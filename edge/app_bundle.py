@@ -40,7 +40,11 @@ class FlowerApp:
     config: dict[str, ConfigValue] = field(default_factory=dict)
     """``[tool.flwr.app.config]``, flattened with dots as Flower does."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays."""
+    """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays, intended-use."""
+    description: str = ""
+    """``[project] description``."""
+    licence: str = ""
+    """``[project] license``."""
     dependencies: list[str] = field(default_factory=list)
     """``[project] dependencies``: what its modules import beside Flower."""
 
@@ -105,8 +109,13 @@ def load_app(folder: Path) -> FlowerApp:
     return FlowerApp(
         folder=folder.resolve(), name=str(project.get("name", folder.name)), version=str(project.get("version", "0")),
         client_app=client, server_app=server, config=_flatten(section.get("config", {})), settings=tool.get("mledgeops", {}),
-        dependencies=dependencies,
+        dependencies=dependencies, description=str(project.get("description", "")), licence=_licence(project.get("license", "")),
     )  # fmt: skip
+
+
+def _licence(given: object) -> str:
+    """An SPDX expression, or the older table's text or file name (https://packaging.python.org/en/latest/specifications/pyproject-toml/)."""
+    return str(given.get("text") or given.get("file") or "") if isinstance(given, Mapping) else str(given)
 
 
 def site_of(folder: Path) -> Path:

@@ -88,3 +88,8 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
         yield
     finally:
         Strategy.start = original
+
+
+def readdressed(message: Message, node_id: int) -> Message:
+    """The same content, as the same object, for another device."""
+    return Message(message.content, node_id, message.metadata.message_type, ttl=message.metadata.ttl, group_id=message.metadata.group_id)

@@ -23,9 +23,11 @@ from edge.logs import event
 from edge.protocol.records import ArrayMap
 from fl_runtime.aggregation import ArraySpec, array_specs, restore_dtypes
 from fl_runtime.checkpoints import Checkpoint, restore, take
+from fl_runtime.comparison import Comparing
 from fl_runtime.cost import Shape
 from fl_runtime.ending import Ending, Judge
 from fl_runtime.errors import RunFailed
+from fl_runtime.flower_compat import readdressed
 from fl_runtime.grid import Folding, IoTGrid
 from fl_runtime.phase import DeviceResult, odd_metrics
 from fl_runtime.ports import Clock, ObjectMissing, Sleep
@@ -65,10 +67,13 @@ class RoundLoop:
 
     def __init__(
         self, spec: RunSpec, record: RecordRound, stopped: Callable[[], bool], resume: Resume = lambda: None, *,
-        ending: Ending | None = None, ready: Ready | None = None, clock: Clock = time.monotonic, sleep: Sleep = time.sleep,
+        ending: Ending | None = None, ready: Ready | None = None, comparing: Comparing | None = None,
+        clock: Clock = time.monotonic, sleep: Sleep = time.sleep,
     ) -> None:  # fmt: skip
         self._resume = resume
         self._ready = ready
+        self._comparing = comparing
+        self._last: RoundRecord | None = None
         self._clock = clock
         self._sleep = sleep
         self.history = History()
@@ -108,6 +113,7 @@ class RoundLoop:
             if self._stopped():
                 raise RunFailed("stopped", f"The run was stopped after round {number}.")
         self._settle(grid)
+        self._compare(strategy, grid, evaluate_config or ConfigRecord(), timeout)
         grid.folding, grid.checked, grid.asked, grid.norm_limit = None, False, grid.members, 0.0
         return self.result
 
@@ -128,6 +134,13 @@ class RoundLoop:
             return
         self._result().arrays = ArrayRecord({key: Array(array) for key, array in weights.items()})
         self.final_round = best.round
+
+    def _compare(self, strategy: Strategy, grid: IoTGrid, config: ConfigRecord, timeout: float) -> None:
+        best, result = self.ending.best, self._result()
+        final = best if best is not None and best.round == self.final_round else self._last
+        if self._comparing is not None and final is not None and result.arrays:
+            self._comparing.run(strategy, grid, final, result.arrays, config, timeout)
+            grid.stats.clear()
 
     def _chosen(self, strategy: Strategy, grid: IoTGrid) -> Strategy:
         """The run's strategy replaces the app's; parameters alone change the app's."""
@@ -184,12 +197,12 @@ class RoundLoop:
             raise RunFailed("selection", f"{type(strategy).__name__} writes to each device by name: it allows no other selection than its own.")
         if self.spec.selection:
             chosen = choose(self.spec, grid.asked, len(messages), self.history, number, attempt)
-            messages = [_to(messages[0], member) for member in chosen]
+            messages = [readdressed(messages[0], member.node_id) for member in chosen]
         else:
             targets = {message.metadata.dst_node_id for message in messages}
             chosen = [member for member in grid.asked if member.node_id in targets]
         spares = with_spares(self.spec, grid.cohorts, chosen, grid.asked, number, attempt) if len(chosen) < len(grid.asked) else []
-        return [*messages, *(_to(messages[0], member) for member in spares)], frozenset(member.node_id for member in spares)
+        return [*messages, *(readdressed(messages[0], member.node_id) for member in spares)], frozenset(member.node_id for member in spares)
 
     def _enough(self, strategy: Strategy, stats: list[PhaseStats], wanted: int, number: int, attempt: int) -> bool:
         """Whether the round has its quorum; False to try it again with others, RunFailed when that would not help."""
@@ -262,7 +275,7 @@ class RoundLoop:
         """What later rounds depend on; all of it comes from the records, so a resumed run knows the same."""
         self.history.take(record)
         self.ending.take(record)
-        self.final_round = record.round
+        self.final_round, self._last = record.round, record
 
     def _result(self) -> Result:
         if self.result is None:
@@ -312,11 +325,6 @@ def _demand_quorum(spec: RunSpec, strategy: Strategy, nodes: int) -> None:
 
 def _repeated(result: DeviceResult) -> DeviceResult:
     return msgspec.structs.replace(result, status="spare", code="repeated")
-
-
-def _to(message: Message, member: Member) -> Message:
-    """The same content for another device."""
-    return Message(message.content, member.node_id, message.metadata.message_type, ttl=message.metadata.ttl, group_id=message.metadata.group_id)
 
 
 def _too_few(number: int, valid: int, needed: int, failed: list[DeviceResult]) -> str:

@@ -81,6 +81,16 @@ class Cohort(msgspec.Struct, frozen=True):
     members: list[Member]
 
 
+class Champion(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that the run's fleet uses when the run begins (``champion.json``)."""
+
+    model_version: str
+    digest: str
+    app: str
+    key: str
+    """S3 key of its weights."""
+
+
 def node_id(fleet: str, device: str) -> int:
     """A stable 63-bit Flower node id for a device (Flower keeps ids in signed 64 bits)."""
     return int.from_bytes(hashlib.sha256(f"{fleet}/{device}".encode()).digest()[:8], "big") >> 1
@@ -112,6 +122,11 @@ def spec_key(run: str) -> str:
 def cohorts_key(run: str) -> str:
     """S3 key of a run's cohorts."""
     return f"{run_prefix(run)}cohorts.json"
+
+
+def champion_key(run: str) -> str:
+    """S3 key of the model that the fleet ran when a run began; ``null`` when it ran none of this model."""
+    return f"{run_prefix(run)}champion.json"
 
 
 def round_key(run: str, server_round: int) -> str:

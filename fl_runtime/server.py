@@ -29,6 +29,7 @@ from edge.protocol.names import app_key
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
 from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
+from fl_runtime.comparison import COMPARISON, Comparing, Comparison, read_champion
 from fl_runtime.cost import Shape
 from fl_runtime.eligibility import FRESH_SECONDS, eligible, rows_of
 from fl_runtime.ending import Ending, Judge
@@ -111,10 +112,11 @@ class Server:
         shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
-            judge = _judge_of(spec, app)
+            judge, comparing = _judge_of(spec, app), Comparing(lambda: read_champion(self._objects, self._run))
             loop = RoundLoop(
                 spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set,
                 lambda: self._resume(spec, tracker), ending=Ending(spec, shape, judge), ready=self._ready(spec) if spec.require else None,
+                comparing=comparing,
             )  # fmt: skip
             self._log = RoundLog(spec, shape, judge)
             signer = kms_signer(client("kms"), setting("MLEDGEOPS_COMMANDS_KEY"))
@@ -122,7 +124,7 @@ class Server:
             context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
             self._table.update(spec.run, unless=("Stopping",), state="Running")
             self._run_app(app, grid, context, loop)
-            return self._conclude(spec, app, loop, context, tracker)
+            return self._conclude(spec, app, loop, context, tracker, comparing.done)
 
     def _app(self, spec: RunSpec, folder: Path) -> FlowerApp:
         try:
@@ -235,19 +237,23 @@ class Server:
             raise RunFailed("checkpoint", f"The run {run} has no checkpoint that can be read: it finished no round, or ended over a month ago.")
         return checkpoint
 
-    def _conclude(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker) -> Outcome:
+    def _conclude(
+        self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker, comparison: Comparison | None
+    ) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)
         files = {
             "model.safetensors": model.weights,
             "model.tar.gz": model_tar(model, spec, app.bundle()),
             "evaluation.json": model_metrics(evaluate, model.metric),
+            COMPARISON: msgspec.json.encode(comparison or Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")),
         }
         for name, data in files.items():
             self._objects.put(model_key(spec.run, name), data)
         for name, table in tables_of(context.state).items():
             self._objects.put(model_key(spec.run, f"tables/{name}.json"), msgspec.json.encode(table))
             tracker.log_table(name, table)
-        tracker.log_bytes("evaluation.json", files["evaluation.json"])
+        for name in ("evaluation.json", COMPARISON):
+            tracker.log_bytes(name, files[name])
         model_ids: list[str] = []
         tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))  # appended when it has succeeded: once
         ended = loop.ending.reason[:OUTPUT_TEXT]

@@ -201,7 +201,8 @@ def _link(functions: _Functions, app_name: str, outputs: Any, register: Any) -> 
     inputs = {
         "model_package_arn": register.properties.ModelPackageArn, "model_name": package_group(app_name), "run": outputs["run"],
         "mlflow_run_id": outputs["mlflow_run_id"], "mlflow_model_id": outputs["mlflow_model_id"], "model_digest": outputs["model_digest"],
-        "score": outputs["score"],
+        "score": outputs["score"], "metric": outputs["metric"], "value": outputs["value"], "execution_arn": outputs["execution_arn"],
+        "model_data": outputs["model_data"],
     }  # fmt: skip
     return LambdaStep(
         "Link", lambda_func=functions.get("link"), inputs=inputs,

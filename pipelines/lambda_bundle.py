@@ -9,6 +9,7 @@ from pathlib import Path
 
 PACKAGES = ("edge", "fl_runtime", "registry", "pipelines")
 LEFT_OUT = ("pipelines/local/", "pipelines/commands/", "pipelines/aws/", "pipelines/chaos/")
+SUFFIXES = (".py", ".j2")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -21,7 +22,7 @@ def bundle(dependencies: Path | None = None) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for package in PACKAGES:
-            for file in sorted((root / package).rglob("*.py")):
+            for file in sorted(f for f in (root / package).rglob("*") if f.suffix in SUFFIXES):
                 name = file.relative_to(root).as_posix()
                 if not name.startswith(LEFT_OUT):
                     archive.writestr(zipfile.ZipInfo(name, EPOCH), file.read_bytes(), zipfile.ZIP_DEFLATED)

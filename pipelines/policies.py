@@ -32,6 +32,7 @@ DATA_ROLES = (*(name for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS), 
 
 END_RUN = ("CreateExperiment", "GetExperiment", "GetExperimentByName", "CreateRun", "SearchRuns", "UpdateRun", "SetTag", "LogParam")
 TRACK_RUN = ("GetRun", "LogBatch", "LogMetric", "LogModel", "LogInputs", "ListArtifacts", "GetMetricHistory")
+LOG_FILES = ("GetRun", "ListArtifacts")
 READ_MODELS = ("GetRegisteredModel", "SearchRegisteredModels", "GetModelVersion", "SearchModelVersions")
 TAG_MODELS = ("SetModelVersionTag",)
 WRITE_MODELS = ("CreateRegisteredModel", "CreateModelVersion", "SetModelVersionTag", "SetRegisteredModelAlias")
@@ -72,7 +73,9 @@ def _dispatch(d: Deployment) -> list[Statement]:
 
 
 def _discover(d: Deployment) -> list[Statement]:
-    return [_objects(d, "runs/*", "Get", "Put"), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb")]
+    return [
+        _objects(d, "runs/*", "Get", "Put"), _table(d, d.devices_table, "Query"), _table(d, d.rollouts_table, "GetItem"), _key(d, "s3", "dynamodb"),
+    ]  # fmt: skip
 
 
 def _conclude(d: Deployment) -> list[Statement]:
@@ -87,7 +90,10 @@ def _enrol(d: Deployment) -> list[Statement]:
 
 
 def _link(d: Deployment) -> list[Statement]:
-    return [_packages(d, "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS)]
+    return [
+        _packages(d, "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS, LOG_FILES), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"),
+        _objects(d, "policy/*", "Get"), _objects(d, "mlflow/*", "Put"), _missing(d), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb"),
+    ]  # fmt: skip
 
 
 def _refuse(d: Deployment) -> list[Statement]:

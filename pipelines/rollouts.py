@@ -15,10 +15,12 @@ from edge.logs import event
 from edge.protocol.names import check_name
 from fl_runtime.aws import S3Objects, client, setting
 from fl_runtime.eligibility import rows_of
-from fl_runtime.ports import ObjectMissing
+from fl_runtime.ports import ObjectMissing, ObjectStore
 from fl_runtime.run_spec import RunSpec, decode_spec, goal_of, model_key, spec_key
 from fl_runtime.signing import kms_signer
+from pipelines.evidence import read_evidence
 from registry.audit import AuditTrail, S3Trail
+from registry.gates import Check, check, failed
 from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Version
 from registry.policy import Policy
 from registry.rollout import Candidate, Conductor, Rollout, RolloutBusy, begin, wait_for_turn
@@ -38,6 +40,14 @@ class Begun:
 
     rollout: Rollout | None
     waits: str = ""
+
+
+def policy_in_force(objects: ObjectStore) -> Policy:
+    """The policy that was set, else the defaults."""
+    try:
+        return msgspec.json.decode(objects.get(POLICY_KEY), type=Policy)
+    except ObjectMissing:
+        return Policy()
 
 
 class Rollouts:
@@ -61,16 +71,20 @@ class Rollouts:
         return cls(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
 
     def policy(self) -> Policy:
-        """The policy in force: the one that was set, else the defaults."""
-        try:
-            return msgspec.json.decode(self._objects.get(POLICY_KEY), type=Policy)
-        except ObjectMissing:
-            return Policy()
+        """The policy in force."""
+        return policy_in_force(self._objects)
 
     def set_policy(self, policy: Policy, who: str) -> None:
         """Put a policy in force."""
         self._objects.put(POLICY_KEY, msgspec.json.encode(policy))
         self.audit.append(at=time.time(), who=who, what="policy", subject="policy", why="", policy=msgspec.to_builtins(policy))
+
+    def checks(self, version: Version) -> list[Check]:
+        """The pre-checks of a version by the policy in force now; one that fails when there is no evidence."""
+        evidence = read_evidence(self._objects, check_name("run", version.run))
+        if evidence is None:
+            return [Check(name="evidence", passed=False, message="the version was registered without an evidence pack")]
+        return check(evidence, self.policy().gates)
 
     def candidate(self, version: Version) -> Candidate:
         """What a rollout needs to know of a version."""
@@ -88,8 +102,14 @@ class Rollouts:
         """The run that made a version."""
         return decode_spec(self._objects.get(spec_key(check_name("run", version.run))))
 
-    def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True) -> Begun:
-        """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes next, else RolloutBusy."""
+    def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True, override: bool = False) -> Begun:
+        """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes next, else RolloutBusy.
+
+        Raises RegistryError where pre-checks fail, unless a person has decided otherwise (``override``) or it is a way back (``forced``).
+        """
+        if not forced and not override and (wrong := failed(self.checks(version))):
+            self.mlflow.set_tags(version.name, version.version, {ROLLOUT_TAG: f"Held: {wrong}"[:500]})
+            raise RegistryError(f"{version.name}/{version.version} is held back: {wrong}.")
         candidate = self.candidate(version)
         try:
             rollout = begin(self.store, candidate, self.policy().rollout, by=by, reason=reason, now=time.time(), forced=forced)
@@ -100,7 +120,7 @@ class Rollouts:
             return Begun(None, str(error))
         self.audit.append(
             at=time.time(), who=by, what="rollout", subject=rollout.model_version, why=reason, fleet=rollout.fleet, number=rollout.number,
-            forced=forced,
+            forced=forced, override=override,
         )  # fmt: skip
         self.conduct(rollout)
         return Begun(rollout)
@@ -152,6 +172,6 @@ class Rollouts:
         if version is None or version.approval != "Approved":
             return
         try:
-            self.begin(version, by=SYSTEM, reason="it waited for its turn")
+            self.begin(version, by=SYSTEM, reason="it waited for its turn", override=True)  # it was let through before it had to wait
         except RegistryError:
             return  # the fleet runs it already

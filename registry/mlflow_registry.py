@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +20,10 @@ APPROVAL_TAG = "mledgeops.approval"
 REASON_TAG = "mledgeops.approval_reason"
 SYNCED_TAG = "mledgeops.approval_synced"
 """The approval as both registries last agreed on it: who differs from it has changed."""
+CHECKS_TAG = "mledgeops.checks"
+"""``passed``, or which pre-checks failed, as the policy was when the version was registered."""
+CARD_TAG = "mledgeops.model_card"
+"""Where the version's model card lies."""
 ROLLOUT_TAG = "mledgeops.rollout"
 """How the version's last rollout ended."""
 AUDIT_TAG = "mledgeops.audit"
@@ -41,6 +47,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The approval that both registries last agreed on."""
     rollout: str = ""
     """How its last rollout ended."""
+    checks: str = ""
+    """``passed``, or which pre-checks failed at registration."""
+    card: str = ""
+    """Where its model card lies."""
 
 
 class MlflowRegistry:
@@ -101,6 +111,13 @@ class MlflowRegistry:
         for key, value in tags.items():
             self._client.set_model_version_tag(name, version, key, value)
 
+    def log_files(self, mlflow_run_id: str, files: Mapping[str, bytes], folder: str) -> None:
+        """Artifacts of a run, written over when they are there."""
+        with tempfile.TemporaryDirectory() as place:
+            for name, data in files.items():
+                (Path(place) / name).write_bytes(data)
+                self._client.log_artifact(mlflow_run_id, str(Path(place) / name), folder)
+
     def _version(self, item: Any, champions: Mapping[str, str | None]) -> Version:
         tags = item.tags or {}
         return Version(
@@ -109,6 +126,7 @@ class MlflowRegistry:
             score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
             champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
             synced=tags.get(SYNCED_TAG, "PendingManualApproval"), rollout=tags.get(ROLLOUT_TAG, ""),
+            checks=tags.get(CHECKS_TAG, ""), card=tags.get(CARD_TAG, ""),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How a model goes to the fleet. A file, so that it is reviewed as code is."""
+"""What a candidate must show, and how it goes to the fleet. A file, so that it is reviewed as code is."""
 
 from __future__ import annotations
 
@@ -33,9 +33,29 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How much worse a model may be on a device's own data, see :class:`edge.protocol.signed.Manifest`."""
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``policy.toml``: a table ``[rollout]``; what is left out has its default."""
+class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a candidate's evidence must show before it goes to devices, see :mod:`registry.gates`."""
 
+    better_by: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
+    """By this share of the champion's metric, on the devices' own data; negative: it may be so much worse."""
+    group_worse_by: Share = 0.1
+    """No cohort, and no group of devices with one label, may be worse by more."""
+    group_devices: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Groups with fewer devices are not judged."""
+    participants: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Devices that made the last round."""
+    participation: Share = 0.5
+    """Of the run's devices, so many took part at least once."""
+    rejected: Share = 0.2
+    """Of the updates that came, so many may have been refused."""
+    drift: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """How far, in standard deviations, the inputs of the model in use may have moved on the median device."""
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``policy.toml``: the tables ``[gates]`` and ``[rollout]``; what is left out has its default."""
+
+    gates: Gates = Gates()
     rollout: Rollout = Rollout()
 
 

@@ -27,8 +27,10 @@ class StateChange(msgspec.Struct, rename="pascal"):
     approval_description: str = ""
 
 
-Begin = Callable[[Version, str, str], None]
-"""Begins a version's rollout, or notes that it goes next: (version, who, why)."""
+Begin = Callable[[Version, str, str, bool], None]
+"""Begins a version's rollout, or notes that it goes next: (version, who, why, whether pre-checks that fail are overridden)."""
+OVERRIDE = "(over the pre-checks)"
+"""In the description of an approval: whoever approved has seen that pre-checks fail, and has decided otherwise."""
 
 
 def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[s
         return {"promoted": False, "approval": approval}
     who, _, why = change.approval_description.partition(": ")
     try:
-        begin(version, who if why else "(in SageMaker)", why or who)
+        begin(version, who if why else "(in SageMaker)", why or who, OVERRIDE in change.approval_description)
     except RegistryError as error:
         event(logger, "promotion-needless", model_package_arn=change.model_package_arn, reason=str(error))
         return {"promoted": False, "approval": approval, "reason": str(error)}

@@ -68,6 +68,15 @@ class SageMakerRegistry:
         """Approve or reject: SageMaker then emits its state-change event."""
         self._client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason[:1024])
 
+    def set_card(self, arn: str, content: str) -> None:
+        """A package's model card, as JSON text."""
+        self._client.update_model_package(ModelPackageArn=arn, ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"})
+
+    def card(self, arn: str) -> str:
+        """A package's model card; empty when it has none."""
+        found = self._client.describe_model_package(ModelPackageName=arn).get("ModelCard") or {}
+        return str(found.get("ModelCardContent", ""))
+
     def add_metadata(self, arn: str, metadata: dict[str, str]) -> None:
         """Merge custom metadata into a package's."""
         self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)

@@ -89,6 +89,38 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     bytes_down: Size = 0
 
 
+Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+SERVED_INPUTS = 16
+"""Inputs of a model whose statistics a heartbeat carries."""
+
+
+class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """Numbers that were seen: how many, their mean, their standard deviation."""
+
+    count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    mean: Finite = 0.0
+    std: Annotated[float, msgspec.Meta(ge=0, le=1e30)] = 0.0
+
+
+class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """One input of the model, or its residuals: as the device met them when the model was new, and lately."""
+
+    name: Annotated[str, msgspec.Meta(max_length=40)]
+    first: Moments = Moments()
+    recent: Moments = Moments()
+
+
+class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What a device says of the predictions that its model has made. No input itself leaves the device."""
+
+    predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
+    errors: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Requests that the app could not answer."""
+    inputs: Annotated[list[Served], msgspec.Meta(max_length=SERVED_INPUTS)] = []
+    residuals: Served | None = None
+    """Prediction minus truth, where somebody has told the truth."""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What a device says of itself every few seconds; ``offline`` is its last will."""
 
@@ -103,6 +135,9 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """MiB that a training process could have."""
     labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
     """What the device's configuration says of it: site, model, shift."""
+    since: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
+    """When ``model`` was taken into use, by the device's clock; 0: it runs none."""
+    serving: Serving | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -39,6 +39,8 @@ def add_parser(commands: Any) -> None:
         parser.add_argument("--reason", required=True, help="why; kept in both registries and in the audit trail")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
         parser.set_defaults(function=function)
+        if name == "approve":
+            parser.add_argument("--override", action="store_true", help="approve although pre-checks fail; kept with the reason")
     back = commands.add_parser("rollback", help="make an earlier approved version champion again")
     back.add_argument("version", nargs="?", default="", help="which (default: the newest approved before the champion)")
     back.add_argument("--json", action="store_true", help="print one JSON document")
@@ -109,12 +111,24 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
         rollouts = Rollouts.of_environment()
         fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
         before, ended = rollouts.store.current(fleet).number if fleet else 0, None
+        reason = _checked(rollouts, version, arguments.reason, arguments.override) if fleet else arguments.reason
         with devices_up(cloud, fleet):
-            decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, arguments.reason)
+            decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, reason)
             if fleet:
                 ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
         decided = find(MlflowRegistry().versions(version.name), version.version)
     return _show_decided(arguments.json, decided, ended)
+
+
+def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) -> str:
+    """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has decided otherwise."""
+    from registry.gates import failed
+    from registry.promotion import OVERRIDE
+
+    wrong = failed(rollouts.checks(version))
+    if wrong and not override and version.approval == "PendingManualApproval":
+        raise UsageError(f"{version.name}/{version.version}: {wrong}. Nothing was changed; --override approves it all the same.")
+    return f"{reason} {OVERRIDE}" if wrong and override else reason
 
 
 def _begun(rollouts: Rollouts, fleet: str, before: int) -> Rollout | None:

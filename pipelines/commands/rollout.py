@@ -21,10 +21,11 @@ def add_parser(commands: Any) -> None:
     """Declare the commands."""
     rollout = commands.add_parser("rollout", help="show rollouts; send an approved version to its fleet; turn a rollout back")
     rollout.add_argument("version", nargs="?", default="", help="an approved version to send (default: show rollouts)")
+    rollout.add_argument("--override", action="store_true", help="send it although pre-checks fail")
     rollout.add_argument("--abort", default="", metavar="FLEET", help="turn the fleet's rollout back")
     rollout.add_argument("--reason", default="", help="why; kept in the audit trail")
-    policy = commands.add_parser("policy", help="show the policy of rollouts, or put one in force")
-    policy.add_argument("file", type=Path, nargs="?", help="a TOML file with a table [rollout]")
+    policy = commands.add_parser("policy", help="show the policy of pre-checks and rollouts, or put one in force")
+    policy.add_argument("file", type=Path, nargs="?", help="a TOML file with the tables [gates] and [rollout]")
     audit = commands.add_parser("audit", help="show the audit trail and whether it is whole")
     for parser, function in ((rollout, run), (policy, show_policy), (audit, show_audit)):
         clouds.add_option(parser)
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         if version.approval != "Approved":
             raise RegistryError(f"{version.name}/{version.version} is {version.approval}: only an approved version goes to devices.")
         with devices_up(cloud, rollouts.candidate(version).fleet):
-            begun = rollouts.begin(version, by=getpass.getuser(), reason=arguments.reason or "asked for", queue=False)
+            begun = rollouts.begin(version, by=getpass.getuser(), reason=arguments.reason or "asked for", queue=False, override=arguments.override)
             return _shown(arguments.json, follow(cloud, rollouts, begun.rollout))
 
 

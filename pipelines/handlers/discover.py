@@ -10,9 +10,13 @@ from typing import Any
 
 import msgspec
 
+from fl_runtime.aws import setting
 from fl_runtime.eligibility import FRESH_SECONDS, eligible, rows_of
-from fl_runtime.run_spec import RunSpec, cohorts_key, decode_spec, form_cohorts, spec_key
+from fl_runtime.run_spec import Champion, RunSpec, champion_key, cohorts_key, decode_spec, form_cohorts, spec_key
+from pipelines.definition import package_group
 from pipelines.handlers.wiring import services
+from registry.rollout import Candidate
+from registry.rollout_aws import DynamoStore
 
 WAITS_PER_RUN = 2000
 """Step Functions keeps 25,000 history events: the wait grows so that this many are enough."""
@@ -52,6 +56,13 @@ def discover(spec: RunSpec, devices: Iterable[str], now: float) -> Discovery:
     )  # fmt: skip
 
 
+def champion_of(spec: RunSpec, runs: Candidate | None) -> Champion | None:
+    """What the fleet runs, when it is a version of the model that this run makes."""
+    if runs is None or runs.model_version.partition("/")[0] != package_group(spec.app_name):
+        return None
+    return Champion(model_version=runs.model_version, digest=runs.digest, app=runs.app, key=runs.key)
+
+
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. The cohorts themselves go to S3: state is limited to 256 KB."""
     aws, now = services(), time.time()
@@ -63,4 +74,6 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
         labels = {device: beat.labels for device, beat in beats.items()}
         cohorts = form_cohorts(spec.fleet, chosen_of(spec, beats), spec.devices_per_proxy, labels)
         aws.objects.put(cohorts_key(spec.run), msgspec.json.encode(cohorts))
+        store = DynamoStore(aws.dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE"))
+        aws.objects.put(champion_key(spec.run), msgspec.json.encode(champion_of(spec, store.current(spec.fleet).candidate)))
     return msgspec.to_builtins(found)  # type: ignore[no-any-return]  # a dict, from a struct

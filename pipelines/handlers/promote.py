@@ -18,7 +18,7 @@ def handler(package_event: Mapping[str, Any], context: object) -> dict[str, Any]
     set_up_logs()
     rollouts = Rollouts.of_environment()
 
-    def begin(version: Version, who: str, why: str) -> None:
-        rollouts.begin(version, by=who, reason=why)
+    def begin(version: Version, who: str, why: str, override: bool) -> None:
+        rollouts.begin(version, by=who, reason=why, override=override)
 
     return promote(msgspec.convert(package_event["detail"], StateChange), rollouts.mlflow, begin)

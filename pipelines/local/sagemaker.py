@@ -48,6 +48,7 @@ class SageMaker:
         self._pipeline_role = pipeline_role
         self._calls = calls
         self._lock = threading.Lock()
+        self._cards: dict[str, Any] = {}
         self.engine: Engine | None = None
 
     def start(self, client: Callable[[str], Any]) -> None:
@@ -75,6 +76,7 @@ class SageMaker:
             setattr(SageMakerResponse, action, self._journalled(action, getattr(SageMakerResponse, action, _absent(action))))
         for action in ("start", "describe", "stop"):
             setattr(SageMakerResponse, f"{action}_pipeline_execution", self._bound(getattr(self, f"_{action}_execution")))
+        SageMakerResponse.describe_model_package = self._described(SageMakerResponse.describe_model_package)
         SageMakerResponse._authenticate_and_authorize_normal_action = self._check()
         SageMakerResponse.list_pipeline_executions = self._bound(self._list_executions)
         SageMakerResponse.list_pipeline_execution_steps = self._bound(self._list_steps)
@@ -105,6 +107,7 @@ class SageMaker:
             before = ""
             if action == "update_model_package":
                 before = self._keep_unmentioned(response)
+                self._keep_card(response)
             answer = original(response)
             with self._lock:
                 if not self._replaying:
@@ -126,6 +129,26 @@ class SageMaker:
         given.setdefault("CustomerMetadataPropertiesToRemove", [])
         given["CustomerMetadataProperties"] = {**(package.customer_metadata_properties or {}), **given.get("CustomerMetadataProperties", {})}
         return str(package.model_approval_status)
+
+    def _keep_card(self, response: Any) -> None:
+        """moto knows no model cards of packages. Their content must be a JSON object here too."""
+        card = response.params.get("ModelCard")
+        if card is None:
+            return
+        try:
+            if not isinstance(json.loads(card["ModelCardContent"]), dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
+            raise _invalid(f"ModelCardContent is not a model card: {error}.") from error
+        self._cards[response.params["ModelPackageArn"]] = card
+
+    def _described(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def describe(response: Any) -> dict[str, Any]:
+            answer: dict[str, Any] = original(response).result
+            card = self._cards.get(answer["ModelPackageArn"])
+            return answer | ({"ModelCard": card} if card is not None else {})
+
+        return self._bound(describe)
 
     def _tell(self, response: Any, before: str) -> None:
         """The event that SageMaker emits when an approval changes."""

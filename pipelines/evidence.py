@@ -1,0 +1,226 @@
+"""Collects a candidate's evidence from what its run left in S3, and from the fleet's heartbeats."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge.app_bundle import FlowerApp, unpack
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import Heartbeat, Serving, decode
+from edge.protocol.names import app_key
+from fl_runtime.comparison import COMPARISON, Comparison
+from fl_runtime.comparison import Compared as DeviceCompared
+from fl_runtime.cost import Shape, round_cost
+from fl_runtime.ports import ObjectMissing, ObjectStore
+from fl_runtime.records import DeviceRow, RoundRecord
+from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
+from registry.drift import drift_of
+from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Goal, Group, Lineage, Participation, weighted, worse_by
+
+EVIDENCE, CARD = "evidence.json", "card.html"
+EXAMPLES = "num-examples"
+NOT_THE_UPDATE = frozenset({
+    "no-reply", "cohort-lost", "not-sent", "deadline", "app-error", "app-load", "app-missing", "device-error", "disk-full", "download-failed",
+    "upload-failed", "out-of-memory", "worker-died", "unsigned", "claim", "other", "update-missing",
+})  # fmt: skip
+"""Reasons for which no update came; every other is an update that came and was refused."""
+READERS = 16
+UPDATES_KEPT = 1000
+
+
+class Packaged(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registration says of the candidate."""
+
+    model_version: str
+    model_package_arn: str
+    model_digest: str
+    model_data: str
+    mlflow_run_id: str
+    execution_arn: str
+    run: str
+    metric: str
+    goal: Goal
+    value: float
+
+
+def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mapping[str, Any]]) -> Evidence:
+    """Read everything and put it together. ``heartbeats``: the fleet's rows of the devices table."""
+    spec = decode_spec(objects.get(spec_key(packaged.run)))
+    cohorts = msgspec.json.decode(objects.get(cohorts_key(packaged.run)), type=list[Cohort])
+    compared = msgspec.json.decode(objects.get(model_key(packaged.run, COMPARISON)), type=Comparison)
+    records = _rounds(objects, packaged.run)
+    with tempfile.TemporaryDirectory() as folder:
+        app = unpack(objects.get(app_key(spec.app)), Path(folder))
+    devices = sorted({member.device for cohort in cohorts for member in cohort.members})
+    final = next((record for record in records if record.round == compared.round), records[-1])
+    shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
+    rows = [row for record in records for row in record.devices]
+    return Evidence(
+        model_version=packaged.model_version, metric=packaged.metric, goal=packaged.goal, value=packaged.value, registered_at=time.time(),
+        fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
+        curves=_curves(records), compared=_compared(compared, packaged), participation=_participation(records, rows, devices),
+        coverage=_coverage(final, _champion_examples(objects, compared)), drift=drift_of(servings(heartbeats, compared)),
+        costs=Costs(
+            seconds=sum(r.seconds.total for r in records) + compared.seconds,
+            usd=sum(round_cost(shape, r.seconds.total, len(r.devices)) for r in records) + round_cost(shape, compared.seconds, len(compared.devices)),
+            bytes_up=sum(r.bytes.up for r in records) + compared.bytes_up, bytes_down=sum(r.bytes.down for r in records) + compared.bytes_down,
+            device_seconds=sum(row.seconds_work for row in rows),
+        ),
+        lineage=_lineage(packaged, spec, app, compared, final),
+    )  # fmt: skip
+
+
+def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
+    """A version's evidence, by the run that made it; None for versions that were registered without."""
+    try:
+        return msgspec.json.decode(objects.get(model_key(run, EVIDENCE)), type=Evidence)
+    except (ObjectMissing, msgspec.DecodeError):
+        return None
+
+
+def servings(heartbeats: Iterable[Mapping[str, Any]], compared: Comparison) -> dict[str, Serving]:
+    """What devices that use the champion say of it, by device."""
+    champion, found = compared.champion.model_version if compared.champion else "", {}
+    for row in heartbeats:
+        try:
+            beat = decode(row["body"]["S"], Heartbeat)
+        except (ProtocolError, KeyError):
+            continue
+        if champion and beat.serving is not None and beat.model == champion:
+            found[str(row["device"]["S"])] = beat.serving
+    return found
+
+
+def _rounds(objects: ObjectStore, run: str) -> list[RoundRecord]:
+    """All finished rounds, in order; many are read at once."""
+    def read(number: int) -> RoundRecord | None:
+        try:
+            return msgspec.json.decode(objects.get(round_key(run, number)), type=RoundRecord)
+        except ObjectMissing:
+            return None
+
+    spec, found = decode_spec(objects.get(spec_key(run))), []
+    with ThreadPoolExecutor(READERS) as pool:
+        for at in range(1, spec.num_rounds + 1, READERS):
+            batch = list(pool.map(read, range(at, min(at + READERS, spec.num_rounds + 1))))
+            found += [record for record in batch if record is not None]
+            if None in batch:  # the run ended early
+                break
+    return found
+
+
+def _curves(records: list[RoundRecord]) -> dict[str, list[tuple[int, float]]]:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        groups = {"evaluate": record.evaluate, "server": record.server, "train": record.train}
+        for group, metrics in groups.items():
+            for name, value in metrics.items():
+                if isinstance(value, int | float) and name != EXAMPLES:
+                    curves.setdefault(f"{group}.{name}", []).append((record.round, float(value)))
+        curves.setdefault("seconds", []).append((record.round, record.seconds.total))
+    return curves
+
+
+def _compared(comparison: Comparison, packaged: Packaged) -> Compared:
+    """Per device, per group and over all. Where the champion was evaluated too, only devices that evaluated both count."""
+    metric, goal, champion = packaged.metric, packaged.goal, comparison.champion
+    told = [row for row in comparison.devices if _number(row.candidate.get(metric)) is not None]
+    both = [row for row in told if _number(row.champion.get(metric)) is not None]
+    rows = both if champion is not None and both else told
+    reason = comparison.reason
+    if champion is not None and not both and not reason:
+        reasons = collections.Counter(row.reason for row in told if row.reason)
+        reason = f"no device evaluated both ({reasons.most_common(1)[0][0] if reasons else 'none reports ' + metric})"
+    devices = [_device(row, metric, goal, compare=bool(both)) for row in rows]
+    groups = [_group(kind, name, members, goal) for (kind, name), members in _by_group(rows, devices).items()]
+    everyone = _group("", "", devices, goal) if devices else None
+    bad_first = sorted(devices, key=lambda d: (d.worse_by, d.candidate if goal == "minimize" else -d.candidate, d.device), reverse=True)
+    return Compared(
+        champion=champion.model_version if champion else "", champion_digest=champion.digest if champion else "", reason=reason,
+        round=comparison.round, devices=len(devices), better_on=sum(d.worse_by < 0 for d in devices),
+        candidate=everyone.candidate if everyone else None, champion_value=everyone.champion if everyone else None,
+        worse_by=everyone.worse_by if everyone else 0.0, worst=bad_first[:WORST], distribution=sorted(d.candidate for d in devices),
+        groups=sorted(groups, key=lambda g: (-g.worse_by, g.candidate if goal == "maximize" else -g.candidate, g.kind, g.name)),
+    )  # fmt: skip
+
+
+def _device(row: DeviceCompared, metric: str, goal: Goal, *, compare: bool) -> Device:
+    candidate, champion = float(row.candidate[metric]), _number(row.champion.get(metric)) if compare else None
+    return Device(
+        device=row.device, candidate=candidate, champion=champion, examples=_number(row.candidate.get(EXAMPLES)) or 0.0,
+        worse_by=worse_by(candidate, champion, goal) if champion is not None else 0.0,
+    )  # fmt: skip
+
+
+def _by_group(rows: list[DeviceCompared], devices: list[Device]) -> dict[tuple[str, str], list[Device]]:
+    groups: dict[tuple[str, str], list[Device]] = {}
+    for row, device in zip(rows, devices, strict=True):
+        for kind, name in [("cohort", row.cohort), *row.labels.items()]:
+            groups.setdefault((kind, name), []).append(device)
+    return groups
+
+
+def _group(kind: str, name: str, members: list[Device], goal: Goal) -> Group:
+    candidate = weighted({d.device: (d.candidate, d.examples) for d in members})
+    with_both = {d.device: (d.champion, d.examples) for d in members if d.champion is not None}
+    champion = weighted(with_both) if with_both else None
+    return Group(
+        kind=kind, name=name, devices=len(members), examples=sum(d.examples for d in members), candidate=candidate, champion=champion,
+        worse_by=worse_by(candidate, champion, goal) if champion is not None else 0.0,
+    )  # fmt: skip
+
+
+def _participation(records: list[RoundRecord], rows: list[DeviceRow], devices: list[str]) -> Participation:
+    trained = [row for row in rows if row.kind.startswith("train") and row.status != "spare"]
+    good = {row.device for row in trained if row.status == "ok"}
+    refused = [row for row in trained if row.status == "error" and row.code not in NOT_THE_UPDATE]
+    asked = [{row.device for row in r.devices if row.kind.startswith("train") and row.status != "spare"} for r in records]
+    return Participation(
+        devices=len(devices), ever=len(good), by_round=[record.participants for record in records], wanted_by_round=[len(names) for names in asked],
+        failures=dict(collections.Counter(row.code for row in rows if row.status == "error")),
+        rejected=dict(collections.Counter(row.code for row in refused)), updates=len(refused) + sum(row.status == "ok" for row in trained),
+        absent=[device for device in devices if device not in good][:50],
+        offenders=dict(collections.Counter(row.device for row in refused).most_common(10)),
+    )  # fmt: skip
+
+
+def _coverage(final: RoundRecord, champion_examples: float | None) -> Coverage:
+    rows = [row for row in final.devices if row.kind.startswith("train") and row.status == "ok"]
+    examples = [count for row in rows if (count := _number(row.metrics.get(EXAMPLES))) is not None] or [0.0]
+    return Coverage(
+        examples=sum(examples), least=min(examples), median=statistics.median(examples), most=max(examples), champion_examples=champion_examples
+    )
+
+
+def _champion_examples(objects: ObjectStore, comparison: Comparison) -> float | None:
+    if comparison.champion is None:
+        return None
+    evidence = read_evidence(objects, comparison.champion.key.split("/")[1])
+    return evidence.coverage.examples if evidence is not None else None
+
+
+def _lineage(packaged: Packaged, spec: RunSpec, app: FlowerApp, comparison: Comparison, final: RoundRecord) -> Lineage:
+    parameters = {f"app.{key}": value for key, value in {**app.config, **spec.run_config}.items()}
+    parameters |= {f"strategy.{key}": value for key, value in spec.strategy_params.items()}
+    made = {row.device: row.digest for row in final.devices if row.kind.startswith("train") and row.status == "ok"}
+    return Lineage(
+        pipeline_execution_arn=spec.pipeline_execution_arn, execution_arn=packaged.execution_arn, run=packaged.run,
+        mlflow_run_id=packaged.mlflow_run_id, model_package_arn=packaged.model_package_arn, app=spec.app_name, app_version=app.version,
+        app_digest=spec.app, model_digest=packaged.model_digest, model_data=packaged.model_data,
+        strategy=spec.strategy or comparison.strategy or "the app's", seed=spec.seed, rounds=final.round,
+        parameters={key: str(value) for key, value in parameters.items()},
+        updates=dict(sorted(made.items())[:UPDATES_KEPT]), resumed_from=spec.resume_from,
+    )  # fmt: skip
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

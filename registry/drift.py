@@ -1,0 +1,59 @@
+"""Drift, from what devices say in their heartbeats of the model they use: inputs and residuals, at first and lately."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+from edge.protocol.messages import Moments, Served, Serving
+from registry.evidence import Drift, FeatureShift
+
+ENOUGH = 50
+"""Predictions in each of the two windows, below which a device cannot tell."""
+FAR = 10.0
+"""A shift is not counted beyond so many standard deviations: an input that never varied at first has no scale."""
+DRIFTED = 1.0
+
+
+def drift_of(servings: Mapping[str, Serving]) -> Drift:
+    """The fleet's drift, by device name."""
+    shifts: dict[str, list[float]] = {}
+    spreads: dict[str, list[float]] = {}
+    scores, residuals = [], []
+    for serving in servings.values():
+        told = [served for served in serving.inputs if _enough(served)]
+        if not told:
+            continue
+        for served in told:
+            shifts.setdefault(served.name, []).append(shift(served.first, served.recent))
+            spreads.setdefault(served.name, []).append(_spread(served))
+        scores.append(max(shift(served.first, served.recent) for served in told))
+        if serving.residuals is not None and _enough(serving.residuals) and (first := _rms(serving.residuals.first)) > 0:
+            residuals.append(_rms(serving.residuals.recent) / first)
+    features = [FeatureShift(feature=n, shift=statistics.median(shifts[n]), spread=statistics.median(spreads[n])) for n in shifts]
+    return Drift(
+        devices=len(scores), drifted=sum(score > DRIFTED for score in scores), score=statistics.median(scores) if scores else 0.0,
+        features=sorted(features, key=lambda item: -item.shift), residual=statistics.median(residuals) if residuals else None,
+        predictions=sum(serving.predictions for serving in servings.values()),
+    )  # fmt: skip
+
+
+def shift(first: Moments, recent: Moments) -> float:
+    """Difference of the means in standard deviations of the first (Glass's delta), at most :data:`FAR`."""
+    difference = abs(recent.mean - first.mean)
+    if difference <= 1e-9 * abs(first.mean):
+        return 0.0
+    return min(FAR, difference / first.std) if first.std > 0 else FAR
+
+
+def _spread(served: Served) -> float:
+    return min(FAR, served.recent.std / served.first.std) if served.first.std > 0 else 1.0
+
+
+def _rms(moments: Moments) -> float:
+    return math.hypot(moments.mean, moments.std)
+
+
+def _enough(served: Served) -> bool:
+    return min(served.first.count, served.recent.count) >= ENOUGH
