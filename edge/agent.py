@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import collections
 import contextlib
 import logging
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -28,13 +26,16 @@ from edge.facts import free_memory, power, uptime
 from edge.jobs import Jobs
 from edge.models import Installed, ModelRefused, ModelStore, metric_of
 from edge.objects import HttpObjects, ObjectError, Objects, disk_code
+from edge.predictions import PredictSocket
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import CLAIMED_LIMIT, Claim, Command, Heartbeat, Reply, Timing, decode, decode_order, seal
 from edge.protocol.names import check_digest, is_digest, topic
 from edge.protocol.records import Records, decode_skeleton, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest, command_text
 from edge.shadow import parse_shadow
+from edge.signals import until_signal
 from edge.spool import Spool
+from edge.tally import serving, sweep
 from edge.transports import Transport, TransportError
 from edge.trust import Trust
 from edge.worker import Job, Outcome
@@ -83,7 +84,8 @@ class Agent:
         self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
         self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
         self._trust = Trust.of(config.trust_file)
-        self._models = ModelStore(config.models_dir, objects, self._trust, config.fleet)
+        self._models = ModelStore(config.models_dir, objects, self._trust, config.fleet, now)
+        self._predictions = PredictSocket(Path(config.home), config.worker_env)
         self._jobs = Jobs(transport, config.device, self._install)
         self._working = asyncio.Lock()
         self._spool = Spool(config.spool_dir)
@@ -104,6 +106,7 @@ class Agent:
                 group.create_task(self._follow_shadow())
                 group.create_task(self._jobs.run())
                 group.create_task(self._keep_certificate_young())
+                group.create_task(self._predictions.run())
         finally:
             await self._workers.stop()
             with contextlib.suppress(TransportError, asyncio.CancelledError):
@@ -149,17 +152,25 @@ class Agent:
             logs.event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
 
     async def _publish_heartbeat(self) -> bool:
-        active = self._models.active().manifest
-        beat = Heartbeat(
-            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), model=active.model_version if active else "",
-            power=power(), free_memory=free_memory(), labels=self._config.labels,
-        )  # fmt: skip
         try:
-            await self._transport.publish(topic(self._config.fleet, self._config.device, "heartbeat"), seal(beat))
+            await self._transport.publish(topic(self._config.fleet, self._config.device, "heartbeat"), self._heartbeat())
         except TransportError as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
             return False
         return True
+
+    def _heartbeat(self) -> bytes:
+        active, folder = self._models.active(), self._config.serving_dir
+        sweep(folder, active.sequence)
+        beat = Heartbeat(
+            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), power=power(), free_memory=free_memory(),
+            labels=self._config.labels, model=active.manifest.model_version if active.manifest else "",
+            since=active.since if active.manifest else 0.0, serving=serving(folder, active.sequence) if active.manifest else None,
+        )  # fmt: skip
+        try:
+            return seal(beat)
+        except ProtocolError:  # too long, with many apps: better heard of without its statistics than not at all
+            return seal(msgspec.structs.replace(beat, serving=None))
 
     async def _serve(self) -> None:
         while True:
@@ -375,16 +386,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-async def until_signal(work: collections.abc.Coroutine[None, None, None]) -> None:
-    """Cancel ``work`` on SIGTERM and SIGINT, and let it clean up."""
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 if __name__ == "__main__":

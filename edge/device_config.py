@@ -71,6 +71,11 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Path(self.home) / "spool"
 
     @property
+    def serving_dir(self) -> Path:
+        """What was predicted, in counts and summary statistics."""
+        return Path(self.home) / "serving"
+
+    @property
     def models_dir(self) -> Path:
         """Models for inference; ``active.json`` names the one in use."""
         return Path(self.home) / "models"

@@ -15,9 +15,10 @@ from pathlib import Path
 from awscrt import io
 
 from edge import logs
-from edge.agent import Agent, last_will, until_signal
+from edge.agent import Agent, last_will
 from edge.device_config import ConfigError, DeviceConfig, load_config
 from edge.objects import HttpObjects
+from edge.signals import until_signal
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from edge.worker_host import WorkerProcess

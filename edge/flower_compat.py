@@ -6,12 +6,7 @@ patch release. tests/test_flower_compat.py fails first when it does.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +15,7 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from edge.app_bundle import AppError, site_of
+from edge.app_bundle import AppError
 from edge.protocol.records import Records, Value
 
 REPLY_TTL_SECONDS = 7 * 86_400.0
@@ -104,35 +99,3 @@ def _from_legacy(content: RecordDict, prefix: str, names: list[str]) -> RecordDi
         result["arrays"] = ArrayRecord({key: Array(tensor.numpy()) for key, tensor in zip(keys, tensors, strict=True)})
     result["metrics"] = MetricRecord(metrics)
     return result
-
-
-@contextlib.contextmanager
-def app_on_path(folder: Path) -> Iterator[None]:
-    """Make the app's modules importable, before anything else of the same name."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(folder))
-
-
-def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
-    """Import ``module:attribute`` from an app's folder; raises AppError with the app's own reason.
-
-    The folder stays on ``sys.path``, since an app may import its modules later.
-    """
-    module_name, _, attribute = reference.partition(":")
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    site = str(site_of(folder))
-    if site not in sys.path and Path(site).is_dir():
-        sys.path.append(site)  # last: what the agent itself runs with stays what it is
-    importlib.invalidate_caches()
-    try:
-        component = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the app's own code runs here and may raise anything
-        raise AppError(f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}") from error
-    if not isinstance(component, expected):
-        raise AppError(f"{reference} in {folder.name} is a {type(component).__name__}, not a {expected.__name__}.")
-    return component

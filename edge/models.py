@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,10 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest | None
     sequence: int
     metric: float | None = None
+    signed: SignedManifest | None = None
+    """The manifest as it came: whoever predicts checks the signature again."""
+    since: float = 0.0
+    """When it was taken into use, by the device's clock."""
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,25 +60,17 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 class ModelStore:
     """Takes models into use."""
 
-    def __init__(self, folder: Path, objects: Objects, trust: Trust, fleet: str) -> None:
+    def __init__(self, folder: Path, objects: Objects, trust: Trust, fleet: str, now: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._objects = objects
         self._trust = trust
         self._fleet = fleet
+        self._now = now
         folder.mkdir(parents=True, exist_ok=True)
 
     def active(self) -> Active:
-        """What is in use; nothing, on a new device or where the file is damaged."""
-        file = self._folder / "active.json"
-        try:
-            return msgspec.json.decode(file.read_bytes(), type=Active)
-        except (OSError, msgspec.DecodeError):
-            return Active(manifest=None, sequence=0)
-
-    def active_file(self) -> Path | None:
-        """The weights of the model in use."""
-        manifest = self.active().manifest
-        return self._folder / manifest.digest if manifest is not None else None
+        """What is in use."""
+        return read_active(self._folder)
 
     async def install(self, signed: SignedManifest, test: Test) -> Installed:
         """Check, fetch, test, switch. Raises ModelRefused, and then the model in use stays.
@@ -91,7 +88,7 @@ class ModelStore:
         except OSError as error:
             raise ModelRefused(disk_code(error), str(error)) from error
         new, old = (None, None) if manifest.forced else await self._compare(manifest, weights, before.manifest, test)
-        self._point(Active(manifest=manifest, sequence=manifest.sequence, metric=new))
+        self._point(Active(manifest=manifest, sequence=manifest.sequence, metric=new, signed=signed, since=self._now()))
         self._forget(before.manifest)
         return Installed(state="active", model_version=manifest.model_version, new=new, old=old)
 
@@ -142,6 +139,14 @@ class ModelStore:
         others = [file for file in self._folder.iterdir() if len(file.name) == 64 and file.name not in wanted]
         for file in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[max(0, KEPT - len(wanted)) :]:
             file.unlink(missing_ok=True)
+
+
+def read_active(folder: Path) -> Active:
+    """What is in use; nothing, on a new device or where the file is damaged."""
+    try:
+        return msgspec.json.decode((folder / "active.json").read_bytes(), type=Active)
+    except (OSError, msgspec.DecodeError):
+        return Active(manifest=None, sequence=0)
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> float:

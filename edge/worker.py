@@ -107,7 +107,7 @@ class Runner:
     def _client(self, job: Job) -> object:
         from flwr.clientapp import ClientApp
 
-        from edge.flower_compat import load_component
+        from edge.app_modules import load_component
 
         key = (job.app, job.client_app)
         if key not in self._loaded:

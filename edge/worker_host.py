@@ -26,10 +26,11 @@ class Workers(Protocol):
         """Free what it holds."""
 
 
-class WorkerProcess:
-    """:class:`Workers` by one subprocess that is kept warm between jobs."""
+class FramedProcess:
+    """One ``python -m MODULE`` that answers frames, kept warm between them and started anew when it has died."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, module: tuple[str, ...], env: dict[str, str]) -> None:
+        self._module = module
         self._env = {**os.environ, **env}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -38,37 +39,25 @@ class WorkerProcess:
         """The process's id while it runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    async def run(self, job: Job, seconds: float) -> Outcome:
-        """A worker that dies or is too slow is ended; the outcome says so."""
-        started = time.monotonic()
-        try:
-            return await asyncio.wait_for(self._exchange(job), timeout=seconds)
-        except TimeoutError:
-            await self.stop()
-            outcome = Outcome(ok=False, code="deadline", reason=f"the app did not finish within {seconds:.0f} s")
-        except (ConnectionError, asyncio.IncompleteReadError, msgspec.DecodeError):
-            outcome = Outcome(ok=False, code="worker-died", reason=await self._reason_of_death())
-        outcome.work_seconds = time.monotonic() - started
-        return outcome
-
-    async def _exchange(self, job: Job) -> Outcome:
+    async def exchange(self, body: bytes) -> bytes:
+        """Send a frame and wait for the answer; raises ConnectionError or IncompleteReadError when the process dies."""
         process = await self._running()
         assert process.stdin is not None and process.stdout is not None  # noqa: S101  # pipes were asked for
-        body = msgspec.msgpack.encode(job)
         process.stdin.write(len(body).to_bytes(4, "big") + body)
         await process.stdin.drain()
         head = await process.stdout.readexactly(4)
-        return msgspec.msgpack.decode(await process.stdout.readexactly(int.from_bytes(head, "big")), type=Outcome)
+        return await process.stdout.readexactly(int.from_bytes(head, "big"))
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "edge.worker", env=self._env,
+                sys.executable, "-m", *self._module, env=self._env,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
         return self._process
 
-    async def _reason_of_death(self) -> str:
+    async def reason_of_death(self) -> str:
+        """Why it no longer answers; it is ended if it still runs."""
         process, self._process = self._process, None
         if process is None:
             return "the worker process could not be started"
@@ -92,3 +81,24 @@ class WorkerProcess:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+class WorkerProcess(FramedProcess):
+    """:class:`Workers` by one subprocess that is kept warm between jobs."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        super().__init__(("edge.worker",), env)
+
+    async def run(self, job: Job, seconds: float) -> Outcome:
+        """A worker that dies or is too slow is ended; the outcome says so."""
+        started = time.monotonic()
+        try:
+            answer = await asyncio.wait_for(self.exchange(msgspec.msgpack.encode(job)), timeout=seconds)
+            return msgspec.msgpack.decode(answer, type=Outcome)
+        except TimeoutError:
+            await self.stop()
+            outcome = Outcome(ok=False, code="deadline", reason=f"the app did not finish within {seconds:.0f} s")
+        except (ConnectionError, asyncio.IncompleteReadError, msgspec.DecodeError):
+            outcome = Outcome(ok=False, code="worker-died", reason=await self.reason_of_death())
+        outcome.work_seconds = time.monotonic() - started
+        return outcome

@@ -19,7 +19,7 @@ def check(folder: Path, strategy: str, parameters: dict[str, bool | int | float 
     """Import both components and build the strategy; raises AppError or RunFailed."""
     from flwr.clientapp import ClientApp
 
-    from edge.flower_compat import load_component
+    from edge.app_modules import load_component
     from fl_runtime.server_app import server_app_of
     from fl_runtime.strategies import build
 

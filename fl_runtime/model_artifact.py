@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from edge.app_bundle import AppError, FlowerApp
-from edge.flower_compat import app_on_path
+from edge.app_modules import app_on_path
 from edge.protocol.records import ArrayMap, Records, digest, encode_records
 from fl_runtime.errors import RunFailed
 from fl_runtime.run_spec import Goal, RunSpec

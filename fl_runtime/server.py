@@ -316,7 +316,7 @@ def own_address() -> str:
 
 def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], None], ended: threading.Event) -> None:
     """Send task heartbeats until the end. When Step Functions no longer knows the task, or the run is being stopped, it was aborted."""
-    while not ended.wait(HEARTBEAT_SECONDS):
+    while True:
         try:
             steps.send_task_heartbeat(taskToken=token)
             server.beat()
@@ -328,6 +328,8 @@ def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], Non
             return
         except (ClientError, BotoCoreError) as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
+        if ended.wait(HEARTBEAT_SECONDS):
+            return
 
 
 def main() -> int:

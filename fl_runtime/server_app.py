@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from edge.app_bundle import AppError, FlowerApp
-from edge.flower_compat import load_component
+from edge.app_modules import load_component
 from fl_runtime.errors import RunFailed
 from fl_runtime.model_artifact import load_hook
 

@@ -68,3 +68,13 @@ def client_fn(context: Context) -> Client:
 
 
 app = ClientApp(client_fn)
+
+
+def predict(arrays: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """The digit in each image: (N, 64) in 0..1 to (N,)."""
+    return probabilities(np.asarray(inputs), *arrays.values()).argmax(axis=1)
+
+
+def input_example() -> np.ndarray:
+    """Three images."""
+    return load(0, 1)[0][:3]
