@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,14 +25,26 @@ class AwsRegistries:
         self._sagemaker = rollouts.sagemaker
         self._rollouts = rollouts
         self._now = now
+        self._conductor = rollouts.conductor()
+        self._fleet_of: dict[str, str] = {}
+        self.jobs: dict[str, list[str]] = {}
+        """Of devices that catch up, by fleet."""
 
-    def versions(self) -> Sequence[Version]:
-        """MLflow's versions."""
+    @functools.cached_property
+    def _versions(self) -> Sequence[Version]:
         return self._mlflow.versions()
 
-    def packages(self) -> Sequence[Package]:
-        """SageMaker's packages."""
+    @functools.cached_property
+    def _packages(self) -> Sequence[Package]:
         return self._sagemaker.packages()
+
+    def versions(self) -> Sequence[Version]:
+        """MLflow's versions, as they were when this was made."""
+        return self._versions
+
+    def packages(self) -> Sequence[Package]:
+        """SageMaker's packages, as they were when this was made: a call each."""
+        return self._packages
 
     def fleets(self) -> Mapping[str, FleetState]:
         """By the name of the model that a fleet runs, or is being given."""
@@ -41,7 +54,9 @@ class AwsRegistries:
             busy = rollout is not None and rollout.state not in OVER
             name, _, number = (current.candidate.model_version if current.candidate else "").partition("/")
             if name:
-                found[name] = FleetState(runs=number, busy=busy)
+                behind = self._conductor.behind(current.fleet) if not busy else []
+                found[name] = FleetState(runs=number, busy=busy, behind=tuple(behind))
+                self._fleet_of[name] = current.fleet
             if rollout is not None and busy and rollout.model_version.partition("/")[0] not in found:
                 found[rollout.model_version.partition("/")[0]] = FleetState(busy=True)
         return found
@@ -80,6 +95,12 @@ class AwsRegistries:
     def drop_champion(self, name: str) -> None:
         """Remove the alias."""
         self._mlflow.drop_champion(name)
+
+    def catch_up(self, name: str, devices: Sequence[str]) -> None:
+        """A signed manifest by a job each, as in a rollout."""
+        jobs = self._conductor.catch_up(self._fleet_of[name], list(devices))
+        self.jobs.setdefault(self._fleet_of[name], []).extend(jobs)
+        self._rollouts.audit.append(at=self._now, who=SYSTEM, what="catch-up", subject=name, why="enrolled later", devices=list(devices), jobs=jobs)
 
     def roll_out(self, version: Version, why: str) -> None:
         """A version that the fleet runs already, or that another's approval event has sent on its way, is as good."""

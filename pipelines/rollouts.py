@@ -145,7 +145,14 @@ class Rollouts:
         jobs = IotJobs(client("iot"), self._region, account, setting("MLEDGEOPS_JOB_URLS_ROLE"))
         sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
         prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")
-        return Conductor(self.store, jobs, fleet, sign, presigned(self._bucket, self._region), self._ended, prefix)
+        return Conductor(self.store, jobs, fleet, sign, presigned(self._bucket, self._region), self._ended, prefix, self._unwanted)
+
+    def _unwanted(self, rollout: Rollout) -> str:
+        """A version that was rejected or deleted while it was on its way turns back."""
+        version = self.mlflow.get(*rollout.model_version.split("/"))
+        if version is not None and version.approval not in ("Rejected", "Deleted"):
+            return ""
+        return f"{rollout.model_version} was {version.approval.lower() if version is not None else 'deleted'} while it was on its way"
 
     def _ended(self, rollout: Rollout) -> None:
         """The registries learn how it ended: the champion is what the fleet runs."""

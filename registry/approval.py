@@ -38,13 +38,19 @@ def decide(
         raise RegistryError(f"{name} is {approval} already; nothing was changed.")
     if package.approval == "Rejected":
         raise RegistryError(f"{name} was rejected, and a rejection stands: train a new version.")
-    who = getpass.getuser()
+    who, earlier = getpass.getuser(), trail.decision(name)
     head = trail.append(
         at=time.time(), who=who, what="approve" if approval == "Approved" else "reject", subject=name, why=reason, package=version.model_package_arn,
         before=package.approval,
     )  # fmt: skip
     mlflow.set_tags(version.name, version.version, {AUDIT_TAG: head})
+    if approval == "Approved" and earlier == "reject":
+        raise RegistryError(f"{name} is being rejected by somebody else at this moment, and a rejection stands.")
     sagemaker.set_approval(version.model_package_arn, approval, f"{who}: {reason}")
+    # The trail puts two that decide at once in an order; SageMaker keeps whoever writes last. A rejection stands.
+    if approval == "Approved" and trail.decision(name) == "reject":
+        sagemaker.set_approval(version.model_package_arn, "Rejected", f"{who}: it was rejected at the same moment")
+        raise RegistryError(f"{name} was rejected by somebody else at the same moment, and a rejection stands.")
     deadline = clock() + EVENT_SECONDS
     while clock() < deadline:
         current = find(mlflow.versions(version.name), version.version)

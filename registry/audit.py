@@ -16,6 +16,8 @@ import msgspec
 
 PREFIX = "audit/"
 FIRST = "0" * 64
+RECENT = 50
+"""Entries among which a rival's decision is looked for."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``repair``."""
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``repair``, ``catch-up``."""
     subject: str
     """A model version, a package's ARN, a fleet."""
     why: str
@@ -75,6 +77,14 @@ class AuditTrail:
         """From the first to the last."""
         for key in self._trail.keys(PREFIX):  # not a dict
             yield msgspec.json.decode(self._trail.get(key), type=Entry)
+
+    def decision(self, subject: str) -> str:
+        """The last of ``approve`` and ``reject`` among the latest entries about a subject; empty when neither is there."""
+        for key in reversed(self._trail.keys(PREFIX)[-RECENT:]):
+            entry = msgspec.json.decode(self._trail.get(key), type=Entry)
+            if entry.subject == subject and entry.what in ("approve", "reject"):
+                return entry.what
+        return ""
 
     def verify(self, heads: Iterable[str] = ()) -> list[str]:
         """What is wrong with the trail, one sentence each; nothing when it is whole. ``heads``: hashes that must be in it."""

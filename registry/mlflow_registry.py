@@ -13,6 +13,8 @@ import msgspec
 CHAMPION = "champion"
 PACKAGE_TAG = "sagemaker.model_package_arn"
 """The tag that SageMaker's managed MLflow uses too: names are read from it, never derived."""
+OWN_PACKAGE_TAG = "mledgeops.model_package_arn"
+"""The same, where nobody else writes: managed MLflow's own synchronisation puts its own package's name into the other one."""
 RUN_TAG = "mledgeops.run_id"
 SCORE_TAG = "mledgeops.score"
 DIGEST_TAG = "mledgeops.model_digest"
@@ -75,7 +77,8 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"models:/{mlflow_model_id}"
-        made = self._client.create_model_version(name, source, mlflow_run_id, tags=dict(tags), model_id=mlflow_model_id)
+        every = {**tags, OWN_PACKAGE_TAG: tags[PACKAGE_TAG]}
+        made = self._client.create_model_version(name, source, mlflow_run_id, tags=every, model_id=mlflow_model_id)
         return str(made.version)
 
     def versions(self, name: str = "") -> list[Version]:
@@ -84,6 +87,10 @@ class MlflowRegistry:
         found = list(self._client.search_model_versions(query))
         champions = {model.name: (model.aliases or {}).get(CHAMPION) for model in self._client.search_registered_models()}
         return sorted((self._version(item, champions) for item in found), key=lambda v: (v.created_at, int(v.version)), reverse=True)
+
+    def get(self, name: str, version: str) -> Version | None:
+        """One version; None when it was deleted."""
+        return next((found for found in self.versions(name) if found.version == version), None)
 
     def by_tag(self, name: str, tag: str, value: str) -> Version | None:
         """The version of a model with a tag's value."""
@@ -122,7 +129,7 @@ class MlflowRegistry:
         tags = item.tags or {}
         return Version(
             name=item.name, version=str(item.version), run=tags.get(RUN_TAG, ""), mlflow_run_id=item.run_id or "",
-            model_package_arn=tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, "PendingManualApproval"),
+            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, "PendingManualApproval"),
             score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
             champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
             synced=tags.get(SYNCED_TAG, "PendingManualApproval"), rollout=tags.get(ROLLOUT_TAG, ""),

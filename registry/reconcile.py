@@ -6,6 +6,7 @@ on. A rejection stands, wherever it was made; a deletion on one side is a reject
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -20,10 +21,17 @@ RUN_METADATA = "mledgeops.run_id"
 DECIDED = ("Approved", "Rejected")
 
 
+MIRROR = re.compile(r"-[0-9a-f]{6}$")
+"""How managed MLflow ends the name of a group that it synchronises a registered model into.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-track-experiments-model-registration.html
+"""
+
+
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to do, and why."""
 
-    act: Literal["register", "name", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out"]
+    act: Literal["register", "name", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out", "catch-up"]
     subject: str
     """A version as NAME/NUMBER, or a package's ARN."""
     why: str
@@ -35,6 +43,8 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
 
     runs: str = ""
     busy: bool = False
+    behind: tuple[str, ...] = ()
+    """Devices that came after the last rollout."""
 
 
 class Both(Protocol):
@@ -67,6 +77,9 @@ class Both(Protocol):
     def drop_champion(self, name: str) -> None:
         """Remove the alias."""
 
+    def catch_up(self, name: str, devices: Sequence[str]) -> None:
+        """Give devices that came later the model that their fleet uses."""
+
     def roll_out(self, version: Version, why: str) -> None:
         """Begin a rollout."""
 
@@ -87,8 +100,18 @@ def plan(both: Both) -> list[Repair]:
     for name in sorted({version.name for version in versions}):
         champion = next((v for v in versions if v.name == name and v.champion), None)
         of_name = {v.version: v for v in versions if v.name == name}
-        repairs += _alias(name, champion, of_name, by_arn, fleets.get(name, FleetState()))
+        fleet = fleets.get(name, FleetState())
+        repairs += _alias(name, champion, of_name, by_arn, fleet)
+        if fleet.behind and not fleet.busy:
+            why = f"{len(fleet.behind)} devices came after it had gone to the fleet"
+            repairs.append(Repair(act="catch-up", subject=f"{name}/{fleet.runs}", value=",".join(fleet.behind), why=why))
     return repairs
+
+
+def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:
+    """Packages that managed MLflow's own synchronisation made of our versions: seen, and left alone. Ours decide."""
+    names = {version.name for version in versions}
+    return [p for p in packages if not p.metadata.get(RUN_METADATA) and MIRROR.search(p.group) and MIRROR.sub("", p.group) in names]
 
 
 def repair(both: Both, repairs: Sequence[Repair]) -> None:
@@ -103,6 +126,8 @@ def repair(both: Both, repairs: Sequence[Repair]) -> None:
             both.decide(item.value, "Approved" if item.act == "approve" else "Rejected", item.why)
         elif item.act == "drop-alias":
             both.drop_champion(item.subject)
+        elif item.act == "catch-up":
+            both.catch_up(item.subject.partition("/")[0], item.value.split(","))
         elif version is None:
             continue
         elif item.act == "name":

@@ -144,6 +144,10 @@ Ended = Callable[[Rollout], None]
 """Called when a rollout has ended, before it is written down as ended; may be called again after a crash."""
 
 
+Unwanted = Callable[[Rollout], str]
+"""Why a rollout's version may no longer go to devices, such as a rejection meanwhile; empty when it may."""
+
+
 class RolloutBusy(RegistryError):
     """Another rollout is under way."""
 
@@ -188,7 +192,11 @@ def wait_for_turn(store: Store, candidate: Candidate) -> None:
 class Conductor:
     """Moves rollouts on."""
 
-    def __init__(self, store: Store, jobs: Jobs, fleet: Fleet, sign: Sign, address: Address, on_end: Ended, prefix: str = "mledgeops") -> None:
+    def __init__(
+        self, store: Store, jobs: Jobs, fleet: Fleet, sign: Sign, address: Address, on_end: Ended, prefix: str = "mledgeops",
+        unwanted: Unwanted = lambda _: "",
+    ) -> None:  # fmt: skip
+        self._unwanted = unwanted
         self._store = store
         self._jobs = jobs
         self._fleet = fleet
@@ -206,7 +214,8 @@ class Conductor:
             self._free(rollout)
             return rollout
         steps = {"Canary": self._canary, "Soaking": self._soak, "Waves": self._wave, "TurningBack": self._turn_back}
-        after = steps[rollout.state](self._looked_at(rollout), now)
+        looked, unwanted = self._looked_at(rollout), self._unwanted(rollout)
+        after = self._back(looked, unwanted, now) if unwanted and rollout.state != "TurningBack" else steps[rollout.state](looked, now)
         if after.state in OVER:
             after = msgspec.structs.replace(after, ended_at=now)
             self._on_end(after)
@@ -216,6 +225,38 @@ class Conductor:
         if after.state in OVER:
             self._free(after)
         return after
+
+    def behind(self, fleet: str) -> list[str]:
+        """Devices that are there and use another model than the fleet does, without having been asked: enrolled later, or set up anew."""
+        current = self._store.current(fleet)
+        if current.candidate is None or current.under_way:
+            return []
+        last = self._store.get(fleet, current.number)
+        waves = last.waves if last is not None and last.state == "Succeeded" else []  # who refused or was away has its answer, or its job
+        unwilling = {device for wave in waves for device, (status, _) in self._executions(wave).items() if status != "SUCCEEDED"}
+        wanted = current.candidate.model_version
+        late = [device for device, beat in self._fleet.beats(fleet).items() if beat.there and beat.model != wanted and device not in unwilling]
+        return [device for device in sorted(late) if not self._jobs.executions(self._late_job(current, device))]
+
+    def catch_up(self, fleet: str, devices: list[str]) -> list[str]:
+        """Give devices that are behind what the fleet uses, by a job each; returns the jobs. They test it as any other does."""
+        current, jobs = self._store.current(fleet), []
+        last = self._store.get(fleet, current.number)
+        if current.candidate is None or current.under_way or last is None:
+            return []
+        for device in devices:
+            job = self._late_job(current, device)
+            # The last number taken: above every manifest that the fleet has followed, below the next one's.
+            self._jobs.create(job, [device], self._manifest(current.candidate, last, current.sequence, forced=False))
+            jobs.append(job)
+        return jobs
+
+    def waits(self, job: str) -> bool:
+        """Whether a device has not answered a job yet."""
+        return any(status in WAITING for status, _ in self._jobs.executions(job).values())
+
+    def _late_job(self, current: Current, device: str) -> str:
+        return f"{self._prefix}-{current.fleet[:30]}-{current.number}-late-{hashlib.sha256(device.encode()).hexdigest()[:16]}"
 
     def abort(self, fleet: str, number: int, why: str, now: float) -> Rollout:
         """Turn back by hand."""
@@ -246,11 +287,12 @@ class Conductor:
 
     def _canary(self, rollout: Rollout, now: float) -> Rollout:
         if not rollout.waves:
-            devices = _order(rollout.number, self._fleet.beats(rollout.fleet))
+            beats = self._fleet.beats(rollout.fleet)
+            devices = sorted(_order(rollout.number, beats), key=lambda device: not beats[device].there)  # one that is away tells nothing
             if not devices:  # nobody to ask: the fleet's first device will be told when it is there
                 return msgspec.structs.replace(rollout, state="Succeeded")
             count = min(len(devices), max(rollout.policy.canary_devices, math.ceil(rollout.policy.canary * len(devices))))
-            return self._started(rollout, _those_there_first(devices, self._fleet.beats(rollout.fleet))[:count], now)
+            return self._started(rollout, devices[:count], now)
         verdict = self._verdict(rollout, now)
         if verdict != "go on":
             return self._judged(rollout, verdict, now)
@@ -356,8 +398,3 @@ class Conductor:
 def _order(number: int, devices: Mapping[str, object]) -> list[str]:
     """By lot, another one for each rollout: the same devices must not always go first."""
     return sorted(devices, key=lambda device: hashlib.sha256(f"{number} {device}".encode()).digest())
-
-
-def _those_there_first(devices: list[str], beats: Mapping[str, Beat]) -> list[str]:
-    """A canary that is away tells nothing."""
-    return sorted(devices, key=lambda device: not beats[device].there)

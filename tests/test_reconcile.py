@@ -22,6 +22,7 @@ class World:
         self.p: dict[str, Package] = {}
         self.runs, self.under_way, self.number = "", "", 0
         self.refused: set[str] = set()
+        self.late: set[str] = set()
 
     def versions(self) -> list[Version]:
         return list(self.v.values())
@@ -30,7 +31,7 @@ class World:
         return list(self.p.values())
 
     def fleets(self) -> dict[str, FleetState]:
-        return {"m": FleetState(runs=self.runs, busy=bool(self.under_way))}
+        return {"m": FleetState(runs=self.runs, busy=bool(self.under_way), behind=tuple(sorted(self.late)) if self.runs else ())}
 
     def create(self) -> None:
         arn = f"arn:{len(self.p) + 100 * self.number}"
@@ -55,6 +56,9 @@ class World:
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         self.v[version.version] = replace(self.v[version.version], approval=approval, synced=approval)
+
+    def catch_up(self, name: str, devices: list[str]) -> None:
+        self.late -= set(devices)
 
     def decide(self, arn: str, approval: str, why: str) -> None:
         if arn in self.p:
@@ -93,6 +97,7 @@ class World:
 def consistent(world: World) -> None:
     """What anybody may rely on."""
     by_arn = {v.model_package_arn: v for v in world.v.values()}
+    assert not (world.late and world.runs), "devices that came later were given the model"
     for package in world.p.values():
         version = by_arn.get(package.arn)
         if version is None:
@@ -108,7 +113,7 @@ def consistent(world: World) -> None:
 
 
 OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
-                                                  "refuse", "reconcile"]), st.integers(0, 5), st.integers(0, 2)), max_size=25)  # fmt: skip
+                                                  "refuse", "reconcile", "arrive"]), st.integers(0, 5), st.integers(0, 2)), max_size=25)  # fmt: skip
 
 
 @given(OPERATIONS, st.integers(0, 12))
@@ -125,6 +130,7 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
             "alias": lambda n=number: n and world.set_champion("m", n), "drop": lambda: world.drop_champion("m"),
             "delete-package": lambda a=arn: world.p.pop(a, None), "delete-version": lambda n=number: world.v.pop(n, None),
             "settle": world.settle, "refuse": lambda n=number: world.refused.add(n), "reconcile": lambda: repair(world, plan(world)[:crash_at]),
+            "arrive": lambda w=which: world.late.add(f"d{w}"),
         }  # fmt: skip
         done[operation]()
     if world.runs not in world.v:

@@ -98,7 +98,11 @@ class Drive:
 
     def __init__(self, plant: Plant) -> None:
         self.store, self.plant, self.now, self.ended = MemoryStore(), plant, 0.0, []
-        self.conductor = Conductor(self.store, plant, plant, MODELS.sign, lambda key: f"https://{key}", self.ended.append)
+        self.rejected: set[str] = set()
+        self.conductor = Conductor(
+            self.store, plant, plant, MODELS.sign, lambda key: f"https://{key}", self.ended.append,
+            unwanted=lambda rollout: "it was rejected" if rollout.model_version in self.rejected else "",
+        )  # fmt: skip
 
     def begin(self, version: int, **changes: Any) -> Rollout:
         return begin(self.store, candidate(version), changes.pop("policy", POLICY), by="me", reason="good", now=self.now, **changes)
@@ -222,6 +226,46 @@ def test_a_person_can_turn_it_back() -> None:
     assert drive.to_end(drive.store.all[1]).why == "I saw smoke"
     with pytest.raises(RegistryError, match="no rollout under way"):
         drive.conductor.abort("f", 1, "again", 3.0)
+
+
+def test_a_version_that_is_rejected_on_its_way_turns_back() -> None:
+    drive = Drive(Plant(10))
+    drive.to_end(drive.begin(1), step=60.0)
+    drive.plant.away = set(drive.plant.models)
+    rollout = drive.begin(2)
+    drive.conductor.advance("f", rollout.number, drive.now)
+    drive.rejected.add("wind/2")
+    done = drive.to_end(rollout, step=60.0)
+    assert done.state == "RolledBack"
+    assert "rejected" in done.why
+    drive.plant.away.clear()
+    drive.plant.work()
+    assert set(drive.plant.models.values()) == {"wind/1"}
+
+
+def test_devices_that_come_later_get_what_the_fleet_uses() -> None:
+    drive = Drive(Plant(6, away={5}, dislike={"wind/2": {0}}))
+    drive.to_end(drive.begin(1), step=60.0)
+    drive.to_end(drive.begin(2, policy=msgspec.structs.replace(POLICY, abort=0.5, success=0.5)), step=60.0)
+    assert drive.conductor.behind("f") == []  # one refused it, one is away: both were asked
+    drive.plant.models |= {"new1": "", "new2": ""}
+    assert drive.conductor.behind("f") == ["new1", "new2"]
+    jobs = drive.conductor.catch_up("f", ["new1", "new2"])
+    assert len(jobs) == 2
+    assert not any(drive.conductor.waits(job) for job in jobs)
+    assert {drive.plant.models["new1"], drive.plant.models["new2"]} == {"wind/2"}
+    assert drive.conductor.behind("f") == []
+    drive.plant.models["d001"] = ""  # its card was replaced
+    assert drive.conductor.behind("f") == ["d001"]
+    drive.conductor.catch_up("f", ["d001"])
+    manifests = list(drive.plant.documents.values())
+    late = manifests[-1].sequence
+    drive.to_end(drive.begin(3), step=60.0)
+    assert late < list(drive.plant.documents.values())[-1].sequence  # the next rollout counts on
+    busy = drive.begin(4)
+    assert drive.conductor.behind("f") == []
+    assert drive.conductor.catch_up("f", ["new1"]) == []
+    drive.to_end(busy, step=60.0)
 
 
 class Crash(BaseException):

@@ -11,6 +11,7 @@ import msgspec
 from pipelines import clouds
 from pipelines.commands.models import devices_up, use_store
 from pipelines.commands.output import say, show_json, table
+from pipelines.local.cloud import LocalCloud
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +28,7 @@ def reconcile(arguments: argparse.Namespace) -> int:
     use_store()
     from mlflow import MlflowClient
 
-    from registry.reconcile import plan, repair
+    from registry.reconcile import mirrors, plan, repair
 
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
@@ -37,27 +38,36 @@ def reconcile(arguments: argparse.Namespace) -> int:
 
         rollouts = Rollouts.of_environment()
         both = AwsRegistries(rollouts, time.time())
+        found_mirrors = mirrors(both.versions(), both.packages())
         repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))
         if not arguments.dry_run:
             repair(both, repairs)
             end_in_mlflow(left)
-            _finish_rollouts(cloud, rollouts)
+            _finish_rollouts(cloud, rollouts, both.jobs)
     found = [*repairs, *(item for item, *_ in left)]
     if arguments.json:
-        show_json({"repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run})
+        show_json({"repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run,
+                   "mirrors": [package.arn for package in found_mirrors]})
     elif not found:
         say("both registries, the fleet and MLflow agree: nothing to do")
     else:
         say(table(["what", "of", "to", "why"], [[item.act, item.subject, item.value, item.why] for item in found]))
         say("nothing was changed" if arguments.dry_run else f"{len(found)} repaired")
+    if found_mirrors and not arguments.json:
+        say(f"{len(found_mirrors)} packages were made by managed MLflow's own synchronisation; they are left alone: decide on those of the pipeline")
     return 0
 
 
-def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any) -> None:
-    """Rollouts that approvals began: where the devices are ours to run, they run until these have ended."""
-    from pipelines.commands.models import follow
+def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any, jobs: dict[str, list[str]]) -> None:
+    """Rollouts that approvals began, and devices that catch up: where the devices are ours to run, they run until these have ended."""
+    from pipelines.commands.models import DEVICE_SECONDS, follow
 
     for current in rollouts.store.fleets():
-        if current.under_way:
-            with devices_up(cloud, current.fleet):
-                follow(cloud, rollouts, rollouts.store.get(current.fleet, current.under_way))
+        late = jobs.get(current.fleet, [])
+        if not current.under_way and not late:
+            continue
+        with devices_up(cloud, current.fleet):
+            follow(cloud, rollouts, rollouts.store.get(current.fleet, current.under_way) if current.under_way else None)
+            conductor, deadline = rollouts.conductor(), time.monotonic() + DEVICE_SECONDS
+            while isinstance(cloud, LocalCloud) and any(conductor.waits(job) for job in late) and time.monotonic() < deadline:
+                time.sleep(0.2)
