@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,38 +22,10 @@ from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import readdressed
 from fl_runtime.grid import IoTGrid
 from fl_runtime.ports import ObjectMissing, ObjectStore
-from fl_runtime.records import RoundRecord
+from fl_runtime.records import Compared, Comparison, RoundRecord
 from fl_runtime.run_spec import Champion, champion_key
 
 logger = logging.getLogger(__name__)
-
-COMPARISON = "comparison.json"
-
-
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One device's evaluation of both; empty where it gave none."""
-
-    device: str
-    cohort: str
-    labels: dict[str, str] = {}
-    candidate: dict[str, Any] = {}
-    champion: dict[str, Any] = {}
-    reason: str = ""
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What an approver compares (``comparison.json``)."""
-
-    champion: Champion | None
-    round: int
-    devices: list[Compared]
-    reason: str = ""
-    """Why there is no champion to compare with."""
-    seconds: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-    strategy: str = ""
-    """The strategy that made the candidate."""
 
 
 ReadChampion = Callable[[], tuple[Champion, ArrayMap] | None]

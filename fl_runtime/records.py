@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from fl_runtime.phase import DeviceResult
+from fl_runtime.run_spec import Champion
 
 
 @dataclass
@@ -74,6 +75,36 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[DeviceRow] = []
     model: str = ""
     """Digest of the weights after the round (``transient/RUN/arrays/``)."""
+
+
+COMPARISON = "comparison.json"
+"""Name of the comparison among the files of the final model."""
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One device's evaluation of both; empty where it gave none."""
+
+    device: str
+    cohort: str
+    labels: dict[str, str] = {}
+    candidate: dict[str, Any] = {}
+    champion: dict[str, Any] = {}
+    reason: str = ""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What an approver compares (``comparison.json``)."""
+
+    champion: Champion | None
+    round: int
+    devices: list[Compared]
+    reason: str = ""
+    """Why there is no champion to compare with."""
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    strategy: str = ""
+    """The strategy that made the candidate."""
 
 
 def metrics_text(record: RoundRecord) -> str:

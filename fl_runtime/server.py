@@ -29,7 +29,7 @@ from edge.protocol.names import app_key
 from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
 from fl_runtime.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.cohort import CohortRunner
-from fl_runtime.comparison import COMPARISON, Comparing, Comparison, read_champion
+from fl_runtime.comparison import Comparing, read_champion
 from fl_runtime.cost import Shape
 from fl_runtime.eligibility import FRESH_SECONDS, eligible, rows_of
 from fl_runtime.ending import Ending, Judge
@@ -39,7 +39,7 @@ from fl_runtime.grid import Cohorts, IoTGrid
 from fl_runtime.model_artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
 from fl_runtime.mtls import delete_identity, make_identities, publish_identity, secret_name
 from fl_runtime.ports import ObjectMissing
-from fl_runtime.records import RoundRecord
+from fl_runtime.records import COMPARISON, Comparison, RoundRecord
 from fl_runtime.rounds import Resumed, RoundLoop
 from fl_runtime.rpc import ProxyHub
 from fl_runtime.run_spec import (

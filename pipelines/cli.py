@@ -26,6 +26,7 @@ from pipelines.commands import (
     rollout,
     run,
     schedules,
+    trace,
 )
 from pipelines.commands.output import show_json
 from pipelines.local.home import LocalCloudError
@@ -85,7 +86,7 @@ def _refuse(reason: str, as_json: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (run, history, models, rollout, reconcile, devices, enrolment, schedules, dashboard, deploy, component, cloud, bench, chaos):
+    for module in (run, history, models, rollout, reconcile, devices, trace, enrolment, schedules, dashboard, deploy, component, cloud, bench, chaos):
         module.add_parser(commands)
     return parser
 

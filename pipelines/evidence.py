@@ -17,11 +17,10 @@ from edge.app_bundle import FlowerApp, unpack
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, Serving, decode
 from edge.protocol.names import app_key
-from fl_runtime.comparison import COMPARISON, Comparison
-from fl_runtime.comparison import Compared as DeviceCompared
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.ports import ObjectMissing, ObjectStore
-from fl_runtime.records import DeviceRow, RoundRecord
+from fl_runtime.records import COMPARISON, Comparison, DeviceRow, RoundRecord
+from fl_runtime.records import Compared as DeviceCompared
 from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
 from registry.drift import drift_of
 from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Goal, Group, Lineage, Participation, weighted, worse_by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -53,9 +54,8 @@ def policy_in_force(objects: ObjectStore) -> Policy:
 class Rollouts:
     """Begins rollouts and moves them on. Names come from the environment, which functions and commands have alike."""
 
-    def __init__(self, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> None:
-        self.mlflow = mlflow
-        self.sagemaker = sagemaker
+    def __init__(self) -> None:
+        self.sagemaker = SageMakerRegistry(client("sagemaker"))
         self._region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
         self._bucket = setting("MLEDGEOPS_BUCKET")
         self._objects = S3Objects(client("s3"), self._bucket)
@@ -65,10 +65,10 @@ class Rollouts:
         self.store = DynamoStore(self._dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE"))
         self.audit = AuditTrail(S3Trail(client("s3"), self._bucket))
 
-    @classmethod
-    def of_environment(cls) -> Rollouts:
-        """With clients for this process's cloud."""
-        return cls(MlflowRegistry(), SageMakerRegistry(client("sagemaker")))
+    @functools.cached_property
+    def mlflow(self) -> MlflowRegistry:
+        """Made when it is first needed: importing MLflow takes seconds, and a rollout's first step does without."""
+        return MlflowRegistry()
 
     def policy(self) -> Policy:
         """The policy in force."""

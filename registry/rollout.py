@@ -214,7 +214,7 @@ class Conductor:
             self._free(rollout)
             return rollout
         steps = {"Canary": self._canary, "Soaking": self._soak, "Waves": self._wave, "TurningBack": self._turn_back}
-        looked, unwanted = self._looked_at(rollout), self._unwanted(rollout)
+        looked, unwanted = self._looked_at(rollout), self._unwanted(rollout) if rollout.waves else ""
         after = self._back(looked, unwanted, now) if unwanted and rollout.state != "TurningBack" else steps[rollout.state](looked, now)
         if after.state in OVER:
             after = msgspec.structs.replace(after, ended_at=now)

@@ -41,6 +41,21 @@ def test_a_run_ends_with_a_registered_model(report: dict) -> None:
     assert report["model_version"] == "digits/1"
 
 
+def test_the_evidence_is_in_both_registries(report: dict, reached: LocalCloud) -> None:
+    from mlflow import MlflowClient
+
+    from registry.sagemaker_registry import SageMakerRegistry
+
+    registry = SageMakerRegistry(client("sagemaker"))
+    package, card = registry.get(report["model_package_arn"]), json.loads(registry.card(report["model_package_arn"]))
+    bucket, _, key = package.metadata["mledgeops.model_card"].removeprefix("s3://").partition("/")
+    html = S3Objects(client("s3"), bucket).get(key).decode()
+    assert html == Path(MlflowClient().download_artifacts(report["mlflow_run_id"], "evidence/card.html")).read_text()
+    assert "The fleet runs no earlier version" in html
+    assert card["evaluation_details"][0]["metadata"]["evidence"] == package.metadata["mledgeops.model_card"]
+    assert package.metadata["mledgeops.checks"] == MlflowClient().get_model_version("digits", "1").tags["mledgeops.checks"] == "passed"
+
+
 def test_unchanged_weights_are_downloaded_once(report: dict) -> None:
     """Round 2 trains on what round 1 evaluated: only its own evaluation downloads anything."""
     first, second = (record["bytes"]["down"] for record in report["rounds"])
@@ -93,11 +108,12 @@ def test_every_name_leads_to_every_other(report: dict, reached: LocalCloud) -> N
 
 def test_the_logged_model_loads_without_us(report: dict, reached: LocalCloud) -> None:
     import mlflow
-    import pandas as pd
+    from sklearn.datasets import load_digits
 
     model = mlflow.pyfunc.load_model("models:/digits/1")
+    images, labels = load_digits(return_X_y=True)
     assert model.metadata.signature is not None
-    assert len(model.predict(pd.DataFrame({"array": ["0", "1"]}))) == 2
+    assert (model.predict(images / 16.0) == labels).mean() > 0.8
 
 
 def test_runs_show_logs_and_models_tell_of_it(report: dict, home: Path) -> None:
@@ -321,15 +337,38 @@ def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the
     assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in undisturbed["rounds"]]
 
 
-def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved: dict, home: Path, reached: LocalCloud) -> None:
-    """Champion digits/1 -> a better version -> one that only looks better -> it comes back by itself -> back by hand."""
+def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved: dict, home: Path, reached: LocalCloud, tmp_path: Path) -> None:
+    """Champion digits/1 -> a better version, held for drift -> one that only looks better -> it comes back by itself -> back by hand."""
     from mlflow import MlflowClient
+    from sklearn.datasets import load_digits
 
+    from edge.inference import Model
+    from pipelines.evidence import read_evidence
+    from registry.mlflow_registry import MlflowRegistry
+
+    images = load_digits().data / 16.0
+    device = Model(home / "devices" / "digits" / "digits-0000")
+    assert device.predict(images[:600]).shape == (600,)
+    device.predict(images[:600] + 0.9)  # the sensor's lamp was changed
+    device.close()
     run = ("run", DIGITS, "--devices", "3", "--devices-per-proxy", "0", "--json")
     better = json.loads(mledgeops(*run, "--rounds", "6", home=home).stdout)["model_version"]
+    version = next(v for v in MlflowRegistry().versions() if f"{v.name}/{v.version}" == better)
+    evidence = read_evidence(S3Objects(client("s3"), reached.deployment.bucket), version.run)
+    assert evidence is not None
+    assert (evidence.compared.champion, evidence.compared.devices, evidence.drift.devices) == ("digits/1", 3, 1)
+    assert version.checks.startswith("1 of 6 pre-checks fail: drift")
+    fast = tmp_path / "policy.toml"
+    fast.write_text("[rollout]\nwaves = [1.0]\n")
+    mledgeops("policy", str(fast), home=home)
     assert "only an approved version" in mledgeops("rollback", better, home=home, check=2).stderr
     assert "only an approved version" in mledgeops("rollout", better, home=home, check=2).stderr
-    mledgeops("approve", better, "--reason", "better", home=home)
+    assert "drift" in mledgeops("approve", better, "--reason", "better", home=home, check=2).stderr
+    # Somebody approves it in SageMaker Studio: it is held back, both registries say so, and a person decides.
+    client("sagemaker").update_model_package(ModelPackageArn=version.model_package_arn, ModelApprovalStatus="Approved", ApprovalDescription="fine")
+    until(lambda: MlflowRegistry().get(version.name, version.version).rollout.startswith("Held: 1 of 6"), 60)
+    assert json.loads(mledgeops("reconcile", "--json", home=home).stdout)["repairs"] == []
+    assert json.loads(mledgeops("rollout", better, "--override", "--json", home=home).stdout)["waves"] == [1, 2]
 
     def running() -> set[str]:
         fleet = json.loads(mledgeops("fleet", "--json", home=home).stdout)["devices"]
@@ -365,6 +404,11 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("move-alias", "digits/1")]
     assert plan == {**json.loads(mledgeops("reconcile", "--json", home=home).stdout), "done": False}
     assert json.loads(mledgeops("reconcile", "--json", home=home).stdout)["repairs"] == []
+    chain = json.loads(mledgeops("trace", f"{turned['rollout']['fleet']}-{turned['rollout']['number']}", "--json", home=home).stdout)
+    (story,) = chain["versions"]
+    assert (story["model_version"], [r["state"] for r in story["rollouts"]]) == (bad, ["RolledBack"])
+    assert [d["what"] for d in story["decisions"]] == ["approve", "rollout", "rollout-ended", "reject"]
+    assert story["rollouts"][0]["failures"]
     models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
     assert [f"{m['name']}/{m['version']}" for m in models if m["champion"]] == ["digits/1"]
 

@@ -25,11 +25,11 @@ from edge.app_bundle import load_app
 from edge.protocol.messages import Heartbeat, Moments, Served, Serving, seal
 from edge.protocol.names import app_key
 from edge.protocol.records import Records, encode_records
-from fl_runtime.comparison import Comparing, Comparison, read_champion
+from fl_runtime.comparison import Comparing, read_champion
 from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import round_loop
 from fl_runtime.grid import IoTGrid
-from fl_runtime.records import RoundRecord
+from fl_runtime.records import Comparison, RoundRecord
 from fl_runtime.rounds import RoundLoop
 from fl_runtime.run_spec import Champion, RunSpec, champion_key, cohorts_key, form_cohorts, model_key, round_key, spec_key
 from pipelines.evidence import Packaged, collect

@@ -1,4 +1,4 @@
-"""``mledgeops bench``: measures the flagship run, its processes' memory, and the cloud's start."""
+"""``mledgeops bench``: measures the flagship run, its processes' memory, the cloud's start, rollouts and reconciliation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pipelines.commands.bench_registry import reconcile_measures, rollout_measures
+from pipelines.commands.measure import Measure
 from pipelines.commands.output import say, show_json, table
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home, LocalCloudError
@@ -30,37 +31,33 @@ ROLES = {
 MIB = 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """One number with its target; ``None``: no target, for the record."""
-
-    name: str
-    value: float
-    unit: str
-    target: float | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        """Value over target: below 1 is good, on any machine the same question."""
-        return None if self.target is None else round(self.value / self.target, 2)
-
-
 def add_parser(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser("bench", help="measure the flagship run")
     parser.add_argument("--app", type=Path, default=Path("notebooks/apps/wind_farm"), help="the Flower app to measure")
     parser.add_argument("--devices", type=int, default=4, help="how many devices")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of training")
+    parser.add_argument("--rollout-app", type=Path, default=Path("notebooks/apps/digits"), help="the Flower app whose rollout is measured")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="measure this part only: cloud, run, agent, rollout, reconcile")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=bench)
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Exit 0 when every target is met, 1 when one is not."""
-    if not arguments.app.is_dir():
-        raise UsageError(f"There is no app at {arguments.app}: run from the repository, or name one by --app.")
+    for app in (arguments.app, arguments.rollout_app):
+        if not app.is_dir():
+            raise UsageError(f"There is no app at {app}: run from the repository, or name one by --app and --rollout-app.")
     with tempfile.TemporaryDirectory() as folder:
-        measures = [*_cloud_start(Path(folder) / "cloud"), *_flagship(Path(folder) / "run", arguments), *_lone_agent(Path(folder) / "agent")]
+        place = Path(folder)
+        parts: dict[str, Callable[[], list[Measure]]] = {
+            "cloud": lambda: _cloud_start(place / "cloud"), "run": lambda: _flagship(place / "run", arguments),
+            "agent": lambda: _lone_agent(place / "agent"), "rollout": lambda: rollout_measures(place / "rollout", arguments.rollout_app),
+            "reconcile": lambda: reconcile_measures(place / "reconcile"),
+        }  # fmt: skip
+        if unknown := set(arguments.only) - set(parts):
+            raise UsageError(f"There is no part {min(unknown)!r} to measure; there are {', '.join(parts)}.")
+        measures = [measure for name, part in parts.items() if not arguments.only or name in arguments.only for measure in part()]
     if arguments.json:
         show_json({"measures": [{**vars(m), "ratio": m.ratio} for m in measures]})
     else:

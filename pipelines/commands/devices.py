@@ -1,9 +1,8 @@
-"""``mledgeops fleet | trace``: which device runs what, and how everything hangs together."""
+"""``mledgeops fleet``: which device runs which model, since when, and how it does."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
 from typing import Any
 
 import msgspec
@@ -11,19 +10,16 @@ import msgspec
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, decode
 from pipelines import clouds
-from pipelines.commands.models import use_store
-from pipelines.commands.output import say, show_json, table
+from pipelines.commands.output import moment, say, show_json, table
+from registry.drift import drift_of
 
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
     fleet = commands.add_parser("fleet", help="show the devices and the model each runs")
-    trace = commands.add_parser("trace", help="walk the chain of a run from any of its names")
-    trace.add_argument("name", help="a run, an execution's or package's ARN, an MLflow run, NAME/NUMBER, a digest, a device")
-    for parser, function in ((fleet, show_fleet), (trace, show_trace)):
-        clouds.add_option(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON document")
-        parser.set_defaults(function=function)
+    clouds.add_option(fleet)
+    fleet.add_argument("--json", action="store_true", help="print one JSON document")
+    fleet.set_defaults(function=show_fleet)
 
 
 def show_fleet(arguments: argparse.Namespace) -> int:
@@ -44,45 +40,21 @@ def show_fleet(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_trace(arguments: argparse.Namespace) -> int:
-    """The chain, as a tree."""
-    use_store()
-    from mlflow import MlflowClient
-
-    from registry.lineage import Lineage
-    from registry.mlflow_registry import MlflowRegistry
-
-    chain = Lineage(MlflowClient(), MlflowRegistry()).trace(arguments.name)
-    if arguments.json:
-        show_json(chain)
-        return 0
-    say(f"pipeline execution  {chain['pipeline_execution_arn']}")
-    say(f"└─ state machine execution  {chain['execution_arn']}")
-    say(f"   └─ run  {chain['run_id']}  ({chain['status']}; app {chain['app']} {chain['app_digest'][:12]}, fleet {chain['fleet']})")
-    say(f"      ├─ MLflow run  {chain['mlflow_run_id']}")
-    for entry in chain["rounds"]:
-        say(f"      ├─ round {entry['round']}")
-        for update in entry["updates"]:
-            say(f"      │  └─ {update['device']}  {update['phase']}  {update['status']} {update['code'] or update['digest'][:12]}")
-    for version in chain["versions"]:
-        say(f"      └─ version {version['model_version']}  {version['approval']}{', champion' if version['champion'] else ''}")
-        say(f"         ├─ weights  {version['model_digest']}")
-        say(f"         └─ model package  {version['model_package_arn']}")
-    return 0
-
-
 def _device(item: dict[str, Any], iot_data: Any) -> dict[str, Any]:
-    """A device by its last heartbeat and its shadow. ``since``: when it reported the model it runs."""
+    """A device by its last heartbeat; one that is offline by what it reported last (its shadow)."""
     name = item["device"]["S"]
-    state: str
     try:
-        state = decode(item["body"]["S"], Heartbeat).state
+        beat = decode(item["body"]["S"], Heartbeat)
     except ProtocolError:
-        state = "malformed heartbeat"
-    reported, since = _reported(name, iot_data)
+        beat = None
+    there = beat is not None and beat.state != "offline"
+    model, since = (beat.model, moment(beat.since) if beat.since else "") if beat is not None and there else _reported(name, iot_data)
+    served = drift_of({name: beat.serving}) if beat is not None and beat.serving is not None else None
     return {
-        "fleet": item["fleet"]["S"], "device": name, "model_version": reported, "state": state, "since": since,
-        "last_seen": _moment(float(item["last_seen"]["N"]) / 1000),
+        "fleet": item["fleet"]["S"], "device": name, "model_version": model, "state": beat.state if beat is not None else "malformed heartbeat",
+        "since": since, "last_seen": moment(float(item["last_seen"]["N"]) / 1000), "predictions": served.predictions if served is not None else 0,
+        "drift": round(served.score, 2) if served is not None and served.devices else None,
+        "residual": round(served.residual, 2) if served is not None and served.residual is not None else None,
     }  # fmt: skip
 
 
@@ -93,8 +65,4 @@ def _reported(device: str, iot_data: Any) -> tuple[str, str]:
         return "", ""
     model = shadow.get("state", {}).get("reported", {}).get("model", {})
     stamp = shadow.get("metadata", {}).get("reported", {}).get("model", {}).get("version", {}).get("timestamp")
-    return str(model.get("version", "")), _moment(float(stamp)) if stamp else ""
-
-
-def _moment(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    return str(model.get("version", "")), moment(float(stamp)) if stamp else ""

@@ -90,7 +90,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     with clouds.use() as cloud:
         from pipelines.rollouts import Rollouts
 
-        rollouts = Rollouts.of_environment()
+        rollouts = Rollouts()
         with devices_up(cloud, rollouts.candidate(target).fleet):
             begun = rollouts.begin(target, by=getpass.getuser(), reason="rollback", forced=True, queue=False)
             ended = follow(cloud, rollouts, begun.rollout)
@@ -108,7 +108,7 @@ def _decide(arguments: argparse.Namespace, approval: Any) -> int:
     with clouds.use() as cloud:
         from pipelines.rollouts import Rollouts
 
-        rollouts = Rollouts.of_environment()
+        rollouts = Rollouts()
         fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
         before, ended = rollouts.store.current(fleet).number if fleet else 0, None
         reason = _checked(rollouts, version, arguments.reason, arguments.override) if fleet else arguments.reason

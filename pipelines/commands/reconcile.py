@@ -36,7 +36,7 @@ def reconcile(arguments: argparse.Namespace) -> int:
         from pipelines.reconciliation import AwsRegistries, end_in_mlflow, runs_left_open
         from pipelines.rollouts import Rollouts
 
-        rollouts = Rollouts.of_environment()
+        rollouts = Rollouts()
         both = AwsRegistries(rollouts, time.time())
         found_mirrors = mirrors(both.versions(), both.packages())
         repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))

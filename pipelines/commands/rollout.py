@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import getpass
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 
 from pipelines import clouds
 from pipelines.commands.models import devices_up, follow, rollout_row, rollout_text, use_store
-from pipelines.commands.output import say, show_json, table
+from pipelines.commands.output import moment, say, show_json, table
 from pipelines.run_options import UsageError
 
 
@@ -116,7 +115,7 @@ def show_audit(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show_json({"entries": [msgspec.to_builtins(entry) for entry in entries], "violations": wrong})
     else:
-        rows = [[e.number, _moment(e.at), e.who, e.what, e.subject, e.why] for e in entries]
+        rows = [[e.number, moment(e.at), e.who, e.what, e.subject, e.why] for e in entries]
         say(table(["entry", "when", "who", "what", "about", "why"], rows) if rows else "nothing was decided yet")
         say("\n".join(wrong) if wrong else "the trail is whole")
     return 1 if wrong else 0
@@ -125,8 +124,4 @@ def show_audit(arguments: argparse.Namespace) -> int:
 def _rollouts() -> Any:
     from pipelines.rollouts import Rollouts
 
-    return Rollouts.of_environment()
-
-
-def _moment(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    return Rollouts()

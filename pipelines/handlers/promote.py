@@ -16,7 +16,7 @@ from registry.promotion import StateChange, promote
 def handler(package_event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point of the rule on "SageMaker Model Package State Change"."""
     set_up_logs()
-    rollouts = Rollouts.of_environment()
+    rollouts = Rollouts()
 
     def begin(version: Version, who: str, why: str, override: bool) -> None:
         rollouts.begin(version, by=who, reason=why, override=override)

@@ -22,7 +22,7 @@ WAIT_SECONDS = (1, 120)
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point of the rollout's state machine."""
     set_up_logs()
-    rollouts = Rollouts.of_environment()
+    rollouts = Rollouts()
     conductor, fleet, number = rollouts.conductor(), request["fleet"], request["number"]
     rollout = conductor.advance(fleet, number, time.time())
     for _ in range(STEPS_AT_ONCE):  # several steps may be due; what waits for devices waits in the state machine
