@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge.app_bundle import load_app
+from fl_runtime.aws import S3Objects, client
 from fl_runtime.records import RoundRecord, metrics_text
+from fl_runtime.run_spec import model_key
+from pipelines.evidence import CARD
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
 from pipelines.local.home import Home, locked
 from pipelines.run_options import RunOptions, plan
 from pipelines.runner import RunReport
+from registry.approval import find
 from registry.mlflow_registry import MlflowRegistry
 
 if TYPE_CHECKING:
@@ -58,6 +62,18 @@ class Desk:
         import pandas as pd
 
         return pd.DataFrame([msgspec.to_builtins(version) for version in MlflowRegistry().versions()])
+
+    def card(self, version: str) -> Any:
+        """The model card of a version (NAME/NUMBER), as a notebook shows it."""
+        from html import escape
+
+        from IPython.display import HTML
+
+        found = find(MlflowRegistry().versions(), version)
+        objects = S3Objects(client("s3"), self.cloud.deployment.bucket)
+        html = objects.get(model_key(found.run, CARD)).decode()
+        # A frame of its own: the page's style must not become the notebook's.
+        return HTML(f'<iframe srcdoc="{escape(html)}" style="width:100%;height:700px;border:1px solid #ccc"></iframe>')  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """End a cloud of its own, and give the environment back."""

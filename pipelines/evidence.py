@@ -14,15 +14,13 @@ from typing import Any
 import msgspec
 
 from edge.app_bundle import FlowerApp, unpack
-from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, Serving, decode
 from edge.protocol.names import app_key
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.ports import ObjectMissing, ObjectStore
 from fl_runtime.records import COMPARISON, Comparison, DeviceRow, RoundRecord
 from fl_runtime.records import Compared as DeviceCompared
 from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
-from registry.drift import drift_of
+from registry.drift import drift_of, servings
 from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Goal, Group, Lineage, Participation, weighted, worse_by
 
 EVIDENCE, CARD = "evidence.json", "card.html"
@@ -67,7 +65,8 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
         model_version=packaged.model_version, metric=packaged.metric, goal=packaged.goal, value=packaged.value, registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
         curves=_curves(records), compared=_compared(compared, packaged), participation=_participation(records, rows, devices),
-        coverage=_coverage(final, _champion_examples(objects, compared)), drift=drift_of(servings(heartbeats, compared)),
+        coverage=_coverage(final, _champion_examples(objects, compared)),
+        drift=drift_of(servings(heartbeats, compared.champion.model_version) if compared.champion else {}),
         costs=Costs(
             seconds=sum(r.seconds.total for r in records) + compared.seconds,
             usd=sum(round_cost(shape, r.seconds.total, len(r.devices)) for r in records) + round_cost(shape, compared.seconds, len(compared.devices)),
@@ -84,19 +83,6 @@ def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
         return msgspec.json.decode(objects.get(model_key(run, EVIDENCE)), type=Evidence)
     except (ObjectMissing, msgspec.DecodeError):
         return None
-
-
-def servings(heartbeats: Iterable[Mapping[str, Any]], compared: Comparison) -> dict[str, Serving]:
-    """What devices that use the champion say of it, by device."""
-    champion, found = compared.champion.model_version if compared.champion else "", {}
-    for row in heartbeats:
-        try:
-            beat = decode(row["body"]["S"], Heartbeat)
-        except (ProtocolError, KeyError):
-            continue
-        if champion and beat.serving is not None and beat.model == champion:
-            found[str(row["device"]["S"])] = beat.serving
-    return found
 
 
 def _rounds(objects: ObjectStore, run: str) -> list[RoundRecord]:

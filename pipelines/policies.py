@@ -141,7 +141,8 @@ def _rollout_machine(d: Deployment) -> list[Statement]:
 
 def _start(d: Deployment) -> list[Statement]:
     return [
-        allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"]), _dead(d), _key(d, "sqs"),
+        allow(["sagemaker:StartPipelineExecution"], [f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*"]), _dead(d),
+        _table(d, d.devices_table, "Query"), _key(d, "sqs", "dynamodb"),
     ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from fl_runtime.run_spec import RunSpec, decode_spec, goal_of, model_key, spec_k
 from fl_runtime.signing import kms_signer
 from pipelines.evidence import read_evidence
 from registry.audit import AuditTrail, S3Trail
+from registry.evidence import Evidence
 from registry.gates import Check, check, failed
 from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Version
 from registry.policy import Policy
@@ -79,9 +80,13 @@ class Rollouts:
         self._objects.put(POLICY_KEY, msgspec.json.encode(policy))
         self.audit.append(at=time.time(), who=who, what="policy", subject="policy", why="", policy=msgspec.to_builtins(policy))
 
+    def evidence(self, version: Version) -> Evidence | None:
+        """A version's evidence pack; None for one that was registered without."""
+        return read_evidence(self._objects, check_name("run", version.run))
+
     def checks(self, version: Version) -> list[Check]:
         """The pre-checks of a version by the policy in force now; one that fails when there is no evidence."""
-        evidence = read_evidence(self._objects, check_name("run", version.run))
+        evidence = self.evidence(version)
         if evidence is None:
             return [Check(name="evidence", passed=False, message="the version was registered without an evidence pack")]
         return check(evidence, self.policy().gates)

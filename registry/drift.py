@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from edge.protocol.messages import Moments, Served, Serving
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import Heartbeat, Moments, Served, Serving, decode
 from registry.evidence import Drift, FeatureShift
 
 ENOUGH = 50
@@ -37,6 +39,19 @@ def drift_of(servings: Mapping[str, Serving]) -> Drift:
         features=sorted(features, key=lambda item: -item.shift), residual=statistics.median(residuals) if residuals else None,
         predictions=sum(serving.predictions for serving in servings.values()),
     )  # fmt: skip
+
+
+def servings(heartbeats: Iterable[Mapping[str, Any]], model: str = "") -> dict[str, Serving]:
+    """What devices say of the model they use, by device, from the rows of the devices table; of one version only, where ``model`` names it."""
+    found = {}
+    for row in heartbeats:
+        try:
+            beat, device = decode(row["body"]["S"], Heartbeat), str(row["device"]["S"])
+        except (ProtocolError, KeyError):
+            continue
+        if beat.serving is not None and model in ("", beat.model):
+            found[device] = beat.serving
+    return found
 
 
 def shift(first: Moments, recent: Moments) -> float:

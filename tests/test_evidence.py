@@ -33,6 +33,7 @@ from fl_runtime.records import Comparison, RoundRecord
 from fl_runtime.rounds import RoundLoop
 from fl_runtime.run_spec import Champion, RunSpec, champion_key, cohorts_key, form_cohorts, model_key, round_key, spec_key
 from pipelines.evidence import Packaged, collect
+from pipelines.handlers.start import reason_to_wait
 from registry import charts
 from registry.card import MODEL_CARD_LIMIT, model_card, page
 from registry.drift import drift_of, shift
@@ -221,6 +222,17 @@ def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
     found = evidence(heartbeats=rows)
     assert (found.drift.devices, found.drift.score) == (1, 4.0)
     assert "moved by 4 standard deviations" in failed(check(found, Gates()))
+
+
+def test_a_schedule_may_wait_until_inputs_have_drifted() -> None:
+    def row(device: str, moved: Serving) -> dict:
+        body = json.loads(seal(Heartbeat(state="idle", model="x/1", serving=moved)))["body"]
+        return {"device": {"S": device}, "body": {"S": body}}
+
+    assert reason_to_wait({}, []) == ""
+    assert "enough predictions" in reason_to_wait({"when_drift": 1.0}, [])
+    assert "moved by 2 standard deviations, and 3 was waited for" in reason_to_wait({"when_drift": 3.0}, [row("a", serving(7.0))])
+    assert reason_to_wait({"when_drift": 1.0}, [row("a", serving(7.0))]) == ""
 
 
 def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:

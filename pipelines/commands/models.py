@@ -1,4 +1,4 @@
-"""``mledgeops models | approve | reject``."""
+"""``mledgeops models | card | approve | reject | rollback``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import getpass
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +34,11 @@ def add_parser(commands: Any) -> None:
     listing = commands.add_parser("models", help="list model versions")
     listing.set_defaults(function=list_models)
     listing.add_argument("--json", action="store_true", help="print one JSON document")
+    card = commands.add_parser("card", help="show the model card that an approver judges a version by")
+    card.add_argument("version", help="a version number, NAME/NUMBER, or the model package's ARN")
+    card.add_argument("--out", type=Path, default=None, help="the page to write (default: cards/NAME-NUMBER.html in the home folder)")
+    card.add_argument("--json", action="store_true", help="print the evidence and the pre-checks as one JSON document")
+    card.set_defaults(function=show_card)
     for name, function, text in (("approve", approve, "approve a version: it goes to the fleet"), ("reject", reject, "reject a version")):
         parser = commands.add_parser(name, help=text)
         parser.add_argument("version", help="a version number, NAME/NUMBER, or the model package's ARN")
@@ -58,9 +64,39 @@ def list_models(arguments: argparse.Namespace) -> int:
     elif not versions:
         say("no models yet: `mledgeops run APP` makes one")
     else:
-        rows = [[v.name, v.version, v.approval, "champion" if v.champion else "", v.score, v.run] for v in versions]
-        say(table(["model", "version", "approval", "alias", "score", "run"], rows))
+        rows = [
+            [v.name, v.version, v.approval, "champion" if v.champion else "", v.score, v.checks.partition(":")[0] or "none", v.run] for v in versions
+        ]
+        say(table(["model", "version", "approval", "alias", "score", "pre-checks", "run"], rows))
     return 0
+
+
+def show_card(arguments: argparse.Namespace) -> int:
+    """Write the page; exit 1 when pre-checks fail by the policy in force now."""
+    from registry.approval import find
+    from registry.gates import failed
+    from registry.mlflow_registry import MlflowRegistry
+
+    use_store()
+    version = find(MlflowRegistry().versions(), arguments.version)
+    with clouds.use():
+        from pipelines.rollouts import Rollouts
+
+        rollouts = Rollouts()
+        evidence, checks = rollouts.evidence(version), rollouts.checks(version)
+    if evidence is None:
+        raise UsageError(f"{version.name}/{version.version} was registered without an evidence pack, so it has no card.")
+    if arguments.json:
+        show_json({"evidence": msgspec.to_builtins(evidence), "checks": [msgspec.to_builtins(item) for item in checks]})
+        return 1 if failed(checks) else 0
+    from registry.card import page
+
+    out = arguments.out or Home.default().root / "cards" / f"{version.name}-{version.version}.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(evidence, checks))
+    say(table(["", "pre-check", ""], [["pass" if item.passed else "FAIL", item.name, item.message] for item in checks]))
+    say(f"\n{out}")
+    return 1 if failed(checks) else 0
 
 
 def approve(arguments: argparse.Namespace) -> int:

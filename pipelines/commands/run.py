@@ -225,6 +225,6 @@ def _show(report: RunReport) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         say(f"  {name.ljust(width)}  {value}")
-    say(f"\napprove it with: mledgeops approve {report.model_version} --reason \"...\"")
+    say(f"\nlook at it with: mledgeops card {report.model_version}\napprove it with: mledgeops approve {report.model_version} --reason \"...\"")
 
 

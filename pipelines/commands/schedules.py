@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     adding.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
     adding.add_argument("--rounds", type=int, default=0, help="rounds of training")
     adding.add_argument("--devices", type=int, default=0, help="how many devices (default: the app's num-devices)")
+    adding.add_argument("--when-drift", type=float, metavar="X", help="only once inputs have moved by X standard deviations (see `fleet`)")
     removing = schedule.add_parser("remove", help="remove a schedule")
     removing.add_argument("name", help="the schedule's name")
     for parser, function in ((adding, add), (schedule.add_parser("list", help="list schedules"), list_all), (removing, remove)):
@@ -62,7 +63,7 @@ def expression_of(text: str) -> str:
     return f"cron({minute} {hour} {day} {month} {weekday} *)"
 
 
-def add_schedule(deployment: Deployment, name: str, expression: str, the_plan: RunPlan) -> None:
+def add_schedule(deployment: Deployment, name: str, expression: str, the_plan: RunPlan, when_drift: float | None = None) -> None:
     """Upload the app, write its pipeline, and make the schedule that starts it through the ``start`` function."""
     from fl_runtime.aws import S3Objects, client
     from pipelines import definition
@@ -70,9 +71,10 @@ def add_schedule(deployment: Deployment, name: str, expression: str, the_plan: R
     S3Objects(client("s3"), deployment.bucket).put(app_key(the_plan.app_digest), the_plan.app.bundle())
     pipeline = definition.build(deployment, the_plan.app.name, definition.session(deployment, boto3.Session()))
     definition.publish(pipeline, deployment)
+    condition = {} if when_drift is None else {"when_drift": when_drift}
     target = {
         "Arn": deployment.function_arn("start"), "RoleArn": deployment.role("scheduler"),
-        "Input": json.dumps({"pipeline": pipeline.name, "parameters": the_plan.parameters()}),
+        "Input": json.dumps({"pipeline": pipeline.name, "parameters": the_plan.parameters(), **condition}),
     }  # fmt: skip
     scheduler = client("scheduler")
     settings = {
@@ -92,12 +94,15 @@ def add(arguments: argparse.Namespace) -> int:
     """Add or replace."""
     if not _NAME.fullmatch(arguments.name):
         raise UsageError(f"{arguments.name!r} cannot be a schedule's name: use 1 to 64 letters, digits, '-', '_' or '.'.")
+    if arguments.when_drift is not None and not 0 <= arguments.when_drift < 10:
+        raise UsageError(f"--when-drift is {arguments.when_drift:g}; it must be a number of standard deviations from 0 to 10.")
     expression = expression_of(arguments.cron)
     the_plan = plan(load_app(arguments.app), RunOptions(rounds=arguments.rounds, devices=arguments.devices))
     with clouds.use(arguments.cloud) as cloud:
-        add_schedule(cloud.deployment, arguments.name, expression, the_plan)
-    result = {"name": arguments.name, "expression": expression, "app": the_plan.app.name}
-    text = f"{arguments.name}: {expression} runs {the_plan.app.name}; it fires while `mledgeops local up --app {arguments.app}` is on"
+        add_schedule(cloud.deployment, arguments.name, expression, the_plan, arguments.when_drift)
+    result = {"name": arguments.name, "expression": expression, "app": the_plan.app.name, "drift": arguments.when_drift}
+    once = "" if arguments.when_drift is None else f" once inputs have moved by {arguments.when_drift:g} standard deviations"
+    text = f"{arguments.name}: {expression} runs {the_plan.app.name}{once}; it fires while `mledgeops local up --app {arguments.app}` is on"
     show_json(result) if arguments.json else say(text)
     return 0
 
@@ -111,13 +116,13 @@ def list_all(arguments: argparse.Namespace) -> int:
         names = [item["Name"] for page in scheduler.get_paginator("list_schedules").paginate(GroupName=group) for item in page["Schedules"]]
         found = [scheduler.get_schedule(Name=name, GroupName=group) for name in names]
     rows = [
-        {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": json.loads(s["Target"]["Input"])["pipeline"]}
-        for s in found
+        {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": given["pipeline"], "drift": given.get("when_drift")}
+        for s in found for given in [json.loads(s["Target"]["Input"])]
     ]
     if arguments.json:
         show_json({"schedules": rows})
     else:
-        say(table(["name", "expression", "state", "pipeline"], [list(row.values()) for row in rows]) if rows else "no schedules")
+        say(table(["name", "expression", "state", "pipeline", "when drift"], [list(row.values()) for row in rows]) if rows else "no schedules")
     return 0
 
 
