@@ -64,7 +64,7 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
     return Evidence(
         model_version=packaged.model_version, metric=packaged.metric, goal=packaged.goal, value=packaged.value, registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
-        curves=_curves(records), compared=_compared(compared, packaged), participation=_participation(records, rows, devices),
+        curves=_curves(records), compared=compare(compared, packaged.metric, packaged.goal), participation=_participation(records, rows, devices),
         coverage=_coverage(final, _champion_examples(objects, compared)),
         drift=drift_of(servings(heartbeats, compared.champion.model_version) if compared.champion else {}),
         costs=Costs(
@@ -115,9 +115,9 @@ def _curves(records: list[RoundRecord]) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _compared(comparison: Comparison, packaged: Packaged) -> Compared:
+def compare(comparison: Comparison, metric: str, goal: Goal) -> Compared:
     """Per device, per group and over all. Where the champion was evaluated too, only devices that evaluated both count."""
-    metric, goal, champion = packaged.metric, packaged.goal, comparison.champion
+    champion = comparison.champion
     told = [row for row in comparison.devices if _number(row.candidate.get(metric)) is not None]
     both = [row for row in told if _number(row.champion.get(metric)) is not None]
     rows = both if champion is not None and both else told

@@ -80,7 +80,8 @@ def _discover(d: Deployment) -> list[Statement]:
 
 def _conclude(d: Deployment) -> list[Statement]:
     return [
-        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get"), _callback(d, "Success", "Failure"),
+        _table(d, d.runs_table, "GetItem", "UpdateItem"), _objects(d, "runs/*", "Get"), _objects(d, "policy/*", "Get"), _missing(d),
+        _callback(d, "Success", "Failure"),
         _mlflow(d, END_RUN, READ_MODELS), _key(d, "s3", "dynamodb"),
     ]  # fmt: skip
 

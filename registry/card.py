@@ -32,7 +32,7 @@ def page(evidence: Evidence, checks: list[Check]) -> str:
         participation=Markup(charts.columns(part.by_round, part.wanted_by_round)),  # noqa: S704
         failures=Markup(charts.bars(_most_first(part.failures))), rejected=Markup(charts.bars(_most_first(part.rejected))),  # noqa: S704
         refused=sum(part.rejected.values()), drift=Markup(charts.bars([(f.feature, f.shift) for f in evidence.drift.features], limit=1.0)),  # noqa: S704
-        lineage=_lineage(evidence),
+        lineage=[(name, value) for name, value in _lineage(evidence) if value],
     )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def _rank(name: str) -> int:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+    whole = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _better(worse: float) -> str:

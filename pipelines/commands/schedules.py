@@ -116,7 +116,8 @@ def list_all(arguments: argparse.Namespace) -> int:
         names = [item["Name"] for page in scheduler.get_paginator("list_schedules").paginate(GroupName=group) for item in page["Schedules"]]
         found = [scheduler.get_schedule(Name=name, GroupName=group) for name in names]
     rows = [
-        {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": given["pipeline"], "drift": given.get("when_drift")}
+        {"name": s["Name"], "expression": s["ScheduleExpression"], "state": s["State"], "pipeline": given["pipeline"],
+         "drift": given.get("when_drift")}
         for s in found for given in [json.loads(s["Target"]["Input"])]
     ]
     if arguments.json:

@@ -7,11 +7,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from edge.logs import event
 from fl_runtime.errors import CAUSE_LIMIT
-from fl_runtime.run_spec import decode_spec, spec_key
+from fl_runtime.records import COMPARISON, Comparison
+from fl_runtime.run_spec import Goal, decode_spec, model_key, spec_key
 from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
+from pipelines.evidence import compare
 from pipelines.handlers.wiring import Services, services
+from pipelines.rollouts import policy_in_force
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +42,20 @@ def reason_of(error: Mapping[str, Any]) -> str:
     return f"{name}: {cause}"[:CAUSE_LIMIT]
 
 
-def champion_score(model_name: str) -> float:
-    """The score of the model's champion, or one that every model beats."""
+def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: Services) -> float:
+    """The score that the model must reach to be registered: its champion's, or one that every model reaches.
+
+    The champion's is that on the devices' data of this very run, as far as the policy wants it reached (``better_by``); where the two could
+    not be compared, the score that the champion was registered with.
+    """
     from registry.mlflow_registry import MlflowRegistry
 
+    goal: Goal = "maximize" if outcome["value"] == outcome["score"] else "minimize"
+    comparison = msgspec.json.decode(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
+    same_data = compare(comparison, outcome["metric"], goal).champion_value
+    if same_data is not None:
+        score = same_data if goal == "maximize" else -same_data
+        return score + min(0.0, policy_in_force(aws.objects).gates.better_by) * abs(score)
     champion = MlflowRegistry().champion(model_name)
     return champion.score if champion is not None and champion.score is not None else NO_CHAMPION
 
@@ -66,7 +81,7 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
     """MLflow first, then the table, then the pipeline: what reads the pipeline's success finds all of it."""
     spec = decode_spec(aws.objects.get(spec_key(run)))
     state = aws.runs.get(run)
-    outputs = outputs_of(outcome, champion_score(package_group(spec.app_name)), state.execution_arn if state else "")
+    outputs = outputs_of(outcome, champion_score(run, outcome, package_group(spec.app_name), aws), state.execution_arn if state else "")
     end_in_mlflow(run, "FINISHED", "", aws)
     if not aws.runs.update(run, unless=("Stopping",), state="Succeeded") and _was_stopped(run, aws):
         return
