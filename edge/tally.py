@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ WRITE_SECONDS = 1.0
 LARGEST = 1e30
 RESIDUAL = ":residual"
 """Stands among the inputs' names; no input has it."""
+_ODD = re.compile(r"[^\w .:/%()\[\]-]")
 MERGED = "ended.json"
 """What processes that have ended left."""
 
@@ -75,7 +77,7 @@ class Tally:
         """Add a batch. ``inputs``: a column of numbers by name; only the first :data:`SERVED_INPUTS` are kept."""
         self._counted.predictions += predictions
         for name, values in list(inputs.items())[:SERVED_INPUTS]:
-            self._add(name[:40], values)
+            self._add(_ODD.sub("_", name)[:40] or "_", values)
         if residuals is not None:
             self._add(RESIDUAL, residuals)
         self.write()

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from fl_runtime.aws import client
 from pipelines.local.cloud import LocalCloud
+from registry.approval import decide
 from registry.audit import AuditTrail, Entry, Exists, S3Trail
+from registry.mlflow_registry import Version
+from registry.sagemaker_registry import Package, RegistryError
 
 
 class Memory:
@@ -80,3 +83,63 @@ def test_s3_writes_an_entry_once(reached: LocalCloud) -> None:
         trail.put_new("scratch/once.json", b"second")
     assert trail.get("scratch/once.json") == b"first"
     assert trail.keys("scratch/") == ["scratch/once.json"]
+
+
+class Registries:
+    """Both sides of one version, and somebody else who decides at a chosen moment."""
+
+    def __init__(self, trail: AuditTrail, rival: str = "", at: str = "") -> None:
+        self.trail, self.rival, self.at, self.approval = trail, rival, at, "PendingManualApproval"
+
+    def meanwhile(self, moment: str) -> None:
+        if self.at == moment and self.rival:
+            rival, self.rival = self.rival, ""
+            self.trail.append(at=0.0, who="bob", what=rival, subject="wind/1", why="bob's reason")
+            self.approval = "Rejected" if rival == "reject" else "Approved"
+
+    def get(self, arn: str) -> Package:
+        found = Package(arn=arn, group="wind", version=1, approval=self.approval, metadata={}, model_data="")
+        self.meanwhile("after reading")
+        return found
+
+    def set_approval(self, arn: str, approval: str, reason: str) -> None:
+        self.meanwhile("before writing")
+        self.approval = approval
+        self.meanwhile("after writing")
+
+    def set_tags(self, name: str, version: str, tags: dict) -> None:
+        self.meanwhile("after saying so")
+
+    def versions(self, name: str) -> list[Version]:
+        return [version(self.approval)]
+
+
+def version(approval: str = "PendingManualApproval") -> Version:
+    return Version(
+        name="wind", version="1", run="run-1", mlflow_run_id="m", model_package_arn="arn:1", approval=approval, score=1.0, model_digest="d", champion=False,
+        created_at=0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at", ["after reading", "after saying so", "before writing", "after writing"])
+def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
+    trail = AuditTrail(Memory())
+    both = Registries(trail, "reject", at)
+    try:
+        decide(both, both, trail, version(), "Approved", "good", clock=iter(range(1000)).__next__, sleep=lambda _: None)
+    except RegistryError as error:
+        assert "a rejection stands" in str(error) or "did not follow" in str(error)
+    assert both.approval == "Rejected"
+    assert trail.verify() == []
+
+
+def test_two_that_agree_do_no_harm() -> None:
+    trail = AuditTrail(Memory())
+    both = Registries(trail, "approve", "after reading")
+    decide(both, both, trail, version(), "Approved", "good", sleep=lambda _: None)
+    assert both.approval == "Approved"
+    with pytest.raises(RegistryError, match="Approved already"):
+        decide(both, both, trail, version(), "Approved", "again", sleep=lambda _: None)
+    decide(both, both, trail, version(), "Rejected", "no", sleep=lambda _: None)
+    with pytest.raises(RegistryError, match="a rejection stands"):
+        decide(both, both, trail, version(), "Approved", "after all", sleep=lambda _: None)

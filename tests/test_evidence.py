@@ -22,7 +22,7 @@ from test_round_engine import GOOD
 from test_rounds import DEVICES, client, grid_of, initial, spec
 
 from edge.app_bundle import load_app
-from edge.protocol.messages import Heartbeat, Moments, Served, Serving, seal
+from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving, seal
 from edge.protocol.names import app_key
 from edge.protocol.records import Records, encode_records
 from fl_runtime.comparison import Comparing, read_champion
@@ -133,9 +133,10 @@ def test_a_champion_that_was_changed_in_the_bucket_is_not_compared() -> None:
 
 
 def test_a_device_that_cannot_evaluate_the_champion_counts_for_neither() -> None:
-    def without(command: Any, content: Records) -> Records | None:
-        broken = command.kind == "evaluate" and float(content.arrays["arrays"]["w"][0]) == 9.0
-        return None if broken else client("d0")(command, content)
+    def without(command: Any, content: Records) -> Records | Reply:
+        if command.kind == "evaluate" and float(content.arrays["arrays"]["w"][0]) == 9.0:
+            return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="too old")
+        return client("d0")(command, content)
 
     found = evidence(devices={**GOOD, "d0": without})
     assert found.compared.devices == 5

@@ -209,7 +209,7 @@ def test_the_latest_window_forgets_what_is_old(tmp_path: Path) -> None:
 
 def test_numbers_that_are_none_do_no_harm(tmp_path: Path) -> None:
     tally = Tally(tmp_path, 1)
-    tally.observe({"x": np.array([np.nan, np.inf, 1.0, 1e300])}, 4)
+    tally.observe({"x": np.array([np.nan, np.inf, 1.0, 1e300]), "\x1b[31m<b>": np.ones(3), "": np.ones(3), "w" * 90: np.ones(3)}, 4)
     tally.write(now=True)
     found = serving(tmp_path, 1)
     assert found is not None

@@ -105,7 +105,8 @@ class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """One input of the model, or its residuals: as the device met them when the model was new, and lately."""
 
-    name: Annotated[str, msgspec.Meta(max_length=40)]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[\w .:/%()\[\]-]{1,40}$")]
+    """What else an app calls its inputs stands as an underscore: people read it on terminals and pages."""
     first: Moments = Moments()
     recent: Moments = Moments()
 
@@ -135,7 +136,7 @@ class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """MiB that a training process could have."""
     labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
     """What the device's configuration says of it: site, model, shift."""
-    since: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
+    since: Annotated[float, msgspec.Meta(ge=0, le=4e9)] = 0.0
     """When ``model`` was taken into use, by the device's clock; 0: it runs none."""
     serving: Serving | None = None
 

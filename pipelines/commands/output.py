@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def show_json(document: Any) -> None:
@@ -16,8 +20,8 @@ def show_json(document: Any) -> None:
 
 
 def say(text: str = "") -> None:
-    """A line for a person."""
-    print(text, flush=True)
+    """A line for a person. Devices and apps have named things in it: no control character of theirs reaches the terminal."""
+    print(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
