@@ -28,7 +28,7 @@ from pipelines.commands import (
     schedules,
     trace,
 )
-from pipelines.commands.output import show_json
+from pipelines.commands.output import readable, show_json
 from pipelines.local.home import LocalCloudError
 from pipelines.run_options import UsageError
 from registry.sagemaker_registry import RegistryError
@@ -79,7 +79,7 @@ def _crashed(error: Exception, as_json: bool) -> int:
 def _refuse(reason: str, as_json: bool) -> int:
     if as_json:
         show_json({"status": "Failed", "reason": reason})
-    sys.stderr.write(f"mledgeops: {reason}\n")
+    sys.stderr.write(f"mledgeops: {readable(reason)}\n")
     return USAGE
 
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -20,8 +19,13 @@ def show_json(document: Any) -> None:
 
 
 def say(text: str = "") -> None:
-    """A line for a person. Devices and apps have named things in it: no control character of theirs reaches the terminal."""
-    print(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), flush=True)
+    """A line for a person."""
+    print(readable(text), flush=True)
+
+
+def readable(text: str) -> str:
+    """Devices and apps have named things in it: no control character of theirs reaches the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
