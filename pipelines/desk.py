@@ -14,6 +14,7 @@ from edge.app_bundle import load_app
 from fl_runtime.aws import S3Objects, client
 from fl_runtime.records import RoundRecord, metrics_text
 from fl_runtime.run_spec import model_key
+from pipelines.decisions import decide_on
 from pipelines.evidence import CARD
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
@@ -22,6 +23,7 @@ from pipelines.run_options import RunOptions, plan
 from pipelines.runner import RunReport
 from registry.approval import find
 from registry.mlflow_registry import MlflowRegistry
+from registry.rollout import Rollout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +76,14 @@ class Desk:
         html = objects.get(model_key(found.run, CARD)).decode()
         # A frame of its own: the page's style must not become the notebook's.
         return HTML(f'<iframe srcdoc="{escape(html)}" style="width:100%;height:700px;border:1px solid #ccc"></iframe>')  # type: ignore[no-untyped-call]
+
+    def approve(self, version: str, reason: str, *, override: bool = False) -> Rollout | None:
+        """Approve a version; returns how its rollout to the devices ended. ``override``: although pre-checks fail."""
+        return decide_on(self.cloud, version, "Approved", reason, override=override)[1]
+
+    def reject(self, version: str, reason: str) -> None:
+        """Reject a version; that stands."""
+        decide_on(self.cloud, version, "Rejected", reason)
 
     def close(self) -> None:
         """End a cloud of its own, and give the environment back."""

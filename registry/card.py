@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import charts
-from registry.evidence import Evidence
+from registry.evidence import Evidence, in_words
 from registry.gates import Check, failed
 
 MODEL_CARD_LIMIT = 100_000
@@ -25,7 +25,7 @@ def page(evidence: Evidence, checks: list[Check]) -> str:
     compared, part = evidence.compared, evidence.participation
     names = sorted(evidence.curves, key=lambda name: (not name.endswith(f".{evidence.metric}"), _rank(name), name))
     return template.render(
-        e=evidence, checks=checks, number=_number, better=_better, size=_size, registered=_moment(evidence.registered_at),
+        e=evidence, checks=checks, number=_number, better=in_words, size=_size, registered=_moment(evidence.registered_at),
         groups=Markup(charts.pairs([(f"{g.kind} {g.name}", g.candidate, g.champion) for g in compared.groups[:GROUPS_SHOWN]])),  # noqa: S704  # charts escape
         distribution=Markup(charts.histogram(compared.distribution)),  # noqa: S704
         curves=[(name, Markup(charts.lines([(float(x), y) for x, y in evidence.curves[name]]))) for name in names],  # noqa: S704
@@ -112,10 +112,6 @@ def _rank(name: str) -> int:
 def _number(value: float) -> str:
     whole = float(value).is_integer() or abs(value) >= 1000
     return f"{value:,.0f}" if whole and abs(value) < 1e15 else f"{value:.4g}"
-
-
-def _better(worse: float) -> str:
-    return "as good" if worse == 0 else f"{abs(worse):.1%} {'worse' if worse > 0 else 'better'}"
 
 
 def _size(count: int) -> str:

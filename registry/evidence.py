@@ -179,6 +179,11 @@ def worse_by(candidate: float, champion: float, goal: Goal) -> float:
     return difference / abs(champion) if champion else difference
 
 
+def in_words(worse: float) -> str:
+    """How a share from :func:`worse_by` reads."""
+    return "as good" if worse == 0 else f"{abs(worse):.1%} {'worse' if worse > 0 else 'better'}"
+
+
 def weighted(values: Mapping[str, tuple[float, float]]) -> float:
     """Mean of (value, weight); the plain one where no weight is above 0."""
     total = sum(weight for _, weight in values.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from registry.evidence import Evidence
+from registry.evidence import Evidence, in_words
 from registry.policy import Gates
 
 
@@ -41,14 +41,14 @@ def _against_champion(evidence: Evidence, gates: Gates) -> Iterator[Check]:
     numbers = f"{evidence.metric} {compared.candidate:.4g}, champion {compared.champion_value:.4g} on {compared.devices} devices"
     rule = "must be better" if gates.better_by > 0 else "may be worse"
     needed = f"it {rule} by {abs(gates.better_by):.1%}" if gates.better_by else "it must not be worse"
-    yield Check(name="better", passed=-compared.worse_by >= gates.better_by, message=f"{numbers}: {_better(compared.worse_by)}; {needed}")
+    yield Check(name="better", passed=-compared.worse_by >= gates.better_by, message=f"{numbers}: {in_words(compared.worse_by)}; {needed}")
     judged = [group for group in compared.groups if group.champion is not None and group.devices >= gates.group_devices]
     worst = max(judged, key=lambda group: group.worse_by, default=None)
     if worst is None:
         yield Check(name="groups", passed=True, message=f"no group has {gates.group_devices} devices that evaluated both")
         return
     where = f"{worst.kind} {worst.name}: {evidence.metric} {worst.candidate:.4g}, champion {worst.champion:.4g}"
-    message = f"the worst group is {where}, {_better(worst.worse_by)}; at most {gates.group_worse_by:.1%} worse is allowed"
+    message = f"the worst group is {where}, {in_words(worst.worse_by)}; at most {gates.group_worse_by:.1%} worse is allowed"
     yield Check(name="groups", passed=worst.worse_by <= gates.group_worse_by, message=message)
 
 
@@ -73,7 +73,3 @@ def _drift(evidence: Evidence, gates: Gates) -> Check:
     named = ", ".join(f"{shift.feature} by {shift.shift:.2g}" for shift in drift.features[:3])
     message = f"on the median of {drift.devices} devices inputs have moved by {drift.score:.2g} standard deviations ({named}); {gates.drift:g} may be"
     return Check(name="drift", passed=drift.score <= gates.drift, message=message)
-
-
-def _better(worse: float) -> str:
-    return "as good" if worse == 0 else f"{abs(worse):.1%} {'worse' if worse > 0 else 'better'}"

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import getpass
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from pipelines import clouds
 from pipelines.commands.output import say, show_json, table
-from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import await_devices, enrolled, running_fleet
+from pipelines.decisions import decide_on, devices_up, follow
 from pipelines.local.home import Home
 from pipelines.run_options import UsageError
 from registry.mlflow_registry import Version
-from registry.rollout import OVER, Rollout
-
-if TYPE_CHECKING:
-    from pipelines.rollouts import Rollouts
-
-DEVICE_SECONDS = 120.0
-BEGIN_SECONDS = 30.0
+from registry.rollout import Rollout
+from registry.sagemaker_registry import Approval
 
 
 def add_parser(commands: Any) -> None:
@@ -133,80 +124,11 @@ def rollback(arguments: argparse.Namespace) -> int:
     return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), ended)
 
 
-def _decide(arguments: argparse.Namespace, approval: Any) -> int:
-    from registry.approval import decide, find
-    from registry.mlflow_registry import MlflowRegistry
-
-    if not arguments.reason.strip():
-        raise UsageError("--reason is empty: say why, for those who come after you.")
+def _decide(arguments: argparse.Namespace, approval: Approval) -> int:
     use_store()
-    version = find(MlflowRegistry().versions(), arguments.version)
     with clouds.use() as cloud:
-        from pipelines.rollouts import Rollouts
-
-        rollouts = Rollouts()
-        fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
-        before, ended = rollouts.store.current(fleet).number if fleet else 0, None
-        reason = _checked(rollouts, version, arguments.reason, arguments.override) if fleet else arguments.reason
-        with devices_up(cloud, fleet):
-            decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, reason)
-            if fleet:
-                ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
-        decided = find(MlflowRegistry().versions(version.name), version.version)
+        decided, ended = decide_on(cloud, arguments.version, approval, arguments.reason, override=getattr(arguments, "override", False))
     return _show_decided(arguments.json, decided, ended)
-
-
-def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) -> str:
-    """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has decided otherwise."""
-    from registry.gates import failed
-    from registry.promotion import OVERRIDE
-
-    wrong = failed(rollouts.checks(version))
-    if wrong and not override and version.approval == "PendingManualApproval":
-        raise UsageError(f"{version.name}/{version.version}: {wrong}. Nothing was changed; --override approves it all the same.")
-    return f"{reason} {OVERRIDE}" if wrong and override else reason
-
-
-def _begun(rollouts: Rollouts, fleet: str, before: int) -> Rollout | None:
-    """The rollout that an approval began; None when it waits for its turn."""
-    deadline = time.monotonic() + BEGIN_SECONDS
-    while time.monotonic() < deadline:
-        current = rollouts.store.current(fleet)
-        if current.number > before:
-            return rollouts.store.get(fleet, current.number)
-        if current.next:
-            return None
-        time.sleep(0.1)
-    return None
-
-
-@contextlib.contextmanager
-def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
-    """On the local cloud: the fleet's enrolled devices run while the block lasts, unless they run already. On AWS they run anyway."""
-    count = enrolled(cloud, fleet) if fleet and isinstance(cloud, LocalCloud) else 0
-    if not count or not isinstance(cloud, LocalCloud):
-        yield
-        return
-    from fl_runtime.aws import client
-
-    began = time.time()
-    with running_fleet(cloud, fleet, count, None, client("iot")):
-        await_devices(cloud, fleet, count, client("dynamodb"), began)
-        yield
-
-
-def follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
-    """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own time."""
-    if rollout is None or not isinstance(cloud, LocalCloud):
-        return rollout
-    deadline = time.monotonic() + DEVICE_SECONDS
-    while time.monotonic() < deadline:
-        found = rollouts.store.get(rollout.fleet, rollout.number)
-        if found is not None and found.state in OVER and rollouts.store.current(rollout.fleet).under_way != rollout.number:
-            return found
-        rollout = found or rollout
-        time.sleep(0.2)
-    return rollout
 
 
 def _show_decided(as_json: bool, decided: Version, rollout: Rollout | None) -> int:

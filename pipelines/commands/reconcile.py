@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from pipelines import clouds
-from pipelines.commands.models import devices_up, use_store
+from pipelines.commands.models import use_store
 from pipelines.commands.output import say, show_json, table
+from pipelines.decisions import DEVICE_SECONDS, devices_up, follow
 from pipelines.local.cloud import LocalCloud
 
 
@@ -60,8 +61,6 @@ def reconcile(arguments: argparse.Namespace) -> int:
 
 def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any, jobs: dict[str, list[str]]) -> None:
     """Rollouts that approvals began, and devices that catch up: where the devices are ours to run, they run until these have ended."""
-    from pipelines.commands.models import DEVICE_SECONDS, follow
-
     for current in rollouts.store.fleets():
         late = jobs.get(current.fleet, [])
         if not current.under_way and not late:

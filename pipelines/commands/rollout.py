@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from pipelines import clouds
-from pipelines.commands.models import devices_up, follow, rollout_row, rollout_text, use_store
+from pipelines.commands.models import rollout_row, rollout_text, use_store
 from pipelines.commands.output import moment, say, show_json, table
+from pipelines.decisions import devices_up, follow
 from pipelines.run_options import UsageError
 
 
