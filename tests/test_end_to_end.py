@@ -343,6 +343,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     from sklearn.datasets import load_digits
 
     from edge.inference import Model
+    from pipelines.desk import Desk
     from pipelines.evidence import read_evidence
     from registry.mlflow_registry import MlflowRegistry
 
@@ -382,9 +383,12 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     assert "worse" in turned["rollout"]["why"] or "accuracy is" in turned["rollout"]["why"]
     assert turned["champion"] is False
     assert running() == {better}
-    rejected = json.loads(mledgeops("reject", bad, "--reason", "it only looked good", "--json", home=home).stdout)
-    assert (rejected["approval"], rejected["champion"]) == ("Rejected", False)
-    assert client("sagemaker").describe_model_package(ModelPackageName=rejected["model_package_arn"])["ModelApprovalStatus"] == "Rejected"
+    with Desk(home) as desk:
+        assert "Pre-checks" in desk.card(bad).data
+        desk.reject(bad, "it only looked good")
+    rejected = MlflowRegistry().get(*bad.split("/"))
+    assert (rejected.approval, rejected.champion) == ("Rejected", False)
+    assert client("sagemaker").describe_model_package(ModelPackageName=rejected.model_package_arn)["ModelApprovalStatus"] == "Rejected"
     assert "a rejection stands" in mledgeops("approve", bad, "--reason", "after all", home=home, check=2).stderr
     back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
     assert f"{back['name']}/{back['version']}" == "digits/1"
