@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,10 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipelines.cli import main
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import FOREIGN_VARIABLES, Home
 
@@ -47,6 +51,17 @@ def mledgeops(*arguments: str, home: Path, check: int | None = 0, seconds: float
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def asked(*arguments: str, home: Path) -> Any:
+    """What a command says with ``--json``, asked in this process: for commands that only look, or whose own process is not what a test is about."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setenv("MLEDGEOPS_HOME", str(home))
+        patch.setenv("MLFLOW_TRACKING_URI", Home(home).mlflow_uri)
+        code = main([*arguments, "--json"])
+    assert code == 0, said.getvalue()
+    return json.loads(said.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,12 @@ def until(true: Callable[[], Any], seconds: float = 40.0) -> Any:
 
 def schedule_and_stop(cloud: LocalCloud, pipeline: str, parameters: dict[str, Any]) -> str:
     """What a schedule does, and a pipeline that is stopped while it waits for devices; returns the status it ended with."""
-    answer = client("lambda").invoke(FunctionName=cloud.deployment.function("start"), Payload=json.dumps({"pipeline": pipeline, "parameters": parameters}))
-    arn = json.loads(answer["Payload"].read())["pipeline_execution_arn"]
+    def start(**condition: float) -> dict[str, str]:
+        request = json.dumps({"pipeline": pipeline, "parameters": parameters, **condition})
+        return json.loads(client("lambda").invoke(FunctionName=cloud.deployment.function("start"), Payload=request)["Payload"].read())
+
+    assert "enough predictions" in start(when_drift=1.0)["reason"]
+    arn = start()["pipeline_execution_arn"]
     sagemaker, steps = client("sagemaker"), client("stepfunctions")
     before = len(steps.list_executions(stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING")["executions"])
     until(lambda: before or steps.list_executions(stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING")["executions"])

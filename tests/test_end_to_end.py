@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import APPS, ROOT, mledgeops
+from conftest import APPS, ROOT, asked, mledgeops
 from journeys import until
 from test_local_cloud import alive, children
 
@@ -117,16 +117,16 @@ def test_the_logged_model_loads_without_us(report: dict, reached: LocalCloud) ->
 
 
 def test_runs_show_logs_and_models_tell_of_it(report: dict, home: Path) -> None:
-    runs = json.loads(mledgeops("runs", "--json", home=home).stdout)["runs"]
+    runs = asked("runs", home=home)["runs"]
     assert [r["status"] for r in runs if r["run_id"] == report["run_id"]] == ["Succeeded"]
-    shown = json.loads(mledgeops("show", report["run_id"], "--json", home=home).stdout)
+    shown = asked("show", report["run_id"], home=home)
     assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in report["rounds"]]
     assert "accuracy" in mledgeops("show", report["run_id"], home=home).stdout
-    logs = json.loads(mledgeops("logs", report["run_id"], "--json", home=home).stdout)
+    logs = asked("logs", report["run_id"], home=home)
     assert len(logs) == 3, "a server and two proxies"
     events = [json.loads(line)["event"] for lines in logs.values() for line in lines if line.startswith("{")]
     assert events.count("round") == 2
-    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
+    models = asked("models", home=home)["models"]
     assert [m["model_package_arn"] for m in models if m["run"] == report["run_id"]] == [report["model_package_arn"]]
     for command in ("show", "logs"):
         assert "run" in mledgeops(command, "run-absent", home=home, check=2).stderr
@@ -159,7 +159,7 @@ def test_a_worse_model_is_refused_with_the_numbers_and_recorded(refused: dict, h
     assert failed["status"] == "Failed"
     assert "where the bar is 0.999" in failed["reason"]
     assert failed["model_package_arn"] == ""
-    shown = json.loads(mledgeops("show", failed["run_id"], "--json", home=home).stdout)
+    shown = asked("show", failed["run_id"], home=home)
     assert shown["status"] == "Failed"
     assert "0.999" in shown["reason"]
 
@@ -233,7 +233,7 @@ def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
     )  # fmt: skip
     try:
         def under_way() -> list[str]:
-            runs = json.loads(mledgeops("runs", "--json", home=home).stdout)["runs"]
+            runs = asked("runs", home=home)["runs"]
             return [run["run_id"] for run in runs if run["status"] == "Running" and run["rounds"] == "500"]
 
         (run,) = until(under_way, 60)
@@ -242,7 +242,7 @@ def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, json.loads(out)["status"], json.loads(out)["run_id"]) == (1, "Stopped", run), err
-    assert json.loads(mledgeops("show", run, "--json", home=home).stdout)["status"] == "Stopped"
+    assert asked("show", run, home=home)["status"] == "Stopped"
     assert "not under way" in mledgeops("stop", run, home=home, check=2).stderr
 
 
@@ -333,7 +333,7 @@ def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the
     disturbed = json.loads(mledgeops(*resume, "--rounds", "5", "--json", home=home, check=None).stdout)
     assert [r["evaluate"] for r in disturbed["rounds"]] == [r["evaluate"] for r in undisturbed["rounds"]], "to the last bit"
     assert len(disturbed["rounds"]) == 5
-    shown = json.loads(mledgeops("show", disturbed["run_id"], "--json", home=home).stdout)
+    shown = asked("show", disturbed["run_id"], home=home)
     assert [record["evaluate.accuracy"] for record in shown["rounds"]] == [r["evaluate"]["accuracy"] for r in undisturbed["rounds"]]
 
 
@@ -368,11 +368,11 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     # Somebody approves it in SageMaker Studio: it is held back, both registries say so, and a person decides.
     client("sagemaker").update_model_package(ModelPackageArn=version.model_package_arn, ModelApprovalStatus="Approved", ApprovalDescription="fine")
     until(lambda: MlflowRegistry().get(version.name, version.version).rollout.startswith("Held: 1 of 6"), 60)
-    assert json.loads(mledgeops("reconcile", "--json", home=home).stdout)["repairs"] == []
+    assert asked("reconcile", home=home)["repairs"] == []
     assert json.loads(mledgeops("rollout", better, "--override", "--json", home=home).stdout)["waves"] == [1, 2]
 
     def running() -> set[str]:
-        fleet = json.loads(mledgeops("fleet", "--json", home=home).stdout)["devices"]
+        fleet = asked("fleet", home=home)["devices"]
         return {d["model_version"] for d in fleet if d["fleet"] == "digits"}
 
     assert running() == {better}
@@ -397,23 +397,23 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     assert "already" in mledgeops("rollback", "digits/1", home=home, check=2).stderr
     assert "no approved version before" in mledgeops("rollback", home=home, check=2).stderr
     assert running() == {"digits/1"}
-    trail = json.loads(mledgeops("audit", "--json", home=home).stdout)
+    trail = asked("audit", home=home)
     assert trail["violations"] == []
     said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
     assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said
     assert "RolledBack" in mledgeops("rollout", home=home).stdout
     # Somebody takes the alias away by hand, and rejects a package in SageMaker's console.
     MlflowClient().delete_registered_model_alias("digits", "champion")
-    plan = json.loads(mledgeops("reconcile", "--dry-run", "--json", home=home).stdout)
+    plan = asked("reconcile", "--dry-run", home=home)
     assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("move-alias", "digits/1")]
-    assert plan == {**json.loads(mledgeops("reconcile", "--json", home=home).stdout), "done": False}
-    assert json.loads(mledgeops("reconcile", "--json", home=home).stdout)["repairs"] == []
-    chain = json.loads(mledgeops("trace", f"{turned['rollout']['fleet']}-{turned['rollout']['number']}", "--json", home=home).stdout)
+    assert plan == {**asked("reconcile", home=home), "done": False}
+    assert asked("reconcile", home=home)["repairs"] == []
+    chain = asked("trace", f"{turned['rollout']['fleet']}-{turned['rollout']['number']}", home=home)
     (story,) = chain["versions"]
     assert (story["model_version"], [r["state"] for r in story["rollouts"]]) == (bad, ["RolledBack"])
     assert [d["what"] for d in story["decisions"]] == ["approve", "rollout", "rollout-ended", "reject"]
     assert story["rollouts"][0]["failures"]
-    models = json.loads(mledgeops("models", "--json", home=home).stdout)["models"]
+    models = asked("models", home=home)["models"]
     assert [f"{m['name']}/{m['version']}" for m in models if m["champion"]] == ["digits/1"]
 
 
@@ -425,7 +425,7 @@ def test_trace_leads_from_any_name_to_the_same_chain(report: dict, home: Path, r
     from registry.sagemaker_registry import RegistryError
 
     lineage = Lineage(MlflowClient(), MlflowRegistry())
-    chain = json.loads(mledgeops("trace", report["run_id"], "--json", home=home).stdout)
+    chain = asked("trace", report["run_id"], home=home)
     assert chain["pipeline_execution_arn"] == report["pipeline_execution_arn"]
     assert chain["execution_arn"] == report["execution_arn"]
     assert [v["model_version"] for v in chain["versions"]] == [report["model_version"]]
