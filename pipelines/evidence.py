@@ -6,7 +6,7 @@ import collections
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edge.app_bundle import FlowerApp, unpack
 from edge.protocol.names import app_key
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.ports import ObjectMissing, ObjectStore
-from fl_runtime.records import COMPARISON, Comparison, DeviceRow, RoundRecord
+from fl_runtime.records import COMPARISON, Comparison, RoundRecord
 from fl_runtime.records import Compared as DeviceCompared
 from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
 from registry.drift import drift_of, servings
@@ -30,7 +30,8 @@ NOT_THE_UPDATE = frozenset({
     "upload-failed", "out-of-memory", "worker-died", "unsigned", "claim", "other", "update-missing",
 })  # fmt: skip
 """Reasons for which no update came; every other is an update that came and was refused."""
-READERS = 16
+READERS = 8
+GROUPS_KEPT = 500
 UPDATES_KEPT = 1000
 
 
@@ -54,27 +55,79 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
     spec = decode_spec(objects.get(spec_key(packaged.run)))
     cohorts = msgspec.json.decode(objects.get(cohorts_key(packaged.run)), type=list[Cohort])
     compared = msgspec.json.decode(objects.get(model_key(packaged.run, COMPARISON)), type=Comparison)
-    records = _rounds(objects, packaged.run)
     with tempfile.TemporaryDirectory() as folder:
         app = unpack(objects.get(app_key(spec.app)), Path(folder))
-    devices = sorted({member.device for cohort in cohorts for member in cohort.members})
-    final = next((record for record in records if record.round == compared.round), records[-1])
-    shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
-    rows = [row for record in records for row in record.devices]
+    story = _Story(spec, cohorts, compared.round)
+    for record in _rounds(objects, spec):
+        story.take(record)
+    final = story.final
+    if final is None:
+        raise ObjectMissing(f"the run {packaged.run} left no round")
+    if not compared.devices:
+        compared = msgspec.structs.replace(compared, round=final.round, devices=_candidate_alone(final, cohorts))
     return Evidence(
         model_version=packaged.model_version, metric=packaged.metric, goal=packaged.goal, value=packaged.value, registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
-        curves=_curves(records), compared=compare(compared, packaged.metric, packaged.goal), participation=_participation(records, rows, devices),
+        curves=story.curves, compared=compare(compared, packaged.metric, packaged.goal), participation=story.participation(),
         coverage=_coverage(final, _champion_examples(objects, compared)),
         drift=drift_of(servings(heartbeats, compared.champion.model_version) if compared.champion else {}),
-        costs=Costs(
-            seconds=sum(r.seconds.total for r in records) + compared.seconds,
-            usd=sum(round_cost(shape, r.seconds.total, len(r.devices)) for r in records) + round_cost(shape, compared.seconds, len(compared.devices)),
-            bytes_up=sum(r.bytes.up for r in records) + compared.bytes_up, bytes_down=sum(r.bytes.down for r in records) + compared.bytes_down,
-            device_seconds=sum(row.seconds_work for row in rows),
-        ),
-        lineage=_lineage(packaged, spec, app, compared, final),
+        costs=story.costs(compared), lineage=_lineage(packaged, spec, app, compared, final),
     )  # fmt: skip
+
+
+class _Story:
+    """What all rounds together say, taken one record after the other: a long run of a large fleet does not fit into a function's memory."""
+
+    def __init__(self, spec: RunSpec, cohorts: list[Cohort], final_round: int) -> None:
+        self._final_round = final_round
+        self._shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
+        self._devices = sorted({member.device for cohort in cohorts for member in cohort.members})
+        self._good: set[str] = set()
+        self._by_round: list[tuple[int, int]] = []
+        self._failures: collections.Counter[str] = collections.Counter()
+        self._rejected: collections.Counter[str] = collections.Counter()
+        self._offenders: collections.Counter[str] = collections.Counter()
+        self._updates, self._seconds, self._usd, self._work, self._up, self._down = 0, 0.0, 0.0, 0.0, 0, 0
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.final: RoundRecord | None = None
+
+    def take(self, record: RoundRecord) -> None:
+        """One finished round, in order."""
+        if self.final is None or self.final.round != self._final_round:
+            self.final = record
+        for group, metrics in (("evaluate", record.evaluate), ("server", record.server), ("train", record.train)):
+            for name, value in metrics.items():
+                if isinstance(value, int | float) and name != EXAMPLES:
+                    self.curves.setdefault(f"{group}.{name}", []).append((record.round, float(value)))
+        self.curves.setdefault("seconds", []).append((record.round, record.seconds.total))
+        trained = [row for row in record.devices if row.kind.startswith("train") and row.status != "spare"]
+        refused = [row for row in trained if row.status == "error" and row.code not in NOT_THE_UPDATE]
+        self._by_round.append((record.participants, len({row.device for row in trained})))
+        self._good.update(row.device for row in trained if row.status == "ok")
+        self._failures.update(row.code for row in record.devices if row.status == "error")
+        self._rejected.update(row.code for row in refused)
+        self._offenders.update(row.device for row in refused)
+        self._updates += len(refused) + sum(row.status == "ok" for row in trained)
+        self._seconds += record.seconds.total
+        self._usd += round_cost(self._shape, record.seconds.total, len(record.devices))
+        self._work += sum(row.seconds_work for row in record.devices)
+        self._up, self._down = self._up + record.bytes.up, self._down + record.bytes.down
+
+    def participation(self) -> Participation:
+        """Who took part."""
+        return Participation(
+            devices=len(self._devices), ever=len(self._good), by_round=[count for count, _ in self._by_round],
+            wanted_by_round=[wanted for _, wanted in self._by_round], failures=dict(self._failures), rejected=dict(self._rejected),
+            updates=self._updates, absent=[device for device in self._devices if device not in self._good][:50],
+            offenders=dict(self._offenders.most_common(10)),
+        )  # fmt: skip
+
+    def costs(self, compared: Comparison) -> Costs:
+        """With the comparison's own phase."""
+        return Costs(
+            seconds=self._seconds + compared.seconds, usd=self._usd + round_cost(self._shape, compared.seconds, len(compared.devices)),
+            bytes_up=self._up + compared.bytes_up, bytes_down=self._down + compared.bytes_down, device_seconds=self._work,
+        )  # fmt: skip
 
 
 def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
@@ -85,34 +138,28 @@ def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
         return None
 
 
-def _rounds(objects: ObjectStore, run: str) -> list[RoundRecord]:
-    """All finished rounds, in order; many are read at once."""
+def _rounds(objects: ObjectStore, spec: RunSpec) -> Iterator[RoundRecord]:
+    """All finished rounds, in order; some are read at once."""
+
     def read(number: int) -> RoundRecord | None:
         try:
-            return msgspec.json.decode(objects.get(round_key(run, number)), type=RoundRecord)
+            return msgspec.json.decode(objects.get(round_key(spec.run, number)), type=RoundRecord)
         except ObjectMissing:
             return None
 
-    spec, found = decode_spec(objects.get(spec_key(run))), []
     with ThreadPoolExecutor(READERS) as pool:
         for at in range(1, spec.num_rounds + 1, READERS):
             batch = list(pool.map(read, range(at, min(at + READERS, spec.num_rounds + 1))))
-            found += [record for record in batch if record is not None]
+            yield from (record for record in batch if record is not None)
             if None in batch:  # the run ended early
-                break
-    return found
+                return
 
 
-def _curves(records: list[RoundRecord]) -> dict[str, list[tuple[int, float]]]:
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for record in records:
-        groups = {"evaluate": record.evaluate, "server": record.server, "train": record.train}
-        for group, metrics in groups.items():
-            for name, value in metrics.items():
-                if isinstance(value, int | float) and name != EXAMPLES:
-                    curves.setdefault(f"{group}.{name}", []).append((record.round, float(value)))
-        curves.setdefault("seconds", []).append((record.round, record.seconds.total))
-    return curves
+def _candidate_alone(final: RoundRecord, cohorts: list[Cohort]) -> list[DeviceCompared]:
+    """The candidate's own numbers, of an app that runs its own rounds and is not compared."""
+    at = {member.device: (cohort.cohort, member.labels) for cohort in cohorts for member in cohort.members}
+    rows = [row for row in final.devices if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at]
+    return [DeviceCompared(device=row.device, cohort=at[row.device][0], labels=at[row.device][1], candidate=dict(row.metrics)) for row in rows]
 
 
 def compare(comparison: Comparison, metric: str, goal: Goal) -> Compared:
@@ -134,7 +181,7 @@ def compare(comparison: Comparison, metric: str, goal: Goal) -> Compared:
         round=comparison.round, devices=len(devices), better_on=sum(d.worse_by < 0 for d in devices),
         candidate=everyone.candidate if everyone else None, champion_value=everyone.champion if everyone else None,
         worse_by=everyone.worse_by if everyone else 0.0, worst=bad_first[:WORST], distribution=sorted(d.candidate for d in devices),
-        groups=sorted(groups, key=lambda g: (-g.worse_by, g.candidate if goal == "maximize" else -g.candidate, g.kind, g.name)),
+        groups=sorted(groups, key=lambda g: (-g.worse_by, g.candidate if goal == "maximize" else -g.candidate, g.kind, g.name))[:GROUPS_KEPT],
     )  # fmt: skip
 
 
@@ -161,20 +208,6 @@ def _group(kind: str, name: str, members: list[Device], goal: Goal) -> Group:
     return Group(
         kind=kind, name=name, devices=len(members), examples=sum(d.examples for d in members), candidate=candidate, champion=champion,
         worse_by=worse_by(candidate, champion, goal) if champion is not None else 0.0,
-    )  # fmt: skip
-
-
-def _participation(records: list[RoundRecord], rows: list[DeviceRow], devices: list[str]) -> Participation:
-    trained = [row for row in rows if row.kind.startswith("train") and row.status != "spare"]
-    good = {row.device for row in trained if row.status == "ok"}
-    refused = [row for row in trained if row.status == "error" and row.code not in NOT_THE_UPDATE]
-    asked = [{row.device for row in r.devices if row.kind.startswith("train") and row.status != "spare"} for r in records]
-    return Participation(
-        devices=len(devices), ever=len(good), by_round=[record.participants for record in records], wanted_by_round=[len(names) for names in asked],
-        failures=dict(collections.Counter(row.code for row in rows if row.status == "error")),
-        rejected=dict(collections.Counter(row.code for row in refused)), updates=len(refused) + sum(row.status == "ok" for row in trained),
-        absent=[device for device in devices if device not in good][:50],
-        offenders=dict(collections.Counter(row.device for row in refused).most_common(10)),
     )  # fmt: skip
 
 

@@ -113,7 +113,9 @@ class Rollouts:
         Raises RegistryError where pre-checks fail, unless a person has decided otherwise (``override``) or it is a way back (``forced``).
         """
         if not forced and not override and (wrong := failed(self.checks(version))):
-            self.mlflow.set_tags(version.name, version.version, {ROLLOUT_TAG: f"Held: {wrong}"[:500]})
+            if not version.rollout.startswith("Held"):  # the event of an approval may come twice
+                head = self.audit.append(at=time.time(), who=SYSTEM, what="held", subject=f"{version.name}/{version.version}", why=wrong)
+                self.mlflow.set_tags(version.name, version.version, {ROLLOUT_TAG: f"Held: {wrong}"[:500], AUDIT_TAG: head})
             raise RegistryError(f"{version.name}/{version.version} is held back: {wrong}.")
         candidate = self.candidate(version)
         try:

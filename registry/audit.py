@@ -27,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``repair``, ``catch-up``."""
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``, ``catch-up``."""
     subject: str
     """A model version, a package's ARN, a fleet."""
     why: str

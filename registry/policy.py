@@ -40,8 +40,8 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """By this share of the champion's metric, on the devices' own data; negative: it may be so much worse."""
     group_worse_by: Share = 0.1
     """No cohort, and no group of devices with one label, may be worse by more."""
-    group_devices: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """Groups with fewer devices are not judged."""
+    group_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Groups with fewer devices are not judged: a label that each device has for itself makes no group."""
     participants: Annotated[int, msgspec.Meta(ge=1)] = 1
     """Devices that made the last round."""
     participation: Share = 0.5

@@ -69,8 +69,10 @@ def compared(champion: float = 9.0, devices: dict = GOOD) -> tuple[Comparison, R
     return comparing.done, the_spec, records
 
 
-def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [], **app: Any) -> Evidence:  # noqa: B006  # never changed
+def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [], own_rounds: bool = False, **app: Any) -> Evidence:  # noqa: B006  # never changed
     comparison, the_spec, records = compared(champion, devices)
+    if own_rounds:
+        comparison = Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")
     objects, digits = MemoryObjects(), load_app(APPS / "digits")
     objects.put(spec_key("run-1"), msgspec.json.encode(the_spec))
     objects.put(cohorts_key("run-1"), msgspec.json.encode(form_cohorts("f", DEVICES, 2, LABELS)))
@@ -157,6 +159,13 @@ def test_the_evidence_names_the_worst_group_and_the_worst_device() -> None:
     assert found.coverage.examples == sum(10 * (i + 1) for i in range(6))
     assert len(found.lineage.updates) == 6
     assert found.licence == "Apache-2.0"
+
+
+def test_an_app_that_runs_its_own_rounds_has_its_evidence_too() -> None:
+    found = evidence(own_rounds=True)
+    assert (found.compared.champion, found.compared.devices, found.compared.round, found.lineage.rounds) == ("", 6, 2, 2)
+    assert {(g.kind, g.name) for g in found.compared.groups} >= {("site", "north"), ("cohort", "c0000")}
+    assert "own rounds" in page(found, check(found, Gates()))
 
 
 def test_updates_that_were_refused_are_counted_and_their_senders_named() -> None:
