@@ -39,14 +39,17 @@ class PredictSocket:
         self._open = 0
 
     async def run(self) -> None:
-        """A folder whose path is too long for a socket is said once, and predictions are had in-process only."""
+        """Where there can be no socket, that is said once, and predictions are had in-process only."""
         if len(os.fsencode(self._path)) > PATH_LIMIT:
             event(logger, "no-socket", logging.WARNING, path=str(self._path), reason="the path is too long for a Unix socket")
             return
-        self._path.unlink(missing_ok=True)
         mask = os.umask(0o177)
         try:
+            self._path.unlink(missing_ok=True)
             server = await asyncio.start_unix_server(self._serve, str(self._path), limit=LINE_LIMIT)
+        except OSError as error:  # a file system without sockets: the device trains all the same
+            event(logger, "no-socket", logging.WARNING, path=str(self._path), reason=str(error))
+            return
         finally:
             os.umask(mask)
         try:

@@ -306,6 +306,8 @@ def test_a_folder_too_deep_for_a_socket_is_no_failure(turbine: Turbine) -> None:
     deep.mkdir()
     asyncio.run(asyncio.wait_for(PredictSocket(deep, {}).run(), 5.0))
     assert not list(deep.iterdir())
+    (turbine.home / SOCKET).mkdir()  # something that is no socket stands in its place
+    asyncio.run(asyncio.wait_for(PredictSocket(turbine.home, {}).run(), 5.0))
 
 
 def test_the_digits_app_reads_digits(turbine: Turbine) -> None:
