@@ -197,7 +197,7 @@ def _alias(
     if package is not None and package.approval == "PendingManualApproval" and champion.approval == champion.synced:
         yield Repair(act="approve", subject=subject, value=package.arn, why="MLflow's alias champion was given to it")
         yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
-    elif package is not None and package.approval == "Approved" and not champion.rollout.startswith("RolledBack"):
+    elif package is not None and package.approval == "Approved" and not champion.rollout.startswith(("RolledBack", "Held")):
         if champion.synced == "Approved":  # otherwise its approval begins the rollout
             yield Repair(act="roll-out", subject=subject, why="MLflow's alias champion was given to it")
         return

@@ -23,6 +23,7 @@ class World:
         self.runs, self.under_way, self.number = "", "", 0
         self.refused: set[str] = set()
         self.late: set[str] = set()
+        self.held: set[str] = set()
 
     def versions(self) -> list[Version]:
         return list(self.v.values())
@@ -71,7 +72,9 @@ class World:
         self.v = {n: replace(v, champion=False) for n, v in self.v.items()}
 
     def roll_out(self, version: Version, why: str) -> None:
-        if not self.under_way:
+        if version.version in self.held:
+            self.v[version.version] = replace(self.v[version.version], rollout="Held: 1 of 6 pre-checks fail")
+        elif not self.under_way:
             self.under_way = version.version
 
     def settle(self) -> None:
@@ -113,7 +116,7 @@ def consistent(world: World) -> None:
 
 
 OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
-                                                  "refuse", "reconcile", "arrive"]), st.integers(0, 5), st.integers(0, 2)), max_size=25)  # fmt: skip
+                                                  "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 2)), max_size=25)  # fmt: skip
 
 
 @given(OPERATIONS, st.integers(0, 12))
@@ -130,6 +133,7 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
             "alias": lambda n=number: n and world.set_champion("m", n), "drop": lambda: world.drop_champion("m"),
             "delete-package": lambda a=arn: world.p.pop(a, None), "delete-version": lambda n=number: world.v.pop(n, None),
             "settle": world.settle, "refuse": lambda n=number: world.refused.add(n), "reconcile": lambda: repair(world, plan(world)[:crash_at]),
+            "hold": lambda n=number: world.held.add(n),
             "arrive": lambda w=which: world.late.add(f"d{w}"),
         }  # fmt: skip
         done[operation]()
