@@ -186,11 +186,12 @@ def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_vers
         consistent(world)
 
 
-def test_an_alias_on_a_model_that_the_devices_refused_goes_back() -> None:
+@pytest.mark.parametrize("why", ["refused", "held"])
+def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(why: str) -> None:
     world = World()
     good, bad = linked(world), linked(world)
     for number in (good, bad):
-        world.refused = {bad}
+        setattr(world, why, {bad})
         world.set_champion("m", number)
         for _ in range(3):
             repair(world, plan(world))
