@@ -21,12 +21,13 @@ from fakes import FileObjects
 from hypothesis import given
 from hypothesis import strategies as st
 from keys import document, trust
+from test_agent import Device, instant, with_device
 
 from edge.app_bundle import load_app
 from edge.inference import POOLED, Model, NoModel, columns, residuals
 from edge.models import ModelStore, read_active
 from edge.predictions import LINE_LIMIT, SOCKET, PredictSocket
-from edge.protocol.messages import COMMAND_LIMIT, Heartbeat, Served, Serving, encode
+from edge.protocol.messages import COMMAND_LIMIT, Envelope, Heartbeat, Served, Serving, decode, encode
 from edge.protocol.records import Records, digest, encode_records
 from edge.protocol.signed import Manifest
 from edge.tally import BLOCK, FIRST, Tally, Window, serving, sweep
@@ -341,3 +342,21 @@ def test_the_digits_app_reads_digits(turbine: Turbine) -> None:
     assert found.inputs[0].name == POOLED
     assert found.residuals is not None
     assert found.residuals.first.mean == pytest.approx(1 - (said == y[:200]).mean(), abs=1e-6)
+
+
+def test_the_agent_serves_the_socket_and_tells_of_it_in_its_heartbeats(turbine: Turbine) -> None:
+    shutil.rmtree(turbine.home / "apps", ignore_errors=True)
+    turbine.use(2.0, turbine.app())
+
+    async def test(device: Device) -> None:
+        while not (turbine.home / SOCKET).exists():
+            await asyncio.sleep(0.01)
+        (answer,) = await ask(str(turbine.home / SOCKET), b'{"inputs": [[1, 2], [3, 4]]}')
+        assert answer == {"model_version": "power/1", "outputs": [6.0, 14.0]}
+        before = len(await device.transport.until(1, "/heartbeat"))
+        beat = decode(msgspec.json.decode((await device.transport.until(before + 2, "/heartbeat"))[-1], type=Envelope).body, Heartbeat)
+        assert (beat.model, beat.since) == ("power/1", 1000.0)
+        assert beat.serving is not None
+        assert (beat.serving.predictions, [served.name for served in beat.serving.inputs]) == (2, ["0", "1"])
+
+    with_device(turbine.home, instant(), test)
