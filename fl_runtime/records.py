@@ -5,12 +5,12 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from fl_runtime.phase import DeviceResult
-from fl_runtime.run_spec import Champion
+from fl_runtime.run_spec import Champion, Goal, goal_of
 
 
 @dataclass
@@ -105,6 +105,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     bytes_down: int = 0
     strategy: str = ""
     """The strategy that made the candidate."""
+    goal: Goal | Literal[""] = ""
+    """Whether more or less of the metric is better; empty: known by the metric's name."""
+
+    def goal_for(self, metric: str) -> Goal:
+        """The goal of the metric that the candidate is judged by."""
+        return self.goal or goal_of(metric)
 
 
 def metrics_text(record: RoundRecord) -> str:

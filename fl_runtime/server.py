@@ -63,6 +63,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
 OUTPUT_TEXT = 256
+NOT_COMPARED = Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +246,7 @@ class Server:
             "model.safetensors": model.weights,
             "model.tar.gz": model_tar(model, spec, app.bundle()),
             "evaluation.json": model_metrics(evaluate, model.metric),
-            COMPARISON: msgspec.json.encode(comparison or Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")),
+            COMPARISON: msgspec.json.encode(msgspec.structs.replace(comparison or NOT_COMPARED, goal=model.goal)),
         }
         for name, data in files.items():
             self._objects.put(model_key(spec.run, name), data)

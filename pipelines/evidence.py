@@ -46,7 +46,6 @@ class Packaged(msgspec.Struct, frozen=True, kw_only=True):
     execution_arn: str
     run: str
     metric: str
-    goal: Goal
     value: float
 
 
@@ -55,6 +54,7 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
     spec = decode_spec(objects.get(spec_key(packaged.run)))
     cohorts = msgspec.json.decode(objects.get(cohorts_key(packaged.run)), type=list[Cohort])
     compared = msgspec.json.decode(objects.get(model_key(packaged.run, COMPARISON)), type=Comparison)
+    goal = compared.goal_for(packaged.metric)
     with tempfile.TemporaryDirectory() as folder:
         app = unpack(objects.get(app_key(spec.app)), Path(folder))
     story = _Story(spec, cohorts, compared.round)
@@ -66,9 +66,9 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
     if not compared.devices:
         compared = msgspec.structs.replace(compared, round=final.round, devices=_candidate_alone(final, cohorts))
     return Evidence(
-        model_version=packaged.model_version, metric=packaged.metric, goal=packaged.goal, value=packaged.value, registered_at=time.time(),
+        model_version=packaged.model_version, metric=packaged.metric, goal=goal, value=packaged.value, registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
-        curves=story.curves, compared=compare(compared, packaged.metric, packaged.goal), participation=story.participation(),
+        curves=story.curves, compared=compare(compared, packaged.metric, goal), participation=story.participation(),
         coverage=_coverage(final, _champion_examples(objects, compared)),
         drift=drift_of(servings(heartbeats, compared.champion.model_version) if compared.champion else {}),
         costs=story.costs(compared), lineage=_lineage(packaged, spec, app, compared, final),

@@ -96,11 +96,12 @@ class Rollouts:
         spec = self.spec(version)
         package = self.sagemaker.get(version.model_package_arn)
         metric = package.metadata.get("mledgeops.metric", spec.metric)
-        goal = spec.goal or package.metadata.get("mledgeops.goal") or goal_of(metric)
+        evidence = self.evidence(version)  # an app may say itself which way its metric is better
+        goal = evidence.goal if evidence is not None else spec.goal or goal_of(metric)
         key = model_key(version.run, "model.safetensors")
         return Candidate(
             fleet=spec.fleet, model_version=f"{version.name}/{version.version}", digest=version.model_digest, size=self._objects.size(key),
-            app=spec.app, metric=metric, goal="maximize" if goal == "maximize" else "minimize", key=key,
+            app=spec.app, metric=metric, goal=goal, key=key,
         )  # fmt: skip
 
     def spec(self, version: Version) -> RunSpec:

@@ -69,10 +69,11 @@ def compared(champion: float = 9.0, devices: dict = GOOD) -> tuple[Comparison, R
     return comparing.done, the_spec, records
 
 
-def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [], own_rounds: bool = False, **app: Any) -> Evidence:  # noqa: B006  # never changed
+def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [], own_rounds: bool = False, goal: Any = "") -> Evidence:  # noqa: B006  # never changed
     comparison, the_spec, records = compared(champion, devices)
     if own_rounds:
         comparison = Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")
+    comparison = msgspec.structs.replace(comparison, goal=goal)
     objects, digits = MemoryObjects(), load_app(APPS / "digits")
     objects.put(spec_key("run-1"), msgspec.json.encode(the_spec))
     objects.put(cohorts_key("run-1"), msgspec.json.encode(form_cohorts("f", DEVICES, 2, LABELS)))
@@ -82,7 +83,7 @@ def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [],
         objects.put(round_key("run-1", record.round), msgspec.json.encode(record))
     packaged = Packaged(
         model_version="x/2", model_package_arn="arn:package", model_digest="d" * 64, model_data="s3://b/k", mlflow_run_id="m" * 32,
-        execution_arn="arn:e", run="run-1", metric="loss", goal="minimize", value=float(records[-1].evaluate["loss"]), **app,
+        execution_arn="arn:e", run="run-1", metric="loss", value=float(records[-1].evaluate["loss"]),
     )  # fmt: skip
     return collect(packaged, objects, heartbeats)
 
@@ -166,6 +167,12 @@ def test_an_app_that_runs_its_own_rounds_has_its_evidence_too() -> None:
     assert (found.compared.champion, found.compared.devices, found.compared.round, found.lineage.rounds) == ("", 6, 2, 2)
     assert {(g.kind, g.name) for g in found.compared.groups} >= {("site", "north"), ("cohort", "c0000")}
     assert "own rounds" in page(found, check(found, Gates()))
+
+
+def test_what_is_better_is_what_the_run_said_not_what_a_number_looks_like() -> None:
+    found = evidence(goal="maximize")
+    assert (found.goal, found.compared.worse_by > 0) == ("maximize", True)
+    assert evidence().goal == "minimize"
 
 
 def test_updates_that_were_refused_are_counted_and_their_senders_named() -> None:

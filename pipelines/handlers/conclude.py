@@ -12,7 +12,7 @@ import msgspec
 from edge.logs import event
 from fl_runtime.errors import CAUSE_LIMIT
 from fl_runtime.records import COMPARISON, Comparison
-from fl_runtime.run_spec import Goal, decode_spec, model_key, spec_key
+from fl_runtime.run_spec import decode_spec, model_key, spec_key
 from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
 from pipelines.evidence import compare
 from pipelines.handlers.wiring import Services, services
@@ -50,8 +50,8 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
     """
     from registry.mlflow_registry import MlflowRegistry
 
-    goal: Goal = "maximize" if outcome["value"] == outcome["score"] else "minimize"
     comparison = msgspec.json.decode(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
+    goal = comparison.goal_for(outcome["metric"])
     same_data = compare(comparison, outcome["metric"], goal).champion_value
     if same_data is not None:
         score = same_data if goal == "maximize" else -same_data

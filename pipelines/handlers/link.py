@@ -49,11 +49,10 @@ def gather(request: Mapping[str, Any], version: str, objects: ObjectStore, heart
     found = read_evidence(objects, request["run"])
     if found is not None and found.lineage.model_package_arn == request["model_package_arn"]:
         return found
-    value, score = float(request["value"]), float(request["score"])
     evidence = collect(
         Packaged(
-            model_version=f"{request['model_name']}/{version}", run=request["run"], metric=request["metric"], value=value,
-            goal="maximize" if value == score else "minimize", **{name: request[name] for name in _SAME},
+            model_version=f"{request['model_name']}/{version}", run=request["run"], metric=request["metric"],
+            value=float(request["value"]), **{name: request[name] for name in _SAME},
         ),
         objects, heartbeats,
     )  # fmt: skip
