@@ -55,13 +55,25 @@ def mledgeops(*arguments: str, home: Path, check: int | None = 0, seconds: float
 
 def asked(*arguments: str, home: Path) -> Any:
     """What a command says with ``--json``, asked in this process: for commands that only look, or whose own process is not what a test is about."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+    code, said, _ = _here(*arguments, "--json", home=home)
+    assert code == 0, said
+    return json.loads(said)
+
+
+def complaint(*arguments: str, home: Path) -> str:
+    """The sentence with which a command refuses bad usage, in this process."""
+    code, said, complained = _here(*arguments, home=home)
+    assert code == 2, said + complained
+    return complained
+
+
+def _here(*arguments: str, home: Path) -> tuple[int, str, str]:
+    said, complained = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
         patch.setenv("MLEDGEOPS_HOME", str(home))
         patch.setenv("MLFLOW_TRACKING_URI", Home(home).mlflow_uri)
-        code = main([*arguments, "--json"])
-    assert code == 0, said.getvalue()
-    return json.loads(said.getvalue())
+        code = main(arguments)
+    return code, said.getvalue(), complained.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import APPS, ROOT, asked, mledgeops
+from conftest import APPS, ROOT, asked, complaint, mledgeops
 from journeys import until
 from test_local_cloud import alive, children
 
@@ -129,7 +129,7 @@ def test_runs_show_logs_and_models_tell_of_it(report: dict, home: Path) -> None:
     models = asked("models", home=home)["models"]
     assert [m["model_package_arn"] for m in models if m["run"] == report["run_id"]] == [report["model_package_arn"]]
     for command in ("show", "logs"):
-        assert "run" in mledgeops(command, "run-absent", home=home, check=2).stderr
+        assert "run" in complaint(command, "run-absent", home=home)
 
 
 def test_logs_are_in_cloudwatch_as_json(report: dict, reached: LocalCloud) -> None:
@@ -142,8 +142,8 @@ def test_logs_are_in_cloudwatch_as_json(report: dict, reached: LocalCloud) -> No
 
 
 def test_approval_moves_the_alias_and_reaches_the_devices(approved: dict, home: Path) -> None:
-    assert "empty" in mledgeops("approve", "digits/1", "--reason", " ", home=home, check=2).stderr
-    assert "no model version" in mledgeops("approve", "77", "--reason", "x", home=home, check=2).stderr
+    assert "empty" in complaint("approve", "digits/1", "--reason", " ", home=home)
+    assert "no model version" in complaint("approve", "77", "--reason", "x", home=home)
     assert (approved["approval"], approved["champion"]) == ("Approved", True)
     rollout = approved["rollout"]
     assert (rollout["state"], rollout["switched"], rollout["failures"], rollout["waves"]) == ("Succeeded", 3, {}, [1, 1, 1])
@@ -151,7 +151,7 @@ def test_approval_moves_the_alias_and_reaches_the_devices(approved: dict, home: 
         active = json.loads(path.read_text())["manifest"]
         assert active["model_version"] == "digits/1"
         assert digest((path.parent / active["digest"]).read_bytes()) == active["digest"]
-    assert "already" in mledgeops("approve", "digits/1", "--reason", "again", home=home, check=2).stderr
+    assert "already" in complaint("approve", "digits/1", "--reason", "again", home=home)
 
 
 def test_a_worse_model_is_refused_with_the_numbers_and_recorded(refused: dict, home: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
         process.kill()
     assert (process.returncode, json.loads(out)["status"], json.loads(out)["run_id"]) == (1, "Stopped", run), err
     assert asked("show", run, home=home)["status"] == "Stopped"
-    assert "not under way" in mledgeops("stop", run, home=home, check=2).stderr
+    assert "not under way" in complaint("stop", run, home=home)
 
 
 @pytest.mark.parametrize(("given", "expected"), [
@@ -327,9 +327,9 @@ def test_a_run_whose_server_was_killed_and_that_was_then_continued_ends_with_the
     assert '"event": "resumed"' in log.read_text(), err
     assert len(killed["rounds"]) == 4
     resume = ("run", "--resume", killed["run_id"])
-    assert "has finished 4 rounds: give --rounds above that" in mledgeops(*resume, home=home, check=2).stderr
-    assert "leave --seed out" in mledgeops(*resume, "--seed", "7", home=home, check=2).stderr
-    assert "There is no run run-nobody" in mledgeops("run", "--resume", "run-nobody", home=home, check=2).stderr
+    assert "has finished 4 rounds: give --rounds above that" in complaint(*resume, home=home)
+    assert "leave --seed out" in complaint(*resume, "--seed", "7", home=home)
+    assert "There is no run run-nobody" in complaint("run", "--resume", "run-nobody", home=home)
     disturbed = json.loads(mledgeops(*resume, "--rounds", "5", "--json", home=home, check=None).stdout)
     assert [r["evaluate"] for r in disturbed["rounds"]] == [r["evaluate"] for r in undisturbed["rounds"]], "to the last bit"
     assert len(disturbed["rounds"]) == 5
@@ -362,9 +362,9 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     fast = tmp_path / "policy.toml"
     fast.write_text("[rollout]\nwaves = [1.0]\n")
     mledgeops("policy", str(fast), home=home)
-    assert "only an approved version" in mledgeops("rollback", better, home=home, check=2).stderr
-    assert "only an approved version" in mledgeops("rollout", better, home=home, check=2).stderr
-    assert "drift" in mledgeops("approve", better, "--reason", "better", home=home, check=2).stderr
+    assert "only an approved version" in complaint("rollback", better, home=home)
+    assert "only an approved version" in complaint("rollout", better, home=home)
+    assert "drift" in complaint("approve", better, "--reason", "better", home=home)
     # Somebody approves it in SageMaker Studio: it is held back, both registries say so, and a person decides.
     client("sagemaker").update_model_package(ModelPackageArn=version.model_package_arn, ModelApprovalStatus="Approved", ApprovalDescription="fine")
     until(lambda: MlflowRegistry().get(version.name, version.version).rollout.startswith("Held: 1 of 6"), 60)
@@ -389,13 +389,13 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     rejected = MlflowRegistry().get(*bad.split("/"))
     assert (rejected.approval, rejected.champion) == ("Rejected", False)
     assert client("sagemaker").describe_model_package(ModelPackageName=rejected.model_package_arn)["ModelApprovalStatus"] == "Rejected"
-    assert "a rejection stands" in mledgeops("approve", bad, "--reason", "after all", home=home, check=2).stderr
+    assert "a rejection stands" in complaint("approve", bad, "--reason", "after all", home=home)
     back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
     assert f"{back['name']}/{back['version']}" == "digits/1"
     assert back["champion"] is True
     assert back["rollout"]["switched"] == 3
-    assert "already" in mledgeops("rollback", "digits/1", home=home, check=2).stderr
-    assert "no approved version before" in mledgeops("rollback", home=home, check=2).stderr
+    assert "already" in complaint("rollback", "digits/1", home=home)
+    assert "no approved version before" in complaint("rollback", home=home)
     assert running() == {"digits/1"}
     trail = asked("audit", home=home)
     assert trail["violations"] == []
