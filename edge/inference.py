@@ -10,7 +10,6 @@ that was taken into use meanwhile is taken up at the next call. ``python -m edge
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -24,15 +23,15 @@ from edge.app_bundle import AppError, load_app
 from edge.app_modules import load_component, make_room
 from edge.models import Active, read_active
 from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import SERVED_INPUTS
 from edge.protocol.records import decode_records, digest
 from edge.protocol.signed import parse_manifest
 from edge.tally import Tally
 from edge.trust import Trust
-from edge.worker import read_frame, write_frame
+from edge.worker import frames_out, read_frame, write_frame
 
 POOLED = "all inputs"
 """Name under which the inputs of a model with very many of them are counted: each row's mean."""
-COLUMNS = 16
 
 Predict = Callable[[dict[str, np.ndarray], Any], Any]
 
@@ -143,7 +142,7 @@ def columns(table: Any) -> dict[str, np.ndarray]:
     """The inputs as columns of numbers: a table's by name, an array's by number; of very wide ones each row's mean."""
     if hasattr(table, "select_dtypes"):
         numbers = table.select_dtypes("number")
-        if numbers.shape[1] <= COLUMNS:
+        if numbers.shape[1] <= SERVED_INPUTS:
             return {str(name): numbers[name].to_numpy() for name in numbers.columns}
         return {POOLED: numbers.to_numpy(float).mean(axis=1)}
     array = np.asarray(table)
@@ -152,7 +151,7 @@ def columns(table: Any) -> dict[str, np.ndarray]:
     if array.ndim == 1:
         return {"0": array}
     flat = array.reshape(len(array), -1)
-    return {str(i): flat[:, i] for i in range(flat.shape[1])} if flat.shape[1] <= COLUMNS else {POOLED: flat.mean(axis=1)}
+    return {str(i): flat[:, i] for i in range(flat.shape[1])} if flat.shape[1] <= SERVED_INPUTS else {POOLED: flat.mean(axis=1)}
 
 
 def residuals(outputs: Any, truth: Sequence[Any] | None) -> np.ndarray | None:
@@ -189,14 +188,17 @@ def answer(model: Model, line: bytes) -> bytes:
         code, message = "malformed", f"The request is malformed: {error}"
     except Exception as error:  # noqa: BLE001  # the app's own code: every failure becomes an answer
         code, message = "predict", f"{type(error).__name__}: {error}"
-    return msgspec.json.encode({"error": {"code": code, "message": message[:500]}})
+    return refusal(code, message[:500])
+
+
+def refusal(code: str, message: str) -> bytes:
+    """What the socket answers where there is no prediction."""
+    return msgspec.json.encode({"error": {"code": code, "message": message}})
 
 
 def main() -> int:
     """Serve frames of requests on standard input until it ends."""
-    frames = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the app prints must not corrupt the frames
-    sys.stdout = sys.stderr
+    frames = frames_out()
     model = Model(sys.argv[1])
     while (line := read_frame(sys.stdin.buffer)) is not None:
         write_frame(frames, answer(model, line))

@@ -13,8 +13,7 @@ import logging
 import os
 from pathlib import Path
 
-import msgspec
-
+from edge.inference import refusal
 from edge.logs import event
 from edge.worker_host import FramedProcess
 
@@ -65,7 +64,7 @@ class PredictSocket:
                 writer.write(await self._answer(line) + b"\n")
                 await writer.drain()
         except ValueError:  # asyncio's word for a line beyond the limit
-            writer.write(_error("too-long", f"A request may have {LINE_LIMIT} bytes.") + b"\n")
+            writer.write(refusal("too-long", f"A request may have {LINE_LIMIT} bytes.") + b"\n")
         except ConnectionError:
             pass  # nobody to tell
         finally:
@@ -81,10 +80,6 @@ class PredictSocket:
                 return await asyncio.wait_for(self._process.exchange(line), REQUEST_SECONDS)
             except TimeoutError:
                 await self._process.stop()
-                return _error("deadline", f"The app's predict did not answer within {REQUEST_SECONDS:.0f} s.")
+                return refusal("deadline", f"The app's predict did not answer within {REQUEST_SECONDS:.0f} s.")
             except (ConnectionError, asyncio.IncompleteReadError):
-                return _error("predict", await self._process.reason_of_death())
-
-
-def _error(code: str, message: str) -> bytes:
-    return msgspec.json.encode({"error": {"code": code, "message": message}})
+                return refusal("predict", await self._process.reason_of_death())

@@ -64,6 +64,14 @@ def write_frame(stream: BinaryIO, body: bytes) -> None:
     stream.flush()
 
 
+def frames_out() -> BinaryIO:
+    """A private copy of standard output, which then points at standard error: what an app prints must not corrupt the frames."""
+    frames = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return frames
+
+
 class Runner:
     """Holds the loaded app and its context, so that a second command starts at once."""
 
@@ -131,10 +139,7 @@ class Runner:
 
 def main() -> int:
     """Serve jobs until standard input ends."""
-    # The app's prints must not corrupt the frames: keep a private copy of stdout, point fd 1 at stderr.
-    frames = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
+    frames = frames_out()
     runner = Runner()
     while (body := read_frame(sys.stdin.buffer)) is not None:
         outcome = runner.run(msgspec.msgpack.decode(body, type=Job))

@@ -7,7 +7,7 @@ same settings. Nothing of it changes the run's model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from fl_runtime.errors import RunFailed
 from fl_runtime.flower_compat import readdressed
 from fl_runtime.grid import IoTGrid
 from fl_runtime.ports import ObjectMissing, ObjectStore
-from fl_runtime.records import Compared, Comparison, RoundRecord
+from fl_runtime.records import Comparison, RoundRecord, evaluated
 from fl_runtime.run_spec import Champion, champion_key
 
 logger = logging.getLogger(__name__)
@@ -55,52 +55,43 @@ class Comparing:
 
     def run(self, strategy: Strategy, grid: IoTGrid, final: RoundRecord, arrays: ArrayRecord, config: ConfigRecord, timeout: float) -> None:
         """``final``: the record of the round whose model the run's is. A comparison that fails says why, and fails nothing else."""
-        champion, rows = None, _candidate_rows(final, grid)
+        rows = {row.device: row for row in evaluated(final, grid.cohorts)}
+        done = Comparison(champion=None, round=final.round, devices=list(rows.values()), strategy=type(strategy).__name__)
         try:
             found = self._read()
             if found is None:
                 raise RunFailed("no-champion", "The fleet runs no earlier version of this model.")
             champion, weights = found
+            done = msgspec.structs.replace(done, champion=champion)
             if array_specs(weights) != array_specs({key: value.numpy() for key, value in arrays.items()}):
                 raise RunFailed("layout", f"The champion {champion.model_version} has weights of another layout than this model.")
-            messages = _messages(strategy, grid, final, ArrayRecord({key: Array(np.array(array)) for key, array in weights.items()}), config)
+            record = ArrayRecord({key: Array(np.array(array)) for key, array in weights.items()})
+            messages = _messages(strategy, grid, final.round, rows, record, config)
             grid.stats.clear()
             list(grid.send_and_receive(messages, timeout=timeout))
         except RunFailed as error:
             if error.code in ("stopped", "fenced"):
                 raise
             event(logger, "not-compared", reason=str(error))
-            self.done = Comparison(
-                champion=champion, round=final.round, devices=list(rows.values()), reason=str(error), strategy=type(strategy).__name__
-            )
+            self.done = msgspec.structs.replace(done, reason=str(error))
             return
         phase = grid.stats[-1]
         for result in phase.results:
             row = rows[result.device]
             reason = f"{result.code}: {result.reason}"[:200] if result.status != "ok" else ""
             rows[result.device] = msgspec.structs.replace(row, champion=dict(result.metrics), reason=reason)
-        self.done = Comparison(
-            champion=champion, round=final.round, devices=list(rows.values()), seconds=round(phase.seconds, 4), strategy=type(strategy).__name__,
-            bytes_up=sum(result.bytes_up for result in phase.results), bytes_down=sum(result.bytes_down for result in phase.results),
+        self.done = msgspec.structs.replace(
+            done, devices=list(rows.values()), seconds=round(phase.seconds, 4), bytes_up=sum(result.bytes_up for result in phase.results),
+            bytes_down=sum(result.bytes_down for result in phase.results),
         )  # fmt: skip
 
 
-def _candidate_rows(final: RoundRecord, grid: IoTGrid) -> dict[str, Compared]:
-    """The devices that evaluated the candidate, with where they belong."""
-    cohort_of = {member.device: (cohort.cohort, member) for cohort in grid.cohorts for member in cohort.members}
-    rows = {}
-    for row in final.devices:
-        if row.kind.startswith("evaluate") and row.status == "ok" and row.device in cohort_of:
-            cohort, member = cohort_of[row.device]
-            rows[row.device] = Compared(device=row.device, cohort=cohort, labels=member.labels, candidate=dict(row.metrics))
-    return rows
-
-
-def _messages(strategy: Strategy, grid: IoTGrid, final: RoundRecord, champion: ArrayRecord, config: ConfigRecord) -> list[Message]:
+def _messages(
+    strategy: Strategy, grid: IoTGrid, number: int, asked: Collection[str], champion: ArrayRecord, config: ConfigRecord
+) -> list[Message]:
     """The strategy's own evaluate message, with the champion's weights, to the devices that evaluated the candidate."""
-    asked = {row.device for row in final.devices if row.kind.startswith("evaluate") and row.status == "ok"}
     grid.asked = grid.members  # the strategy's minimum holds for all of them
-    made = list(strategy.configure_evaluate(final.round, champion, config, grid))
+    made = list(strategy.configure_evaluate(number, champion, config, grid))
     if not made or not asked:
         raise RunFailed("no-evaluation", "The devices do not evaluate this app's models, so the two cannot be compared on their data.")
     return [readdressed(made[0], member.node_id) for member in grid.members if member.device in asked]

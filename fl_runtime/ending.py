@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edge.protocol.messages import Goal
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.errors import RunFailed
 from fl_runtime.records import RoundRecord
-from fl_runtime.run_spec import Goal, RunSpec, choose_metric, goal_of
+from fl_runtime.run_spec import RunSpec, choose_metric, goal_of, score_of
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,8 @@ class Judged:
 
     @property
     def score(self) -> float:
-        """The metric with its sign so that more is better."""
-        return self.score_of(self.value)
-
-    def score_of(self, value: float) -> float:
-        """Another value of the same metric as a score."""
-        return value if self.goal == "maximize" else -value
+        """The value with its sign so that more is better."""
+        return score_of(self.value, self.goal)
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Ending:
         judged, target = self._judge.try_of(reported), self._spec.target
         if judged is not None and (self._best_score is None or judged.score > self._best_score):
             self._best_score, self.best = judged.score, record
-        if judged is not None and target is not None and judged.score >= judged.score_of(target):
+        if judged is not None and target is not None and judged.score >= score_of(target, judged.goal):
             self.reason, self.keep_best = f"the target of {target:g} was reached in round {record.round}", False
         elif over := self._over():
             self.reason, self.keep_best = f"{over} after round {record.round}", True

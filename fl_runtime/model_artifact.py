@@ -20,9 +20,10 @@ import numpy as np
 
 from edge.app_bundle import AppError, FlowerApp
 from edge.app_modules import app_on_path
+from edge.protocol.messages import Goal
 from edge.protocol.records import ArrayMap, Records, digest, encode_records
 from fl_runtime.errors import RunFailed
-from fl_runtime.run_spec import Goal, RunSpec
+from fl_runtime.run_spec import RunSpec, score_of
 
 MODEL_FILE = "model.safetensors"
 
@@ -39,7 +40,7 @@ class FinalModel(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def score(self) -> float:
         """The metric with its sign so that more is better: what the pipeline's condition compares."""
-        return self.value if self.goal == "maximize" else -self.value
+        return score_of(self.value, self.goal)
 
 
 def final_model(arrays: ArrayMap, metric: str, goal: Goal, value: float) -> FinalModel:

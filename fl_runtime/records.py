@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge.protocol.messages import Goal
 from fl_runtime.phase import DeviceResult
-from fl_runtime.run_spec import Champion, Goal, goal_of
+from fl_runtime.run_spec import Champion, Cohort, goal_of
 
 
 @dataclass
@@ -90,6 +91,13 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     candidate: dict[str, Any] = {}
     champion: dict[str, Any] = {}
     reason: str = ""
+
+
+def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[Compared]:
+    """The devices that evaluated a round's model, with where they belong and what they said of it."""
+    at = {member.device: (cohort.cohort, member.labels) for cohort in cohorts for member in cohort.members}
+    rows = [row for row in record.devices if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at]
+    return [Compared(device=row.device, cohort=at[row.device][0], labels=at[row.device][1], candidate=dict(row.metrics)) for row in rows]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

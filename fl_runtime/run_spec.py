@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge.protocol.messages import Digest, Name
+from edge.protocol.messages import Digest, Goal, Name
 from edge.protocol.names import run_prefix
 from fl_runtime.errors import RunFailed
 
 ConfigValue = bool | int | float | str
-Goal = Literal["minimize", "maximize"]
 
 _HIGHER_IS_BETTER = ("acc", "f1", "auc", "r2", "precision", "recall", "score")
 
@@ -151,6 +150,11 @@ def goal_of(metric: str) -> Goal:
     """Whether more or less of a metric is better, by its name; anything unknown is a loss."""
     name = metric.lower()
     return "maximize" if any(part in name for part in _HIGHER_IS_BETTER) else "minimize"
+
+
+def score_of(value: float, goal: Goal) -> float:
+    """A metric's value with its sign so that more is better: what scores are compared by."""
+    return value if goal == "maximize" else -value
 
 
 def choose_metric(reported: list[str], wanted: str) -> str:

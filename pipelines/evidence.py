@@ -6,7 +6,7 @@ import collections
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 
 from edge.app_bundle import FlowerApp, unpack
+from edge.protocol.messages import Goal
 from edge.protocol.names import app_key
 from fl_runtime.cost import Shape, round_cost
 from fl_runtime.ports import ObjectMissing, ObjectStore
-from fl_runtime.records import COMPARISON, Comparison, RoundRecord
+from fl_runtime.records import COMPARISON, Comparison, RoundRecord, evaluated
 from fl_runtime.records import Compared as DeviceCompared
 from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
 from registry.drift import drift_of, servings
-from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Goal, Group, Lineage, Participation, weighted, worse_by
+from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Group, Lineage, Participation, weighted, worse_by
 
 EVIDENCE, CARD = "evidence.json", "card.html"
 EXAMPLES = "num-examples"
@@ -33,6 +34,8 @@ NOT_THE_UPDATE = frozenset({
 READERS = 8
 GROUPS_KEPT = 500
 UPDATES_KEPT = 1000
+Heartbeats = Callable[[str], Iterable[Mapping[str, Any]]]
+"""A fleet's rows of the devices table."""
 
 
 class Packaged(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +52,8 @@ class Packaged(msgspec.Struct, frozen=True, kw_only=True):
     value: float
 
 
-def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mapping[str, Any]]) -> Evidence:
-    """Read everything and put it together. ``heartbeats``: the fleet's rows of the devices table."""
+def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Heartbeats) -> Evidence:
+    """Read everything and put it together."""
     spec = decode_spec(objects.get(spec_key(packaged.run)))
     cohorts = msgspec.json.decode(objects.get(cohorts_key(packaged.run)), type=list[Cohort])
     compared = msgspec.json.decode(objects.get(model_key(packaged.run, COMPARISON)), type=Comparison)
@@ -64,13 +67,13 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Iterable[Mappi
     if final is None:
         raise ObjectMissing(f"the run {packaged.run} left no round")
     if not compared.devices:
-        compared = msgspec.structs.replace(compared, round=final.round, devices=_candidate_alone(final, cohorts))
+        compared = msgspec.structs.replace(compared, round=final.round, devices=evaluated(final, cohorts))  # of an app that runs its own rounds
     return Evidence(
         model_version=packaged.model_version, metric=packaged.metric, goal=goal, value=packaged.value, registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
         curves=story.curves, compared=compare(compared, packaged.metric, goal), participation=story.participation(),
         coverage=_coverage(final, _champion_examples(objects, compared)),
-        drift=drift_of(servings(heartbeats, compared.champion.model_version) if compared.champion else {}),
+        drift=drift_of(servings(heartbeats(spec.fleet), compared.champion.model_version) if compared.champion else {}),
         costs=story.costs(compared), lineage=_lineage(packaged, spec, app, compared, final),
     )  # fmt: skip
 
@@ -153,13 +156,6 @@ def _rounds(objects: ObjectStore, spec: RunSpec) -> Iterator[RoundRecord]:
             yield from (record for record in batch if record is not None)
             if None in batch:  # the run ended early
                 return
-
-
-def _candidate_alone(final: RoundRecord, cohorts: list[Cohort]) -> list[DeviceCompared]:
-    """The candidate's own numbers, of an app that runs its own rounds and is not compared."""
-    at = {member.device: (cohort.cohort, member.labels) for cohort in cohorts for member in cohort.members}
-    rows = [row for row in final.devices if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at]
-    return [DeviceCompared(device=row.device, cohort=at[row.device][0], labels=at[row.device][1], candidate=dict(row.metrics)) for row in rows]
 
 
 def compare(comparison: Comparison, metric: str, goal: Goal) -> Compared:

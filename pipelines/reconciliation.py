@@ -12,7 +12,7 @@ from pipelines.rollouts import SYSTEM, Rollouts
 from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, Version
 from registry.reconcile import FleetState, Repair
 from registry.rollout import OVER
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package, RegistryError
+from registry.sagemaker_registry import Package, RegistryError
 
 MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 
@@ -71,12 +71,12 @@ class AwsRegistries:
         number = self._mlflow.register(
             package.group, mlflow_run_id=data.get("mlflow.run_id", ""), mlflow_model_id=data.get("mlflow.model_id", ""), tags=tags
         )
-        self._sagemaker.add_metadata(package.arn, {MLFLOW_NAME: package.group, MLFLOW_VERSION: number})
+        self._sagemaker.set_version(package.arn, package.group, number)
         return number
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package."""
-        self._sagemaker.add_metadata(package.arn, {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version})
+        self._sagemaker.set_version(package.arn, version.name, version.version)
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         """The agreement last: a crash between the two is found again."""

@@ -60,6 +60,7 @@ class Rollouts:
         self._region = os.environ.get("AWS_REGION") or os.environ["AWS_DEFAULT_REGION"]
         self._bucket = setting("MLEDGEOPS_BUCKET")
         self._objects = S3Objects(client("s3"), self._bucket)
+        self._evidence: dict[str, Evidence | None] = {}
         self._dynamodb = client("dynamodb")
         self._steps = client("stepfunctions")
         self._machine = setting("MLEDGEOPS_ROLLOUT_MACHINE")
@@ -82,7 +83,9 @@ class Rollouts:
 
     def evidence(self, version: Version) -> Evidence | None:
         """A version's evidence pack; None for one that was registered without."""
-        return read_evidence(self._objects, check_name("run", version.run))
+        if version.run not in self._evidence:  # it never changes, and checks, candidates and cards all ask for it
+            self._evidence[version.run] = read_evidence(self._objects, check_name("run", version.run))
+        return self._evidence[version.run]
 
     def checks(self, version: Version) -> list[Check]:
         """The pre-checks of a version by the policy in force now; one that fails when there is no evidence."""

@@ -24,13 +24,13 @@ def drift_of(servings: Mapping[str, Serving]) -> Drift:
     spreads: dict[str, list[float]] = {}
     scores, residuals = [], []
     for serving in servings.values():
-        told = [served for served in serving.inputs if _enough(served)]
-        if not told:
+        moved = [(served, shift(served.first, served.recent)) for served in serving.inputs if _enough(served)]
+        if not moved:
             continue
-        for served in told:
-            shifts.setdefault(served.name, []).append(shift(served.first, served.recent))
+        for served, by in moved:
+            shifts.setdefault(served.name, []).append(by)
             spreads.setdefault(served.name, []).append(_spread(served))
-        scores.append(max(shift(served.first, served.recent) for served in told))
+        scores.append(max(by for _, by in moved))
         if serving.residuals is not None and _enough(serving.residuals) and (first := _rms(serving.residuals.first)) > 0:
             residuals.append(_rms(serving.residuals.recent) / first)
     features = [FeatureShift(feature=n, shift=statistics.median(shifts[n]), spread=statistics.median(spreads[n])) for n in shifts]

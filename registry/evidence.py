@@ -6,11 +6,11 @@ The model card (:mod:`registry.card`) shows it, the pre-checks (:mod:`registry.g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
-Goal = Literal["minimize", "maximize"]
+from edge.protocol.messages import Goal
+
 WORST = 10
 """Devices that are named."""
 

@@ -46,7 +46,7 @@ class Lineage:
                 f"{name!r} is the name of nothing here: give a run, a round as RUN/NUMBER, an ARN, a version as NAME/NUMBER, a digest, a rollout as "
                 "FLEET-NUMBER, a job or a device."
             )
-        return self._chain(run)
+        return self._chain(run, [version for version in versions if version.mlflow_run_id == run.info.run_id])
 
     def _find(self, name: str) -> Any | None:
         runs = self._runs()
@@ -67,13 +67,12 @@ class Lineage:
             table = json.loads(Path(self._client.download_artifacts(run.info.run_id, "devices.json", folder)).read_text())
         return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
-    def _chain(self, run: Any) -> dict[str, Any]:
+    def _chain(self, run: Any, versions: Sequence[Version]) -> dict[str, Any]:
         tags = run.data.tags
         rounds: dict[int, list[dict[str, Any]]] = {}
         for row in self._rows(run):
             entry = {key: row[key] for key in ("device", "phase", "status", "code", "digest")}
             rounds.setdefault(row["round"], []).append(entry)
-        versions = [v for v in self._registry.versions() if v.mlflow_run_id == run.info.run_id]
         return {
             "pipeline_execution_arn": tags.get("mledgeops.pipeline_execution_arn", ""), "execution_arn": tags.get("mledgeops.execution_arn", ""),
             "run_id": tags["mledgeops.run_id"], "status": tags.get("mledgeops.status", "Running"), "app": tags.get("mledgeops.app", ""),
@@ -81,7 +80,6 @@ class Lineage:
             "rounds": [{"round": number, "updates": rounds[number]} for number in sorted(rounds)],
             "versions": [self._version(version) for version in versions],
         }  # fmt: skip
-
 
     def _version(self, version: Version) -> dict[str, Any]:
         name = f"{version.name}/{version.version}"

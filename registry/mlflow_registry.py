@@ -89,8 +89,16 @@ class MlflowRegistry:
         return sorted((self._version(item, champions) for item in found), key=lambda v: (v.created_at, int(v.version)), reverse=True)
 
     def get(self, name: str, version: str) -> Version | None:
-        """One version; None when it was deleted."""
-        return next((found for found in self.versions(name) if found.version == version), None)
+        """One version, without listing the others: each step of a rollout asks. None when it was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            item = self._client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return self._version(item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)})
 
     def by_tag(self, name: str, tag: str, value: str) -> Version | None:
         """The version of a model with a tag's value."""

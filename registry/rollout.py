@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from edge.protocol.messages import Goal
 from edge.protocol.signed import Manifest, SignedManifest, manifest_text
 from registry.policy import Rollout as RolloutPolicy
 from registry.sagemaker_registry import RegistryError
@@ -34,7 +35,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     app: str
     metric: str
-    goal: Literal["minimize", "maximize"]
+    goal: Goal
     key: str
     """S3 key of the weights."""
 
@@ -234,9 +235,8 @@ class Conductor:
         last = self._store.get(fleet, current.number)
         waves = last.waves if last is not None and last.state == "Succeeded" else []  # who refused or was away has its answer, or its job
         unwilling = {device for wave in waves for device, (status, _) in self._executions(wave).items() if status != "SUCCEEDED"}
-        wanted = current.candidate.model_version
-        late = [device for device, beat in self._fleet.beats(fleet).items() if beat.there and beat.model != wanted and device not in unwilling]
-        return [device for device in sorted(late) if not self._jobs.executions(self._late_job(current, device))]
+        late = {device for device, beat in self._fleet.beats(fleet).items() if beat.there and beat.model != current.candidate.model_version}
+        return [device for device in sorted(late - unwilling) if not self._jobs.executions(self._late_job(current, device))]
 
     def catch_up(self, fleet: str, devices: list[str]) -> list[str]:
         """Give devices that are behind what the fleet uses, by a job each; returns the jobs. They test it as any other does."""

@@ -77,6 +77,10 @@ class SageMakerRegistry:
         found = self._client.describe_model_package(ModelPackageName=arn).get("ModelCard") or {}
         return str(found.get("ModelCardContent", ""))
 
+    def set_version(self, arn: str, name: str, version: str) -> None:
+        """Name a package's MLflow version in it."""
+        self.add_metadata(arn, {MLFLOW_NAME: name, MLFLOW_VERSION: version})
+
     def add_metadata(self, arn: str, metadata: dict[str, str]) -> None:
         """Merge custom metadata into a package's."""
         self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)

@@ -85,7 +85,7 @@ def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [],
         model_version="x/2", model_package_arn="arn:package", model_digest="d" * 64, model_data="s3://b/k", mlflow_run_id="m" * 32,
         execution_arn="arn:e", run="run-1", metric="loss", value=float(records[-1].evaluate["loss"]),
     )  # fmt: skip
-    return collect(packaged, objects, heartbeats)
+    return collect(packaged, objects, lambda _: heartbeats)
 
 
 def test_both_models_are_evaluated_on_the_same_devices_with_the_same_data() -> None:

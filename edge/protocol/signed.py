@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Command, Digest, Name, Size
+from edge.protocol.messages import Command, Digest, Goal, Name, Size
 from edge.protocol.records import digest
 
 ModelVersion = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,60}/[0-9]{1,9}$")]
@@ -29,7 +29,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     app: Digest
     """The app whose ClientApp tests the model and whose predict serves it."""
     metric: str
-    goal: Literal["minimize", "maximize"]
+    goal: Goal
     tolerance: Annotated[float, msgspec.Meta(ge=0)]
     """How much worse than the model in use, as a share of its metric, the new one may be on the device's own data."""
     sequence: Annotated[int, msgspec.Meta(ge=1)]

@@ -12,7 +12,7 @@ import msgspec
 from edge.logs import event
 from fl_runtime.errors import CAUSE_LIMIT
 from fl_runtime.records import COMPARISON, Comparison
-from fl_runtime.run_spec import decode_spec, model_key, spec_key
+from fl_runtime.run_spec import decode_spec, model_key, score_of, spec_key
 from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
 from pipelines.evidence import compare
 from pipelines.handlers.wiring import Services, services
@@ -54,7 +54,7 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
     goal = comparison.goal_for(outcome["metric"])
     same_data = compare(comparison, outcome["metric"], goal).champion_value
     if same_data is not None:
-        score = same_data if goal == "maximize" else -same_data
+        score = score_of(same_data, goal)
         return score + min(0.0, policy_in_force(aws.objects).gates.better_by) * abs(score)
     champion = MlflowRegistry().champion(model_name)
     return champion.score if champion is not None and champion.score is not None else NO_CHAMPION

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,8 +12,8 @@ from edge.logs import event
 from fl_runtime.aws import S3Objects, client, setting
 from fl_runtime.eligibility import rows_of
 from fl_runtime.ports import ObjectStore
-from fl_runtime.run_spec import decode_spec, model_key, spec_key
-from pipelines.evidence import CARD, EVIDENCE, Packaged, collect, read_evidence
+from fl_runtime.run_spec import model_key
+from pipelines.evidence import CARD, EVIDENCE, Heartbeats, Packaged, collect, read_evidence
 from pipelines.handlers.wiring import set_up_logs
 from pipelines.rollouts import policy_in_force
 from registry.card import MODEL_CARD_LIMIT, model_card, page
@@ -21,15 +21,15 @@ from registry.evidence import Evidence
 from registry.gates import check, failed
 from registry.mlflow_registry import APPROVAL_TAG, CARD_TAG, CHECKS_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, MlflowRegistry
 from registry.policy import Policy
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, SageMakerRegistry
+from registry.sagemaker_registry import SageMakerRegistry
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "evidence"
 """Of the MLflow run's artifacts."""
-CARD_KEY = "mledgeops.model_card"
 TEXT_LIMIT = 256
 """Characters of a package's metadata value."""
+_SAME = ("model_package_arn", "model_digest", "model_data", "mlflow_run_id", "execution_arn")
 
 
 def link(request: Mapping[str, Any], mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> str:
@@ -40,11 +40,11 @@ def link(request: Mapping[str, Any], mlflow: MlflowRegistry, sagemaker: SageMake
     }  # fmt: skip
     name = request["model_name"]
     version = mlflow.register(name, mlflow_run_id=request["mlflow_run_id"], mlflow_model_id=request["mlflow_model_id"], tags=tags)
-    sagemaker.add_metadata(request["model_package_arn"], {MLFLOW_NAME: name, MLFLOW_VERSION: version})
+    sagemaker.set_version(request["model_package_arn"], name, version)
     return version
 
 
-def gather(request: Mapping[str, Any], version: str, objects: ObjectStore, heartbeats: Iterable[Mapping[str, Any]]) -> Evidence:
+def gather(request: Mapping[str, Any], version: str, objects: ObjectStore, heartbeats: Heartbeats) -> Evidence:
     """The version's evidence: what was collected before, or now. A step that is repeated must not find other heartbeats."""
     found = read_evidence(objects, request["run"])
     if found is not None and found.lineage.model_package_arn == request["model_package_arn"]:
@@ -60,9 +60,6 @@ def gather(request: Mapping[str, Any], version: str, objects: ObjectStore, heart
     return evidence
 
 
-_SAME = ("model_package_arn", "model_digest", "model_data", "mlflow_run_id", "execution_arn")
-
-
 def publish(evidence: Evidence, policy: Policy, objects: S3Objects, mlflow: MlflowRegistry, sagemaker: SageMakerRegistry) -> None:
     """The card into S3, into MLflow, and onto the package."""
     lineage, checks = evidence.lineage, check(evidence, policy.gates)
@@ -75,7 +72,7 @@ def publish(evidence: Evidence, policy: Policy, objects: S3Objects, mlflow: Mlfl
     else:
         event(logger, "card-too-long", logging.WARNING, run=lineage.run, characters=len(content))
     said = failed(checks) or "passed"
-    sagemaker.add_metadata(lineage.model_package_arn, {CARD_KEY: uri, CHECKS_TAG: said[:TEXT_LIMIT]})
+    sagemaker.add_metadata(lineage.model_package_arn, {CARD_TAG: uri, CHECKS_TAG: said[:TEXT_LIMIT]})
     name, _, number = evidence.model_version.partition("/")
     mlflow.set_tags(name, number, {CARD_TAG: uri, CHECKS_TAG: said[:500]})
 
@@ -86,7 +83,6 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     mlflow, sagemaker = MlflowRegistry(), SageMakerRegistry(client("sagemaker"))
     objects = S3Objects(client("s3"), setting("MLEDGEOPS_BUCKET"))
     version = link(request, mlflow, sagemaker)
-    fleet = decode_spec(objects.get(spec_key(request["run"]))).fleet
-    evidence = gather(request, version, objects, rows_of(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"), fleet))
+    evidence = gather(request, version, objects, lambda fleet: rows_of(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"), fleet))
     publish(evidence, policy_in_force(objects), objects, mlflow, sagemaker)
     return {"model_version": version}
