@@ -25,7 +25,7 @@ BLOCK = 500
 WRITE_SECONDS = 1.0
 LARGEST = 1e30
 RESIDUAL = ":residual"
-"""Stands among the inputs' names; no input has it."""
+"""Stands among the inputs' names, of which none begins with a colon."""
 _ODD = re.compile(r"[^\w .:/%()\[\]-]")
 MERGED = "ended.json"
 """What processes that have ended left."""
@@ -77,7 +77,7 @@ class Tally:
         """Add a batch. ``inputs``: a column of numbers by name; only the first :data:`SERVED_INPUTS` are kept."""
         self._counted.predictions += predictions
         for name, values in list(inputs.items())[:SERVED_INPUTS]:
-            self._add(_ODD.sub("_", name)[:40] or "_", values)
+            self._add(_ODD.sub("_", name).lstrip(":")[:40] or "_", values)
         if residuals is not None:
             self._add(RESIDUAL, residuals)
         self.write()

@@ -208,6 +208,15 @@ def test_the_latest_window_forgets_what_is_old(tmp_path: Path) -> None:
     assert found.inputs[0].recent.mean == 9.0
 
 
+def test_an_input_with_the_residuals_name_is_an_input(tmp_path: Path) -> None:
+    tally = Tally(tmp_path, 1)
+    tally.observe({":residual": np.ones(3)}, 3)
+    tally.write(now=True)
+    found = serving(tmp_path, 1)
+    assert found is not None
+    assert (found.residuals, [served.name for served in found.inputs]) == (None, ["residual"])
+
+
 def test_numbers_that_are_none_do_no_harm(tmp_path: Path) -> None:
     tally = Tally(tmp_path, 1)
     tally.observe({"x": np.array([np.nan, np.inf, 1.0, 1e300]), "\x1b[31m<b>": np.ones(3), "": np.ones(3), "w" * 90: np.ones(3)}, 4)
