@@ -25,6 +25,7 @@ from edge.credentials import Credentials, key_and_request
 from edge.device_config import DeviceConfig, read_struct
 from edge.protocol.messages import Name
 from edge.transports import TransportError
+from edge.transports.mqtt import stopped
 
 CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 20
@@ -102,13 +103,14 @@ async def enrol(claim: Claim) -> Path:
 @asynccontextmanager
 async def _connected(claim: Claim) -> AsyncIterator[Any]:
     """A connection with the claim certificate. The policy of claims asks for this form of client id."""
-    loop, up, failures = asyncio.get_running_loop(), asyncio.Event(), []
+    loop, up, down, failures = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event(), []
     client = mqtt5_client_builder.mtls_from_path(
         endpoint=claim.endpoint, port=claim.port, client_id=f"claim-{claim.device}-{secrets.token_hex(4)}", cert_filepath=claim.certificate,
         pri_key_filepath=claim.private_key, ca_filepath=claim.ca,
         extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
         on_lifecycle_connection_success=lambda _: loop.call_soon_threadsafe(up.set),
         on_lifecycle_connection_failure=lambda data: failures.append(str(data.exception)),
+        on_lifecycle_stopped=lambda _: loop.call_soon_threadsafe(down.set),
     )  # fmt: skip
     client.start()
     try:
@@ -117,7 +119,7 @@ async def _connected(claim: Claim) -> AsyncIterator[Any]:
     except TimeoutError as error:
         raise TransportError(f"No connection to {claim.endpoint}:{claim.port} with the claim certificate: {failures[-1:] or 'no answer'}.") from error
     finally:
-        client.stop()
+        await stopped(client, down)
 
 
 def main() -> int:

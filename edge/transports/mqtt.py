@@ -25,6 +25,19 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 20.0
 PUBLISH_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 30
+STOP_SECONDS = 5.0
+
+# Clients that did not stop in time: kept, because awscrt 0.36 reads freed memory when a message arrives for a client that Python has let go of.
+_unstopped: list[Any] = []
+
+
+async def stopped(client: Any, event: asyncio.Event) -> None:
+    """Stop an mqtt5 client and wait until it has let go of its socket; ``event``: what its stopped callback sets. Only then may it be forgotten."""
+    client.stop()
+    try:
+        await asyncio.wait_for(event.wait(), STOP_SECONDS)
+    except TimeoutError:
+        _unstopped.append(client)
 
 
 class MqttTransport:
@@ -90,9 +103,7 @@ class MqttTransport:
 
     async def close(self) -> None:
         """Disconnect; waits until the client has let go of its socket."""
-        self._client.stop()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), 5.0)
+        await stopped(self._client, self._stopped)
 
     async def _subscribe(self) -> None:
         packet = mqtt5.SubscribePacket([mqtt5.Subscription(topic, mqtt5.QoS.AT_LEAST_ONCE) for topic in self._topics])
