@@ -13,7 +13,7 @@ from pipelines.local.fleet import await_devices, enrolled, running_fleet
 from pipelines.run_options import UsageError
 from registry.mlflow_registry import Version
 from registry.rollout import OVER, Rollout
-from registry.sagemaker_registry import Approval
+from registry.sagemaker_registry import PENDING, Approval
 
 if TYPE_CHECKING:
     from pipelines.rollouts import Rollouts
@@ -50,7 +50,7 @@ def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) 
     from registry.promotion import OVERRIDE
 
     wrong = failed(rollouts.checks(version))
-    if wrong and not override and version.approval == "PendingManualApproval":
+    if wrong and not override and version.approval == PENDING:
         name = f"{version.name}/{version.version}"
         raise UsageError(f"{name}: {wrong}. Nothing was changed; --override (in a notebook override=True) approves it all the same.")
     return f"{reason} {OVERRIDE}" if wrong and override else reason

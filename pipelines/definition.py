@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.deployment import Deployment
+from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
+from registry.sagemaker_registry import EXECUTION, METRIC, MLFLOW_MODEL, MLFLOW_RUN, PENDING
 
 os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 
@@ -124,7 +126,7 @@ def _build(deployment: Deployment, app_name: str, pipeline_session: PipelineSess
     outputs = run.properties.Outputs
     register = _register(pipeline_session, app_name, outputs, image)
     functions = _Functions(deployment, pipeline_session)
-    link = _link(functions, app_name, outputs, register)
+    link = _link(functions, register)
     numbers = ["The model's", outputs["metric"], "gives a score of", outputs["score"], "where the bar is", parameters[BAR.name]]
     refuse = _refuse(functions, outputs, parameters)
     message = Join(on=" ", values=[*numbers, "and the champion has", outputs["champion_score"]])
@@ -175,12 +177,11 @@ def _register(pipeline_session: PipelineSession, app_name: str, outputs: Any, im
     model = Model(image_uri=image, model_data=outputs["model_data"], sagemaker_session=pipeline_session, role="unused")
     return ModelStep("Register", step_args=model.register(
         content_types=["application/json"], response_types=["application/json"], inference_instances=["ml.m5.large"],
-        transform_instances=["ml.m5.large"], model_package_group_name=package_group(app_name), approval_status="PendingManualApproval",
+        transform_instances=["ml.m5.large"], model_package_group_name=package_group(app_name), approval_status=PENDING,
         model_metrics=ModelMetrics(model_statistics=MetricsSource(content_type="application/json", s3_uri=outputs["evaluation"])),
         customer_metadata_properties={
-            "mledgeops.run_id": outputs["run"], "mledgeops.model_digest": outputs["model_digest"], "mledgeops.score": outputs["score_text"],
-            "mledgeops.metric": outputs["metric"], "mledgeops.execution_arn": outputs["execution_arn"],
-            "mlflow.run_id": outputs["mlflow_run_id"], "mlflow.model_id": outputs["mlflow_model_id"],
+            RUN_TAG: outputs["run"], DIGEST_TAG: outputs["model_digest"], SCORE_TAG: outputs["score_text"], METRIC: outputs["metric"],
+            EXECUTION: outputs["execution_arn"], MLFLOW_RUN: outputs["mlflow_run_id"], MLFLOW_MODEL: outputs["mlflow_model_id"],
         },
     ))  # fmt: skip
 
@@ -195,16 +196,10 @@ def _refuse(functions: _Functions, outputs: Any, parameters: dict[str, Any]) -> 
     return LambdaStep("Refuse", lambda_func=functions.get("refuse"), inputs=inputs)
 
 
-def _link(functions: _Functions, app_name: str, outputs: Any, register: Any) -> Any:
+def _link(functions: _Functions, register: Any) -> Any:
     from sagemaker.workflow.lambda_step import LambdaOutput, LambdaOutputTypeEnum, LambdaStep
 
-    inputs = {
-        "model_package_arn": register.properties.ModelPackageArn, "model_name": package_group(app_name), "run": outputs["run"],
-        "mlflow_run_id": outputs["mlflow_run_id"], "mlflow_model_id": outputs["mlflow_model_id"], "model_digest": outputs["model_digest"],
-        "score": outputs["score"], "metric": outputs["metric"], "value": outputs["value"], "execution_arn": outputs["execution_arn"],
-        "model_data": outputs["model_data"],
-    }  # fmt: skip
     return LambdaStep(
-        "Link", lambda_func=functions.get("link"), inputs=inputs,
+        "Link", lambda_func=functions.get("link"), inputs={"model_package_arn": register.properties.ModelPackageArn},
         outputs=[LambdaOutput("model_version", LambdaOutputTypeEnum.String)],
     )  # fmt: skip

@@ -20,9 +20,11 @@ from fl_runtime.cost import Shape, round_cost
 from fl_runtime.ports import ObjectMissing, ObjectStore
 from fl_runtime.records import COMPARISON, Comparison, RoundRecord, evaluated
 from fl_runtime.records import Compared as DeviceCompared
-from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, spec_key
+from fl_runtime.run_spec import Cohort, RunSpec, cohorts_key, decode_spec, model_key, round_key, score_of, spec_key
 from registry.drift import drift_of, servings
 from registry.evidence import WORST, Compared, Costs, Coverage, Device, Evidence, Group, Lineage, Participation, weighted, worse_by
+from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
+from registry.sagemaker_registry import EXECUTION, METRIC, MLFLOW_RUN, Package
 
 EVIDENCE, CARD = "evidence.json", "card.html"
 EXAMPLES = "num-examples"
@@ -38,26 +40,14 @@ Heartbeats = Callable[[str], Iterable[Mapping[str, Any]]]
 """A fleet's rows of the devices table."""
 
 
-class Packaged(msgspec.Struct, frozen=True, kw_only=True):
-    """What the registration says of the candidate."""
-
-    model_version: str
-    model_package_arn: str
-    model_digest: str
-    model_data: str
-    mlflow_run_id: str
-    execution_arn: str
-    run: str
-    metric: str
-    value: float
-
-
-def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Heartbeats) -> Evidence:
-    """Read everything and put it together."""
-    spec = decode_spec(objects.get(spec_key(packaged.run)))
-    cohorts = msgspec.json.decode(objects.get(cohorts_key(packaged.run)), type=list[Cohort])
-    compared = msgspec.json.decode(objects.get(model_key(packaged.run, COMPARISON)), type=Comparison)
-    goal = compared.goal_for(packaged.metric)
+def collect(package: Package, model_version: str, objects: ObjectStore, heartbeats: Heartbeats) -> Evidence:
+    """Read everything and put it together. Raises ObjectMissing when the run did not leave what it takes."""
+    run = package.metadata[RUN_TAG]
+    spec = decode_spec(objects.get(spec_key(run)))
+    cohorts = msgspec.json.decode(objects.get(cohorts_key(run)), type=list[Cohort])
+    compared = msgspec.json.decode(objects.get(model_key(run, COMPARISON)), type=Comparison)
+    metric = package.metadata.get(METRIC, spec.metric)
+    goal = compared.goal_for(metric)
     with tempfile.TemporaryDirectory() as folder:
         app = unpack(objects.get(app_key(spec.app)), Path(folder))
     story = _Story(spec, cohorts, compared.round)
@@ -65,16 +55,16 @@ def collect(packaged: Packaged, objects: ObjectStore, heartbeats: Heartbeats) ->
         story.take(record)
     final = story.final
     if final is None:
-        raise ObjectMissing(f"the run {packaged.run} left no round")
+        raise ObjectMissing(f"the run {run} left no round")
     if not compared.devices:
         compared = msgspec.structs.replace(compared, round=final.round, devices=evaluated(final, cohorts))  # of an app that runs its own rounds
     return Evidence(
-        model_version=packaged.model_version, metric=packaged.metric, goal=goal, value=packaged.value, registered_at=time.time(),
+        model_version=model_version, metric=metric, goal=goal, value=score_of(float(package.metadata[SCORE_TAG]), goal), registered_at=time.time(),
         fleet=spec.fleet, description=app.description, licence=app.licence, intended_use=str(app.settings.get("intended-use", "")),
-        curves=story.curves, compared=compare(compared, packaged.metric, goal), participation=story.participation(),
+        curves=story.curves, compared=compare(compared, metric, goal), participation=story.participation(),
         coverage=_coverage(final, _champion_examples(objects, compared)),
         drift=drift_of(servings(heartbeats(spec.fleet), compared.champion.model_version) if compared.champion else {}),
-        costs=story.costs(compared), lineage=_lineage(packaged, spec, app, compared, final),
+        costs=story.costs(compared), lineage=_lineage(package, spec, app, compared, final),
     )  # fmt: skip
 
 
@@ -222,14 +212,14 @@ def _champion_examples(objects: ObjectStore, comparison: Comparison) -> float | 
     return evidence.coverage.examples if evidence is not None else None
 
 
-def _lineage(packaged: Packaged, spec: RunSpec, app: FlowerApp, comparison: Comparison, final: RoundRecord) -> Lineage:
+def _lineage(package: Package, spec: RunSpec, app: FlowerApp, comparison: Comparison, final: RoundRecord) -> Lineage:
     parameters = {f"app.{key}": value for key, value in {**app.config, **spec.run_config}.items()}
     parameters |= {f"strategy.{key}": value for key, value in spec.strategy_params.items()}
     made = {row.device: row.digest for row in final.devices if row.kind.startswith("train") and row.status == "ok"}
     return Lineage(
-        pipeline_execution_arn=spec.pipeline_execution_arn, execution_arn=packaged.execution_arn, run=packaged.run,
-        mlflow_run_id=packaged.mlflow_run_id, model_package_arn=packaged.model_package_arn, app=spec.app_name, app_version=app.version,
-        app_digest=spec.app, model_digest=packaged.model_digest, model_data=packaged.model_data,
+        pipeline_execution_arn=spec.pipeline_execution_arn, execution_arn=package.metadata.get(EXECUTION, ""), run=spec.run,
+        mlflow_run_id=package.metadata[MLFLOW_RUN], model_package_arn=package.arn, app=spec.app_name, app_version=app.version,
+        app_digest=spec.app, model_digest=package.metadata[DIGEST_TAG], model_data=package.model_data,
         strategy=spec.strategy or comparison.strategy or "the app's", seed=spec.seed, rounds=final.round,
         parameters={key: str(value) for key, value in parameters.items()},
         updates=dict(sorted(made.items())[:UPDATES_KEPT]), resumed_from=spec.resume_from,

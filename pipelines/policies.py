@@ -92,8 +92,9 @@ def _enrol(d: Deployment) -> list[Statement]:
 
 def _link(d: Deployment) -> list[Statement]:
     return [
-        _packages(d, "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS, LOG_FILES), _objects(d, "runs/*", "Get", "Put"), _objects(d, "apps/*", "Get"),
-        _objects(d, "policy/*", "Get"), _objects(d, "mlflow/*", "Put"), _missing(d), _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb"),
+        _packages(d, "Describe", "Update"), _mlflow(d, READ_MODELS, WRITE_MODELS, LOG_FILES), _objects(d, "runs/*", "Get", "Put"),
+        _objects(d, "apps/*", "Get"), _objects(d, "policy/*", "Get"), _objects(d, "mlflow/*", "Put"), _missing(d),
+        _table(d, d.devices_table, "Query"), _key(d, "s3", "dynamodb"),
     ]  # fmt: skip
 
 

@@ -6,10 +6,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
+from edge.app_bundle import AppError
+from fl_runtime.ports import ObjectMissing
 from fl_runtime.run_state import TERMINAL, RunTable
 from fl_runtime.tracking import end_run
+from pipelines.linking import Linking
 from pipelines.rollouts import SYSTEM, Rollouts
-from registry.mlflow_registry import APPROVAL_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, Version
+from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version
 from registry.reconcile import FleetState, Repair
 from registry.rollout import OVER
 from registry.sagemaker_registry import Package, RegistryError
@@ -29,6 +34,10 @@ class AwsRegistries:
         self._fleet_of: dict[str, str] = {}
         self.jobs: dict[str, list[str]] = {}
         """Of devices that catch up, by fleet."""
+
+    @functools.cached_property
+    def _linking(self) -> Linking:
+        return self._rollouts.linking()
 
     @functools.cached_property
     def _versions(self) -> Sequence[Version]:
@@ -63,16 +72,16 @@ class AwsRegistries:
 
     def register(self, package: Package) -> str:
         """As the link step does."""
-        data = package.metadata
-        tags = {
-            PACKAGE_TAG: package.arn, RUN_TAG: data["mledgeops.run_id"], SCORE_TAG: data.get("mledgeops.score", "0"),
-            DIGEST_TAG: data.get("mledgeops.model_digest", ""), APPROVAL_TAG: package.approval, SYNCED_TAG: "PendingManualApproval",
-        }  # fmt: skip
-        number = self._mlflow.register(
-            package.group, mlflow_run_id=data.get("mlflow.run_id", ""), mlflow_model_id=data.get("mlflow.model_id", ""), tags=tags
-        )
-        self._sagemaker.set_version(package.arn, package.group, number)
+        number = self._linking.link(package)
+        self.give_evidence(package, number)
         return number
+
+    def give_evidence(self, package: Package, number: str) -> None:
+        """As the link step does; where the run did not leave what it takes, that is what the version says."""
+        try:
+            self._linking.give_evidence(package, number)
+        except (ObjectMissing, AppError, msgspec.DecodeError, LookupError, ValueError) as error:
+            self._mlflow.set_tags(package.group, number, {CHECKS_TAG: f"no evidence: {type(error).__name__}: {error}"[:500]})
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package."""

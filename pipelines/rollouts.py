@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,7 +27,10 @@ from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Ver
 from registry.policy import Policy
 from registry.rollout import Candidate, Conductor, Rollout, RolloutBusy, begin, wait_for_turn
 from registry.rollout_aws import DeviceTable, DynamoStore, IotJobs, presigned
-from registry.sagemaker_registry import RegistryError, SageMakerRegistry
+from registry.sagemaker_registry import METRIC, RegistryError, SageMakerRegistry
+
+if TYPE_CHECKING:
+    from pipelines.linking import Linking
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +97,17 @@ class Rollouts:
             return [Check(name="evidence", passed=False, message="the version was registered without an evidence pack")]
         return check(evidence, self.policy().gates)
 
+    def linking(self) -> Linking:
+        """What links packages, by the policy in force now."""
+        from pipelines.linking import Linking  # it draws charts, which no rollout does
+
+        return Linking(mlflow=self.mlflow, sagemaker=self.sagemaker, objects=self._objects, heartbeats=self.beats, policy=self.policy())
+
     def candidate(self, version: Version) -> Candidate:
         """What a rollout needs to know of a version."""
         spec = self.spec(version)
         package = self.sagemaker.get(version.model_package_arn)
-        metric = package.metadata.get("mledgeops.metric", spec.metric)
+        metric = package.metadata.get(METRIC, spec.metric)
         evidence = self.evidence(version)  # an app may say itself which way its metric is better
         goal = evidence.goal if evidence is not None else spec.goal or goal_of(metric)
         key = model_key(version.run, "model.safetensors")

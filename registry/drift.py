@@ -14,7 +14,7 @@ from registry.evidence import Drift, FeatureShift
 ENOUGH = 50
 """Predictions in each of the two windows, below which a device cannot tell."""
 FAR = 10.0
-"""A shift is not counted beyond so many standard deviations: an input that never varied at first has no scale."""
+"""A shift is not counted beyond so many standard deviations: an input that has never varied has no scale."""
 DRIFTED = 1.0
 
 
@@ -55,11 +55,14 @@ def servings(heartbeats: Iterable[Mapping[str, Any]], model: str = "") -> dict[s
 
 
 def shift(first: Moments, recent: Moments) -> float:
-    """Difference of the means in standard deviations of the first (Glass's delta), at most :data:`FAR`."""
-    difference = abs(recent.mean - first.mean)
+    """Difference of the means in standard deviations of the first (Glass's delta), at most :data:`FAR`.
+
+    An input that did not vary at first has the latest deviation for a scale: a bit that is seldom set is no drift.
+    """
+    difference, scale = abs(recent.mean - first.mean), first.std or recent.std
     if difference <= 1e-9 * abs(first.mean):
         return 0.0
-    return min(FAR, difference / first.std) if first.std > 0 else FAR
+    return min(FAR, difference / scale) if scale > 0 else FAR
 
 
 def _spread(served: Served) -> float:

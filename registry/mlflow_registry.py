@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from registry.sagemaker_registry import PENDING
+
 CHAMPION = "champion"
 PACKAGE_TAG = "sagemaker.model_package_arn"
 """The tag that SageMaker's managed MLflow uses too: names are read from it, never derived."""
@@ -45,7 +47,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str
     champion: bool
     created_at: float
-    synced: str = "PendingManualApproval"
+    synced: str = PENDING
     """The approval that both registries last agreed on."""
     rollout: str = ""
     """How its last rollout ended."""
@@ -101,8 +103,8 @@ class MlflowRegistry:
         return self._version(item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)})
 
     def by_tag(self, name: str, tag: str, value: str) -> Version | None:
-        """The version of a model with a tag's value."""
-        return next((version for version in self.versions(name) if _tag_of(version, tag) == value), None)
+        """The version of a model with a tag's value; the first, where there are two."""
+        return next((version for version in reversed(self.versions(name)) if _tag_of(version, tag) == value), None)
 
     def champion(self, name: str) -> Version | None:
         """The version that carries the alias ``champion``."""
@@ -137,10 +139,10 @@ class MlflowRegistry:
         tags = item.tags or {}
         return Version(
             name=item.name, version=str(item.version), run=tags.get(RUN_TAG, ""), mlflow_run_id=item.run_id or "",
-            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, "PendingManualApproval"),
+            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, PENDING),
             score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
             champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
-            synced=tags.get(SYNCED_TAG, "PendingManualApproval"), rollout=tags.get(ROLLOUT_TAG, ""),
+            synced=tags.get(SYNCED_TAG, PENDING), rollout=tags.get(ROLLOUT_TAG, ""),
             checks=tags.get(CHECKS_TAG, ""), card=tags.get(CARD_TAG, ""),
         )  # fmt: skip
 

@@ -12,12 +12,10 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from registry.mlflow_registry import Version
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
+from registry.mlflow_registry import RUN_TAG, Version
+from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING, Package
 
 DELETED = "Deleted"
-RUN_METADATA = "mledgeops.run_id"
-"""Packages without it are not ours."""
 DECIDED = ("Approved", "Rejected")
 
 
@@ -31,7 +29,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-track-experiments-model-r
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to do, and why."""
 
-    act: Literal["register", "name", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out", "catch-up"]
+    act: Literal["register", "name", "give-evidence", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out", "catch-up"]
     subject: str
     """A version as NAME/NUMBER, or a package's ARN."""
     why: str
@@ -60,10 +58,13 @@ class Both(Protocol):
         """By model name."""
 
     def register(self, package: Package) -> str:
-        """Make the MLflow version of a package; the number of the one that is there already."""
+        """Make the MLflow version of a package, with its name and its evidence; the number of the one that is there already."""
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package."""
+
+    def give_evidence(self, package: Package, number: str) -> None:
+        """Collect and publish a version's evidence, or write down that there is none."""
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         """Both tags: the approval, and what both agreed on."""
@@ -88,20 +89,22 @@ def plan(both: Both) -> list[Repair]:
     """What has to be done; nothing when all is well."""
     versions, packages, fleets = both.versions(), both.packages(), both.fleets()
     by_arn = {package.arn: package for package in packages}
-    linked = {version.model_package_arn: version for version in versions if version.model_package_arn}
+    # Of two versions of one package, made by a step and its repetition at once, the first counts.
+    linked = {version.model_package_arn: version for version in sorted(versions, key=lambda v: -int(v.version)) if version.model_package_arn}
+    package_of = {f"{v.name}/{v.version}": by_arn.get(arn) for arn, v in linked.items()}
     repairs: list[Repair] = []
     for package in packages:
-        if package.metadata.get(RUN_METADATA):
+        if package.metadata.get(RUN_TAG):
             repairs += _package(package, linked.get(package.arn))
     for version in versions:
         if version.model_package_arn:
             fleet = fleets.get(version.name, FleetState())
-            repairs += _version(version, by_arn.get(version.model_package_arn), fleet)
+            repairs += _version(version, package_of.get(f"{version.name}/{version.version}"), fleet)
     for name in sorted({version.name for version in versions}):
         champion = next((v for v in versions if v.name == name and v.champion), None)
         of_name = {v.version: v for v in versions if v.name == name}
         fleet = fleets.get(name, FleetState())
-        repairs += _alias(name, champion, of_name, by_arn, fleet)
+        repairs += _alias(name, champion, of_name, package_of, fleet)
         if fleet.behind and not fleet.busy:
             why = f"{len(fleet.behind)} devices came after it had gone to the fleet"
             repairs.append(Repair(act="catch-up", subject=f"{name}/{fleet.runs}", value=",".join(fleet.behind), why=why))
@@ -111,7 +114,7 @@ def plan(both: Both) -> list[Repair]:
 def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:
     """Packages that managed MLflow's own synchronisation made of our versions: seen, and left alone. Ours decide."""
     names = {version.name for version in versions}
-    return [p for p in packages if not p.metadata.get(RUN_METADATA) and MIRROR.search(p.group) and MIRROR.sub("", p.group) in names]
+    return [p for p in packages if not p.metadata.get(RUN_TAG) and MIRROR.search(p.group) and MIRROR.sub("", p.group) in names]
 
 
 def repair(both: Both, repairs: Sequence[Repair]) -> None:
@@ -132,6 +135,8 @@ def repair(both: Both, repairs: Sequence[Repair]) -> None:
             continue
         elif item.act == "name":
             both.name(packages[item.value], version)
+        elif item.act == "give-evidence":
+            both.give_evidence(packages[item.value], version.version)
         elif item.act == "set-tag":
             both.set_approval_tag(version, item.value)
         elif item.act == "move-alias":
@@ -142,9 +147,11 @@ def repair(both: Both, repairs: Sequence[Repair]) -> None:
 
 def _package(package: Package, version: Version | None) -> Iterator[Repair]:
     if version is not None:
+        subject = f"{version.name}/{version.version}"
         if package.metadata.get(MLFLOW_VERSION) != version.version or package.metadata.get(MLFLOW_NAME) != version.name:
-            subject = f"{version.name}/{version.version}"
             yield Repair(act="name", subject=subject, value=package.arn, why="the package does not name its MLflow version")
+        if not version.checks and package.approval != "Rejected":
+            yield Repair(act="give-evidence", subject=subject, value=package.arn, why="the version has no evidence: its link was interrupted")
     elif not package.metadata.get(MLFLOW_VERSION):
         yield Repair(act="register", subject=package.arn, why="the package has no MLflow version: its link was interrupted")
     elif package.approval != "Rejected":
@@ -156,7 +163,7 @@ def _version(version: Version, package: Package | None, fleet: FleetState) -> It
     subject = f"{version.name}/{version.version}"
     if package is None:
         if version.approval != DELETED or version.synced != DELETED:
-            yield Repair(act="set-tag", subject=subject, value=DELETED, why="its package was deleted in SageMaker")
+            yield Repair(act="set-tag", subject=subject, value=DELETED, why="its package was deleted in SageMaker, or is another version's")
         return
     if package.approval == "Rejected" or package.approval != version.synced:
         if (version.approval, version.synced) != (package.approval, package.approval):
@@ -164,7 +171,7 @@ def _version(version: Version, package: Package | None, fleet: FleetState) -> It
         if package.approval == "Approved" and not _went_out(version, fleet):
             yield Repair(act="roll-out", subject=subject, why="it was approved in SageMaker, and never went to the fleet")
     elif version.approval != version.synced:
-        if version.approval in DECIDED and package.approval == "PendingManualApproval":
+        if version.approval in DECIDED and package.approval == PENDING:
             act: Literal["approve", "reject"] = "approve" if version.approval == "Approved" else "reject"
             yield Repair(act=act, subject=subject, value=package.arn, why=f"MLflow's tag says {version.approval}")
             yield Repair(act="set-tag", subject=subject, value=version.approval, why="SageMaker follows")
@@ -182,7 +189,7 @@ def _went_out(version: Version, fleet: FleetState) -> bool:
 
 
 def _alias(
-    name: str, champion: Version | None, versions: Mapping[str, Version], packages: Mapping[str, Package], fleet: FleetState
+    name: str, champion: Version | None, versions: Mapping[str, Version], packages: Mapping[str, Package | None], fleet: FleetState
 ) -> Iterator[Repair]:  # fmt: skip
     """The champion is what the fleet runs. An alias that was moved by hand is a wish, and is followed where it may be."""
     if fleet.busy:
@@ -193,8 +200,9 @@ def _alias(
         return
     if champion.version == fleet.runs:
         return
-    subject, package = f"{name}/{champion.version}", packages.get(champion.model_package_arn)
-    if package is not None and package.approval == "PendingManualApproval" and champion.approval == champion.synced:
+    subject = f"{name}/{champion.version}"
+    package = packages.get(subject)
+    if package is not None and package.approval == PENDING and champion.approval == champion.synced:
         yield Repair(act="approve", subject=subject, value=package.arn, why="MLflow's alias champion was given to it")
         yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
     elif package is not None and package.approval == "Approved" and not champion.rollout.startswith(("RolledBack", "Held")):

@@ -10,6 +10,11 @@ import msgspec
 Approval = Literal["PendingManualApproval", "Approved", "Rejected"]
 MLFLOW_VERSION = "mlflow.model_version"
 MLFLOW_NAME = "mlflow.model_name"
+MLFLOW_RUN = "mlflow.run_id"
+MLFLOW_MODEL = "mlflow.model_id"
+METRIC = "mledgeops.metric"
+EXECUTION = "mledgeops.execution_arn"
+PENDING = "PendingManualApproval"
 
 
 class RegistryError(Exception):

@@ -10,6 +10,7 @@ from conftest import APPS, asked, complaint, mledgeops
 from journeys import until
 
 from fl_runtime.aws import S3Objects, client
+from fl_runtime.run_spec import model_key
 from pipelines.local.cloud import LocalCloud
 
 DIGITS = str(APPS / "digits")
@@ -22,8 +23,8 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
 
     from edge.inference import Model
     from pipelines.desk import Desk
-    from pipelines.evidence import read_evidence
-    from registry.mlflow_registry import MlflowRegistry
+    from pipelines.evidence import EVIDENCE, read_evidence
+    from registry.mlflow_registry import CHECKS_TAG, MlflowRegistry
 
     images = load_digits().data / 16.0
     device = Model(home / "devices" / "digits" / "digits-0000")
@@ -80,12 +81,16 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
     assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said
     assert "RolledBack" in mledgeops("rollout", home=home).stdout
-    # Somebody takes the alias away by hand, and rejects a package in SageMaker's console.
+    # Somebody takes the alias away by hand; and as if the step that links a version had died before its evidence.
     MlflowClient().delete_registered_model_alias("digits", "champion")
+    MlflowClient().delete_model_version_tag(version.name, version.version, CHECKS_TAG)
+    client("s3").delete_object(Bucket=reached.deployment.bucket, Key=model_key(version.run, EVIDENCE))
     plan = asked("reconcile", "--dry-run", home=home)
-    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("move-alias", "digits/1")]
+    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("give-evidence", better), ("move-alias", "digits/1")]
     assert plan == {**asked("reconcile", home=home), "done": False}
     assert asked("reconcile", home=home)["repairs"] == []
+    again = read_evidence(S3Objects(client("s3"), reached.deployment.bucket), version.run)
+    assert again is not None and (again.value, again.compared, again.lineage) == (evidence.value, evidence.compared, evidence.lineage)
     chain = asked("trace", f"{turned['rollout']['fleet']}-{turned['rollout']['number']}", home=home)
     (story,) = chain["versions"]
     assert (story["model_version"], [r["state"] for r in story["rollouts"]]) == (bad, ["RolledBack"])

@@ -32,14 +32,16 @@ from fl_runtime.grid import IoTGrid
 from fl_runtime.records import Comparison, RoundRecord
 from fl_runtime.rounds import RoundLoop
 from fl_runtime.run_spec import Champion, RunSpec, champion_key, cohorts_key, form_cohorts, model_key, round_key, spec_key
-from pipelines.evidence import Packaged, collect
+from pipelines.evidence import collect
 from pipelines.handlers.start import reason_to_wait
 from registry import charts
 from registry.card import MODEL_CARD_LIMIT, model_card, page
 from registry.drift import drift_of, shift
 from registry.evidence import Evidence, worse_by
 from registry.gates import check, failed
+from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
 from registry.policy import Gates
+from registry.sagemaker_registry import METRIC, MLFLOW_RUN, PENDING, Package
 
 CHAMPION = Champion(model_version="x/1", digest="c" * 64, app="a" * 64, key="runs/run-0/model/model.safetensors")
 LABELS = {device: {"site": "north" if index < 4 else "south"} for index, device in enumerate(DEVICES)}
@@ -81,11 +83,9 @@ def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [],
     objects.put(app_key(the_spec.app), digits.bundle())
     for record in records:
         objects.put(round_key("run-1", record.round), msgspec.json.encode(record))
-    packaged = Packaged(
-        model_version="x/2", model_package_arn="arn:package", model_digest="d" * 64, model_data="s3://b/k", mlflow_run_id="m" * 32,
-        execution_arn="arn:e", run="run-1", metric="loss", value=float(records[-1].evaluate["loss"]),
-    )  # fmt: skip
-    return collect(packaged, objects, lambda _: heartbeats)
+    said = {RUN_TAG: "run-1", SCORE_TAG: str(-float(records[-1].evaluate["loss"])), DIGEST_TAG: "d" * 64, METRIC: "loss", MLFLOW_RUN: "m" * 32}
+    package = Package(arn="arn:package", group="x", version=2, approval=PENDING, metadata=said, model_data="s3://b/k")
+    return collect(package, "x/2", objects, lambda _: heartbeats)
 
 
 def test_both_models_are_evaluated_on_the_same_devices_with_the_same_data() -> None:
@@ -222,6 +222,14 @@ def test_drift_is_the_median_devices_largest_shift() -> None:
     assert (found.devices, found.drifted, found.score) == (3, 2, 2.0)
     assert [item.feature for item in found.features] == ["wind", "temperature"]
     assert drift_of({}).devices == 0
+
+
+def test_an_input_that_was_constant_drifts_when_it_is_another_constant_and_not_when_it_is_seldom_set() -> None:
+    constant = Moments(500, 0.0, 0.0)
+    seldom = Moments(500, 0.01, 0.0995)
+    assert shift(constant, seldom) < 0.2
+    assert shift(seldom, constant) < 0.2
+    assert shift(constant, Moments(500, 0.9, 0.0)) == 10.0
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.floats(-1e6, 1e6))

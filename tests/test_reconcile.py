@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from registry.mlflow_registry import Version
+from fl_runtime.ports import ObjectMissing
+from pipelines.reconciliation import AwsRegistries
+from registry.mlflow_registry import CHECKS_TAG, Version
 from registry.reconcile import DELETED, FleetState, plan, repair
 from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
 
@@ -40,6 +43,10 @@ class World:
         self.p[arn] = Package(arn=arn, group="m", version=1, approval="PendingManualApproval", metadata={"mledgeops.run_id": "run-1"}, model_data="")
 
     def register(self, package: Package) -> str:
+        self.link(package.arn, 3)
+        return next(v.version for v in self.v.values() if v.model_package_arn == package.arn)
+
+    def version_of(self, package: Package) -> str:
         there = next((v.version for v in self.v.values() if v.model_package_arn == package.arn), None)
         if there:
             return there
@@ -54,6 +61,16 @@ class World:
     def name(self, package: Package, version: Version) -> None:
         names = {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version}
         self.p[package.arn] = replace(self.p[package.arn], metadata={**self.p[package.arn].metadata, **names})
+
+    def link_at_once(self, arn: str) -> None:
+        """Two that link a package, of which neither sees the other."""
+        self.link(arn, 3)
+        first = next(v for v in self.v.values() if v.model_package_arn == arn)
+        self.number += 1
+        self.v[str(self.number)] = replace(first, version=str(self.number), checks="", champion=False)
+
+    def give_evidence(self, package: Package, number: str) -> None:
+        self.v[number] = replace(self.v[number], checks="passed")
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         self.v[version.version] = replace(self.v[version.version], approval=approval, synced=approval)
@@ -92,14 +109,16 @@ class World:
     def link(self, arn: str, steps: int) -> None:
         """As the link function does, interrupted after so many steps."""
         if steps >= 1:
-            number = self.register(self.p[arn])
+            number = self.version_of(self.p[arn])
             if steps >= 2:
                 self.name(self.p[arn], self.v[number])
+            if steps >= 3:
+                self.give_evidence(self.p[arn], number)
 
 
 def consistent(world: World) -> None:
     """What anybody may rely on."""
-    by_arn = {v.model_package_arn: v for v in world.v.values()}
+    by_arn = {v.model_package_arn: v for v in reversed(world.v.values())}
     assert not (world.late and world.runs), "devices that came later were given the model"
     for package in world.p.values():
         version = by_arn.get(package.arn)
@@ -108,15 +127,16 @@ def consistent(world: World) -> None:
         else:
             assert package.metadata[MLFLOW_VERSION] == version.version
             assert version.approval == version.synced == package.approval
+            assert version.checks or package.approval == "Rejected", "who approves has evidence to judge by"
     for version in world.v.values():
-        if version.model_package_arn not in world.p:
+        if version.model_package_arn not in world.p or by_arn[version.model_package_arn] is not version:
             assert version.approval == DELETED
         if version.champion:
             assert version.version == world.runs, "the champion is what the fleet runs"
 
 
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
-                                                  "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 2)), max_size=25)  # fmt: skip
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
+                                                  "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 3)), max_size=25)  # fmt: skip
 
 
 @given(OPERATIONS, st.integers(0, 12))
@@ -126,10 +146,10 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
         arns, numbers = sorted(world.p), sorted(world.v)
         arn, number = arns[which % len(arns)] if arns else "", numbers[which % len(numbers)] if numbers else ""
         done: dict[str, Any] = {
-            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h),
+            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "link-at-once": lambda a=arn: a and world.link_at_once(a),
             "approve": lambda a=arn: a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", ""),
             "reject": lambda a=arn: a and world.decide(a, "Rejected", ""),
-            "tag": lambda n=number, h=how: n and world.v.update({n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h])}),
+            "tag": lambda n=number, h=how: n and world.v.update({n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h % 3])}),
             "alias": lambda n=number: n and world.set_champion("m", n), "drop": lambda: world.drop_champion("m"),
             "delete-package": lambda a=arn: world.p.pop(a, None), "delete-version": lambda n=number: world.v.pop(n, None),
             "settle": world.settle, "refuse": lambda n=number: world.refused.add(n), "reconcile": lambda: repair(world, plan(world)[:crash_at]),
@@ -151,7 +171,7 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
 def linked(world: World) -> str:
     world.create()
     arn = sorted(world.p)[-1]
-    world.link(arn, 2)
+    world.link(arn, 3)
     return next(v.version for v in world.v.values() if v.model_package_arn == arn)
 
 
@@ -175,12 +195,12 @@ def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
 
 
 def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_version() -> None:
-    for steps in (0, 1):
+    for steps in (0, 1, 2):
         world = World()
         world.create()
         world.link(next(iter(world.p)), steps)
-        for _ in range(2):
-            repair(world, plan(world))
+        assert [item.act for item in plan(world)] == [["register"], ["name", "give-evidence"], ["give-evidence"]][steps]
+        repair(world, plan(world))
         assert plan(world) == []
         assert len(world.v) == 1
         consistent(world)
@@ -199,3 +219,22 @@ def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(wh
     assert world.runs == good
     assert [v.version for v in world.versions() if v.champion] == [good]
     assert plan(world) == []
+
+
+def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -> None:
+    world, said = World(), {}
+    version = replace(world.v[linked(world)], checks="")
+
+    class Linked:
+        def give_evidence(self, package: Package, number: str) -> None:
+            raise ObjectMissing("runs/run-1/comparison.json")
+
+    mlflow = SimpleNamespace(versions=lambda: [version], set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}))
+    rollouts = SimpleNamespace(
+        mlflow=mlflow, sagemaker=SimpleNamespace(packages=world.packages), conductor=lambda: None, linking=Linked, store=SimpleNamespace(fleets=list),
+    )  # fmt: skip
+    both = AwsRegistries(rollouts, 0.0)  # type: ignore[arg-type]
+    repair(both, plan(both))
+    assert said == {f"m/{version.version}": {CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"}}
+    version = replace(version, checks=said[f"m/{version.version}"][CHECKS_TAG])
+    assert plan(AwsRegistries(rollouts, 0.0)) == []  # type: ignore[arg-type]
