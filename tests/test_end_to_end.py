@@ -207,23 +207,22 @@ def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> Non
     try:
         soon = time.strftime("at(%Y-%m-%dT%H:%M:%S)", time.gmtime(time.time() + 1))
         mledgeops("schedule", "add", "soon", "--cron", soon, "--app", DIGITS, "--rounds", "1", "--devices", "2", home=tmp_path)
-        added = json.loads(mledgeops("schedule", "add", "nightly", "--cron", "0 3 * * *", "--app", DIGITS, "--json", home=tmp_path).stdout)
+        added = asked("schedule", "add", "nightly", "--cron", "0 3 * * *", "--app", DIGITS, home=tmp_path)
         assert added["expression"] == "cron(0 3 * * ? *)"
-        assert {"nightly", "soon"} <= {s["name"] for s in json.loads(mledgeops("schedule", "list", "--json", home=tmp_path).stdout)["schedules"]}
+        assert {"nightly", "soon"} <= {s["name"] for s in asked("schedule", "list", home=tmp_path)["schedules"]}
         mledgeops("schedule", "remove", "nightly", home=tmp_path)
-        assert "no schedule" in mledgeops("schedule", "remove", "nightly", home=tmp_path, check=2).stderr
+        assert "no schedule" in complaint("schedule", "remove", "nightly", home=tmp_path)
         # Meanwhile a run of the user's own uses the same devices.
         own = json.loads(mledgeops("run", DIGITS, "--devices", "2", "--rounds", "2", "--devices-per-proxy", "0", "--json", home=tmp_path).stdout)
         assert own["status"] == "Succeeded"
 
         def ended() -> list[str]:
-            done = mledgeops("runs", "--json", home=tmp_path, check=None)
-            return [run["run_id"] for run in json.loads(done.stdout).get("runs", []) if run["status"] == "Succeeded" and run["rounds"] == "1"]
+            return [run["run_id"] for run in asked("runs", home=tmp_path)["runs"] if run["status"] == "Succeeded" and run["rounds"] == "1"]
 
         until(ended, 90)
     finally:
         mledgeops("local", "down", home=tmp_path)
-    assert "needs --app" in mledgeops("local", "up", "--devices", "2", home=tmp_path, check=2).stderr
+    assert "needs --app" in complaint("local", "up", "--devices", "2", home=tmp_path)
 
 
 def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
