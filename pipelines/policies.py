@@ -121,7 +121,7 @@ def _rollout(d: Deployment) -> list[Statement]:
     base = f"arn:aws:iot:{d.region}:{d.account}"
     return [
         _packages(d, "Describe"), _objects(d, "runs/*", "Get"), _key(d, "s3", "dynamodb"), _mlflow(d, READ_MODELS, WRITE_MODELS),
-        _table(d, d.devices_table, "Query"), *_begin_rollouts(d), allow(["kms:Sign"], [d.models_key_arn]),
+        _table(d, d.devices_table, "Query"), _table(d, d.rollouts_table, "Scan"), *_begin_rollouts(d), allow(["kms:Sign"], [d.models_key_arn]),
         allow(["iot:CreateJob"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),
         allow(["iot:CancelJob", "iot:ListJobExecutionsForJob"], [f"{base}:job/{d.prefix}-*"]),
         allow(["iot:DescribeJobExecution"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),

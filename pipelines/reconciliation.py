@@ -107,9 +107,8 @@ class AwsRegistries:
 
     def catch_up(self, name: str, devices: Sequence[str]) -> None:
         """A signed manifest by a job each, as in a rollout."""
-        jobs = self._conductor.catch_up(self._fleet_of[name], list(devices))
-        self.jobs.setdefault(self._fleet_of[name], []).extend(jobs)
-        self._rollouts.audit.append(at=self._now, who=SYSTEM, what="catch-up", subject=name, why="enrolled later", devices=list(devices), jobs=jobs)
+        fleet = self._fleet_of[name]
+        self.jobs.setdefault(fleet, []).extend(self._rollouts.catch_up(fleet, devices))
 
     def roll_out(self, version: Version, why: str) -> None:
         """A version that the fleet runs already, or that another's approval event has sent on its way, is as good."""

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,18 @@ class Rollouts:
         sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
         prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")
         return Conductor(self.store, jobs, fleet, sign, presigned(self._bucket, self._region), self._ended, prefix, self._unwanted)
+
+    def catch_up(self, fleet: str, devices: Sequence[str] = ()) -> list[str]:
+        """Give devices that came after the last rollout the model that their fleet uses: those named, else all that are behind. Returns the jobs."""
+        conductor, uses = self.conductor(), self.store.current(fleet).candidate
+        late = list(devices) or conductor.behind(fleet)
+        jobs = conductor.catch_up(fleet, late)
+        if jobs and uses is not None:
+            event(logger, "catch-up", fleet=fleet, version=uses.model_version, devices=len(late))
+            self.audit.append(
+                at=time.time(), who=SYSTEM, what="catch-up", subject=uses.model_version, why="enrolled later", fleet=fleet, devices=late, jobs=jobs
+            )
+        return jobs
 
     def _unwanted(self, rollout: Rollout) -> str:
         """A version that was rejected or deleted while it was on its way turns back."""

@@ -22,6 +22,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     from sklearn.datasets import load_digits
 
     from edge.inference import Model
+    from pipelines.decisions import devices_up
     from pipelines.desk import Desk
     from pipelines.evidence import EVIDENCE, read_evidence
     from registry.mlflow_registry import CHECKS_TAG, MlflowRegistry
@@ -76,10 +77,17 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     assert "already" in complaint("rollback", "digits/1", home=home)
     assert "no approved version before" in complaint("rollback", home=home)
     assert running() == {"digits/1"}
+    # A device's card is replaced: it comes up without a model, and the schedule that looks for such devices gives it the fleet's.
+    (home / "devices" / "digits" / "digits-0002" / "models" / "active.json").unlink()
+    with devices_up(reached, "digits"):
+        assert running() == {"digits/1", ""}
+        payload = client("lambda").invoke(FunctionName=reached.deployment.function("rollout"), Payload=b"{}")["Payload"].read()
+        assert len(json.loads(payload)["jobs"]) == 1
+        until(lambda: running() == {"digits/1"})
     trail = asked("audit", home=home)
     assert trail["violations"] == []
     said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
-    assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said
+    assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said and ("catch-up", "digits/1") in said
     assert "RolledBack" in mledgeops("rollout", home=home).stdout
     # Somebody takes the alias away by hand; and as if the step that links a version had died before its evidence.
     MlflowClient().delete_registered_model_alias("digits", "champion")

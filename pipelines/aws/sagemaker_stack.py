@@ -19,6 +19,7 @@ from pipelines.policies import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.state_machine import rollout_definition
 
 MODEL_EVENT = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"]}
+LATECOMERS = "rate(15 minutes)"
 MLFLOW_VERSION = "3.0"
 
 
@@ -39,6 +40,7 @@ class SageMakerStack(Stack):
         environment = function_environment(d, tracking_uri, "90")
         made = {name: self.function(name, d, roles[name], code_key, lambda_architecture, environment, key) for name in SAGEMAKER_FUNCTIONS}
         self._promotion(d, made["promote"])
+        self._latecomers(d, made["rollout"])
         group_of_machine = self.log_group("rollout-machine", f"/aws/vendedlogs/states/{d.prefix}-rollout", key)
         machine = conducted(self, "RolloutMachine", f"{d.prefix}-rollout", roles["rollout-machine"].attr_arn, rollout_definition(d), group_of_machine)
         machine.node.add_dependency(made["rollout"])
@@ -53,6 +55,20 @@ class SageMakerStack(Stack):
         models.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
 
+    def _latecomers(self, d: Deployment, rollout: functions.CfnFunction) -> None:
+        """Devices that were enrolled after a rollout are given its model within :data:`LATECOMERS`."""
+        rule = events.CfnRule(
+            self, "Latecomers", name=f"{d.prefix}-latecomers", schedule_expression=LATECOMERS, state="ENABLED",
+            targets=[events.CfnRule.TargetProperty(id="rollout", arn=rollout.attr_arn, input="{}")],
+        )  # fmt: skip
+        self._invoked_by(rule, "Latecomers", rollout)
+
+    def _invoked_by(self, rule: events.CfnRule, name: str, function: functions.CfnFunction) -> None:
+        functions.CfnPermission(
+            self, f"{name}Permission", action="lambda:InvokeFunction", function_name=function.attr_arn, principal="events.amazonaws.com",
+            source_arn=rule.attr_arn,
+        )  # fmt: skip
+
     def _promotion(self, d: Deployment, promote: functions.CfnFunction) -> None:
         rule = events.CfnRule(
             self, "Promotion", name=f"{d.prefix}-promote", event_pattern=MODEL_EVENT, state="ENABLED",
@@ -60,10 +76,7 @@ class SageMakerStack(Stack):
                 id="promote", arn=promote.attr_arn, retry_policy=events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20),
             )],
         )  # fmt: skip
-        functions.CfnPermission(
-            self, "PromotionPermission", action="lambda:InvokeFunction", function_name=promote.attr_arn, principal="events.amazonaws.com",
-            source_arn=rule.attr_arn,
-        )  # fmt: skip
+        self._invoked_by(rule, "Promotion", promote)
 
     def _mlflow(self, d: Deployment, role: iam.CfnRole) -> sagemaker.CfnMlflowTrackingServer:
         return sagemaker.CfnMlflowTrackingServer(

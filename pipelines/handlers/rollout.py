@@ -1,4 +1,4 @@
-"""One step of a rollout. The state machine calls it again and again until it is over."""
+"""One step of a rollout, for the state machine, which calls it again and again until it is over; and, for a schedule, devices that came later."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ WAIT_SECONDS = (1, 120)
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Lambda entry point of the rollout's state machine."""
+    """Lambda entry point: the state machine names a rollout by its fleet and number, the schedule names nothing."""
     set_up_logs()
     rollouts = Rollouts()
+    if "fleet" not in request:
+        return {"jobs": [job for current in rollouts.store.fleets() for job in rollouts.catch_up(current.fleet)]}
     conductor, fleet, number = rollouts.conductor(), request["fleet"], request["number"]
     rollout = conductor.advance(fleet, number, time.time())
     for _ in range(STEPS_AT_ONCE):  # several steps may be due; what waits for devices waits in the state machine
