@@ -70,7 +70,7 @@ class MlflowRegistry:
         """Make a version, or return the one that carries the same package tag: a retried step makes no second."""
         from mlflow.exceptions import MlflowException
 
-        existing = self.by_tag(name, PACKAGE_TAG, tags[PACKAGE_TAG])
+        existing = self.of_package(name, tags[PACKAGE_TAG])
         if existing is not None:
             return existing.version
         try:
@@ -102,9 +102,9 @@ class MlflowRegistry:
             return None
         return self._version(item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)})
 
-    def by_tag(self, name: str, tag: str, value: str) -> Version | None:
-        """The version of a model with a tag's value; the first, where there are two."""
-        return next((version for version in reversed(self.versions(name)) if _tag_of(version, tag) == value), None)
+    def of_package(self, name: str, arn: str) -> Version | None:
+        """The version of a model that carries a package's name; the first, where there are two."""
+        return next((version for version in reversed(self.versions(name)) if version.model_package_arn == arn), None)
 
     def champion(self, name: str) -> Version | None:
         """The version that carries the alias ``champion``."""
@@ -145,7 +145,3 @@ class MlflowRegistry:
             synced=tags.get(SYNCED_TAG, PENDING), rollout=tags.get(ROLLOUT_TAG, ""),
             checks=tags.get(CHECKS_TAG, ""), card=tags.get(CARD_TAG, ""),
         )  # fmt: skip
-
-
-def _tag_of(version: Version, tag: str) -> str:
-    return {PACKAGE_TAG: version.model_package_arn, RUN_TAG: version.run, DIGEST_TAG: version.model_digest}[tag]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edge.logs import event
-from registry.mlflow_registry import APPROVAL_TAG, PACKAGE_TAG, REASON_TAG, SYNCED_TAG, MlflowRegistry, Version
+from registry.mlflow_registry import APPROVAL_TAG, REASON_TAG, SYNCED_TAG, MlflowRegistry, Version
 from registry.sagemaker_registry import RegistryError
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,9 @@ OVERRIDE = "(over the pre-checks)"
 
 def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[str, Any]:
     """Mirror one state change, and begin what an approval means. Idempotent: the same event twice changes nothing more."""
-    version = mlflow.by_tag(change.model_package_group_name, PACKAGE_TAG, change.model_package_arn)
+    version = mlflow.of_package(change.model_package_group_name, change.model_package_arn)
     if version is None:
-        # The package is younger than its link: the link step runs next and starts as pending.
+        # The package is younger than its link: the link step runs next, and `reconcile` hears of the approval.
         event(logger, "promotion-ignored", model_package_arn=change.model_package_arn, reason="no MLflow version carries this package's ARN")
         return {"promoted": False}
     approval = change.model_approval_status

@@ -303,7 +303,7 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch
     reading = actions(lambda: mlflow.champion("x"))
     mlflow._client.create_registered_model("x")
     mlflow._client.create_model_version("x", "s3://b/k", run[0], tags={PACKAGE_TAG: "arn"})
-    promoting = actions(lambda: mlflow.by_tag("x", PACKAGE_TAG, "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}))
+    promoting = actions(lambda: mlflow.of_package("x", "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}))
     rolling = promoting | actions(lambda: mlflow.set_champion("x", "1"))
     granted = {role: {a.split(":")[1] for s in statements for a in as_list(s["Action"]) if a.startswith("sagemaker-mlflow:")} for role, statements in policies().items()}
     for role, wanted in {"dispatch": ending, "refuse": ending, "conclude": ending | reading, "promote": promoting, "rollout": rolling, "link": reading | {"CreateModelVersion"}}.items():
