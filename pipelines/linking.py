@@ -17,7 +17,7 @@ from pipelines.evidence import CARD, EVIDENCE, Heartbeats, collect, read_evidenc
 from registry.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence import Evidence
 from registry.gates import check, failed
-from registry.mlflow_registry import APPROVAL_TAG, CARD_TAG, CHECKS_TAG, DIGEST_TAG, PACKAGE_TAG, RUN_TAG, SCORE_TAG, SYNCED_TAG, MlflowRegistry
+from registry.mlflow_registry import APPROVAL_TAG, CARD_TAG, CHECKS_TAG, PACKAGE_TAG, RUN_TAG, SYNCED_TAG, MlflowRegistry, origin
 from registry.policy import Policy
 from registry.sagemaker_registry import MLFLOW_MODEL, MLFLOW_RUN, PENDING, Package, SageMakerRegistry
 
@@ -43,10 +43,7 @@ class Linking:
         """Make the package's MLflow version and write both names; the version's number."""
         said = package.metadata
         # The approval as it is now, and not agreed on: whoever approved before there was a version is heard by the next reconciliation.
-        tags = {
-            PACKAGE_TAG: package.arn, RUN_TAG: said[RUN_TAG], SCORE_TAG: said.get(SCORE_TAG, "0"), DIGEST_TAG: said.get(DIGEST_TAG, ""),
-            APPROVAL_TAG: package.approval, SYNCED_TAG: PENDING,
-        }  # fmt: skip
+        tags = {PACKAGE_TAG: package.arn, **origin(package), APPROVAL_TAG: package.approval, SYNCED_TAG: PENDING}
         number = self.mlflow.register(package.group, mlflow_run_id=said.get(MLFLOW_RUN, ""), mlflow_model_id=said.get(MLFLOW_MODEL, ""), tags=tags)
         self.sagemaker.set_version(package.arn, package.group, number)
         return number

@@ -14,7 +14,7 @@ from fl_runtime.run_state import TERMINAL, RunTable
 from fl_runtime.tracking import end_run
 from pipelines.linking import Linking
 from pipelines.rollouts import SYSTEM, Rollouts
-from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version
+from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version, origin
 from registry.reconcile import FleetState, Repair
 from registry.rollout import OVER
 from registry.sagemaker_registry import Package, RegistryError
@@ -84,8 +84,9 @@ class AwsRegistries:
             self._mlflow.set_tags(package.group, number, {CHECKS_TAG: f"no evidence: {type(error).__name__}: {error}"[:500]})
 
     def name(self, package: Package, version: Version) -> None:
-        """Write the version's name into the package."""
+        """Write the version's name into the package, and the package's origin into the version."""
         self._sagemaker.set_version(package.arn, version.name, version.version)
+        self._mlflow.set_tags(version.name, version.version, origin(package))
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         """The agreement last: a crash between the two is found again."""

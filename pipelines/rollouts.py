@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge.logs import event
+from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
 from fl_runtime.aws import S3Objects, client, setting
 from fl_runtime.eligibility import rows_of
@@ -87,7 +88,7 @@ class Rollouts:
     def evidence(self, version: Version) -> Evidence | None:
         """A version's evidence pack; None for one that was registered without."""
         if version.run not in self._evidence:  # it never changes, and checks, candidates and cards all ask for it
-            self._evidence[version.run] = read_evidence(self._objects, check_name("run", version.run))
+            self._evidence[version.run] = read_evidence(self._objects, _run_of(version))
         return self._evidence[version.run]
 
     def checks(self, version: Version) -> list[Check]:
@@ -117,8 +118,12 @@ class Rollouts:
         )  # fmt: skip
 
     def spec(self, version: Version) -> RunSpec:
-        """The run that made a version."""
-        return decode_spec(self._objects.get(spec_key(check_name("run", version.run))))
+        """The run that made a version; raises RegistryError when the version does not say it, or S3 has it no longer."""
+        try:
+            return decode_spec(self._objects.get(spec_key(_run_of(version))))
+        except ObjectMissing as error:
+            name = f"{version.name}/{version.version}"
+            raise RegistryError(f"What {name} was made from is gone: {error}. Where a tag was changed, `mledgeops reconcile` mends it.") from error
 
     def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True, override: bool = False) -> Begun:
         """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes next, else RolloutBusy.
@@ -214,3 +219,12 @@ class Rollouts:
             self.begin(version, by=SYSTEM, reason="it waited for its turn", override=True)  # it was let through before it had to wait
         except RegistryError:
             return  # the fleet runs it already
+
+
+def _run_of(version: Version) -> str:
+    try:
+        return check_name("run", version.run)
+    except ProtocolError as error:
+        said = str(error).rstrip(".")
+        said = str(error).rstrip(".")
+        raise RegistryError(f"{version.name}/{version.version} does not say which run made it ({said}): `mledgeops reconcile` mends it.") from error

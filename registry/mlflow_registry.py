@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from registry.sagemaker_registry import PENDING
+from registry.sagemaker_registry import PENDING, Package
 
 CHAMPION = "champion"
 PACKAGE_TAG = "sagemaker.model_package_arn"
@@ -32,6 +33,9 @@ ROLLOUT_TAG = "mledgeops.rollout"
 """How the version's last rollout ended."""
 AUDIT_TAG = "mledgeops.audit"
 """Hash of the last audit entry about the version: the trail's end cannot be cut off unseen."""
+
+ORIGIN = (RUN_TAG, SCORE_TAG, DIGEST_TAG)
+"""What a version's tags repeat of its package's metadata."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +144,30 @@ class MlflowRegistry:
         return Version(
             name=item.name, version=str(item.version), run=tags.get(RUN_TAG, ""), mlflow_run_id=item.run_id or "",
             model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, PENDING),
-            score=float(tags[SCORE_TAG]) if SCORE_TAG in tags else None, model_digest=tags.get(DIGEST_TAG, ""),
+            score=_number(tags.get(SCORE_TAG, "")), model_digest=tags.get(DIGEST_TAG, ""),
             champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
             synced=tags.get(SYNCED_TAG, PENDING), rollout=tags.get(ROLLOUT_TAG, ""),
             checks=tags.get(CHECKS_TAG, ""), card=tags.get(CARD_TAG, ""),
         )  # fmt: skip
+
+
+def origin(package: Package) -> dict[str, str]:
+    """The tags by which a version says where it comes from."""
+    return {tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata}
+
+
+def says_origin(version: Version, package: Package) -> bool:
+    """Whether a version's tags are as its package has them: anybody may write into tags."""
+    said = origin(package)
+    score = _number(said[SCORE_TAG]) if SCORE_TAG in said else version.score
+    wanted = (said.get(RUN_TAG, version.run), said.get(DIGEST_TAG, version.model_digest), score)
+    return wanted == (version.run, version.model_digest, version.score)
+
+
+def _number(text: str) -> float | None:
+    """None for what is no number: people may write into tags."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

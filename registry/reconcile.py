@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from registry.mlflow_registry import RUN_TAG, Version
+from registry.mlflow_registry import RUN_TAG, Version, says_origin
 from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING, Package
 
 DELETED = "Deleted"
@@ -61,7 +61,7 @@ class Both(Protocol):
         """Make the MLflow version of a package, with its name and its evidence; the number of the one that is there already."""
 
     def name(self, package: Package, version: Version) -> None:
-        """Write the version's name into the package."""
+        """Write the version's name into the package, and the package's origin into the version."""
 
     def give_evidence(self, package: Package, number: str) -> None:
         """Collect and publish a version's evidence, or write down that there is none."""
@@ -117,32 +117,43 @@ def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Pa
     return [p for p in packages if not p.metadata.get(RUN_TAG) and MIRROR.search(p.group) and MIRROR.sub("", p.group) in names]
 
 
-def repair(both: Both, repairs: Sequence[Repair]) -> None:
-    """Do it. Each repair may be done twice: a crash in the middle is mended by the next reconciliation."""
+def repair(both: Both, repairs: Sequence[Repair]) -> list[tuple[Repair, str]]:
+    """Do it; what could not be done, and why, which keeps nothing else from being done.
+
+    Each repair may be done twice: a crash in the middle is mended by the next reconciliation.
+    """
     versions = {f"{v.name}/{v.version}": v for v in both.versions()}
     packages = {package.arn: package for package in both.packages()}
+    failed = []
     for item in repairs:
-        version = versions.get(item.subject)
-        if item.act == "register":
-            both.register(packages[item.subject])
-        elif item.act in ("approve", "reject"):
-            both.decide(item.value, "Approved" if item.act == "approve" else "Rejected", item.why)
-        elif item.act == "drop-alias":
-            both.drop_champion(item.subject)
-        elif item.act == "catch-up":
-            both.catch_up(item.subject.partition("/")[0], item.value.split(","))
-        elif version is None:
-            continue
-        elif item.act == "name":
-            both.name(packages[item.value], version)
-        elif item.act == "give-evidence":
-            both.give_evidence(packages[item.value], version.version)
-        elif item.act == "set-tag":
-            both.set_approval_tag(version, item.value)
-        elif item.act == "move-alias":
-            both.set_champion(version.name, version.version)
-        else:
-            both.roll_out(version, item.why)
+        try:
+            _do(both, item, versions.get(item.subject), packages)
+        except Exception as error:  # noqa: BLE001  # both registries raise their backends' errors
+            failed.append((item, f"{type(error).__name__}: {error}"[:500]))
+    return failed
+
+
+def _do(both: Both, item: Repair, version: Version | None, packages: Mapping[str, Package]) -> None:
+    if item.act == "register":
+        both.register(packages[item.subject])
+    elif item.act in ("approve", "reject"):
+        both.decide(item.value, "Approved" if item.act == "approve" else "Rejected", item.why)
+    elif item.act == "drop-alias":
+        both.drop_champion(item.subject)
+    elif item.act == "catch-up":
+        both.catch_up(item.subject.partition("/")[0], item.value.split(","))
+    elif version is None:
+        return
+    elif item.act == "name":
+        both.name(packages[item.value], version)
+    elif item.act == "give-evidence":
+        both.give_evidence(packages[item.value], version.version)
+    elif item.act == "set-tag":
+        both.set_approval_tag(version, item.value)
+    elif item.act == "move-alias":
+        both.set_champion(version.name, version.version)
+    else:
+        both.roll_out(version, item.why)
 
 
 def _package(package: Package, version: Version | None) -> Iterator[Repair]:
@@ -150,11 +161,15 @@ def _package(package: Package, version: Version | None) -> Iterator[Repair]:
         subject = f"{version.name}/{version.version}"
         if package.metadata.get(MLFLOW_VERSION) != version.version or package.metadata.get(MLFLOW_NAME) != version.name:
             yield Repair(act="name", subject=subject, value=package.arn, why="the package does not name its MLflow version")
+        elif not says_origin(version, package):
+            yield Repair(act="name", subject=subject, value=package.arn, why="the version's tags of its origin are not as its package has them")
         if not version.checks and package.approval != "Rejected":
             yield Repair(act="give-evidence", subject=subject, value=package.arn, why="the version has no evidence: its link was interrupted")
+    elif package.approval == "Rejected":
+        return
     elif not package.metadata.get(MLFLOW_VERSION):
         yield Repair(act="register", subject=package.arn, why="the package has no MLflow version: its link was interrupted")
-    elif package.approval != "Rejected":
+    else:
         gone = f"{package.metadata.get(MLFLOW_NAME, package.group)}/{package.metadata[MLFLOW_VERSION]}"
         yield Repair(act="reject", subject=gone, value=package.arn, why="its version was deleted in MLflow")
 

@@ -25,7 +25,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     from pipelines.decisions import devices_up
     from pipelines.desk import Desk
     from pipelines.evidence import EVIDENCE, read_evidence
-    from registry.mlflow_registry import CHECKS_TAG, MlflowRegistry
+    from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, MlflowRegistry
 
     images = load_digits().data / 16.0
     device = Model(home / "devices" / "digits" / "digits-0000")
@@ -89,12 +89,14 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     said = [(entry["what"], entry["subject"]) for entry in trail["entries"]]
     assert ("approve", bad) in said and ("rollout-ended", bad) in said and ("rollout", "digits/1") in said and ("catch-up", "digits/1") in said
     assert "RolledBack" in mledgeops("rollout", home=home).stdout
-    # Somebody takes the alias away by hand; and as if the step that links a version had died before its evidence.
+    # Somebody takes the alias away by hand, and writes into a tag; and as if the step that links a version had died before its evidence.
     MlflowClient().delete_registered_model_alias("digits", "champion")
     MlflowClient().delete_model_version_tag(version.name, version.version, CHECKS_TAG)
+    MlflowClient().set_model_version_tag(version.name, version.version, RUN_TAG, "../another")
+    assert "`mledgeops reconcile` mends it" in complaint("card", better, home=home)
     client("s3").delete_object(Bucket=reached.deployment.bucket, Key=model_key(version.run, EVIDENCE))
     plan = asked("reconcile", "--dry-run", home=home)
-    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("give-evidence", better), ("move-alias", "digits/1")]
+    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("name", better), ("give-evidence", better), ("move-alias", "digits/1")]
     assert plan == {**asked("reconcile", home=home), "done": False}
     assert asked("reconcile", home=home)["repairs"] == []
     again = read_evidence(S3Objects(client("s3"), reached.deployment.bucket), version.run)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from fl_runtime.ports import ObjectMissing
 from pipelines.reconciliation import AwsRegistries
-from registry.mlflow_registry import CHECKS_TAG, Version
+from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, Version
 from registry.reconcile import DELETED, FleetState, plan, repair
 from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
 
@@ -40,7 +40,7 @@ class World:
     def create(self) -> None:
         arn = f"arn:{len(self.p) + 100 * self.number}"
         self.number += 1
-        self.p[arn] = Package(arn=arn, group="m", version=1, approval="PendingManualApproval", metadata={"mledgeops.run_id": "run-1"}, model_data="")
+        self.p[arn] = Package(arn=arn, group="m", version=1, approval="PendingManualApproval", metadata={RUN_TAG: "run-1"}, model_data="")
 
     def register(self, package: Package) -> str:
         self.link(package.arn, 3)
@@ -61,6 +61,7 @@ class World:
     def name(self, package: Package, version: Version) -> None:
         names = {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version}
         self.p[package.arn] = replace(self.p[package.arn], metadata={**self.p[package.arn].metadata, **names})
+        self.v[version.version] = replace(self.v[version.version], run=package.metadata[RUN_TAG])
 
     def link_at_once(self, arn: str) -> None:
         """Two that link a package, of which neither sees the other."""
@@ -127,6 +128,7 @@ def consistent(world: World) -> None:
         else:
             assert package.metadata[MLFLOW_VERSION] == version.version
             assert version.approval == version.synced == package.approval
+            assert version.run == package.metadata[RUN_TAG], "it leads to where it comes from"
             assert version.checks or package.approval == "Rejected", "who approves has evidence to judge by"
     for version in world.v.values():
         if version.model_package_arn not in world.p or by_arn[version.model_package_arn] is not version:
@@ -135,7 +137,7 @@ def consistent(world: World) -> None:
             assert version.version == world.runs, "the champion is what the fleet runs"
 
 
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "relabel", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
                                                   "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 3)), max_size=25)  # fmt: skip
 
 
@@ -146,7 +148,8 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
         arns, numbers = sorted(world.p), sorted(world.v)
         arn, number = arns[which % len(arns)] if arns else "", numbers[which % len(numbers)] if numbers else ""
         done: dict[str, Any] = {
-            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "link-at-once": lambda a=arn: a and world.link_at_once(a),
+            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "relabel": lambda n=number: n and world.v.update({n: replace(world.v[n], run="another")}),
+            "link-at-once": lambda a=arn: a and world.link_at_once(a),
             "approve": lambda a=arn: a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", ""),
             "reject": lambda a=arn: a and world.decide(a, "Rejected", ""),
             "tag": lambda n=number, h=how: n and world.v.update({n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h % 3])}),
@@ -166,6 +169,26 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
             world.settle()
     assert plan(world) == [], "a further one finds nothing"
     consistent(world)
+
+
+def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> None:
+    world = World()
+    world.create()
+    world.create()
+    first, second = sorted(world.p)
+    made = world.register
+
+    def refuses(package: Package) -> str:
+        if package.arn == first:
+            raise ValueError("Not a proper models:/ URI")
+        return made(package)
+
+    world.register = refuses  # type: ignore[method-assign]
+    ((item, reason),) = repair(world, plan(world))
+    assert (item.act, item.subject, reason) == ("register", first, "ValueError: Not a proper models:/ URI")
+    assert [v.model_package_arn for v in world.versions()] == [second]
+    world.decide(first, "Rejected", "")  # how whoever made it says that it is nothing
+    assert plan(world) == []
 
 
 def linked(world: World) -> str:

@@ -95,7 +95,7 @@ def reconcile_measures(home: Path) -> list[Measure]:
 
 
 def _fill(sagemaker: Any, mlflow: Any) -> None:
-    from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, OWN_PACKAGE_TAG, PACKAGE_TAG, SYNCED_TAG
+    from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, OWN_PACKAGE_TAG, PACKAGE_TAG, RUN_TAG, SYNCED_TAG
     from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING
 
     sagemaker.create_model_package_group(ModelPackageGroupName="bench")
@@ -103,9 +103,9 @@ def _fill(sagemaker: Any, mlflow: Any) -> None:
     for number in range(1, VERSIONS + 1):
         arn = sagemaker.create_model_package(
             ModelPackageGroupName="bench", ModelApprovalStatus=PENDING,
-            CustomerMetadataProperties={"mledgeops.run_id": f"run-{number}", MLFLOW_NAME: "bench", MLFLOW_VERSION: str(number)},
+            CustomerMetadataProperties={RUN_TAG: f"run-{number}", MLFLOW_NAME: "bench", MLFLOW_VERSION: str(number)},
         )["ModelPackageArn"]  # fmt: skip
-        tags = {PACKAGE_TAG: arn, OWN_PACKAGE_TAG: arn, APPROVAL_TAG: PENDING, SYNCED_TAG: PENDING, CHECKS_TAG: "passed"}
+        tags = {RUN_TAG: f"run-{number}", PACKAGE_TAG: arn, OWN_PACKAGE_TAG: arn, APPROVAL_TAG: PENDING, SYNCED_TAG: PENDING, CHECKS_TAG: "passed"}
         mlflow.create_model_version("bench", f"s3://bench/{number}", tags=tags)
 
 

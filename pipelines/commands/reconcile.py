@@ -25,11 +25,11 @@ def add_parser(commands: Any) -> None:
 
 
 def reconcile(arguments: argparse.Namespace) -> int:
-    """Exit 0 with nothing to do, or when all of it was done."""
+    """Exit 0 with nothing to do, or when all of it was done; 1 when some of it could not be done."""
     use_store()
     from mlflow import MlflowClient
 
-    from registry.reconcile import mirrors, plan, repair
+    from registry.reconcile import Repair, mirrors, plan, repair
 
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.aws import client
@@ -41,22 +41,30 @@ def reconcile(arguments: argparse.Namespace) -> int:
         both = AwsRegistries(rollouts, time.time())
         found_mirrors = mirrors(both.versions(), both.packages())
         repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))
+        failed: list[tuple[Repair, str]] = []
         if not arguments.dry_run:
-            repair(both, repairs)
+            failed = repair(both, repairs)
             end_in_mlflow(left)
             _finish_rollouts(cloud, rollouts, both.jobs)
     found = [*repairs, *(item for item, *_ in left)]
     if arguments.json:
-        show_json({"repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run,
-                   "mirrors": [package.arn for package in found_mirrors]})
+        show_json({
+            "repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run,
+            "failed": [{**msgspec.to_builtins(item), "reason": reason} for item, reason in failed],
+            "mirrors": [package.arn for package in found_mirrors],
+        })  # fmt: skip
     elif not found:
         say("both registries, the fleet and MLflow agree: nothing to do")
     else:
         say(table(["what", "of", "to", "why"], [[item.act, item.subject, item.value, item.why] for item in found]))
-        say("nothing was changed" if arguments.dry_run else f"{len(found)} repaired")
+        say("nothing was changed" if arguments.dry_run else f"{len(found) - len(failed)} repaired")
+        for item, reason in failed:
+            say(f"not done: {item.act} {item.subject}: {reason}")
+        if any(item.act == "register" for item, _ in failed):
+            say("a package that no pipeline has made is left alone once it is rejected in SageMaker")
     if found_mirrors and not arguments.json:
         say(f"{len(found_mirrors)} packages were made by managed MLflow's own synchronisation; they are left alone: decide on those of the pipeline")
-    return 0
+    return 1 if failed else 0
 
 
 def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any, jobs: dict[str, list[str]]) -> None:
