@@ -36,7 +36,7 @@ class Lineage:
         rollout = next((r for r in self._rollouts if name in _names_of_rollout(r)), None)
         wanted = rollout.model_version if rollout is not None else name
         version = next((v for v in versions if wanted in _names_of(v)), None)
-        run = self._find(version.mlflow_run_id if version else _run_of_round(name))
+        run = self._find(version.mlflow_run_id if version else _run_of_round(name)) if name else None
         if run is None:  # a device that trained nothing, and runs a model all the same
             reached = next((r for r in self._rollouts if any(name in wave.devices for wave in r.waves)), None)
             version = next((v for v in versions if reached is not None and f"{v.name}/{v.version}" == reached.model_version), None)

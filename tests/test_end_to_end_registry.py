@@ -131,5 +131,6 @@ def test_trace_leads_from_any_name_to_the_same_chain(report: dict, home: Path, r
     found = lineage.trace(digest_of_one)
     assert digest_of_one in {u["digest"] for entry in found["rounds"] for u in entry["updates"]}
     assert digest_of_one[:12] in mledgeops("trace", report["run_id"], home=home).stdout
-    with pytest.raises(RegistryError, match="name of nothing"):
-        lineage.trace("nobody")
+    for nothing in ("nobody", ""):
+        with pytest.raises(RegistryError, match="name of nothing"):
+            lineage.trace(nothing)
