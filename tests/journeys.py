@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from awsiot import mqtt5_client_builder
+
 from edge.agent import last_will
 from edge.device_config import DeviceConfig, load_config, read_struct
 from edge.enrolment import Claim, enrol
@@ -57,6 +60,18 @@ def claim_for(cloud: LocalCloud, folder: Path, device: str, fleet: str = "plant"
 def enrolled_by_claim(cloud: LocalCloud, folder: Path, device: str) -> DeviceConfig:
     """A new device's first start."""
     return load_config(asyncio.run(enrol(claim_for(cloud, folder, device))))
+
+
+def connections_that_end(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows when an MQTT client made after this has stopped, which takes half a second."""
+    ended: list[Any] = []
+    made = mqtt5_client_builder.mtls_from_path
+
+    def build(*, on_lifecycle_stopped: Any, **options: Any) -> Any:
+        return made(on_lifecycle_stopped=lambda data: (time.sleep(0.5), ended.append(data), on_lifecycle_stopped(data)), **options)
+
+    monkeypatch.setattr(mqtt5_client_builder, "mtls_from_path", build)
+    return ended
 
 
 def renewed(cloud: LocalCloud, config: DeviceConfig) -> tuple[bytes, bytes, str]:

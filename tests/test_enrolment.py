@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime
 import stat
-import time
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
-from awsiot import mqtt5_client_builder
 from fakes import FileObjects, InstantWorkers, MemoryTransport
-from journeys import claim_for, enrolled_by_claim, renewed
+from journeys import claim_for, connections_that_end, enrolled_by_claim, renewed
 
 from edge.agent import Agent
 from edge.credentials import Credentials, key_and_request
@@ -25,8 +23,6 @@ from fl_runtime.aws import client
 from pipelines import certificates
 from pipelines.handlers.enrol import Refused, Request, check, handler, token_digest
 from pipelines.local.cloud import LocalCloud
-
-mtls_from_path = mqtt5_client_builder.mtls_from_path
 
 
 def test_a_new_device_gets_a_certificate_of_its_own(reached: LocalCloud, tmp_path: Path) -> None:
@@ -61,12 +57,7 @@ def test_a_claim_works_once_and_for_its_device_only(reached: LocalCloud, tmp_pat
 
 def test_an_enrolment_ends_after_its_connection(reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """awscrt reads freed memory when a message arrives for a client that was forgotten while it was connected."""
-    ended: list[Any] = []
-
-    def build(*, on_lifecycle_stopped: Any, **options: Any) -> Any:
-        return mtls_from_path(on_lifecycle_stopped=lambda data: (time.sleep(0.5), ended.append(data), on_lifecycle_stopped(data)), **options)
-
-    monkeypatch.setattr(mqtt5_client_builder, "mtls_from_path", build)
+    ended = connections_that_end(monkeypatch)
     enrolled_by_claim(reached, tmp_path, "press-5")
     assert len(ended) == 1
 

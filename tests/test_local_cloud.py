@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from conftest import mledgeops
-from journeys import until
+from journeys import connections_that_end, until
 
 from edge.agent import last_will
 from edge.device_config import DeviceConfig, load_config
@@ -67,7 +67,7 @@ def test_a_heartbeat_reaches_the_table_under_the_name_of_its_certificate(reached
     assert float(item["expires_at"]["N"]) > time.time()
 
 
-def test_a_device_cannot_speak_or_listen_for_another(reached: LocalCloud) -> None:
+def test_a_device_cannot_speak_or_listen_for_another(reached: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     config = device(reached, 0)
 
     async def speak(transport: MqttTransport, heard: list) -> None:
@@ -76,13 +76,12 @@ def test_a_device_cannot_speak_or_listen_for_another(reached: LocalCloud) -> Non
 
     async def listen() -> None:
         transport = MqttTransport(config, will=last_will(config))
-        try:
-            with pytest.raises(TransportError, match="does not allow"):
-                await transport.connect(["fl/lab/lab-0001/command"], lambda topic, payload: None)
-        finally:
-            await transport.close()
+        with pytest.raises(TransportError, match="does not allow"):
+            await transport.connect(["fl/lab/lab-0001/command"], lambda topic, payload: None)
+        assert ended, "a connection that is refused what it wants does not stay open"
 
     with_mqtt(config, speak)
+    ended = connections_that_end(monkeypatch)
     asyncio.run(listen())
 
 

@@ -56,11 +56,17 @@ class MqttTransport:
     async def connect(self, topics: list[str], handler: Handler) -> None:
         """Raises TransportError when the broker refuses or cannot be reached in time."""
         self._topics, self._handler = topics, handler
+        try:
+            await self._up()
+        except BaseException:  # also refused subscriptions and an interruption: what is not used is not left connected
+            await self.close()
+            raise
+
+    async def _up(self) -> None:
         self._client.start()
         try:
             await asyncio.wait_for(self._connected.wait(), CONNECT_SECONDS)
         except TimeoutError as error:
-            await self.close()
             raise TransportError(f"No connection to the IoT endpoint within {CONNECT_SECONDS:.0f} s: {self._failure or 'no answer'}.") from error
         await self._subscribe()
 
@@ -94,12 +100,7 @@ class MqttTransport:
         self._connected.clear()
         self._stopped.clear()
         self._client = self._build(certificate, private_key)
-        self._client.start()
-        try:
-            await asyncio.wait_for(self._connected.wait(), CONNECT_SECONDS)
-        except TimeoutError as error:
-            raise TransportError(f"No connection within {CONNECT_SECONDS:.0f} s: {self._failure or 'no answer'}.") from error
-        await self._subscribe()
+        await self._up()
 
     async def close(self) -> None:
         """Disconnect; waits until the client has let go of its socket."""
