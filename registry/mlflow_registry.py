@@ -153,15 +153,15 @@ class MlflowRegistry:
 
 def origin(package: Package) -> dict[str, str]:
     """The tags by which a version says where it comes from."""
-    return {tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata}
+    return {OWN_PACKAGE_TAG: package.arn, **{tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata}}
 
 
 def says_origin(version: Version, package: Package) -> bool:
     """Whether a version's tags are as its package has them: anybody may write into tags."""
     said = origin(package)
     score = _number(said[SCORE_TAG]) if SCORE_TAG in said else version.score
-    wanted = (said.get(RUN_TAG, version.run), said.get(DIGEST_TAG, version.model_digest), score)
-    return wanted == (version.run, version.model_digest, version.score)
+    wanted = (package.arn, said.get(RUN_TAG, version.run), said.get(DIGEST_TAG, version.model_digest), score)
+    return wanted == (version.model_package_arn, version.run, version.model_digest, version.score)
 
 
 def _number(text: str) -> float | None:

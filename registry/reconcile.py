@@ -89,15 +89,14 @@ def plan(both: Both) -> list[Repair]:
     """What has to be done; nothing when all is well."""
     versions, packages, fleets = both.versions(), both.packages(), both.fleets()
     by_arn = {package.arn: package for package in packages}
-    # Of two versions of one package, made by a step and its repetition at once, the first counts.
-    linked = {version.model_package_arn: version for version in sorted(versions, key=lambda v: -int(v.version)) if version.model_package_arn}
+    linked = _links(versions, packages)
     package_of = {f"{v.name}/{v.version}": by_arn.get(arn) for arn, v in linked.items()}
     repairs: list[Repair] = []
     for package in packages:
         if package.metadata.get(RUN_TAG):
             repairs += _package(package, linked.get(package.arn))
     for version in versions:
-        if version.model_package_arn:
+        if version.model_package_arn or f"{version.name}/{version.version}" in package_of:
             fleet = fleets.get(version.name, FleetState())
             repairs += _version(version, package_of.get(f"{version.name}/{version.version}"), fleet)
     for name in sorted({version.name for version in versions}):
@@ -109,6 +108,22 @@ def plan(both: Both) -> list[Repair]:
             why = f"{len(fleet.behind)} devices came after it had gone to the fleet"
             repairs.append(Repair(act="catch-up", subject=f"{name}/{fleet.runs}", value=",".join(fleet.behind), why=why))
     return repairs
+
+
+def _links(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, Version]:
+    """Which version belongs to a package, by its ARN.
+
+    The version says it. Where none says it, somebody may have written into the tag: then the one that the package names, if it comes from
+    the same run. Of two that say it, made by a step and its repetition at once, the first counts.
+    """
+    names, said = {(v.name, v.version): v for v in versions}, {v.model_package_arn for v in versions}
+    claimed: dict[tuple[str, str], str] = {}
+    for package in packages:
+        name = (package.metadata.get(MLFLOW_NAME, ""), package.metadata.get(MLFLOW_VERSION, ""))
+        if package.arn not in said and name in names and names[name].run == package.metadata.get(RUN_TAG):
+            claimed[name] = package.arn
+    last_first = sorted(versions, key=lambda v: -int(v.version))
+    return {arn: v for v in last_first if (arn := claimed.get((v.name, v.version), v.model_package_arn))}
 
 
 def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:

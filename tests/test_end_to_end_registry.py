@@ -25,7 +25,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     from pipelines.decisions import devices_up
     from pipelines.desk import Desk
     from pipelines.evidence import EVIDENCE, read_evidence
-    from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, MlflowRegistry
+    from registry.mlflow_registry import CHECKS_TAG, OWN_PACKAGE_TAG, RUN_TAG, MlflowRegistry
 
     images = load_digits().data / 16.0
     device = Model(home / "devices" / "digits" / "digits-0000")
@@ -93,10 +93,13 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(approved:
     MlflowClient().delete_registered_model_alias("digits", "champion")
     MlflowClient().delete_model_version_tag(version.name, version.version, CHECKS_TAG)
     MlflowClient().set_model_version_tag(version.name, version.version, RUN_TAG, "../another")
+    MlflowClient().set_model_version_tag(*bad.split("/"), OWN_PACKAGE_TAG, "arn:nobody")
     assert "`mledgeops reconcile` mends it" in complaint("card", better, home=home)
     client("s3").delete_object(Bucket=reached.deployment.bucket, Key=model_key(version.run, EVIDENCE))
     plan = asked("reconcile", "--dry-run", home=home)
-    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [("name", better), ("give-evidence", better), ("move-alias", "digits/1")]
+    assert [(item["act"], item["subject"]) for item in plan["repairs"]] == [
+        ("name", better), ("give-evidence", better), ("name", bad), ("move-alias", "digits/1"),
+    ]  # fmt: skip
     assert plan == {**asked("reconcile", home=home), "done": False}
     assert asked("reconcile", home=home)["repairs"] == []
     again = read_evidence(S3Objects(client("s3"), reached.deployment.bucket), version.run)

@@ -61,7 +61,7 @@ class World:
     def name(self, package: Package, version: Version) -> None:
         names = {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version}
         self.p[package.arn] = replace(self.p[package.arn], metadata={**self.p[package.arn].metadata, **names})
-        self.v[version.version] = replace(self.v[version.version], run=package.metadata[RUN_TAG])
+        self.v[version.version] = replace(self.v[version.version], run=package.metadata[RUN_TAG], model_package_arn=package.arn)
 
     def link_at_once(self, arn: str) -> None:
         """Two that link a package, of which neither sees the other."""
@@ -131,13 +131,15 @@ def consistent(world: World) -> None:
             assert version.run == package.metadata[RUN_TAG], "it leads to where it comes from"
             assert version.checks or package.approval == "Rejected", "who approves has evidence to judge by"
     for version in world.v.values():
+        if not version.model_package_arn:
+            continue  # it says no longer that it is ours
         if version.model_package_arn not in world.p or by_arn[version.model_package_arn] is not version:
             assert version.approval == DELETED
         if version.champion:
             assert version.version == world.runs, "the champion is what the fleet runs"
 
 
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "relabel", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "relabel", "mislead", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
                                                   "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 3)), max_size=25)  # fmt: skip
 
 
@@ -149,6 +151,7 @@ def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tu
         arn, number = arns[which % len(arns)] if arns else "", numbers[which % len(numbers)] if numbers else ""
         done: dict[str, Any] = {
             "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "relabel": lambda n=number: n and world.v.update({n: replace(world.v[n], run="another")}),
+            "mislead": lambda n=number, a=arn, h=how: n and world.v.update({n: replace(world.v[n], model_package_arn=(a, "", "arn:no", "")[h])}),
             "link-at-once": lambda a=arn: a and world.link_at_once(a),
             "approve": lambda a=arn: a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", ""),
             "reject": lambda a=arn: a and world.decide(a, "Rejected", ""),
@@ -206,6 +209,9 @@ def linked(world: World) -> str:
     (lambda w, n: w.decide(w.v[n].model_package_arn, "Rejected", ""), ["set-tag"]),
     (lambda w, n: w.p.pop(w.v[n].model_package_arn), ["set-tag"]),
     (lambda w, n: w.v.pop(n), ["reject"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="")}), ["name"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="arn:no")}), ["name"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], run="another")}), ["name"]),
 ])  # fmt: skip
 def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
     world = World()
