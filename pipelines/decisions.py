@@ -41,7 +41,7 @@ def decide_on(cloud: clouds.Cloud, name: str, approval: Approval, reason: str, *
         decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, said)
         if fleet:
             ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
-    return find(rollouts.mlflow.versions(version.name), f"{version.name}/{version.version}"), ended
+    return find(rollouts.mlflow.versions(version.name), version.model_version), ended
 
 
 def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) -> str:
@@ -51,7 +51,7 @@ def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) 
 
     wrong = failed(rollouts.checks(version))
     if wrong and not override and version.approval == PENDING:
-        name = f"{version.name}/{version.version}"
+        name = version.model_version
         raise UsageError(f"{name}: {wrong}. Nothing was changed; --override (in a notebook override=True) approves it all the same.")
     return f"{reason} {OVERRIDE}" if wrong and override else reason
 

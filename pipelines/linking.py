@@ -17,9 +17,9 @@ from pipelines.evidence import CARD, EVIDENCE, Heartbeats, collect, read_evidenc
 from registry.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence import Evidence
 from registry.gates import check, failed
-from registry.mlflow_registry import APPROVAL_TAG, CARD_TAG, CHECKS_TAG, PACKAGE_TAG, RUN_TAG, SYNCED_TAG, MlflowRegistry, origin
+from registry.mlflow_registry import CARD_TAG, CHECKS_TAG, RUN_TAG, MlflowRegistry
 from registry.policy import Policy
-from registry.sagemaker_registry import MLFLOW_MODEL, MLFLOW_RUN, PENDING, Package, SageMakerRegistry
+from registry.sagemaker_registry import Package, SageMakerRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,7 @@ class Linking:
 
     def link(self, package: Package) -> str:
         """Make the package's MLflow version and write both names; the version's number."""
-        said = package.metadata
-        # The approval as it is now, and not agreed on: whoever approved before there was a version is heard by the next reconciliation.
-        tags = {PACKAGE_TAG: package.arn, **origin(package), APPROVAL_TAG: package.approval, SYNCED_TAG: PENDING}
-        number = self.mlflow.register(package.group, mlflow_run_id=said.get(MLFLOW_RUN, ""), mlflow_model_id=said.get(MLFLOW_MODEL, ""), tags=tags)
+        number = self.mlflow.register(package)
         self.sagemaker.set_version(package.arn, package.group, number)
         return number
 

@@ -113,7 +113,7 @@ class Rollouts:
         goal = evidence.goal if evidence is not None else spec.goal or goal_of(metric)
         key = model_key(version.run, "model.safetensors")
         return Candidate(
-            fleet=spec.fleet, model_version=f"{version.name}/{version.version}", digest=version.model_digest, size=self._objects.size(key),
+            fleet=spec.fleet, model_version=version.model_version, digest=version.model_digest, size=self._objects.size(key),
             app=spec.app, metric=metric, goal=goal, key=key,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ class Rollouts:
         try:
             return decode_spec(self._objects.get(spec_key(_run_of(version))))
         except ObjectMissing as error:
-            name = f"{version.name}/{version.version}"
+            name = version.model_version
             raise RegistryError(f"What {name} was made from is gone: {error}. Where a tag was changed, `mledgeops reconcile` mends it.") from error
 
     def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True, override: bool = False) -> Begun:
@@ -132,9 +132,9 @@ class Rollouts:
         """
         if not forced and not override and (wrong := failed(self.checks(version))):
             if not version.rollout.startswith("Held"):  # the event of an approval may come twice
-                head = self.audit.append(at=time.time(), who=SYSTEM, what="held", subject=f"{version.name}/{version.version}", why=wrong)
+                head = self.audit.append(at=time.time(), who=SYSTEM, what="held", subject=version.model_version, why=wrong)
                 self.mlflow.set_tags(version.name, version.version, {ROLLOUT_TAG: f"Held: {wrong}"[:500], AUDIT_TAG: head})
-            raise RegistryError(f"{version.name}/{version.version} is held back: {wrong}.")
+            raise RegistryError(f"{version.model_version} is held back: {wrong}.")
         candidate = self.candidate(version)
         try:
             rollout = begin(self.store, candidate, self.policy().rollout, by=by, reason=reason, now=time.time(), forced=forced)
@@ -212,7 +212,7 @@ class Rollouts:
         if not current.next or current.under_way:
             return
         self.store.replace(current, msgspec.structs.replace(current, next=""))
-        version = next((v for v in self.mlflow.versions() if f"{v.name}/{v.version}" == current.next), None)
+        version = next((v for v in self.mlflow.versions() if v.model_version == current.next), None)
         if version is None or version.approval != "Approved":
             return
         try:
@@ -226,5 +226,4 @@ def _run_of(version: Version) -> str:
         return check_name("run", version.run)
     except ProtocolError as error:
         said = str(error).rstrip(".")
-        said = str(error).rstrip(".")
-        raise RegistryError(f"{version.name}/{version.version} does not say which run made it ({said}): `mledgeops reconcile` mends it.") from error
+        raise RegistryError(f"{version.model_version} does not say which run made it ({said}): `mledgeops reconcile` mends it.") from error

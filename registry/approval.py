@@ -19,12 +19,12 @@ def find(versions: list[Version], wanted: str) -> Version:
     """A version by number, by ``name/number``, or by its package ARN; raises RegistryError."""
     if not versions:
         raise RegistryError("No model is registered yet: run `mledgeops run APP` first.")
-    found = [v for v in versions if wanted in (v.version, f"{v.name}/{v.version}", v.model_package_arn)]
+    found = [v for v in versions if wanted in (v.version, v.model_version, v.model_package_arn)]
     if not found:
-        there = ", ".join(f"{v.name}/{v.version}" for v in versions[:8])
+        there = ", ".join(v.model_version for v in versions[:8])
         raise RegistryError(f"There is no model version {wanted!r}; there are {there}.")
     if len({v.name for v in found}) > 1:
-        raise RegistryError(f"Several models have a version {wanted}: say which, as {' or '.join(f'{v.name}/{v.version}' for v in found)}.")
+        raise RegistryError(f"Several models have a version {wanted}: say which, as {' or '.join(v.model_version for v in found)}.")
     return found[0]
 
 
@@ -33,7 +33,7 @@ def decide(
     *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> Version:  # fmt: skip
     """Set the approval, write down who and why, and wait until MLflow shows it; raises RegistryError when the state forbids it."""
-    package, name = sagemaker.get(version.model_package_arn), f"{version.name}/{version.version}"
+    package, name = sagemaker.get(version.model_package_arn), version.model_version
     if package.approval == approval:
         raise RegistryError(f"{name} is {approval} already; nothing was changed.")
     if package.approval == "Rejected":

@@ -39,7 +39,7 @@ class Lineage:
         run = self._find(version.mlflow_run_id if version else _run_of_round(name)) if name else None
         if run is None:  # a device that trained nothing, and runs a model all the same
             reached = next((r for r in self._rollouts if any(name in wave.devices for wave in r.waves)), None)
-            version = next((v for v in versions if reached is not None and f"{v.name}/{v.version}" == reached.model_version), None)
+            version = next((v for v in versions if reached is not None and v.model_version == reached.model_version), None)
             run = self._find(version.mlflow_run_id) if version is not None else None
         if run is None:
             raise RegistryError(
@@ -82,7 +82,7 @@ class Lineage:
         }  # fmt: skip
 
     def _version(self, version: Version) -> dict[str, Any]:
-        name = f"{version.name}/{version.version}"
+        name = version.model_version
         return {
             "model_version": name, "model_package_arn": version.model_package_arn, "model_digest": version.model_digest,
             "approval": version.approval, "champion": version.champion, "checks": version.checks, "model_card": version.card,
@@ -95,7 +95,7 @@ class Lineage:
 
 
 def _names_of(version: Version) -> tuple[str, ...]:
-    return (f"{version.name}/{version.version}", version.model_package_arn, version.model_digest)
+    return (version.model_version, version.model_package_arn, version.model_digest)
 
 
 def _names_of_rollout(rollout: Rollout) -> tuple[str, ...]:

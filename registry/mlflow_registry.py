@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from registry.sagemaker_registry import PENDING, Package
+from registry.sagemaker_registry import MLFLOW_MODEL, MLFLOW_RUN, PENDING, Package
 
 CHAMPION = "champion"
 PACKAGE_TAG = "sagemaker.model_package_arn"
@@ -60,6 +60,11 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     card: str = ""
     """Where its model card lies."""
 
+    @property
+    def model_version(self) -> str:
+        """NAME/NUMBER: what people and rollouts call it."""
+        return f"{self.name}/{self.version}"
+
 
 class MlflowRegistry:
     """Reads and writes the registry at ``MLFLOW_TRACKING_URI``."""
@@ -70,11 +75,12 @@ class MlflowRegistry:
 
         self._client: Any = MlflowClient()
 
-    def register(self, name: str, *, mlflow_run_id: str, mlflow_model_id: str, tags: Mapping[str, str]) -> str:
-        """Make a version, or return the one that carries the same package tag: a retried step makes no second."""
+    def register(self, package: Package) -> str:
+        """Make a package's version, or return the one that carries its name: a retried step makes no second."""
         from mlflow.exceptions import MlflowException
 
-        existing = self.of_package(name, tags[PACKAGE_TAG])
+        name, model_id = package.group, package.metadata.get(MLFLOW_MODEL, "")
+        existing = self.of_package(name, package.arn)
         if existing is not None:
             return existing.version
         try:
@@ -82,9 +88,9 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        source = f"models:/{mlflow_model_id}"
-        every = {**tags, OWN_PACKAGE_TAG: tags[PACKAGE_TAG]}
-        made = self._client.create_model_version(name, source, mlflow_run_id, tags=every, model_id=mlflow_model_id)
+        # The approval as it is now, and not agreed on: whoever approved before there was a version is heard by the next reconciliation.
+        tags = {PACKAGE_TAG: package.arn, **origin(package), APPROVAL_TAG: package.approval, SYNCED_TAG: PENDING}
+        made = self._client.create_model_version(name, f"models:/{model_id}", package.metadata.get(MLFLOW_RUN, ""), tags=tags, model_id=model_id)
         return str(made.version)
 
     def versions(self, name: str = "") -> list[Version]:

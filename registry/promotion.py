@@ -60,13 +60,13 @@ def earlier(versions: list[Version], champion: Version | None, wanted: Version |
     """
     if wanted is not None:
         if wanted.champion:
-            raise RegistryError(f"{wanted.name}/{wanted.version} is champion already; nothing was changed.")
+            raise RegistryError(f"{wanted.model_version} is champion already; nothing was changed.")
         if wanted.approval != "Approved":
-            raise RegistryError(f"{wanted.name}/{wanted.version} is {wanted.approval}: only an approved version can be champion.")
+            raise RegistryError(f"{wanted.model_version} is {wanted.approval}: only an approved version can be champion.")
         return wanted
     if champion is None:
         raise RegistryError("No version is champion, so there is nothing to roll back from.")
     before = [v for v in versions if v.name == champion.name and v.approval == "Approved" and int(v.version) < int(champion.version)]
     if not before:
-        raise RegistryError(f"There is no approved version before {champion.name}/{champion.version}: nothing to roll back to.")
+        raise RegistryError(f"There is no approved version before {champion.model_version}: nothing to roll back to.")
     return max(before, key=lambda v: int(v.version))

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from registry.mlflow_registry import RUN_TAG, Version, says_origin
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING, Package
+from registry.sagemaker_registry import PENDING, Package
 
 DELETED = "Deleted"
 DECIDED = ("Approved", "Rejected")
@@ -90,15 +90,15 @@ def plan(both: Both) -> list[Repair]:
     versions, packages, fleets = both.versions(), both.packages(), both.fleets()
     by_arn = {package.arn: package for package in packages}
     linked = _links(versions, packages)
-    package_of = {f"{v.name}/{v.version}": by_arn.get(arn) for arn, v in linked.items()}
+    package_of = {v.model_version: by_arn.get(arn) for arn, v in linked.items()}
     repairs: list[Repair] = []
     for package in packages:
         if package.metadata.get(RUN_TAG):
             repairs += _package(package, linked.get(package.arn))
     for version in versions:
-        if version.model_package_arn or f"{version.name}/{version.version}" in package_of:
+        if version.model_package_arn or version.model_version in package_of:
             fleet = fleets.get(version.name, FleetState())
-            repairs += _version(version, package_of.get(f"{version.name}/{version.version}"), fleet)
+            repairs += _version(version, package_of.get(version.model_version), fleet)
     for name in sorted({version.name for version in versions}):
         champion = next((v for v in versions if v.name == name and v.champion), None)
         of_name = {v.version: v for v in versions if v.name == name}
@@ -116,14 +116,11 @@ def _links(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str
     The version says it. Where none says it, somebody may have written into the tag: then the one that the package names, if it comes from
     the same run. Of two that say it, made by a step and its repetition at once, the first counts.
     """
-    names, said = {(v.name, v.version): v for v in versions}, {v.model_package_arn for v in versions}
-    claimed: dict[tuple[str, str], str] = {}
-    for package in packages:
-        name = (package.metadata.get(MLFLOW_NAME, ""), package.metadata.get(MLFLOW_VERSION, ""))
-        if package.arn not in said and name in names and names[name].run == package.metadata.get(RUN_TAG):
-            claimed[name] = package.arn
+    run_of, said = {v.model_version: v.run for v in versions}, {v.model_package_arn for v in versions}
+    unsaid = [package for package in packages if package.arn not in said and package.metadata.get(RUN_TAG)]
+    claimed = {package.model_version: package.arn for package in unsaid if run_of.get(package.model_version) == package.metadata[RUN_TAG]}
     last_first = sorted(versions, key=lambda v: -int(v.version))
-    return {arn: v for v in last_first if (arn := claimed.get((v.name, v.version), v.model_package_arn))}
+    return {arn: v for v in last_first if (arn := claimed.get(v.model_version, v.model_package_arn))}
 
 
 def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:
@@ -133,19 +130,23 @@ def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Pa
 
 
 def repair(both: Both, repairs: Sequence[Repair]) -> list[tuple[Repair, str]]:
-    """Do it; what could not be done, and why, which keeps nothing else from being done.
+    """Do it; what could not be done, and why. Nothing more is done then for the same version, whose repairs count on each other; for others all is.
 
     Each repair may be done twice: a crash in the middle is mended by the next reconciliation.
     """
-    versions = {f"{v.name}/{v.version}": v for v in both.versions()}
+    versions = {v.model_version: v for v in both.versions()}
     packages = {package.arn: package for package in both.packages()}
-    failed = []
+    failed: dict[str, tuple[Repair, str]] = {}
+    left = []
     for item in repairs:
+        if item.subject in failed:
+            left.append((item, "left for the next reconciliation: a repair before it could not be done"))
+            continue
         try:
             _do(both, item, versions.get(item.subject), packages)
         except Exception as error:  # noqa: BLE001  # both registries raise their backends' errors
-            failed.append((item, f"{type(error).__name__}: {error}"[:500]))
-    return failed
+            failed[item.subject] = (item, f"{type(error).__name__}: {error}"[:500])
+    return [*failed.values(), *left]
 
 
 def _do(both: Both, item: Repair, version: Version | None, packages: Mapping[str, Package]) -> None:
@@ -173,8 +174,8 @@ def _do(both: Both, item: Repair, version: Version | None, packages: Mapping[str
 
 def _package(package: Package, version: Version | None) -> Iterator[Repair]:
     if version is not None:
-        subject = f"{version.name}/{version.version}"
-        if package.metadata.get(MLFLOW_VERSION) != version.version or package.metadata.get(MLFLOW_NAME) != version.name:
+        subject = version.model_version
+        if package.model_version != subject:
             yield Repair(act="name", subject=subject, value=package.arn, why="the package does not name its MLflow version")
         elif not says_origin(version, package):
             yield Repair(act="name", subject=subject, value=package.arn, why="the version's tags of its origin are not as its package has them")
@@ -182,15 +183,14 @@ def _package(package: Package, version: Version | None) -> Iterator[Repair]:
             yield Repair(act="give-evidence", subject=subject, value=package.arn, why="the version has no evidence: its link was interrupted")
     elif package.approval == "Rejected":
         return
-    elif not package.metadata.get(MLFLOW_VERSION):
+    elif not package.model_version:
         yield Repair(act="register", subject=package.arn, why="the package has no MLflow version: its link was interrupted")
     else:
-        gone = f"{package.metadata.get(MLFLOW_NAME, package.group)}/{package.metadata[MLFLOW_VERSION]}"
-        yield Repair(act="reject", subject=gone, value=package.arn, why="its version was deleted in MLflow")
+        yield Repair(act="reject", subject=package.model_version, value=package.arn, why="its version was deleted in MLflow")
 
 
 def _version(version: Version, package: Package | None, fleet: FleetState) -> Iterator[Repair]:
-    subject = f"{version.name}/{version.version}"
+    subject = version.model_version
     if package is None:
         if version.approval != DELETED or version.synced != DELETED:
             yield Repair(act="set-tag", subject=subject, value=DELETED, why="its package was deleted in SageMaker, or is another version's")

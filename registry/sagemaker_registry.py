@@ -31,6 +31,12 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     model_data: str
 
+    @property
+    def model_version(self) -> str:
+        """Its MLflow version as NAME/NUMBER, as the package names it; empty when it names none."""
+        number = self.metadata.get(MLFLOW_VERSION, "")
+        return f"{self.metadata.get(MLFLOW_NAME, '')}/{number}" if number else ""
+
 
 class SageMakerRegistry:
     """Model packages through boto3."""

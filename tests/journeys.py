@@ -63,7 +63,7 @@ def enrolled_by_claim(cloud: LocalCloud, folder: Path, device: str) -> DeviceCon
 
 
 def connections_that_end(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Grows when an MQTT client made after this has stopped, which takes half a second."""
+    """Grows when an MQTT client made after this has stopped; that takes half a second, so that whoever does not wait for it is seen."""
     ended: list[Any] = []
     made = mqtt5_client_builder.mtls_from_path
 

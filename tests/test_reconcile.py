@@ -194,6 +194,25 @@ def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> Non
     assert plan(world) == []
 
 
+def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation() -> None:
+    world = World()
+    number = linked(world)
+    world.v[number] = replace(world.v[number], approval="Approved")  # a wish, in MLflow, that must not be lost
+
+    def refuses(arn: str, approval: str, why: str) -> None:
+        raise ConnectionError("SageMaker is away")
+
+    decide, world.decide = world.decide, refuses  # type: ignore[method-assign]
+    wanted = plan(world)
+    failed = repair(world, wanted)
+    assert [item.act for item, _ in failed] == ["approve", "set-tag", "roll-out"]
+    assert "SageMaker is away" in failed[0][1]
+    assert plan(world) == wanted, "nothing was half done"
+    world.decide = decide  # type: ignore[method-assign]
+    assert repair(world, plan(world)) == []
+    assert world.p[world.v[number].model_package_arn].approval == "Approved"
+
+
 def linked(world: World) -> str:
     world.create()
     arn = sorted(world.p)[-1]

@@ -76,7 +76,7 @@ def show_card(arguments: argparse.Namespace) -> int:
         rollouts = Rollouts()
         evidence, checks = rollouts.evidence(version), rollouts.checks(version)
     if evidence is None:
-        raise UsageError(f"{version.name}/{version.version} was registered without an evidence pack, so it has no card.")
+        raise UsageError(f"{version.model_version} was registered without an evidence pack, so it has no card.")
     if arguments.json:
         show_json({"evidence": msgspec.to_builtins(evidence), "checks": [msgspec.to_builtins(item) for item in checks]})
         return 1 if failed(checks) else 0
@@ -136,7 +136,7 @@ def _show_decided(as_json: bool, decided: Version, rollout: Rollout | None) -> i
     if as_json:
         show_json({**msgspec.to_builtins(decided), "rollout": rollout_row(rollout) if rollout is not None else None})
     else:
-        say(f"{decided.name}/{decided.version} is {decided.approval}" + (", alias champion" if decided.champion else ""))
+        say(f"{decided.model_version} is {decided.approval}" + (", alias champion" if decided.champion else ""))
         if rollout is not None:
             say(rollout_text(rollout))
     return 1 if rollout is not None and rollout.state in ("TurningBack", "RolledBack") else 0

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _list(arguments, rollouts)
         version = find(rollouts.mlflow.versions(), arguments.version)
         if version.approval != "Approved":
-            raise RegistryError(f"{version.name}/{version.version} is {version.approval}: only an approved version goes to devices.")
+            raise RegistryError(f"{version.model_version} is {version.approval}: only an approved version goes to devices.")
         with devices_up(cloud, rollouts.candidate(version).fleet):
             begun = rollouts.begin(version, by=getpass.getuser(), reason=arguments.reason or "asked for", queue=False, override=arguments.override)
             return _shown(arguments.json, follow(cloud, rollouts, begun.rollout))
