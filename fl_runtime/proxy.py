@@ -13,11 +13,11 @@ import time
 from botocore.exceptions import BotoCoreError, ClientError
 
 from edge import logs
-from fl_runtime.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
-from fl_runtime.cohort import CohortRunner
-from fl_runtime.mtls import read_identity, secret_name
-from fl_runtime.rpc import attach
-from fl_runtime.run_state import TERMINAL, RunTable
+from fl_runtime.cohort.mtls import read_identity, secret_name
+from fl_runtime.cohort.rpc import attach
+from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
+from fl_runtime.run.state import TERMINAL, RunTable
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a candidate's evidence must show before it goes to devices, see :mod:`registry.gates`."""
+    """What a candidate's evidence must show before it goes to devices, see :mod:`registry.evidence.prechecks`."""
 
     better_by: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
     """By this share of the champion's metric, on the devices' own data; negative: it may be so much worse."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from pipelines.cli import main
+from pipelines.cli.main import main
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import FOREIGN_VARIABLES, Home
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge.app_bundle import FlowerApp
-from edge.trust import TrustedKeys
+from edge.identity.trust import TrustedKeys
+from edge.training.app_bundle import FlowerApp
 
 AGENT = "com.mledgeops.Agent"
 APP_PREFIX = "com.mledgeops.app"

@@ -16,8 +16,8 @@ from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 from awsiot import mqtt5_client_builder
 
-from edge.credentials import CERTIFICATE, PRIVATE_KEY, Credentials
-from edge.device_config import DeviceConfig
+from edge.config import DeviceConfig
+from edge.identity.credentials import CERTIFICATE, PRIVATE_KEY, Credentials
 from edge.transports import Handler, TransportError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class MqttTransport:
 
     async def renew(self) -> None:
         """By fleet provisioning with the certificate in use. The new pair counts once the broker has taken it."""
-        from edge.enrolment import obtain
+        from edge.transports.provisioning import obtain
 
         config = self._config
         credentials = Credentials(Path(config.home) / "credentials")

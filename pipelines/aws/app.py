@@ -29,9 +29,9 @@ def synthesize() -> dict[str, dict[str, Any]]:
     find_node()
     import aws_cdk as cdk  # starts Node.js
 
-    from pipelines.aws.base_stack import BaseStack
-    from pipelines.aws.data_stack import DataStack
-    from pipelines.aws.sagemaker_stack import SageMakerStack
+    from pipelines.aws.stacks.base import BaseStack
+    from pipelines.aws.stacks.data import DataStack
+    from pipelines.aws.stacks.sagemaker import SageMakerStack
 
     with tempfile.TemporaryDirectory() as out:
         app = cdk.App(outdir=out, analytics_reporting=False)

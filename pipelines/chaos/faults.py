@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 import psutil
 
-from fl_runtime.run_state import TERMINAL, RunState, RunTable
+from fl_runtime.run.state import TERMINAL, RunState, RunTable
 from pipelines.chaos.hostile import BEHAVIOURS
 from pipelines.chaos.injected import Rule
 from pipelines.chaos.links import Weather
@@ -273,7 +273,7 @@ def _second(module: str) -> Act:
 
 def _redelivery(stage: Stage) -> None:
     """SQS delivers at least once."""
-    from fl_runtime.aws import client
+    from fl_runtime.run.aws import client
 
     stage.tell("the callback message comes again, twice")
     message = {
@@ -286,7 +286,7 @@ def _redelivery(stage: Stage) -> None:
 
 
 def _stop(stage: Stage) -> None:
-    from fl_runtime.aws import client
+    from fl_runtime.run.aws import client
 
     time.sleep(stage.while_(0, 4))
     stage.tell("the pipeline is stopped")

@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 
 from edge import logs
-from edge.agent import last_will
-from edge.device_config import DeviceConfig, load_config
-from edge.objects import HttpObjects, ObjectError
+from edge.agent.agent import last_will
+from edge.agent.signals import until_signal
+from edge.config import DeviceConfig, load_config
+from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, decode_order, seal
 from edge.protocol.names import topic
 from edge.protocol.records import Records, ValueMap, decode_records, digest, encode_records, encode_skeleton
-from edge.signals import until_signal
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from pipelines.chaos.app.steady.model import Weights, examples, loss, train

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 
 from edge.protocol.records import decode_records
-from fl_runtime.records import RoundRecord
-from fl_runtime.run_spec import model_key
+from fl_runtime.run.records import RoundRecord
+from fl_runtime.run.spec import model_key
 from pipelines.chaos.app.steady.model import Weights, examples, initial, train
 from pipelines.chaos.faults import SERVER, Stage
 from pipelines.chaos.hostile import HARMLESS
 from pipelines.chaos.world import HOSTILE, ROUNDS
-from pipelines.runner import RunReport
+from pipelines.run.runner import RunReport
 
 TOLERANCE = 1e-5
 """Of a weight around 1 in float32, over three rounds."""
@@ -73,7 +73,7 @@ def _hostile(rounds: list[RoundRecord], behaviour: str) -> Iterator[str]:
 
 def _model(stage: Stage, rounds: list[RoundRecord]) -> Iterator[str]:
     """The final model, computed once more from who took part."""
-    from fl_runtime.aws import S3Objects, client
+    from fl_runtime.run.aws import S3Objects, client
 
     weights = initial()["w"]
     for record in rounds:
@@ -119,7 +119,7 @@ def _registered(report: RunReport) -> Iterator[str]:
     """One package and one version, each naming the other."""
     from mlflow import MlflowClient
 
-    from fl_runtime.aws import client
+    from fl_runtime.run.aws import client
 
     if not report.model_package_arn or not report.model_version:
         yield "no model was registered"

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from fl_runtime.aws import client
-from fl_runtime.run_state import RunTable
+from fl_runtime.run.aws import client
+from fl_runtime.run.state import RunTable
 from pipelines.chaos.faults import Fault, Stage, faults_of
 from pipelines.chaos.invariants import as_json, violations
 from pipelines.chaos.world import World
-from pipelines.runner import Runner, RunReport, Started
+from pipelines.run.runner import Runner, RunReport, Started
 
 SEED_SECONDS = 30.0
 """A run of three rounds that takes longer than this, whatever happens to it, hangs."""

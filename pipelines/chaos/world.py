@@ -13,16 +13,16 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from edge.app_bundle import load_app
-from edge.device_config import DeviceConfig
+from edge.config import DeviceConfig
+from edge.training.app_bundle import load_app
 from pipelines.chaos.injected import VARIABLE, Control, Rule
 from pipelines.chaos.links import Link
-from pipelines.enrol import enrol
+from pipelines.devices.provisioning import enrol
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, device_config, install
 from pipelines.local.home import Home
 from pipelines.local.processes import end, spawn
-from pipelines.run_options import RunOptions, RunPlan, plan
+from pipelines.run.options import RunOptions, RunPlan, plan
 
 APP = Path(__file__).parent / "app"
 FLEET = "chaos"
@@ -72,7 +72,7 @@ class World:
             yield world
 
     def _enrol(self) -> None:
-        from fl_runtime.aws import client
+        from fl_runtime.run.aws import client
 
         began, endpoint, iot = time.time(), self.cloud.endpoint(), client("iot")
         for index in range(DEVICES):
@@ -156,7 +156,7 @@ class World:
 
     def settle(self) -> None:
         """All devices there and honest, all links fine: how each seed begins."""
-        from fl_runtime.aws import client
+        from fl_runtime.run.aws import client
 
         self.behave("honest")
         self._write([])

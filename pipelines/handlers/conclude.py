@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from edge.logs import event
-from fl_runtime.errors import CAUSE_LIMIT
-from fl_runtime.records import COMPARISON, Comparison
-from fl_runtime.run_spec import decode_spec, model_key, score_of, spec_key
-from pipelines.definition import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
-from pipelines.evidence import compare
-from pipelines.handlers.wiring import Services, services
-from pipelines.rollouts import policy_in_force
+from fl_runtime.run.errors import CAUSE_LIMIT
+from fl_runtime.run.records import COMPARISON, Comparison
+from fl_runtime.run.spec import decode_spec, model_key, score_of, spec_key
+from pipelines.handlers.aws_clients import Services, services
+from pipelines.run.pipeline import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
+from registry.evidence.collect import compare
+from registry.rollout.service import policy_in_force
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
 
     The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells MLflow later.
     """
-    from fl_runtime.tracking import end_run, open_run
+    from fl_runtime.server.telemetry.tracking import end_run, open_run
 
     try:
         spec, state = decode_spec(aws.objects.get(spec_key(run))), aws.runs.get(run)

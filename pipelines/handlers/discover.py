@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from fl_runtime.aws import setting
-from fl_runtime.eligibility import FRESH_SECONDS, eligible, rows_of
-from fl_runtime.run_spec import Champion, RunSpec, champion_key, cohorts_key, decode_spec, form_cohorts, spec_key
-from pipelines.definition import package_group
-from pipelines.handlers.wiring import services
-from registry.rollout import Candidate
-from registry.rollout_aws import DynamoStore
+from fl_runtime.run.aws import setting
+from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
+from fl_runtime.run.spec import Champion, RunSpec, champion_key, cohorts_key, decode_spec, form_cohorts, spec_key
+from pipelines.handlers.aws_clients import services
+from pipelines.run.pipeline import package_group
+from registry.rollout.aws import DynamoStore
+from registry.rollout.conductor import Candidate
 
 WAITS_PER_RUN = 2000
 """Step Functions keeps 25,000 history events: the wait grows so that this many are enough."""

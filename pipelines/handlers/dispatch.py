@@ -15,11 +15,11 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from edge.logs import event
-from fl_runtime.eligibility import check_requirements
-from fl_runtime.errors import CAUSE_LIMIT, RunFailed
-from fl_runtime.run_spec import RunSpec, spec_key
-from fl_runtime.run_state import RunState
-from pipelines.handlers.wiring import Services, services
+from fl_runtime.run.eligibility import check_requirements
+from fl_runtime.run.errors import CAUSE_LIMIT, RunFailed
+from fl_runtime.run.spec import RunSpec, spec_key
+from fl_runtime.run.state import RunState
+from pipelines.handlers.aws_clients import Services, services
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import msgspec
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
-from fl_runtime.aws import client
-from pipelines.handlers.wiring import set_up_logs
+from fl_runtime.run.aws import client
+from pipelines.handlers.aws_clients import set_up_logs
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.handlers.wiring import set_up_logs
-from pipelines.rollouts import Rollouts
+from pipelines.handlers.aws_clients import set_up_logs
+from registry.rollout.service import Rollouts
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:

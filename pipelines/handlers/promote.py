@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from pipelines.handlers.wiring import set_up_logs
-from pipelines.rollouts import Rollouts
+from pipelines.handlers.aws_clients import set_up_logs
 from registry.mlflow_registry import Version
 from registry.promotion import StateChange, promote
+from registry.rollout.service import Rollouts
 
 
 def handler(package_event: Mapping[str, Any], context: object) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fl_runtime.tracking import end_run
-from pipelines.handlers.wiring import set_up_logs
+from fl_runtime.server.telemetry.tracking import end_run
+from pipelines.handlers.aws_clients import set_up_logs
 
 
 def reason_of(request: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge.logs import event
-from pipelines.handlers.wiring import set_up_logs
-from pipelines.rollouts import Rollouts
-from registry.rollout import OVER
+from pipelines.handlers.aws_clients import set_up_logs
+from registry.rollout.conductor import OVER
+from registry.rollout.service import Rollouts
 
 logger = logging.getLogger(__name__)
 

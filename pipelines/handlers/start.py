@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edge.logs import event
-from fl_runtime.aws import client, setting
-from fl_runtime.eligibility import rows_of
-from pipelines.handlers.wiring import set_up_logs
-from registry.drift import drift_of, servings
+from fl_runtime.run.aws import client, setting
+from fl_runtime.run.eligibility import rows_of
+from pipelines.handlers.aws_clients import set_up_logs
+from registry.evidence.drift import drift_of, servings
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from types import TracebackType
 import psutil
 
 from pipelines.deployment import Deployment
-from pipelines.enrol import Endpoint, trusted_keys
+from pipelines.devices.provisioning import Endpoint, trusted_keys
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter
 from pipelines.local.processes import end
 
@@ -88,7 +88,7 @@ class LocalCloud:
 
     def endpoint(self) -> Endpoint:
         """Where devices connect."""
-        from fl_runtime.aws import client
+        from fl_runtime.run.aws import client
 
         with urllib.request.urlopen(f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem", timeout=10) as answer, self.reached():
             trust = trusted_keys(client("kms"), self.deployment)

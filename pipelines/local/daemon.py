@@ -24,19 +24,19 @@ from typing import Any
 import msgspec
 
 from edge import logs
-from edge.app_bundle import load_app
+from edge.training.app_bundle import load_app
 from pipelines.aws.deploy import DeployError
 from pipelines.deployment import Deployment
-from pipelines.local.calls import CallLog
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.ecs_agent import EcsAgent
+from pipelines.local.emulators.calls import CallLog
+from pipelines.local.emulators.ecs_agent import EcsAgent
+from pipelines.local.emulators.metric_filters import MetricFilters
 from pipelines.local.fleet import running_fleet
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
-from pipelines.local.metric_filters import MetricFilters
 from pipelines.local.processes import end, free_port, port_in_use, spawn
-from pipelines.local.sagemaker import SageMaker
+from pipelines.local.sagemaker.service import SageMaker
 from pipelines.local.stack import deploy
-from pipelines.run_options import RunOptions, RunPlan, plan
+from pipelines.run.options import RunOptions, RunPlan, plan
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Daemon:
             warm = threading.Thread(target=_create_mlflow_store, daemon=True)
             warm.start()
             self._await_emulator(info)
-            from fl_runtime.aws import client
+            from fl_runtime.run.aws import client
 
             self._deploy(deployment)
             sagemaker.start(client)
@@ -103,7 +103,7 @@ class Daemon:
             self._home.info_file.unlink(missing_ok=True)
 
     def _deploy(self, deployment: Deployment) -> None:
-        from fl_runtime.aws import client
+        from fl_runtime.run.aws import client
 
         try:
             deploy(deployment, client, self._home.mlflow_uri)
@@ -118,7 +118,7 @@ class Daemon:
         if self._standing is None:
             yield
             return
-        from fl_runtime.aws import client
+        from fl_runtime.run.aws import client
 
         plan = self._standing
         with running_fleet(LocalCloud(self._home, info, None), plan.fleet, plan.devices, plan.app, client("iot")):
@@ -140,7 +140,7 @@ class Daemon:
         }  # fmt: skip
         shutil.rmtree(self._home.root / "tmp", ignore_errors=True)  # functions unpacked by earlier clouds
         (self._home.root / "tmp").mkdir(parents=True)
-        return spawn("pipelines.local.ministack_main", [], environment, self._home.logs / "ministack.log")
+        return spawn("pipelines.local.emulators.ministack_main", [], environment, self._home.logs / "ministack.log")
 
     def _await_emulator(self, info: CloudInfo) -> None:
         deadline = time.monotonic() + READY_SECONDS

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fl_runtime.aws import client
-from fl_runtime.records import RoundRecord
+from fl_runtime.run.aws import client
+from fl_runtime.run.records import RoundRecord
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import check_alive, running_fleet
 from pipelines.local.home import LocalCloudError
-from pipelines.run_options import RunPlan
-from pipelines.runner import Runner, RunReport
+from pipelines.run.options import RunPlan
+from pipelines.run.runner import Runner, RunReport
 
 STOP_SECONDS = 20.0
 

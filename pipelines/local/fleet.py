@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge.app_bundle import FlowerApp
-from edge.credentials import Credentials
-from edge.device_config import DeviceConfig
+from edge.config import DeviceConfig
+from edge.identity.credentials import Credentials
 from edge.protocol.names import check_name
-from pipelines.enrol import enrol
+from edge.training.app_bundle import FlowerApp
+from pipelines.devices.provisioning import enrol
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import LocalCloudError, locked
 from pipelines.local.processes import end, spawn
@@ -44,7 +44,7 @@ def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | 
         except LocalCloudError:
             yield None
             return
-        process = spawn("edge.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True)
+        process = spawn("edge.agent.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True)
         try:
             yield process
         finally:

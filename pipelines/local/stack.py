@@ -11,8 +11,8 @@ from typing import Any
 
 from edge.logs import event
 from pipelines.aws.deploy import Stacks, specs
+from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.deployment import Deployment
-from pipelines.lambda_bundle import bundle, code_key
 
 logger = logging.getLogger(__name__)
 

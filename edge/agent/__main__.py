@@ -1,0 +1,7 @@
+"""``python -m edge.agent CONFIG``: the agent of one device."""
+
+import sys
+
+from edge.agent.agent import main
+
+sys.exit(main())

@@ -1,0 +1,80 @@
+"""Many agents in one process: for tests, simulation and the local cloud.
+
+Each device has its own certificate, connection, folders and worker process; only the event loop
+and the network threads are shared. The process ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from awscrt import io
+
+from edge import logs
+from edge.agent.agent import Agent, last_will
+from edge.agent.signals import until_signal
+from edge.config import ConfigError, DeviceConfig, load_config
+from edge.object_transfer import HttpObjects
+from edge.training.worker_process import WorkerProcess
+from edge.transports import TransportError
+from edge.transports.mqtt import MqttTransport
+
+logger = logging.getLogger(__name__)
+
+
+async def serve_fleet(configs: list[DeviceConfig]) -> None:
+    """Run all devices until cancelled; one that cannot connect is logged and left out."""
+    group = io.EventLoopGroup(1)
+    bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
+    async with asyncio.TaskGroup() as tasks:
+        for config in configs:
+            tasks.create_task(_serve_device(config, bootstrap))
+
+
+async def _serve_device(config: DeviceConfig, bootstrap: io.ClientBootstrap) -> None:
+    transport = MqttTransport(config, will=last_will(config), bootstrap=bootstrap)
+    agent = Agent(config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env))
+    try:
+        await agent.run()
+    except TransportError as error:
+        logs.event(logger, "device-left-out", logging.ERROR, device=config.device, reason=str(error))
+
+
+async def _until_input_ends() -> None:
+    """The parent holds the other end of standard input: when it dies, so do we."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+async def _main(configs: list[DeviceConfig]) -> None:
+    work = asyncio.ensure_future(serve_fleet(configs))
+    leash = asyncio.ensure_future(_until_input_ends())
+    try:
+        await asyncio.wait({work, leash}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        work.cancel()
+        leash.cancel()
+        await asyncio.gather(work, leash, return_exceptions=True)
+
+
+def main() -> int:
+    """``python -m edge.agent.fleet CONFIG...``: exit 2 for a bad configuration."""
+    parser = argparse.ArgumentParser(prog="mledgeops-fleet", description="Many devices in one process.")
+    parser.add_argument("configs", type=Path, nargs="+", help="configuration files, one a device")
+    logs.set_up()
+    try:
+        configs = [load_config(file) for file in parser.parse_args().configs]
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    asyncio.run(until_signal(_main(configs)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Who a device is and whom it believes: key and certificate, trusted public keys."""

@@ -1,0 +1,1 @@
+"""The model in use on a device: model store, predictions, their statistics."""

@@ -1,0 +1,54 @@
+"""Imports an app's own modules from its folder. They are the app's code: they may raise anything."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge.training.app_bundle import AppError, site_of
+
+
+@contextlib.contextmanager
+def app_on_path(folder: Path) -> Iterator[None]:
+    """Make the app's modules importable, before anything else of the same name."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
+    """Import ``module:attribute`` from an app's folder; raises AppError with the app's own reason.
+
+    The folder stays on ``sys.path``, since an app may import its modules later.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    site = str(site_of(folder))
+    if site not in sys.path and Path(site).is_dir():
+        sys.path.append(site)  # last: what the agent itself runs with stays what it is
+    importlib.invalidate_caches()
+    try:
+        component = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # the app's own code runs here and may raise anything
+        raise AppError(f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(component, expected):
+        raise AppError(f"{reference} in {folder.name} is a {type(component).__name__}, not a {expected.__name__}.")
+    return component
+
+
+def make_room(folder: Path, reference: str) -> None:
+    """Let go of another app's, or another version's, modules of the same name, so that ``reference`` is found in ``folder``."""
+    top, inside = reference.partition(":")[0].partition(".")[0], f"{folder}/"
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == top and not str(getattr(module, "__file__", None) or "").startswith(inside):
+            del sys.modules[name]
+    with contextlib.suppress(ValueError):
+        sys.path.remove(str(folder))

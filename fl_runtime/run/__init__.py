@@ -1,0 +1,1 @@
+"""What server, proxies and functions know of a run: specification, state, records, messages, ports and AWS adapters."""

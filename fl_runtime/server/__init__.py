@@ -1,0 +1,1 @@
+"""The server task: the app's ServerApp, its rounds, the final model, tracking."""

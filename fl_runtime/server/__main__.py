@@ -1,0 +1,7 @@
+"""``python -m fl_runtime.server``: the server task."""
+
+import sys
+
+from fl_runtime.server.server import main
+
+sys.exit(main())

@@ -1,0 +1,95 @@
+"""Every touch of Flower's private parts that the server needs, in one place (see edge/training/flower_compat.py)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.compat.server import ServerAppComponents
+from flwr.server import ServerConfig
+from flwr.server.compat import start_grid
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from flwr.supercore.run import Run
+
+SERVER_NODE_ID = 1
+
+_ERROR_CODES = {
+    "app-load": ErrorCode.LOAD_CLIENT_APP_EXCEPTION, "app-missing": ErrorCode.INVALID_FAB, "app-error": ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+    "worker-died": ErrorCode.CLIENT_APP_CRASHED, "no-reply": ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "not-sent": ErrorCode.NODE_UNAVAILABLE,
+}  # fmt: skip
+
+
+def name_message(message: Message, message_id: str) -> None:
+    """Give an outgoing message its id; without it a reply cannot say what it answers."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def make_reply(message: Message, content: RecordDict) -> Message:
+    """A device's answer as a Flower message."""
+    return Message(content, reply_to=message)
+
+
+def make_error(message: Message, code: str, reason: str) -> Message:
+    """A device's failure as a Flower message, with the nearest of Flower's error codes."""
+    return Message(Error(code=_ERROR_CODES.get(code, ErrorCode.UNKNOWN), reason=f"{code}: {reason}"), reply_to=message)
+
+
+def empty_run(run_id: int) -> Run:
+    """Flower's description of a run, for apps that ask the grid."""
+    return Run.create_empty(run_id)
+
+
+def averages_metrics(strategy: Any) -> bool:
+    """Whether a FedAvg-like strategy aggregates metrics in Flower's own way."""
+    return strategy.train_metrics_aggr_fn is aggregate_metricrecords and strategy.evaluate_metrics_aggr_fn is aggregate_metricrecords
+
+
+def uses_server_fn(app: ServerApp) -> bool:
+    """Whether the app uses Flower's older ``server_fn`` interface, whose strategies are not messages."""
+    return app._main is None
+
+
+def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
+    """What an app's ``server_fn``, or its deprecated constructor arguments, bring."""
+    if app._server_fn is not None:
+        return app._server_fn(context)
+    return ServerAppComponents(server=app._server, config=app._config, strategy=app._strategy, client_manager=app._client_manager)
+
+
+def start_compatible(components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid) -> None:
+    """Run Flower's compatibility loop with our recording strategy in the place of the app's."""
+    timeout = components.config.round_timeout if components.config else None
+    config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
+    if components.server is not None:
+        components.server.strategy = strategy
+    start_grid(grid=grid, server=components.server, config=config, strategy=strategy, client_manager=components.client_manager)
+
+
+@contextlib.contextmanager
+def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None]:
+    """While it lasts, ``Strategy.start`` on a grid of ours runs ``loop(strategy, grid, ...)`` instead.
+
+    Other grids (a wrapper of the app's own, say) keep Flower's loop.
+    """
+    original = Strategy.start
+
+    def start(self: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(grid, grid_type):
+            return loop(self, grid, *args, **kwargs)
+        return original(self, grid, *args, **kwargs)
+
+    Strategy.start = cast(Any, start)
+    try:
+        yield
+    finally:
+        Strategy.start = original
+
+
+def readdressed(message: Message, node_id: int) -> Message:
+    """The same content, as the same object, for another device."""
+    return Message(message.content, node_id, message.metadata.message_type, ttl=message.metadata.ttl, group_id=message.metadata.group_id)

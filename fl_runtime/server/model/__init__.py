@@ -1,0 +1,1 @@
+"""The final model as devices, SageMaker and MLflow take it."""

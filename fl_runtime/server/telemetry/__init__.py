@@ -1,0 +1,1 @@
+"""Rounds in MLflow and in log lines that metrics are made of."""

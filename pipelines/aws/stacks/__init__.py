@@ -1,0 +1,1 @@
+"""The CDK stacks: base, data, sagemaker, and what they consist of."""

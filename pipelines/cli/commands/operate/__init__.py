@@ -1,0 +1,1 @@
+"""Commands for the operator: clouds, deployment, devices, components."""

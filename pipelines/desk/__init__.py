@@ -1,0 +1,3 @@
+"""What notebooks and commands hold: ``Desk``, the clouds, decisions on versions."""
+
+from pipelines.desk.desk import Desk as Desk

@@ -1,0 +1,59 @@
+"""Enrols a device as a fleet operator does: its key is made where it is used, and only a CSR leaves it.
+
+https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-your-own.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge.config import DeviceConfig
+from edge.identity.credentials import Credentials, key_and_request
+from edge.identity.trust import TrustedKeys
+from edge.protocol.names import check_name
+from fl_runtime.run.signing import public_key
+from pipelines.deployment import Deployment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where devices connect, and the CA they trust."""
+
+    host: str
+    port: int
+    ca: bytes
+    trust: bytes
+    """The keys that devices believe, as ``trust.json``."""
+
+
+def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
+    """``trust.json`` of a deployment's devices."""
+    keys = TrustedKeys(commands=[public_key(kms, deployment.commands_key)], models=[public_key(kms, deployment.models_key)])
+    return msgspec.json.format(msgspec.json.encode(keys))
+
+
+def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> None:
+    """Make key, certificate and thing, and write the device's files; does nothing for a device that has them."""
+    check_name("fleet", config.fleet)
+    check_name("device", config.device)
+    home = Path(config.home)
+    home.mkdir(parents=True, exist_ok=True)
+    Path(config.ca).write_bytes(endpoint.ca)
+    config.trust_file.write_bytes(endpoint.trust)
+    (home / "device.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    if Path(config.certificate).is_file():
+        return
+    key, request = key_and_request(config.device)
+    made = iot.create_certificate_from_csr(
+        certificateSigningRequest=request, setAsActive=True
+    )
+    iot.create_thing(thingName=config.device, attributePayload={"attributes": {"fleet": config.fleet}})
+    iot.attach_policy(policyName=policy, target=made["certificateArn"])
+    iot.attach_thing_principal(thingName=config.device, principal=made["certificateArn"])
+    # The certificate last: its presence says that enrolment is complete.
+    credentials = Credentials(home / "credentials")
+    credentials.use(credentials.store(made["certificateId"][:16], key, made["certificatePem"]))

@@ -1,0 +1,1 @@
+"""SageMaker on one machine: moto's registry, and pipelines that run."""

@@ -1,0 +1,1 @@
+"""What an approver judges a candidate by: evidence, drift, pre-checks, model card."""

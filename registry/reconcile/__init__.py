@@ -1,0 +1,1 @@
+"""Makes both registries and the fleets agree again."""

@@ -1,0 +1,199 @@
+"""A cohort's phase: every device gets one verdict, whatever it does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import Clock, MemoryFleet, MemoryObjects
+from msgspec.structs import replace
+
+from edge.protocol.errors import DEVICE_CODES
+from edge.protocol.messages import COMMAND_LIMIT, Command, ObjectRef, Reply
+from edge.protocol.names import arrays_key, update_key
+from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
+from fl_runtime.cohort.aggregation import array_specs
+from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
+
+MODEL = {"w": np.zeros(3, np.float32)}
+BLOB = encode_records(Records(arrays={"arrays": MODEL}))
+
+
+def trained(value: float, examples: int = 10, **metrics: float):
+    def device(command: Command, content: Records) -> Records:
+        assert content.configs["config"]["lr"] == 0.1
+        arrays = {"w": content.arrays["arrays"]["w"] + np.float32(value)}
+        return Records(arrays={"arrays": arrays}, metrics={"metrics": {"loss": value, "num-examples": examples, **metrics}})
+
+    return device
+
+
+def run(devices: dict, *, fold: bool = True, config: dict | None = None, seconds: float = 5.0) -> tuple[dict[str, DeviceResult], Records | None, MemoryFleet]:
+    objects, clock = MemoryObjects(), Clock()
+    objects.put(arrays_key("run-1", digest(BLOB)), BLOB)
+    fleet = MemoryFleet(objects, devices)
+    content = encode_skeleton(Records(configs={"config": config or {"lr": 0.1}}, order=("arrays", "config")))
+    request = PhaseRequest(
+        run="run-1", fleet="f", cohort="c0000", phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
+        targets=[Target(name, i, f"m-{name}") for i, name in enumerate(devices)], content=content, arrays=ObjectRef(digest(BLOB), len(BLOB)),
+        seconds=seconds, flower_run_id=1, run_config="{}", fold=fold, specs=array_specs(MODEL), size_limit=10_000,
+    )  # fmt: skip
+    events = list(CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep).run(request))
+    assert isinstance(events[-1], PhaseDone)
+    results = [item for item in events if isinstance(item, DeviceResult)]
+    assert sorted(item.device for item in results) == sorted(devices), "each device gets exactly one verdict"
+    means = [decode_records(item.records) for item in events if isinstance(item, Folded)]
+    return {item.device: item for item in results}, means[0] if means else None, fleet
+
+
+def test_updates_fold_into_one_weighted_mean() -> None:
+    results, mean, _ = run({"a": trained(1.0, 10), "b": trained(4.0, 30)})
+    assert mean is not None
+    np.testing.assert_allclose(mean.arrays["arrays"]["w"], 3.25)
+    assert mean.metrics["metrics"] == {"loss": 3.25, "num-examples": 40}
+    assert {r.status for r in results.values()} == {"ok"}
+    assert results["a"].metrics["loss"] == 1.0
+    assert results["a"].bytes_up > 0
+
+
+def test_without_folding_each_update_is_passed_on_by_reference() -> None:
+    results, mean, fleet = run({"a": trained(1.0), "b": trained(2.0)}, fold=False)
+    assert mean is None
+    stored = fleet.objects.get(update_key("run-1", "00001-train-0001", "a"))
+    assert results["a"].update is not None
+    assert digest(stored) == results["a"].update.digest
+
+
+def test_the_weights_are_stored_once_for_all_devices() -> None:
+    _, _, fleet = run({name: trained(1.0) for name in "abcd"})
+    assert len({command.arrays for _, command in fleet.commands}) == 1
+    assert len({command.upload_url for _, command in fleet.commands}) == 4
+
+
+def error(command: Command, content: Records) -> Reply:
+    return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="boom")
+
+
+def forged(**changes):
+    def device(command: Command, content: Records) -> Reply:
+        good = Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("0" * 64, 10))
+        return replace(good, **changes)
+
+    return device
+
+
+def swapped(command: Command, content: Records) -> Reply:
+    """Announces one file and uploads another."""
+    return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("1" * 64, 2000))
+
+
+def records_of(**arrays):
+    return lambda command, content: Records(arrays={"arrays": arrays}, metrics={"metrics": {"num-examples": 1, "loss": 0.0}})
+
+
+@pytest.mark.parametrize(("device", "code"), [
+    (error, "app-error"),
+    (lambda c, r: None, "no-reply"),
+    (forged(run="run-2"), "foreign"),
+    (forged(message_id="other"), "foreign"),
+    (forged(phase="00002-train-0002"), "foreign"),
+    (forged(), "update-missing"),
+    (forged(update=ObjectRef("0" * 64, 2**33)), "too-large"),
+    (swapped, "update-missing"),
+    (records_of(w=np.full(3, np.nan, np.float32)), "not-finite"),
+    (records_of(w=np.zeros(4, np.float32)), "shape"),
+    (trained(1.0, -5), "examples"),
+    (trained(1.0, 10, odd=1.0), "metrics"),
+])  # fmt: skip
+def test_one_bad_device_costs_itself_and_nothing_else(device, code: str) -> None:
+    results, mean, _ = run({"bad": device, "a": trained(1.0), "c": trained(3.0)})
+    assert results["bad"].code == code
+    assert mean is not None
+    np.testing.assert_allclose(mean.arrays["arrays"]["w"], 2.0)
+    assert mean.metrics["metrics"]["num-examples"] == 20
+
+
+def test_a_changed_upload_is_found_out() -> None:
+    def liar(command: Command, content: Records) -> Reply:
+        reply = fleet_box[0].accept(command, "liar", trained(1.0)(command, content))
+        key = update_key(command.run, command.phase, "liar")
+        fleet_box[0].objects.data[key] = fleet_box[0].objects.data[key][:-1] + b"\x7f"
+        return reply
+
+    fleet_box: list[MemoryFleet] = []
+    original = MemoryFleet.__init__
+
+    def remember(self, *arguments):
+        original(self, *arguments)
+        fleet_box.append(self)
+
+    MemoryFleet.__init__ = remember  # type: ignore[method-assign]
+    try:
+        results, mean, _ = run({"a": trained(1.0), "liar": liar})
+    finally:
+        MemoryFleet.__init__ = original  # type: ignore[method-assign]
+    assert results["liar"].code == "bad-digest"
+    assert mean is not None
+
+
+def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
+    def device(command: Command, content: Records) -> Records:
+        fleet = run_fleet[0]
+        fleet.put_row(command.reply_key, "other", "b", Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"))
+        fleet.put_row(command.reply_key, "f", "stranger", Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"))
+        return trained(1.0)(command, content)
+
+    objects = MemoryObjects()
+    run_fleet = [MemoryFleet(objects, {})]
+    objects.put(arrays_key("run-1", digest(BLOB)), BLOB)
+    run_fleet[0].devices = {"a": device, "b": lambda c, r: None}
+    clock = Clock()
+    request = PhaseRequest(
+        run="run-1", fleet="f", cohort="c0000", phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
+        targets=[Target("a", 0, "m-a"), Target("b", 1, "m-b")], content=encode_skeleton(Records(configs={"config": {"lr": 0.1}})),
+        arrays=ObjectRef(digest(BLOB), len(BLOB)), seconds=3.0, flower_run_id=1, run_config="{}", fold=True, specs=array_specs(MODEL),
+    )  # fmt: skip
+    events = list(CohortRunner(run_fleet[0], run_fleet[0], objects, clock=clock, sleep=clock.sleep).run(request))
+    codes = {item.device: item.code for item in events if isinstance(item, DeviceResult)}
+    assert codes == {"a": "", "b": "no-reply"}
+
+
+def test_long_configs_travel_beside_the_message() -> None:
+    _, mean, fleet = run({"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000})
+    assert mean is not None
+    assert mean.metrics["metrics"]["num-examples"] == 20
+    assert len([key for key in fleet.objects.puts if "/content/" in key]) == 1
+
+
+def test_long_urls_are_claim_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = MemoryObjects.url_to_put
+    padding = "?" + "s" * COMMAND_LIMIT
+    monkeypatch.setattr(MemoryObjects, "url_to_put", lambda self, key, seconds: original(self, key, seconds) + padding)
+    _, mean, fleet = run({"a": trained(1.0)})
+    assert mean is not None
+    assert [key for key in fleet.objects.puts if "/commands/" in key]
+
+
+def test_a_device_cannot_make_up_reasons() -> None:
+    """Each reason is a metric: thousands of them would cost, and hide the others."""
+    def liar(command: Command, content: Records) -> Reply:
+        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="x9-made-up", reason="ha")
+
+    results, _, _ = run({"a": trained(1.0), "b": liar})
+    assert results["b"].code == "other"
+
+
+def test_every_reason_that_our_devices_give_is_known() -> None:
+    """By the source: what the classes of failures are raised with."""
+    import ast
+
+    from conftest import ROOT
+
+    given = set()
+    for file in (ROOT / "edge").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("ProtocolError", "ObjectError", "CommandRefused", "_refuse"):
+                given |= {node.args[0].value} if node.args and isinstance(node.args[0], ast.Constant) else set()
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                given.add(node.value.value)
+    assert given - {"flood"} <= DEVICE_CODES, "add them to edge/protocol/errors.py"

@@ -1,0 +1,285 @@
+"""Quorum, spares, selection, devices left out, odd updates, and ends before the last round."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+from flwr.serverapp.strategy import FedAvg
+from hypothesis import given
+from hypothesis import strategies as st
+from test_rounds import DEVICES, client, grid_of, initial, ours, spec
+
+from edge.protocol.messages import Command, Heartbeat, Reply
+from edge.protocol.records import Records, encode_records
+from fl_runtime.run.eligibility import check_requirements, meets
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
+from fl_runtime.run.spec import Member, form_cohorts
+from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.rounds.round_loop import RoundLoop
+from fl_runtime.server.rounds.selection import LEFT_OUT_ROUNDS, History, available, choose, with_spares
+from fl_runtime.server.rounds.stopping import Ending
+from fl_runtime.server.rounds.strategies import build, minimum_results
+
+GOOD = {d: client(d) for d in DEVICES}
+HALF = {"fraction_train": 0.5}
+
+
+def failing(code: str = "worker-died", times: int = 10**6):
+    """A device that fails so many commands, and then does what it should."""
+    left = [times]
+
+    def device(command: Command, content: Records) -> Records | Reply:
+        if left[0] > 0:
+            left[0] -= 1
+            return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code, reason="no")
+        return client("d0")(command, content)
+
+    return device
+
+
+def silent(command: Command, content: Records) -> None:
+    return None
+
+
+def scaled(factor: float):
+    """A device whose changes are out of all proportion."""
+
+    def device(command: Command, content: Records) -> Records:
+        good = client("d5")(command, content)
+        if command.kind == "train":
+            good.arrays["arrays"]["w"] = (good.arrays["arrays"]["w"] * factor).astype(np.float32)
+        return good
+
+    return device
+
+
+def row(device: str, status: str = "ok", kind: str = "train", norm: float = 0.0) -> DeviceRow:
+    return DeviceRow(
+        round=1, phase="p", kind=kind, device=device, status=status, code="", reason="", digest="", seconds_fetch=0, seconds_work=0,
+        seconds_upload=0, bytes_up=0, bytes_down=0, metrics={}, norm=norm,
+    )  # fmt: skip
+
+
+def record(number: int, *rows: DeviceRow, seconds: float = 1.0, **evaluate: float) -> RoundRecord:
+    return RoundRecord(
+        round=number, train={}, evaluate=evaluate, server={}, participants=len(rows), failures={}, seconds=Seconds(total=seconds), bytes=Bytes(),
+        devices=list(rows), model="m" * 64,
+    )  # fmt: skip
+
+
+def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -> None:
+    two = {**GOOD, "d0": failing(times=1), "d1": failing(times=1)}
+    _, records = ours(FedAvg(), two, quorum=6)
+    assert [r.participants for r in records] == [6, 6, 6], "the second try of round 1 has all six"
+    assert records[0].failures == {"worker-died": 2}
+    with pytest.raises(RunFailed, match=r"Only 4 devices gave a valid update, where 5 are needed, in round 1 \(2 worker-died\)"):
+        ours(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
+
+
+def test_a_failure_that_will_not_pass_is_not_tried_again() -> None:
+    tries = []
+
+    def wrong(command: Command, content: Records) -> Reply:
+        tries.append(command.phase)
+        return failing("app-error")(command, content)
+
+    with pytest.raises(RunFailed, match="needed"):
+        ours(FedAvg(), {**GOOD, "d0": wrong}, quorum=6)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize(("name", "parameters", "least"), [
+    ("FedAvg", {}, 1), ("Krum", {"num_malicious_nodes": 1}, 5), ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 6}, 6),
+    ("Bulyan", {"num_malicious_nodes": 1}, 7), ("Bulyan", {}, 3), ("FedTrimmedAvg", {"beta": 0.2}, 2), ("FedMedian", {}, 1),
+])  # fmt: skip
+def test_each_strategy_has_its_own_minimum(name: str, parameters: dict, least: int) -> None:
+    assert minimum_results(build(name, parameters, 9)) == least
+    if least > len(DEVICES):
+        with pytest.raises(RunFailed, match=f"needs {least} valid updates"):
+            ours(build(name, parameters, 6), GOOD)
+
+
+def test_spares_stand_in_for_silent_devices_and_the_round_does_not_wait_for_them() -> None:
+    devices = {f"d{i}": client(f"d{i % 6}") for i in range(6)} | {"e0": silent}
+    _, records = ours(FedAvg(), devices, per_proxy=0, num_rounds=12, strategy_params=HALF, over_selection=2.0)
+    asked = collections.Counter(row.device for r in records for row in r.devices if row.kind == "train" and row.status != "spare")
+    assert all(r.participants == 3 for r in records), "as many as the strategy wants, though one of those asked is silent"
+    assert asked["e0"] == 0, "a silent device was a spare by the end of each round, not a failure"
+    assert any(row.device == "e0" for r in records for row in r.devices), "it was asked all the same"
+
+
+@given(st.integers(1, 40), st.integers(0, 9), st.floats(1.0, 3.0), st.integers(0, 5), st.sampled_from(["", "random", "least-seen", "stratified:site"]))
+def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(count: int, per_proxy: int, over: float, seed: int, policy: str) -> None:
+    devices = [f"d{i:02d}" for i in range(20)]
+    cohorts = form_cohorts("f", devices, per_proxy, {d: {"site": str(i % 3)} for i, d in enumerate(devices)})
+    members = [member for cohort in cohorts for member in cohort.members]
+    the_spec = spec(selection=policy, over_selection=over, seed=seed)
+    chosen = choose(the_spec, members, count, History(), 1, 1)
+    assert len(chosen) == len({m.device for m in chosen}) == min(count, 20)
+    assert chosen == choose(the_spec, list(reversed(members)), count, History(), 1, 1)
+    spares = with_spares(the_spec, cohorts, chosen, members, 1, 1)
+    assert not {m.device for m in spares} & {m.device for m in chosen}
+    assert len(chosen) + len(spares) <= np.ceil(len(chosen) * over) + 1e-9
+
+
+def test_a_device_that_is_silent_in_training_is_not_waited_for_again_in_evaluation() -> None:
+    _, records = ours(FedAvg(), {**GOOD, "d0": silent}, num_rounds=2)
+    assert [r.failures for r in records] == [{"no-reply": 1}, {"no-reply": 1}]
+    assert [r.participants for r in records] == [5, 5]
+
+
+def test_those_seen_least_come_first() -> None:
+    _, records = ours(FedAvg(), GOOD, num_rounds=6, selection="least-seen", strategy_params=HALF, over_selection=1.0)
+    seen = collections.Counter(row.device for r in records for row in r.devices if row.kind == "train")
+    assert set(seen.values()) == {3}, "six rounds of three: each of six devices three times"
+
+
+def test_small_groups_are_heard() -> None:
+    members = [Member(f"d{i}", i, {"site": "large" if i else "small"}) for i in range(10)]
+    for number in range(1, 6):
+        chosen = choose(spec(selection="stratified:site"), members, 2, History(), number, 1)
+        assert {m.labels["site"] for m in chosen} == {"large", "small"}
+
+
+def test_a_device_that_keeps_failing_is_left_out_for_a_while_and_comes_back() -> None:
+    _, records = ours(FedAvg(), {**GOOD, "d0": failing("app-error")}, num_rounds=10)
+    asked = [r.round for r in records if any(row.device == "d0" for row in r.devices)]
+    assert asked == [1, 2, 3, 3 + LEFT_OUT_ROUNDS + 1], "and out again at its next failure"
+    history = History()
+    for number in (1, 2, 3):
+        history.take(record(number, row("a", "error"), row("b")))
+    members = [Member("a", 1), Member("b", 2)]
+    assert available(members, history, 4, 1) == [members[1]]
+    assert available(members, history, 4, 2) == [members[1], members[0]], "never fewer than the round needs"
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
+def test_one_update_out_of_proportion_never_reaches_the_model(name: str) -> None:
+    """In the first round it is odd among the others; later it is odd against the rounds before."""
+    clean, _ = ours(build(name, {}, 6), {d: g for d, g in GOOD.items() if d != "d5"}, per_proxy=0)
+    found, records = ours(build(name, {}, 6), {**GOOD, "d5": scaled(1e6)}, per_proxy=0)
+    np.testing.assert_allclose(found.arrays["w"].numpy(), clean.arrays["w"].numpy(), rtol=1e-6)
+    assert [r.failures for r in records] == [{"norm": 1}] * 3
+    _, records = ours(FedAvg(), {**GOOD, "d5": failing(times=0), "d0": scaled(1.0)}, per_proxy=3)
+    assert all(not r.failures for r in records), "ordinary changes pass"
+
+
+def test_an_update_changed_after_its_check_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address is good until the deadline: what is read again must be what was checked."""
+    poison = encode_records(Records(arrays={"arrays": {"w": np.full(5, 1e9, np.float32), "n": np.array(0)}}, metrics={"metrics": {"num-examples": 9}}))
+    for name in ("FedAvg", "FedMedian"):
+        reads: collections.Counter[str] = collections.Counter()
+
+        def get(self, key: str, limit: int | None = None, *, reads: collections.Counter = reads) -> bytes:
+            reads[key] += 1
+            return poison if key.endswith("/d0.safetensors") and "train" in key and reads[key] > 1 else self.data[key]
+
+        monkeypatch.setattr("fakes.MemoryObjects.get", get)
+        records: list[RoundRecord] = []
+        loop = RoundLoop(spec(num_rounds=1), lambda r, stats, checkpoint, records=records: records.append(r), lambda: False)
+        with round_loop(IoTGrid, loop):
+            result = build(name, {}, 6).start(grid=grid_of(GOOD, spec(), 0), initial_arrays=initial())
+        assert records[0].failures == {"bad-digest": 1}, name
+        assert np.abs(result.arrays["w"].numpy()).max() < 1e3
+
+
+def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> None:
+    _, records = ours(FedAvg(), GOOD, num_rounds=9, metric="loss", target=1e9)
+    assert len(records) == 1
+    worse = iter([1.0, 5.0, 9.0, 9.0])
+    values: dict[int, float] = {}
+
+    def device(command: Command, content: Records) -> Records:
+        good = client("d0")(command, content)
+        if command.kind == "evaluate":
+            good.metrics["metrics"]["loss"] = values.setdefault(command.server_round, next(worse))
+        return good
+
+    def ended(**changes: object) -> tuple[RoundLoop, list]:
+        the_spec, records, clock = spec(num_rounds=4, metric="loss", **changes), [], [0.0]
+        loop = RoundLoop(the_spec, lambda r, stats, checkpoint: records.append((r, checkpoint)), lambda: False)
+        grid = grid_of({"d0": device}, the_spec)
+        grid._clock = lambda: clock.__setitem__(0, clock[0] + 5.0) or clock[0]
+        with round_loop(IoTGrid, loop):
+            FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(grid=grid, initial_arrays=initial())
+        return loop, records
+
+    loop, records = ended(max_seconds=25.0)
+    assert len(records) == 2, "a third round of 10 s would take more than 25 s"
+    assert "budget of 25 s" in loop.ending.reason
+    assert loop.final_round == 1, "round 1 was the best"
+    np.testing.assert_array_equal(loop.result.arrays["w"].numpy(), records[0][1].arrays["w"])
+    values.clear()
+    worse = iter([1.0, 5.0, 9.0, 9.0])
+    loop, records = ended(max_cost=1e-12)
+    assert (len(records), loop.final_round) == (1, 1)
+    assert "budget of USD" in loop.ending.reason
+
+
+def test_goals_by_name_and_by_word() -> None:
+    from fl_runtime.run.cost import Shape
+    from fl_runtime.server.rounds.stopping import Judge
+
+    for judge, values, best in ((Judge("accuracy"), (0.5, 0.9, 0.7), 2), (Judge("loss"), (0.5, 0.9, 0.7), 1), (Judge("loss", "maximize"), (0.5, 0.9, 0.7), 2)):
+        ending = Ending(spec(), Shape(proxies=0), judge)
+        for number, value in enumerate(values, 1):
+            ending.take(record(number, accuracy=value, loss=value))
+        assert ending.best is not None
+        assert ending.best.round == best
+    assert Judge("accuracy").try_of({"loss": 1.0}) is None
+
+
+@pytest.mark.parametrize(("require", "fits"), [
+    ({}, True), ({"idle": True}, True), ({"power": "mains"}, True), ({"power": "battery"}, False), ({"free-memory": 512}, True),
+    ({"free-memory": 2048}, False), ({"site": "north"}, True), ({"site": "south"}, False), ({"line": 3}, True), ({"other": "x"}, False),
+])  # fmt: skip
+def test_requirements_are_held_against_heartbeats(require: dict, fits: bool) -> None:
+    beat = Heartbeat(state="idle", power="mains", free_memory=1024, labels={"site": "north", "line": "3"})
+    check_requirements(require)
+    assert meets(beat, require) is fits
+
+
+@pytest.mark.parametrize("require", [{"idle": "yes"}, {"power": "solar"}, {"free-memory": "lots"}, {"free-memory": True}])
+def test_requirements_that_nobody_could_meet_are_refused(require: dict) -> None:
+    with pytest.raises(RunFailed, match="must be"):
+        check_requirements(require)
+
+
+def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_the_deadline() -> None:
+    looks, now = [], [0.0]
+
+    def ready() -> set[str]:
+        looks.append(now[0])
+        return set(DEVICES[:2]) if now[0] >= 10 else set()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    the_spec, records = spec(num_rounds=1, require={"idle": True}, deadline_seconds=60.0), []
+    loop = RoundLoop(the_spec, lambda r, stats, checkpoint: records.append(r), lambda: False, ready=ready, clock=lambda: now[0], sleep=sleep)
+    with round_loop(IoTGrid, loop):
+        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
+    assert records[0].participants == 2
+    assert now[0] == 10.0
+    loop = RoundLoop(the_spec, lambda *_: None, lambda: False, ready=set, clock=lambda: now[0], sleep=sleep)
+    with round_loop(IoTGrid, loop), pytest.raises(RunFailed, match="met its requirements after 60 s"):
+        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
+
+
+def test_a_silent_device_gets_its_command_again() -> None:
+    """It may have rebooted: the second command finds it, with the time that is left."""
+    heard: list[float] = []
+
+    def rebooting(command: Command, content: Records) -> Records | None:
+        if command.kind == "train":
+            heard.append(command.seconds)
+        return client("d0")(command, content) if len(heard) > 1 else None
+
+    _, records = ours(FedAvg(), {**GOOD, "d0": rebooting}, num_rounds=1, phase_seconds=100.0)
+    assert records[0].participants == 6
+    assert heard[0] == 100.0
+    assert 60.0 < heard[1] < 80.0

@@ -1,0 +1,144 @@
+"""Server and proxy over real gRPC with mutual TLS on loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import grpc
+import pytest
+
+from edge.protocol.records import Records, encode_records
+from fl_runtime.cohort.mtls import make_identities
+from fl_runtime.cohort.rpc import METHOD, ProxyHub, attach
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
+
+
+def request(cohort: str, seconds: float = 20.0) -> PhaseRequest:
+    return PhaseRequest(
+        run="run-1", fleet="f", cohort=cohort, phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
+        targets=[Target("d0", 1, "m0"), Target("d1", 2, "m1")], content="{}", arrays=None, seconds=seconds, flower_run_id=1, run_config="{}", fold=True,
+    )  # fmt: skip
+
+
+class Answers:
+    """A CohortRunner that answers at once, or dies the first time."""
+
+    def __init__(self, fail_first: bool = False, fail_late: bool = False) -> None:
+        self.fail_first, self.fail_late = fail_first, fail_late
+        self.seen: list[str] = []
+
+    def run(self, asked: PhaseRequest):
+        self.seen.append(asked.phase)
+        for target in asked.targets:
+            yield DeviceResult(device=target.device, node_id=target.node_id, message_id=target.message_id, status="ok", metrics={"loss": [1.0, 2.0], "n": 3})
+            if self.fail_first and len(self.seen) == 1:
+                raise ConnectionError("the proxy was killed")
+        yield Folded(asked.phase, encode_records(Records(metrics={"m": {"n": 6}})), 2)
+        if self.fail_late and len(self.seen) == 1:
+            raise ConnectionError("the proxy was killed")
+        yield PhaseDone(asked.phase)
+
+
+@pytest.fixture
+def hub():
+    server, proxy = make_identities("127.0.0.1")
+    made = ProxyHub(["c0000", "c0001"], server, host="127.0.0.1", clock=time.monotonic)
+    yield made, f"127.0.0.1:{made.port}", proxy
+    made.close()
+
+
+def proxy_thread(address: str, cohort: str, identity, runner, results: list) -> threading.Thread:
+    def serve() -> None:
+        try:
+            results.append(attach(address, cohort, identity, runner, lambda: False))
+        except ConnectionError:
+            results.append("died")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
+    made, address, identity = hub
+    ended: list = []
+    thread = proxy_thread(address, "c0001", identity, Answers(), ended)
+    events = list(made.run(request("c0001")))
+    assert [type(item).__name__ for item in events] == ["DeviceResult", "DeviceResult", "Folded", "PhaseDone"]
+    assert events[0].metrics == {"loss": [1.0, 2.0], "n": 3}
+    made.close()
+    thread.join(10)
+    assert ended == [True], "a goodbye ends the proxy"
+
+
+def test_a_proxy_that_comes_late_gets_the_waiting_phase(hub) -> None:
+    made, address, identity = hub
+    threading.Timer(0.5, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    assert len(list(made.run(request("c0000")))) == 4
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the mean", "after the mean"])
+def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(hub, late: bool) -> None:
+    made, address, identity = hub
+    first: list = []
+    proxy_thread(address, "c0000", identity, Answers(fail_first=not late, fail_late=late), first)
+    threading.Timer(1.0, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    events = list(made.run(request("c0000")))
+    assert sorted(item.device for item in events if isinstance(item, DeviceResult)) == ["d0", "d1"]
+    assert sum(isinstance(item, Folded) for item in events) == 1
+
+
+def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_runtime.cohort.rpc.GRACE_SECONDS", 0.2)
+    made, _, _ = hub
+    events = list(made.run(request("c0000", seconds=0.3)))
+    assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost", "cohort-lost"]
+
+
+def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> None:
+    made, address, identity = hub
+
+    class Confused(Answers):
+        def run(self, asked: PhaseRequest):
+            for target in asked.targets:
+                yield DeviceResult(device=target.device, node_id=target.node_id, message_id="an earlier one", status="ok")
+            yield Folded("00000-train-0000", b"", 2)
+            yield from super().run(asked)
+
+    proxy_thread(address, "c0000", identity, Confused(), [])
+    events = list(made.run(request("c0000")))
+    assert [item.message_id for item in events if isinstance(item, DeviceResult)] == ["m0", "m1"]
+    assert [item.phase for item in events if isinstance(item, Folded)] == ["00001-train-0001"]
+
+
+def test_without_the_runs_certificate_nobody_attaches(hub) -> None:
+    _, address, _ = hub
+    _, stranger = make_identities("127.0.0.1")
+    assert attach(address, "c0000", stranger, Answers(), lambda: False) is False
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
+        next(channel.stream_stream(METHOD)(iter([b""]), timeout=3))
+
+
+def test_an_unknown_cohort_is_refused(hub) -> None:
+    _, address, identity = hub
+    assert attach(address, "c9999", identity, Answers(), lambda: False) is False
+
+
+def test_a_server_that_is_replaced_leaves_the_proxies_to_its_successor(hub) -> None:
+    running, address, identity = hub
+    results: list = []
+    thread = proxy_thread(address, "c0000", identity, Answers(), results)
+    list(running.run(request("c0000")))
+    running.close(goodbye=False)
+    thread.join(10)
+    assert results == [False], "no goodbye: the proxy looks for the run's next server"
+    other, proxy_identity = make_identities("127.0.0.1")
+    successor = ProxyHub(["c0000"], other, host="127.0.0.1", clock=time.monotonic)
+    try:
+        thread = proxy_thread(f"127.0.0.1:{successor.port}", "c0000", proxy_identity, Answers(), results)
+        assert any(isinstance(item, Folded) for item in successor.run(request("c0000")))
+    finally:
+        successor.close()
+    thread.join(10)
+    assert results == [False, True], "the last server says goodbye"

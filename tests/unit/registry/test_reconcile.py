@@ -1,0 +1,288 @@
+"""Whatever was done on either side, and wherever it was interrupted: one reconciliation, and both registries agree."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from fl_runtime.run.ports import ObjectMissing
+from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, Version
+from registry.reconcile.aws import AwsRegistries
+from registry.reconcile.plan import DELETED, FleetState, plan, repair
+from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
+
+
+class World:
+    """Both registries and the fleet, in memory. Rollouts end well when :meth:`settle` is called, unless the devices refuse."""
+
+    def __init__(self) -> None:
+        self.v: dict[str, Version] = {}
+        self.p: dict[str, Package] = {}
+        self.runs, self.under_way, self.number = "", "", 0
+        self.refused: set[str] = set()
+        self.late: set[str] = set()
+        self.held: set[str] = set()
+
+    def versions(self) -> list[Version]:
+        return list(self.v.values())
+
+    def packages(self) -> list[Package]:
+        return list(self.p.values())
+
+    def fleets(self) -> dict[str, FleetState]:
+        return {"m": FleetState(runs=self.runs, busy=bool(self.under_way), behind=tuple(sorted(self.late)) if self.runs else ())}
+
+    def create(self) -> None:
+        arn = f"arn:{len(self.p) + 100 * self.number}"
+        self.number += 1
+        self.p[arn] = Package(arn=arn, group="m", version=1, approval="PendingManualApproval", metadata={RUN_TAG: "run-1"}, model_data="")
+
+    def register(self, package: Package) -> str:
+        self.link(package.arn, 3)
+        return next(v.version for v in self.v.values() if v.model_package_arn == package.arn)
+
+    def version_of(self, package: Package) -> str:
+        there = next((v.version for v in self.v.values() if v.model_package_arn == package.arn), None)
+        if there:
+            return there
+        self.number += 1
+        number = str(self.number)
+        self.v[number] = Version(
+            name="m", version=number, run="run-1", mlflow_run_id="r", model_package_arn=package.arn, approval="PendingManualApproval", score=1.0,
+            model_digest="d", champion=False, created_at=0.0,
+        )  # fmt: skip
+        return number
+
+    def name(self, package: Package, version: Version) -> None:
+        names = {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version}
+        self.p[package.arn] = replace(self.p[package.arn], metadata={**self.p[package.arn].metadata, **names})
+        self.v[version.version] = replace(self.v[version.version], run=package.metadata[RUN_TAG], model_package_arn=package.arn)
+
+    def link_at_once(self, arn: str) -> None:
+        """Two that link a package, of which neither sees the other."""
+        self.link(arn, 3)
+        first = next(v for v in self.v.values() if v.model_package_arn == arn)
+        self.number += 1
+        self.v[str(self.number)] = replace(first, version=str(self.number), checks="", champion=False)
+
+    def give_evidence(self, package: Package, number: str) -> None:
+        self.v[number] = replace(self.v[number], checks="passed")
+
+    def set_approval_tag(self, version: Version, approval: str) -> None:
+        self.v[version.version] = replace(self.v[version.version], approval=approval, synced=approval)
+
+    def catch_up(self, name: str, devices: list[str]) -> None:
+        self.late -= set(devices)
+
+    def decide(self, arn: str, approval: str, why: str) -> None:
+        if arn in self.p:
+            self.p[arn] = replace(self.p[arn], approval=approval)
+
+    def set_champion(self, name: str, number: str) -> None:
+        self.v = {n: replace(v, champion=n == number) for n, v in self.v.items()}
+
+    def drop_champion(self, name: str) -> None:
+        self.v = {n: replace(v, champion=False) for n, v in self.v.items()}
+
+    def roll_out(self, version: Version, why: str) -> None:
+        if version.version in self.held:
+            self.v[version.version] = replace(self.v[version.version], rollout="Held: 1 of 6 pre-checks fail")
+        elif not self.under_way:
+            self.under_way = version.version
+
+    def settle(self) -> None:
+        """The rollout under way ends."""
+        number, self.under_way = self.under_way, ""
+        if number not in self.v:
+            return
+        if number in self.refused:
+            self.v[number] = replace(self.v[number], rollout="RolledBack: worse")
+        else:
+            self.v[number] = replace(self.v[number], rollout="Succeeded")
+            self.runs = number
+            self.set_champion("m", number)
+
+    def link(self, arn: str, steps: int) -> None:
+        """As the link function does, interrupted after so many steps."""
+        if steps >= 1:
+            number = self.version_of(self.p[arn])
+            if steps >= 2:
+                self.name(self.p[arn], self.v[number])
+            if steps >= 3:
+                self.give_evidence(self.p[arn], number)
+
+
+def consistent(world: World) -> None:
+    """What anybody may rely on."""
+    by_arn = {v.model_package_arn: v for v in reversed(world.v.values())}
+    assert not (world.late and world.runs), "devices that came later were given the model"
+    for package in world.p.values():
+        version = by_arn.get(package.arn)
+        if version is None:
+            assert package.approval == "Rejected", "a package whose version was deleted"
+        else:
+            assert package.metadata[MLFLOW_VERSION] == version.version
+            assert version.approval == version.synced == package.approval
+            assert version.run == package.metadata[RUN_TAG], "it leads to where it comes from"
+            assert version.checks or package.approval == "Rejected", "who approves has evidence to judge by"
+    for version in world.v.values():
+        if not version.model_package_arn:
+            continue  # it says no longer that it is ours
+        if version.model_package_arn not in world.p or by_arn[version.model_package_arn] is not version:
+            assert version.approval == DELETED
+        if version.champion:
+            assert version.version == world.runs, "the champion is what the fleet runs"
+
+
+OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "relabel", "mislead", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
+                                                  "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 3)), max_size=25)  # fmt: skip
+
+
+@given(OPERATIONS, st.integers(0, 12))
+def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tuple[str, int, int]], crash_at: int) -> None:
+    world = World()
+    for operation, which, how in operations:
+        arns, numbers = sorted(world.p), sorted(world.v)
+        arn, number = arns[which % len(arns)] if arns else "", numbers[which % len(numbers)] if numbers else ""
+        done: dict[str, Any] = {
+            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "relabel": lambda n=number: n and world.v.update({n: replace(world.v[n], run="another")}),
+            "mislead": lambda n=number, a=arn, h=how: n and world.v.update({n: replace(world.v[n], model_package_arn=(a, "", "arn:no", "")[h])}),
+            "link-at-once": lambda a=arn: a and world.link_at_once(a),
+            "approve": lambda a=arn: a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", ""),
+            "reject": lambda a=arn: a and world.decide(a, "Rejected", ""),
+            "tag": lambda n=number, h=how: n and world.v.update({n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h % 3])}),
+            "alias": lambda n=number: n and world.set_champion("m", n), "drop": lambda: world.drop_champion("m"),
+            "delete-package": lambda a=arn: world.p.pop(a, None), "delete-version": lambda n=number: world.v.pop(n, None),
+            "settle": world.settle, "refuse": lambda n=number: world.refused.add(n), "reconcile": lambda: repair(world, plan(world)[:crash_at]),
+            "hold": lambda n=number: world.held.add(n),
+            "arrive": lambda w=which: world.late.add(f"d{w}"),
+        }  # fmt: skip
+        done[operation]()
+    if world.runs not in world.v:
+        world.runs = ""  # its version was deleted: the fleet has nothing that a registry knows
+    repair(world, plan(world)[:crash_at])  # one that crashed
+    for _ in range(12):  # and then ones that did not, until the rollouts that they began have ended
+        repair(world, plan(world))
+        if world.under_way:
+            world.settle()
+    assert plan(world) == [], "a further one finds nothing"
+    consistent(world)
+
+
+def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> None:
+    world = World()
+    world.create()
+    world.create()
+    first, second = sorted(world.p)
+    made = world.register
+
+    def refuses(package: Package) -> str:
+        if package.arn == first:
+            raise ValueError("Not a proper models:/ URI")
+        return made(package)
+
+    world.register = refuses  # type: ignore[method-assign]
+    ((item, reason),) = repair(world, plan(world))
+    assert (item.act, item.subject, reason) == ("register", first, "ValueError: Not a proper models:/ URI")
+    assert [v.model_package_arn for v in world.versions()] == [second]
+    world.decide(first, "Rejected", "")  # how whoever made it says that it is nothing
+    assert plan(world) == []
+
+
+def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation() -> None:
+    world = World()
+    number = linked(world)
+    world.v[number] = replace(world.v[number], approval="Approved")  # a wish, in MLflow, that must not be lost
+
+    def refuses(arn: str, approval: str, why: str) -> None:
+        raise ConnectionError("SageMaker is away")
+
+    decide, world.decide = world.decide, refuses  # type: ignore[method-assign]
+    wanted = plan(world)
+    failed = repair(world, wanted)
+    assert [item.act for item, _ in failed] == ["approve", "set-tag", "roll-out"]
+    assert "SageMaker is away" in failed[0][1]
+    assert plan(world) == wanted, "nothing was half done"
+    world.decide = decide  # type: ignore[method-assign]
+    assert repair(world, plan(world)) == []
+    assert world.p[world.v[number].model_package_arn].approval == "Approved"
+
+
+def linked(world: World) -> str:
+    world.create()
+    arn = sorted(world.p)[-1]
+    world.link(arn, 3)
+    return next(v.version for v in world.v.values() if v.model_package_arn == arn)
+
+
+@pytest.mark.parametrize(("change", "acts"), [
+    (lambda w, n: None, []),
+    (lambda w, n: w.decide(w.v[n].model_package_arn, "Approved", ""), ["set-tag", "roll-out"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], approval="Approved")}), ["approve", "set-tag", "roll-out"]),
+    (lambda w, n: w.set_champion("m", n), ["approve", "set-tag", "roll-out"]),
+    (lambda w, n: w.decide(w.v[n].model_package_arn, "Rejected", ""), ["set-tag"]),
+    (lambda w, n: w.p.pop(w.v[n].model_package_arn), ["set-tag"]),
+    (lambda w, n: w.v.pop(n), ["reject"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="")}), ["name"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="arn:no")}), ["name"]),
+    (lambda w, n: w.v.update({n: replace(w.v[n], run="another")}), ["name"]),
+])  # fmt: skip
+def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
+    world = World()
+    change(world, linked(world))
+    assert [item.act for item in plan(world)] == acts
+    repair(world, plan(world))
+    world.settle()
+    assert plan(world) == []
+    consistent(world)
+
+
+def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_version() -> None:
+    for steps in (0, 1, 2):
+        world = World()
+        world.create()
+        world.link(next(iter(world.p)), steps)
+        assert [item.act for item in plan(world)] == [["register"], ["name", "give-evidence"], ["give-evidence"]][steps]
+        repair(world, plan(world))
+        assert plan(world) == []
+        assert len(world.v) == 1
+        consistent(world)
+
+
+@pytest.mark.parametrize("why", ["refused", "held"])
+def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(why: str) -> None:
+    world = World()
+    good, bad = linked(world), linked(world)
+    for number in (good, bad):
+        setattr(world, why, {bad})
+        world.set_champion("m", number)
+        for _ in range(3):
+            repair(world, plan(world))
+            world.settle()
+    assert world.runs == good
+    assert [v.version for v in world.versions() if v.champion] == [good]
+    assert plan(world) == []
+
+
+def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -> None:
+    world, said = World(), {}
+    version = replace(world.v[linked(world)], checks="")
+
+    class Linked:
+        def give_evidence(self, package: Package, number: str) -> None:
+            raise ObjectMissing("runs/run-1/comparison.json")
+
+    mlflow = SimpleNamespace(versions=lambda: [version], set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}))
+    rollouts = SimpleNamespace(
+        mlflow=mlflow, sagemaker=SimpleNamespace(packages=world.packages), conductor=lambda: None, linking=Linked, store=SimpleNamespace(fleets=list),
+    )  # fmt: skip
+    both = AwsRegistries(rollouts, 0.0)  # type: ignore[arg-type]
+    repair(both, plan(both))
+    assert said == {f"m/{version.version}": {CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"}}
+    version = replace(version, checks=said[f"m/{version.version}"][CHECKS_TAG])
+    assert plan(AwsRegistries(rollouts, 0.0)) == []  # type: ignore[arg-type]
