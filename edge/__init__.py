@@ -1,1 +1,3 @@
-"""What runs on a device: agent, worker, transports, and the wire protocol. Imports nothing else of ours."""
+"""What runs on a device: agent, worker, transports, and the wire protocol. Imports nothing else of
+ours.
+"""

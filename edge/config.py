@@ -86,16 +86,27 @@ def load_config(file: Path) -> DeviceConfig:
     return read_struct(file, DeviceConfig, "device configuration")
 
 
-def of_component(fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}") -> DeviceConfig:
-    """The configuration of a Greengrass component: the nucleus says which thing this is. Raises ConfigError."""
+def of_component(
+    fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}"
+) -> DeviceConfig:
+    """The configuration of a Greengrass component: the nucleus says which thing this is. Raises
+    ConfigError.
+    """
     fields = {
-        "fleet": fleet, "device": os.environ.get("AWS_IOT_THING_NAME", ""), "home": home, "heartbeat_seconds": heartbeat_seconds,
+        "fleet": fleet,
+        "device": os.environ.get("AWS_IOT_THING_NAME", ""),
+        "home": home,
+        "heartbeat_seconds": heartbeat_seconds,
         "transport": "greengrass",
-    }  # fmt: skip
+    }
     if not fields["device"]:
-        raise ConfigError("AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus starts and names.")
+        raise ConfigError(
+            "AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus starts and names."
+        )
     try:
-        return msgspec.convert({**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig)
+        return msgspec.convert(
+            {**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig
+        )
     except msgspec.DecodeError as error:
         raise ConfigError(f"The component's configuration is malformed: {error}.") from error
 
@@ -104,7 +115,9 @@ Described = TypeVar("Described", bound=_Files)
 
 
 def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
-    """Read a JSON file that names a certificate, its key and a CA; raises ConfigError in one sentence."""
+    """Read a JSON file that names a certificate, its key and a CA; raises ConfigError in one
+    sentence.
+    """
     try:
         config = msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
@@ -113,9 +126,15 @@ def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
         raise ConfigError(f"The {meaning} {file} is malformed: {error}.") from error
     if getattr(config, "transport", "mqtt") == "greengrass":
         return config
-    missing = [name for name in ("endpoint", "certificate", "private_key", "ca") if not getattr(config, name)]
+    missing = [
+        name
+        for name in ("endpoint", "certificate", "private_key", "ca")
+        if not getattr(config, name)
+    ]
     if missing:
-        raise ConfigError(f"The {meaning} {file} does not say its {missing[0]}, which a device with a connection of its own needs.")
+        raise ConfigError(
+            f"The {meaning} {file} does not say its {missing[0]}, which a device with a connection of its own needs."
+        )
     for path in (config.certificate, config.private_key, config.ca):
         if not Path(path).is_file():
             raise ConfigError(f"{file} names {path}, which is not there.")

@@ -12,13 +12,18 @@ from typing import Any, TextIO
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time", "level", "logger", "event", ...fields}``; fields come by ``extra={"fields": {...}}``."""
+    """``{"time", "level", "logger", "event", ...fields}``; fields come by ``extra={"fields":
+    {...}}``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON, also for exceptions."""
         line: dict[str, Any] = {
-            "time": round(record.created, 3), "level": record.levelname, "logger": record.name, "event": record.getMessage(),
-        }  # fmt: skip
+            "time": round(record.created, 3),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

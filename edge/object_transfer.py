@@ -26,13 +26,21 @@ TRIES = 4
 RETRY_SECONDS = 0.5
 STALL_SECONDS = 60.0
 """A transfer in which nothing moves for so long is tried again."""
-LINK_ERRORS = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ValueError, ConnectionError)
+LINK_ERRORS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    TimeoutError,
+    ValueError,
+    ConnectionError,
+)
 CACHED_OBJECTS = 6
 """Files kept in the cache: the weights of a few rounds. The least recently used go first."""
 
 
 class ObjectError(Exception):
-    """A download or upload that failed; ``code`` is one of the reply's reason codes. ``passing``: it may work a moment later."""
+    """A download or upload that failed; ``code`` is one of the reply's reason codes. ``passing``:
+    it may work a moment later.
+    """
 
     def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
         super().__init__(message)
@@ -73,13 +81,18 @@ class HttpObjects:
         await _persistently(lambda left: _upload(url, file, left), seconds)
 
     def _evict(self, keep: Path) -> None:
-        files = sorted((f for f in self._cache.iterdir() if f.suffix == "" and f != keep), key=lambda f: f.stat().st_mtime)
+        files = sorted(
+            (f for f in self._cache.iterdir() if f.suffix == "" and f != keep),
+            key=lambda f: f.stat().st_mtime,
+        )
         for file in files[: max(0, len(files) + 1 - CACHED_OBJECTS)]:
             file.unlink(missing_ok=True)
 
 
 async def _persistently(transfer: Callable[[float], None], seconds: float) -> None:
-    """Try a transfer again while there is time and reason to: a link that was cut may be back, an address that expired will not."""
+    """Try a transfer again while there is time and reason to: a link that was cut may be back, an
+    address that expired will not.
+    """
     deadline, pause = uptime() + seconds, RETRY_SECONDS
     for attempt in range(1, TRIES + 1):
         left = deadline - uptime()
@@ -88,7 +101,9 @@ async def _persistently(transfer: Callable[[float], None], seconds: float) -> No
             await asyncio.wait_for(asyncio.to_thread(transfer, min(left, STALL_SECONDS)), left)
             return
         except TimeoutError as error:
-            raise ObjectError("download-failed", f"The transfer was not done within {seconds:.0f} s.") from error
+            raise ObjectError(
+                "download-failed", f"The transfer was not done within {seconds:.0f} s."
+            ) from error
         except ObjectError as error:
             if not error.passing or attempt == TRIES or uptime() + pause >= deadline:
                 raise
@@ -101,7 +116,10 @@ def _download(ref: ObjectRef, target: Path, seconds: float) -> None:
     part = target.with_suffix(".part")
     checksum, size = hashlib.sha256(), 0
     try:
-        with urllib.request.urlopen(ref.url, timeout=max(1.0, seconds)) as response, part.open("wb") as file:
+        with (
+            urllib.request.urlopen(ref.url, timeout=max(1.0, seconds)) as response,
+            part.open("wb") as file,
+        ):
             while chunk := response.read(_CHUNK):
                 size += len(chunk)
                 if size > ref.size:
@@ -109,14 +127,20 @@ def _download(ref: ObjectRef, target: Path, seconds: float) -> None:
                 checksum.update(chunk)
                 file.write(chunk)
         if size < ref.size:
-            raise ObjectError("download-failed", f"Download was cut off after {size} of {ref.size} bytes.", passing=True)
+            raise ObjectError(
+                "download-failed",
+                f"Download was cut off after {size} of {ref.size} bytes.",
+                passing=True,
+            )
         if checksum.hexdigest() != ref.digest:
             raise ObjectError("bad-digest", "The object's digest is not the announced one.")
         part.replace(target)
     except LINK_ERRORS as error:
         raise _failed("download-failed", "Download", error) from error
     except OSError as error:
-        raise ObjectError(disk_code(error), f"The object cannot be stored: {error.strerror}") from error
+        raise ObjectError(
+            disk_code(error), f"The object cannot be stored: {error.strerror}"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -124,21 +148,29 @@ def _download(ref: ObjectRef, target: Path, seconds: float) -> None:
 def _upload(url: str, file: Path, seconds: float) -> None:
     try:
         with file.open("rb") as body:
-            request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Length": str(file.stat().st_size)})
+            request = urllib.request.Request(
+                url, data=body, method="PUT", headers={"Content-Length": str(file.stat().st_size)}
+            )
             urllib.request.urlopen(request, timeout=max(1.0, seconds)).close()
     except (*LINK_ERRORS, OSError) as error:
         raise _failed("upload-failed", "Upload", error) from error
 
 
 def _failed(code: str, what: str, error: Exception) -> ObjectError:
-    """S3 answers 403 for an address whose time is over, and 4xx for others that will not get better."""
+    """S3 answers 403 for an address whose time is over, and 4xx for others that will not get
+    better.
+    """
     status = getattr(error, "code", None)
     if status == 403:
         return ObjectError(code, f"{what} failed: the address has expired or is not allowed (403).")
-    passing = not (isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)) and not isinstance(error, ValueError)
+    passing = not (
+        isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    ) and not isinstance(error, ValueError)
     return ObjectError(code, f"{what} failed: {error}", passing=passing)
 
 
 def disk_code(error: OSError) -> str:
     """The reason code of a file operation that failed."""
-    return "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "device-error"
+    return (
+        "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "device-error"
+    )

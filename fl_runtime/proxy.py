@@ -16,21 +16,38 @@ from edge import logs
 from fl_runtime.cohort.mtls import read_identity, secret_name
 from fl_runtime.cohort.rpc import attach
 from fl_runtime.cohort.runner import CohortRunner
-from fl_runtime.run.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
+from fl_runtime.run.aws import (
+    DynamoReplies,
+    IotCommands,
+    Names,
+    S3Objects,
+    SettingMissing,
+    client,
+    names_from_environment,
+    setting,
+)
 from fl_runtime.run.state import TERMINAL, RunTable
 
 logger = logging.getLogger(__name__)
 
 SERVER_WAIT_SECONDS = 900.0
-"""How long a proxy waits for a server that is not there: a restart takes a minute or two on Fargate."""
+"""How long a proxy waits for a server that is not there: a restart takes a minute or two on
+Fargate.
+"""
 RETRY_SECONDS = 0.5
 
 
 def main() -> int:
-    """Exit 0 after the run has ended, 1 when the server never came, 2 when the environment lacks something."""
+    """Exit 0 after the run has ended, 1 when the server never came, 2 when the environment lacks
+    something.
+    """
     logs.set_up()
     try:
-        names, run, cohort = names_from_environment(), setting("MLEDGEOPS_RUN"), setting("MLEDGEOPS_COHORT")
+        names, run, cohort = (
+            names_from_environment(),
+            setting("MLEDGEOPS_RUN"),
+            setting("MLEDGEOPS_COHORT"),
+        )
     except SettingMissing as error:
         logger.error("%s", error)
         return 2
@@ -38,12 +55,17 @@ def main() -> int:
 
 
 def serve(names: Names, run: str, cohort: str) -> int:
-    """Serve one cohort until the run ends: attach to its server, and again to the server's successor."""
+    """Serve one cohort until the run ends: attach to its server, and again to the server's
+    successor.
+    """
     table = RunTable(client("dynamodb"), names.runs_table)
     runner = CohortRunner(
-        IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), names.replies_table),
-        S3Objects(client("s3"), names.bucket), clock=time.monotonic, sleep=time.sleep,
-    )  # fmt: skip
+        IotCommands(client("iot-data")),
+        DynamoReplies(client("dynamodb"), names.replies_table),
+        S3Objects(client("s3"), names.bucket),
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )
     secrets = client("secretsmanager")
     lost_at = time.monotonic()
     while time.monotonic() - lost_at < SERVER_WAIT_SECONDS:
@@ -52,14 +74,32 @@ def serve(names: Names, run: str, cohort: str) -> int:
             state = table.get(run)
             if state is None or state.state in (*TERMINAL, "Stopping", "Concluding"):
                 return 0
-            if state.server and attach(state.server, cohort, read_identity(secrets, secret_name(run, state.epoch)), runner, lambda: False):
+            if state.server and attach(
+                state.server,
+                cohort,
+                read_identity(secrets, secret_name(run, state.epoch)),
+                runner,
+                lambda: False,
+            ):
                 return 0
-        except (ClientError, BotoCoreError) as error:  # AWS's trouble, or a server that is being replaced: the next look will tell
-            logs.event(logger, "proxy-waits", logging.WARNING, run=run, cohort=cohort, reason=str(error))
+        except (
+            ClientError,
+            BotoCoreError,
+        ) as error:  # AWS's trouble, or a server that is being replaced: the next look will tell
+            logs.event(
+                logger, "proxy-waits", logging.WARNING, run=run, cohort=cohort, reason=str(error)
+            )
         if time.monotonic() - started > RETRY_SECONDS * 4:
             lost_at = time.monotonic()
         time.sleep(RETRY_SECONDS)
-    logs.event(logger, "proxy-gives-up", logging.ERROR, run=run, cohort=cohort, reason="the server did not come back")
+    logs.event(
+        logger,
+        "proxy-gives-up",
+        logging.ERROR,
+        run=run,
+        cohort=cohort,
+        reason="the server did not come back",
+    )
     return 1
 
 

@@ -14,7 +14,12 @@ CELL_SECONDS = 300
 def execute(file: Path) -> nbformat.NotebookNode:
     """Run all cells in the notebook's own folder; raises CellExecutionError for one that fails."""
     notebook = nbformat.read(file, as_version=4)
-    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(file.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(file.parent)}},
+    ).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of this run: noise in a diff
     return notebook

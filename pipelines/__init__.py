@@ -1,1 +1,3 @@
-"""The SageMaker pipeline, the state machine, the Lambda handlers, the CLI, and the two clouds they run on."""
+"""The SageMaker pipeline, the state machine, the Lambda handlers, the CLI, and the two clouds they
+run on.
+"""

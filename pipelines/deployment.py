@@ -1,4 +1,6 @@
-"""Names and ARNs of one deployment: what the stacks create, and the pipeline, the state machine and the tasks refer to."""
+"""Names and ARNs of one deployment: what the stacks create, and the pipeline, the state machine and
+the tasks refer to.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Deployment:
     """ARN of the KMS key; known to the stacks only."""
     commands_key_arn: str = ""
     models_key_arn: str = ""
-    """ARNs of the keys that sign commands and models; known to the stacks only, others go by the alias."""
+    """ARNs of the keys that sign commands and models; known to the stacks only, others go by the
+    alias.
+    """
 
     @property
     def stacks(self) -> tuple[str, str, str]:
@@ -131,7 +135,9 @@ class Deployment:
     @property
     def mlflow_arn(self) -> str:
         """ARN of the managed MLflow server, which is also its tracking URI."""
-        return f"arn:aws:sagemaker:{self.region}:{self.account}:mlflow-tracking-server/{self.prefix}"
+        return (
+            f"arn:aws:sagemaker:{self.region}:{self.account}:mlflow-tracking-server/{self.prefix}"
+        )
 
     @property
     def pipeline_role(self) -> str:
@@ -169,9 +175,14 @@ class Deployment:
     def environment(self) -> dict[str, str]:
         """What tasks and functions find in their environment."""
         return {
-            "MLEDGEOPS_BUCKET": self.bucket, "MLEDGEOPS_DEVICES_TABLE": self.devices_table,
-            "MLEDGEOPS_REPLIES_TABLE": self.replies_table, "MLEDGEOPS_RUNS_TABLE": self.runs_table,
-            "MLEDGEOPS_STATE_MACHINE": self.state_machine, "MLEDGEOPS_ROLLOUT_MACHINE": self.rollout_machine,
-            "MLEDGEOPS_ROLLOUTS_TABLE": self.rollouts_table, "MLEDGEOPS_COMMANDS_KEY": self.commands_key, "MLEDGEOPS_MODELS_KEY": self.models_key,
+            "MLEDGEOPS_BUCKET": self.bucket,
+            "MLEDGEOPS_DEVICES_TABLE": self.devices_table,
+            "MLEDGEOPS_REPLIES_TABLE": self.replies_table,
+            "MLEDGEOPS_RUNS_TABLE": self.runs_table,
+            "MLEDGEOPS_STATE_MACHINE": self.state_machine,
+            "MLEDGEOPS_ROLLOUT_MACHINE": self.rollout_machine,
+            "MLEDGEOPS_ROLLOUTS_TABLE": self.rollouts_table,
+            "MLEDGEOPS_COMMANDS_KEY": self.commands_key,
+            "MLEDGEOPS_MODELS_KEY": self.models_key,
             "MLEDGEOPS_JOB_URLS_ROLE": self.role("job-urls"),
-        }  # fmt: skip
+        }

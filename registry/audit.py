@@ -1,7 +1,9 @@
 """Who decided what, when and why: an append-only trail whose entries are chained by their hashes.
 
-Each entry is an object of its own, written only if it is not there yet (S3 conditional write), and holds the hash of the one
-before. Whoever changes, removes or reorders an entry breaks the chain; whoever cuts off its end is found out by the head,
+Each entry is an object of its own, written only if it is not there yet (S3 conditional write), and
+holds the hash of the one
+before. Whoever changes, removes or reorders an entry breaks the chain; whoever cuts off its end is
+found out by the head,
 which is written elsewhere too (the version's tag in MLflow).
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
 """
@@ -27,7 +29,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``, ``catch-up``."""
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``,
+    ``catch-up``.
+    """
     subject: str
     """A model version, a package's ARN, a fleet."""
     why: str
@@ -59,13 +63,26 @@ class AuditTrail:
     def __init__(self, trail: Trail) -> None:
         self._trail = trail
 
-    def append(self, *, at: float, who: str, what: str, subject: str, why: str, **details: Any) -> str:
-        """Add an entry; returns its hash, the new head. Two that append at once come one after the other."""
+    def append(
+        self, *, at: float, who: str, what: str, subject: str, why: str, **details: Any
+    ) -> str:
+        """Add an entry; returns its hash, the new head. Two that append at once come one after the
+        other.
+        """
         while True:
             keys = self._trail.keys(PREFIX)
             before = _hash(self._trail.get(keys[-1])) if keys else FIRST
             number = int(keys[-1].removeprefix(PREFIX).removesuffix(".json")) + 1 if keys else 1
-            entry = Entry(number=number, at=at, who=who, what=what, subject=subject, why=why, details=details, before=before)
+            entry = Entry(
+                number=number,
+                at=at,
+                who=who,
+                what=what,
+                subject=subject,
+                why=why,
+                details=details,
+                before=before,
+            )
             data = msgspec.json.encode(entry)
             try:
                 self._trail.put_new(_key(number), data)
@@ -79,7 +96,9 @@ class AuditTrail:
             yield msgspec.json.decode(self._trail.get(key), type=Entry)
 
     def decision(self, subject: str) -> str:
-        """The last of ``approve`` and ``reject`` among the latest entries about a subject; empty when neither is there."""
+        """The last of ``approve`` and ``reject`` among the latest entries about a subject; empty
+        when neither is there.
+        """
         for key in reversed(self._trail.keys(PREFIX)[-RECENT:]):
             entry = msgspec.json.decode(self._trail.get(key), type=Entry)
             if entry.subject == subject and entry.what in ("approve", "reject"):
@@ -87,7 +106,9 @@ class AuditTrail:
         return ""
 
     def verify(self, heads: Iterable[str] = ()) -> list[str]:
-        """What is wrong with the trail, one sentence each; nothing when it is whole. ``heads``: hashes that must be in it."""
+        """What is wrong with the trail, one sentence each; nothing when it is whole. ``heads``:
+        hashes that must be in it.
+        """
         wrong, before, seen = [], FIRST, set()
         for position, key in enumerate(self._trail.keys(PREFIX), 1):
             data = self._trail.get(key)
@@ -101,11 +122,16 @@ class AuditTrail:
                 wrong.append(f"Entry {position} is missing: {key} stands in its place.")
                 position = entry.number
             if entry.before != before:
-                wrong.append(f"Entry {entry.number} does not follow from the one before it: one of them was changed.")
+                wrong.append(
+                    f"Entry {entry.number} does not follow from the one before it: one of them was changed."
+                )
             before = _hash(data)
             seen.add(before)
         lost = [head for head in heads if head not in seen]
-        wrong += [f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: it was changed or cut off." for head in lost]
+        wrong += [
+            f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: it was changed or cut off."
+            for head in lost
+        ]
         return wrong
 
 
@@ -118,7 +144,9 @@ class S3Trail:
 
     def keys(self, prefix: str) -> list[str]:
         """All keys, sorted."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
         return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
 
     def get(self, key: str) -> bytes:
@@ -131,7 +159,12 @@ class S3Trail:
         try:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
         except self._client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+            if error.response["Error"]["Code"] in (
+                "PreconditionFailed",
+                "ConditionalRequestConflict",
+                "412",
+                "409",
+            ):
                 raise Exists from error
             raise
 

@@ -1,6 +1,8 @@
-"""What follows a package's registration: its MLflow version, each registry naming the other, and the evidence that an approver judges by.
+"""What follows a package's registration: its MLflow version, each registry naming the other, and
+the evidence that an approver judges by.
 
-The pipeline's Link step does it, and ``mledgeops reconcile`` where that step was interrupted. The package says all it takes.
+The pipeline's Link step does it, and ``mledgeops reconcile`` where that step was interrupted. The
+package says all it takes.
 """
 
 from __future__ import annotations
@@ -46,11 +48,15 @@ class Linking:
         return number
 
     def give_evidence(self, package: Package, number: str) -> None:
-        """Collect a version's evidence and publish it. Raises ObjectMissing when its run did not leave what that takes."""
+        """Collect a version's evidence and publish it. Raises ObjectMissing when its run did not
+        leave what that takes.
+        """
         self._publish(self._gather(package, f"{package.group}/{number}"))
 
     def _gather(self, package: Package, model_version: str) -> Evidence:
-        """What was collected before, or now: a step that is repeated must not find other heartbeats."""
+        """What was collected before, or now: a step that is repeated must not find other
+        heartbeats.
+        """
         run = package.metadata[RUN_TAG]
         found = read_evidence(self.objects, run)
         if found is not None and found.lineage.model_package_arn == package.arn:
@@ -60,17 +66,28 @@ class Linking:
         return evidence
 
     def _publish(self, evidence: Evidence) -> None:
-        """The card into S3, into MLflow, and onto the package; the version's tag last, by which it counts as done."""
+        """The card into S3, into MLflow, and onto the package; the version's tag last, by which it
+        counts as done.
+        """
         lineage, checks = evidence.lineage, check(evidence, self.policy.gates)
-        html, uri = page(evidence, checks).encode(), f"s3://{self.objects.bucket}/{model_key(lineage.run, CARD)}"
+        html, uri = (
+            page(evidence, checks).encode(),
+            f"s3://{self.objects.bucket}/{model_key(lineage.run, CARD)}",
+        )
         self.objects.put(model_key(lineage.run, CARD), html)
-        self.mlflow.log_files(lineage.mlflow_run_id, {CARD: html, EVIDENCE: msgspec.json.encode(evidence)}, FOLDER)
+        self.mlflow.log_files(
+            lineage.mlflow_run_id, {CARD: html, EVIDENCE: msgspec.json.encode(evidence)}, FOLDER
+        )
         content = msgspec.json.encode(model_card(evidence, checks, uri)).decode()
         if len(content) <= MODEL_CARD_LIMIT:
             self.sagemaker.set_card(lineage.model_package_arn, content)
         else:
-            event(logger, "card-too-long", logging.WARNING, run=lineage.run, characters=len(content))
+            event(
+                logger, "card-too-long", logging.WARNING, run=lineage.run, characters=len(content)
+            )
         said = failed(checks) or "passed"
-        self.sagemaker.add_metadata(lineage.model_package_arn, {CARD_TAG: uri, CHECKS_TAG: said[:TEXT_LIMIT]})
+        self.sagemaker.add_metadata(
+            lineage.model_package_arn, {CARD_TAG: uri, CHECKS_TAG: said[:TEXT_LIMIT]}
+        )
         name, _, number = evidence.model_version.partition("/")
         self.mlflow.set_tags(name, number, {CARD_TAG: uri, CHECKS_TAG: said[:500]})

@@ -17,7 +17,9 @@ CHAMPION = "champion"
 PACKAGE_TAG = "sagemaker.model_package_arn"
 """The tag that SageMaker's managed MLflow uses too: names are read from it, never derived."""
 OWN_PACKAGE_TAG = "mledgeops.model_package_arn"
-"""The same, where nobody else writes: managed MLflow's own synchronisation puts its own package's name into the other one."""
+"""The same, where nobody else writes: managed MLflow's own synchronisation puts its own package's
+name into the other one.
+"""
 RUN_TAG = "mledgeops.run_id"
 SCORE_TAG = "mledgeops.score"
 DIGEST_TAG = "mledgeops.model_digest"
@@ -76,7 +78,9 @@ class MlflowRegistry:
         self._client: Any = MlflowClient()
 
     def register(self, package: Package) -> str:
-        """Make a package's version, or return the one that carries its name: a retried step makes no second."""
+        """Make a package's version, or return the one that carries its name: a retried step makes
+        no second.
+        """
         from mlflow.exceptions import MlflowException
 
         name, model_id = package.group, package.metadata.get(MLFLOW_MODEL, "")
@@ -88,20 +92,41 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        # The approval as it is now, and not agreed on: whoever approved before there was a version is heard by the next reconciliation.
-        tags = {PACKAGE_TAG: package.arn, **origin(package), APPROVAL_TAG: package.approval, SYNCED_TAG: PENDING}
-        made = self._client.create_model_version(name, f"models:/{model_id}", package.metadata.get(MLFLOW_RUN, ""), tags=tags, model_id=model_id)
+        # The approval as it is now, and not agreed on: whoever approved before there was a version
+        # is heard by the next reconciliation.
+        tags = {
+            PACKAGE_TAG: package.arn,
+            **origin(package),
+            APPROVAL_TAG: package.approval,
+            SYNCED_TAG: PENDING,
+        }
+        made = self._client.create_model_version(
+            name,
+            f"models:/{model_id}",
+            package.metadata.get(MLFLOW_RUN, ""),
+            tags=tags,
+            model_id=model_id,
+        )
         return str(made.version)
 
     def versions(self, name: str = "") -> list[Version]:
         """All versions, newest first; of one model or of all."""
         query = f"name = '{name}'" if name else ""
         found = list(self._client.search_model_versions(query))
-        champions = {model.name: (model.aliases or {}).get(CHAMPION) for model in self._client.search_registered_models()}
-        return sorted((self._version(item, champions) for item in found), key=lambda v: (v.created_at, int(v.version)), reverse=True)
+        champions = {
+            model.name: (model.aliases or {}).get(CHAMPION)
+            for model in self._client.search_registered_models()
+        }
+        return sorted(
+            (self._version(item, champions) for item in found),
+            key=lambda v: (v.created_at, int(v.version)),
+            reverse=True,
+        )
 
     def get(self, name: str, version: str) -> Version | None:
-        """One version, without listing the others: each step of a rollout asks. None when it was deleted."""
+        """One version, without listing the others: each step of a rollout asks. None when it was
+        deleted.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
@@ -110,11 +135,20 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return self._version(item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)})
+        return self._version(
+            item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)}
+        )
 
     def of_package(self, name: str, arn: str) -> Version | None:
         """The version of a model that carries a package's name; the first, where there are two."""
-        return next((version for version in reversed(self.versions(name)) if version.model_package_arn == arn), None)
+        return next(
+            (
+                version
+                for version in reversed(self.versions(name))
+                if version.model_package_arn == arn
+            ),
+            None,
+        )
 
     def champion(self, name: str) -> Version | None:
         """The version that carries the alias ``champion``."""
@@ -122,7 +156,9 @@ class MlflowRegistry:
 
     def audit_heads(self) -> list[str]:
         """Hashes of audit entries that versions remember."""
-        found = [(item.tags or {}).get(AUDIT_TAG, "") for item in self._client.search_model_versions("")]
+        found = [
+            (item.tags or {}).get(AUDIT_TAG, "") for item in self._client.search_model_versions("")
+        ]
         return sorted({head for head in found if head})
 
     def set_champion(self, name: str, version: str) -> None:
@@ -148,25 +184,41 @@ class MlflowRegistry:
     def _version(self, item: Any, champions: Mapping[str, str | None]) -> Version:
         tags = item.tags or {}
         return Version(
-            name=item.name, version=str(item.version), run=tags.get(RUN_TAG, ""), mlflow_run_id=item.run_id or "",
-            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""), approval=tags.get(APPROVAL_TAG, PENDING),
-            score=_number(tags.get(SCORE_TAG, "")), model_digest=tags.get(DIGEST_TAG, ""),
-            champion=str(champions.get(item.name) or "") == str(item.version), created_at=item.creation_timestamp / 1000,
-            synced=tags.get(SYNCED_TAG, PENDING), rollout=tags.get(ROLLOUT_TAG, ""),
-            checks=tags.get(CHECKS_TAG, ""), card=tags.get(CARD_TAG, ""),
-        )  # fmt: skip
+            name=item.name,
+            version=str(item.version),
+            run=tags.get(RUN_TAG, ""),
+            mlflow_run_id=item.run_id or "",
+            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""),
+            approval=tags.get(APPROVAL_TAG, PENDING),
+            score=_number(tags.get(SCORE_TAG, "")),
+            model_digest=tags.get(DIGEST_TAG, ""),
+            champion=str(champions.get(item.name) or "") == str(item.version),
+            created_at=item.creation_timestamp / 1000,
+            synced=tags.get(SYNCED_TAG, PENDING),
+            rollout=tags.get(ROLLOUT_TAG, ""),
+            checks=tags.get(CHECKS_TAG, ""),
+            card=tags.get(CARD_TAG, ""),
+        )
 
 
 def origin(package: Package) -> dict[str, str]:
     """The tags by which a version says where it comes from."""
-    return {OWN_PACKAGE_TAG: package.arn, **{tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata}}
+    return {
+        OWN_PACKAGE_TAG: package.arn,
+        **{tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata},
+    }
 
 
 def says_origin(version: Version, package: Package) -> bool:
     """Whether a version's tags are as its package has them: anybody may write into tags."""
     said = origin(package)
     score = _number(said[SCORE_TAG]) if SCORE_TAG in said else version.score
-    wanted = (package.arn, said.get(RUN_TAG, version.run), said.get(DIGEST_TAG, version.model_digest), score)
+    wanted = (
+        package.arn,
+        said.get(RUN_TAG, version.run),
+        said.get(DIGEST_TAG, version.model_digest),
+        score,
+    )
     return wanted == (version.model_package_arn, version.run, version.model_digest, version.score)
 
 

@@ -1,4 +1,6 @@
-"""What a candidate must show, and how it goes to the fleet. A file, so that it is reviewed as code is."""
+"""What a candidate must show, and how it goes to the fleet. A file, so that it is reviewed as code
+is.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,26 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     soak_seconds: Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)] = 0.0
     """The canary is watched for so long before the first wave."""
     tolerance: Share = 0.05
-    """How much worse a model may be on a device's own data, see :class:`edge.protocol.signed.Manifest`."""
+    """How much worse a model may be on a device's own data, see
+    :class:`edge.protocol.signed.Manifest`.
+    """
 
 
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a candidate's evidence must show before it goes to devices, see :mod:`registry.evidence.prechecks`."""
+    """What a candidate's evidence must show before it goes to devices, see
+    :mod:`registry.evidence.prechecks`.
+    """
 
     better_by: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
-    """By this share of the champion's metric, on the devices' own data; negative: it may be so much worse."""
+    """By this share of the champion's metric, on the devices' own data; negative: it may be so much
+    worse.
+    """
     group_worse_by: Share = 0.1
     """No cohort, and no group of devices with one label, may be worse by more."""
     group_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
-    """Groups with fewer devices are not judged: a label that each device has for itself makes no group."""
+    """Groups with fewer devices are not judged: a label that each device has for itself makes no
+    group.
+    """
     participants: Annotated[int, msgspec.Meta(ge=1)] = 1
     """Devices that made the last round."""
     participation: Share = 0.5
@@ -49,7 +59,9 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     rejected: Share = 0.2
     """Of the updates that came, so many may have been refused."""
     drift: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    """How far, in standard deviations, the inputs of the model in use may have moved on the median device."""
+    """How far, in standard deviations, the inputs of the model in use may have moved on the median
+    device.
+    """
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,5 +87,7 @@ def check(policy: Policy, name: str) -> Policy:
     """What types cannot say."""
     waves = policy.rollout.waves
     if list(waves) != sorted(waves) or waves[-1] != 1:
-        raise RegistryError(f"The policy {name} has the waves {list(waves)}; they must grow, and the last must be 1.")
+        raise RegistryError(
+            f"The policy {name} has the waves {list(waves)}; they must grow, and the last must be 1."
+        )
     return policy

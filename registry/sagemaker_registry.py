@@ -49,13 +49,18 @@ class SageMakerRegistry:
         try:
             found = self._client.describe_model_package(ModelPackageName=arn)
         except self._client.exceptions.ClientError as error:
-            raise RegistryError(f"The model package {arn} is not in SageMaker's registry: {error.response['Error']['Message']}") from error
+            raise RegistryError(
+                f"The model package {arn} is not in SageMaker's registry: {error.response['Error']['Message']}"
+            ) from error
         containers = found.get("InferenceSpecification", {}).get("Containers", [{}])
         return Package(
-            arn=found["ModelPackageArn"], group=found.get("ModelPackageGroupName", ""), version=found.get("ModelPackageVersion", 0),
-            approval=found.get("ModelApprovalStatus", ""), metadata=found.get("CustomerMetadataProperties") or {},
+            arn=found["ModelPackageArn"],
+            group=found.get("ModelPackageGroupName", ""),
+            version=found.get("ModelPackageVersion", 0),
+            approval=found.get("ModelApprovalStatus", ""),
+            metadata=found.get("CustomerMetadataProperties") or {},
             model_data=containers[0].get("ModelDataUrl", ""),
-        )  # fmt: skip
+        )
 
     def packages(self) -> list[Package]:
         """All packages of all groups: a call for each page of 100, and one a package."""
@@ -63,8 +68,11 @@ class SageMakerRegistry:
         names = [group["ModelPackageGroupName"] for group in groups]
         return [
             self.get(item["ModelPackageArn"])
-            for name in names for item in self._pages("list_model_packages", "ModelPackageSummaryList", ModelPackageGroupName=name)
-        ]  # fmt: skip
+            for name in names
+            for item in self._pages(
+                "list_model_packages", "ModelPackageSummaryList", ModelPackageGroupName=name
+            )
+        ]
 
     def _pages(self, call: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
@@ -77,11 +85,16 @@ class SageMakerRegistry:
 
     def set_approval(self, arn: str, approval: Approval, reason: str) -> None:
         """Approve or reject: SageMaker then emits its state-change event."""
-        self._client.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason[:1024])
+        self._client.update_model_package(
+            ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason[:1024]
+        )
 
     def set_card(self, arn: str, content: str) -> None:
         """A package's model card, as JSON text."""
-        self._client.update_model_package(ModelPackageArn=arn, ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"})
+        self._client.update_model_package(
+            ModelPackageArn=arn,
+            ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"},
+        )
 
     def card(self, arn: str) -> str:
         """A package's model card; empty when it has none."""

@@ -23,10 +23,17 @@ from pipelines.local.home import FOREIGN_VARIABLES, Home
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "notebooks" / "apps"
 
-# A runner that starts us in the background has Ctrl-C ignored, and so would the programs that tests interrupt.
+# A runner that starts us in the background has Ctrl-C ignored, and so would the programs that tests
+# interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("ci", deadline=None, max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci",
+    deadline=None,
+    max_examples=80,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("dev", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
@@ -42,19 +49,27 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
 
 
-def mledgeops(*arguments: str, home: Path, check: int | None = 0, seconds: float = 200) -> subprocess.CompletedProcess[str]:
+def mledgeops(
+    *arguments: str, home: Path, check: int | None = 0, seconds: float = 200
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a home of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, timeout=seconds, cwd=ROOT,
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        cwd=ROOT,
         env={**os.environ, "MLEDGEOPS_HOME": str(home)},
-    )  # fmt: skip
+    )
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
 def asked(*arguments: str, home: Path) -> Any:
-    """What a command says with ``--json``, asked in this process: for commands that only look, or whose own process is not what a test is about."""
+    """What a command says with ``--json``, asked in this process: for commands that only look, or
+    whose own process is not what a test is about.
+    """
     code, said, _ = _here(*arguments, "--json", home=home)
     assert code == 0, said
     return json.loads(said)
@@ -69,7 +84,11 @@ def complaint(*arguments: str, home: Path) -> str:
 
 def _here(*arguments: str, home: Path) -> tuple[int, str, str]:
     said, complained = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(complained),
+    ):
         patch.setenv("MLEDGEOPS_HOME", str(home))
         patch.setenv("MLFLOW_TRACKING_URI", Home(home).mlflow_uri)
         code = main(arguments)
@@ -100,27 +119,68 @@ def reached(cloud: LocalCloud) -> Iterator[LocalCloud]:
 def report(cloud: LocalCloud, home: Path) -> dict:
     """A finished run of the digits app over two proxies, as ``--json`` reports it."""
     assert cloud.info
-    done = mledgeops("run", str(APPS / "digits"), "--devices", "3", "--devices-per-proxy", "2", "--json", home=home)
+    done = mledgeops(
+        "run",
+        str(APPS / "digits"),
+        "--devices",
+        "3",
+        "--devices-per-proxy",
+        "2",
+        "--json",
+        home=home,
+    )
     return json.loads(done.stdout)
 
 
 def _run(home: Path, *options: str, code: int) -> dict:
-    return json.loads(mledgeops("run", str(APPS / "digits"), *options, "--json", home=home, check=code).stdout)
+    return json.loads(
+        mledgeops("run", str(APPS / "digits"), *options, "--json", home=home, check=code).stdout
+    )
 
 
 @pytest.fixture(scope="session")
 def refused(report: dict, home: Path) -> dict:
     """A run whose model is below the bar; a proxy a device."""
-    return _run(home, "--devices", "2", "--rounds", "1", "--devices-per-proxy", "1", "--minimum-score", "0.999", "--require", "free-memory=1", code=1)
+    return _run(
+        home,
+        "--devices",
+        "2",
+        "--rounds",
+        "1",
+        "--devices-per-proxy",
+        "1",
+        "--minimum-score",
+        "0.999",
+        "--require",
+        "free-memory=1",
+        code=1,
+    )
 
 
 @pytest.fixture(scope="session")
 def broken(report: dict, home: Path) -> dict:
     """A run in which every device raises; the server serves its cohorts itself."""
-    return _run(home, "--devices", "1", "--rounds", "1", "--devices-per-proxy", "0", "--set", "broken-partition=0", "--fleet", "broken", code=1)
+    return _run(
+        home,
+        "--devices",
+        "1",
+        "--rounds",
+        "1",
+        "--devices-per-proxy",
+        "0",
+        "--set",
+        "broken-partition=0",
+        "--fleet",
+        "broken",
+        code=1,
+    )
 
 
 @pytest.fixture(scope="session")
 def approved(report: dict, home: Path) -> dict:
     """The finished run's model, approved."""
-    return json.loads(mledgeops("approve", report["model_version"], "--reason", "better", "--json", home=home).stdout)
+    return json.loads(
+        mledgeops(
+            "approve", report["model_version"], "--reason", "better", "--json", home=home
+        ).stdout
+    )

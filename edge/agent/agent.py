@@ -29,7 +29,17 @@ from edge.identity.credentials import issued_at
 from edge.identity.trust import Trust
 from edge.object_transfer import HttpObjects, ObjectError, Objects, disk_code
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import CLAIMED_LIMIT, Claim, Command, Heartbeat, Reply, Timing, decode, decode_order, seal
+from edge.protocol.messages import (
+    CLAIMED_LIMIT,
+    Claim,
+    Command,
+    Heartbeat,
+    Reply,
+    Timing,
+    decode,
+    decode_order,
+    seal,
+)
 from edge.protocol.names import check_digest, is_digest, topic
 from edge.protocol.records import Records, decode_skeleton, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest, command_text
@@ -47,7 +57,9 @@ REASON_LIMIT = 400
 """Characters of a failure's reason: four bytes each still leave room in a message of 4 KB."""
 TEST_SECONDS = 300.0
 """How long a model's test on the device may take."""
-TEST_CONTENT = encode_skeleton(Records(configs={"config": {"server-round": 0}}, order=("arrays", "config")))
+TEST_CONTENT = encode_skeleton(
+    Records(configs={"config": {"server-round": 0}}, order=("arrays", "config"))
+)
 CERTIFICATE_CHECK_SECONDS = 3600.0
 WAITING_COMMANDS = 4
 """Commands held while one runs. More than that is a flood: the newest are dropped."""
@@ -70,9 +82,15 @@ class Agent:
     """One device. Wire it with a transport, an object store and a worker; then ``await run()``."""
 
     def __init__(
-        self, config: DeviceConfig, transport: Transport, objects: Objects, workers: Workers,
-        *, monotonic: Callable[[], float] = uptime, now: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+        self,
+        config: DeviceConfig,
+        transport: Transport,
+        objects: Objects,
+        workers: Workers,
+        *,
+        monotonic: Callable[[], float] = uptime,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._config = config
         self._transport = transport
         self._objects = objects
@@ -81,7 +99,9 @@ class Agent:
         self._now = now
         self._certificate_after = 0.0
         self._look_at_certificate = asyncio.Event()
-        self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(WAITING_COMMANDS)
+        self._commands: asyncio.Queue[tuple[Command | Claim, float]] = asyncio.Queue(
+            WAITING_COMMANDS
+        )
         self._shadows: asyncio.Queue[bytes] = asyncio.Queue(WAITING_COMMANDS)
         self._trust = Trust.of(config.trust_file)
         self._models = ModelStore(config.models_dir, objects, self._trust, config.fleet, now)
@@ -97,7 +117,12 @@ class Agent:
 
     async def run(self) -> None:
         """Connect and serve until cancelled; raises TransportError when it cannot connect."""
-        topics = [self._command_topic, f"{self._shadow_topic}/update/delta", f"{self._shadow_topic}/get/accepted", *self._jobs.topics]
+        topics = [
+            self._command_topic,
+            f"{self._shadow_topic}/update/delta",
+            f"{self._shadow_topic}/get/accepted",
+            *self._jobs.topics,
+        ]
         await self._transport.connect(topics, self._receive)
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,22 +141,35 @@ class Agent:
     def installed_apps(self) -> list[str]:
         """Digests of the apps in the apps folder."""
         folder = self._config.apps_dir
-        return sorted(path.name for path in folder.iterdir() if is_digest(path.name))[:50] if folder.is_dir() else []
+        return (
+            sorted(path.name for path in folder.iterdir() if is_digest(path.name))[:50]
+            if folder.is_dir()
+            else []
+        )
 
     def _receive(self, source: str, payload: bytes) -> None:
         """Called for each message; must not block."""
         if self._jobs.receive(source, payload):
             return
         if source != self._command_topic:
-            with contextlib.suppress(asyncio.QueueFull):  # the shadow is asked for again at the next change
+            # the shadow is asked for again at the next change
+            with contextlib.suppress(asyncio.QueueFull):
                 self._shadows.put_nowait(payload)
             return
         try:
             self._commands.put_nowait((decode_order(payload), self._monotonic()))
         except ProtocolError as error:
-            logs.event(logger, "command-refused", logging.WARNING, code=error.code, reason=str(error))
+            logs.event(
+                logger, "command-refused", logging.WARNING, code=error.code, reason=str(error)
+            )
         except asyncio.QueueFull:
-            logs.event(logger, "command-refused", logging.WARNING, code="flood", reason="too many commands at once")
+            logs.event(
+                logger,
+                "command-refused",
+                logging.WARNING,
+                code="flood",
+                reason="too many commands at once",
+            )
 
     async def _beat(self) -> None:
         while True:
@@ -140,7 +178,9 @@ class Agent:
             await asyncio.sleep(self._config.heartbeat_seconds)
 
     async def _send_spooled(self) -> None:
-        """Replies that a lost connection or a reboot kept back. Those of rounds that are over count for nothing, and harm nothing."""
+        """Replies that a lost connection or a reboot kept back. Those of rounds that are over count
+        for nothing, and harm nothing.
+        """
         for entry in self._spool.unsent():
             await self._publish_reply(entry.message_id, entry.payload)
 
@@ -149,11 +189,15 @@ class Agent:
             await self._transport.publish(self._reply_topic, payload)
             self._spool.sent(message_id)
         except TransportError as error:
-            logs.event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
+            logs.event(
+                logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error)
+            )
 
     async def _publish_heartbeat(self) -> bool:
         try:
-            await self._transport.publish(topic(self._config.fleet, self._config.device, "heartbeat"), self._heartbeat())
+            await self._transport.publish(
+                topic(self._config.fleet, self._config.device, "heartbeat"), self._heartbeat()
+            )
         except TransportError as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
             return False
@@ -163,13 +207,21 @@ class Agent:
         active, folder = self._models.active(), self._config.serving_dir
         sweep(folder, active.sequence)
         beat = Heartbeat(
-            state="busy" if self._busy else "idle", boot=self._boot, apps=self.installed_apps(), power=power(), free_memory=free_memory(),
-            labels=self._config.labels, model=active.manifest.model_version if active.manifest else "",
-            since=active.since if active.manifest else 0.0, serving=serving(folder, active.sequence) if active.manifest else None,
-        )  # fmt: skip
+            state="busy" if self._busy else "idle",
+            boot=self._boot,
+            apps=self.installed_apps(),
+            power=power(),
+            free_memory=free_memory(),
+            labels=self._config.labels,
+            model=active.manifest.model_version if active.manifest else "",
+            since=active.since if active.manifest else 0.0,
+            serving=serving(folder, active.sequence) if active.manifest else None,
+        )
         try:
             return seal(beat)
-        except ProtocolError:  # too long, with many apps: better heard of without its statistics than not at all
+        except (
+            ProtocolError
+        ):  # too long, with many apps: better heard of without its statistics than not at all
             return seal(msgspec.structs.replace(beat, serving=None))
 
     async def _serve(self) -> None:
@@ -188,7 +240,9 @@ class Agent:
             await self._publish_reply(command.message_id, payload)
 
     async def _claimed(self, claim: Claim) -> Command | None:
-        """The command behind a claim check; without it nobody can be answered, so failure is only logged."""
+        """The command behind a claim check; without it nobody can be answered, so failure is only
+        logged.
+        """
         try:
             path, _ = await self._objects.fetch(claim.command, claim.seconds)
             return decode(path.read_bytes(), Command, CLAIMED_LIMIT)
@@ -228,42 +282,85 @@ class Agent:
         update = self._config.cache_dir / "update.out"
         outcome = await self._workers.run(self._job(command, app, content, arrays, update), left())
         if not outcome.ok:
-            return self._failure(command, outcome.code, outcome.reason, Timing(fetched - started, outcome.work_seconds, 0.0))
+            return self._failure(
+                command,
+                outcome.code,
+                outcome.reason,
+                Timing(fetched - started, outcome.work_seconds, 0.0),
+            )
         worked = self._monotonic()
         if outcome.update is not None:
             await self._objects.put(command.upload_url, update, left())
             update.unlink(missing_ok=True)
-        return self._success(command, outcome, Timing(fetched - started, worked - fetched, self._monotonic() - worked), down)
+        return self._success(
+            command,
+            outcome,
+            Timing(fetched - started, worked - fetched, self._monotonic() - worked),
+            down,
+        )
 
     def _job(self, command: Command, folder: Path, content: str, arrays: str, update: Path) -> Job:
         app = load_app(folder)
         return Job(
-            app=str(folder), client_app=app.client_app, kind=command.kind, message_id=command.message_id,
-            flower_run_id=command.flower_run_id, node_id=command.node_id, node_config=self._config.node_config,
-            run_config={**app.config, **_overrides(command)}, content=content, arrays_path=arrays, update_path=str(update),
-        )  # fmt: skip
+            app=str(folder),
+            client_app=app.client_app,
+            kind=command.kind,
+            message_id=command.message_id,
+            flower_run_id=command.flower_run_id,
+            node_id=command.node_id,
+            node_config=self._config.node_config,
+            run_config={**app.config, **_overrides(command)},
+            content=content,
+            arrays_path=arrays,
+            update_path=str(update),
+        )
 
     def _app(self, digest: str) -> Path:
         folder = self._config.apps_dir / check_digest(digest)
         if not folder.is_dir():
-            raise CommandRefused("app-missing", f"the app {digest[:12]} is not installed on this device")
+            raise CommandRefused(
+                "app-missing", f"the app {digest[:12]} is not installed on this device"
+            )
         return folder
 
     def _success(self, command: Command, outcome: Outcome, timing: Timing, down: int) -> Reply:
         return Reply(
-            run=command.run, phase=command.phase, message_id=command.message_id, status="ok",
-            content=outcome.content, update=outcome.update, timing=timing, bytes_down=down,
-        )  # fmt: skip
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="ok",
+            content=outcome.content,
+            update=outcome.update,
+            timing=timing,
+            bytes_down=down,
+        )
 
-    def _failure(self, command: Command, code: str, reason: str, timing: Timing = Timing()) -> Reply:  # noqa: B008  # frozen
-        logs.event(logger, "command-failed", logging.WARNING, run=command.run, phase=command.phase, code=code, reason=reason)
+    def _failure(
+        self, command: Command, code: str, reason: str, timing: Timing = Timing()
+    ) -> Reply:
+        logs.event(
+            logger,
+            "command-failed",
+            logging.WARNING,
+            run=command.run,
+            phase=command.phase,
+            code=code,
+            reason=reason,
+        )
         return Reply(
-            run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code,
-            reason=reason[:REASON_LIMIT], timing=timing,
-        )  # fmt: skip
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="error",
+            code=code,
+            reason=reason[:REASON_LIMIT],
+            timing=timing,
+        )
 
     async def _follow_shadow(self) -> None:
-        """Ask once for the shadow, then act on each change; a failed fetch is reported, never fatal."""
+        """Ask once for the shadow, then act on each change; a failed fetch is reported, never
+        fatal.
+        """
         with contextlib.suppress(TransportError):
             await self._transport.publish(f"{self._shadow_topic}/get", b"{}")
         while True:
@@ -278,7 +375,9 @@ class Agent:
                 self._look_at_certificate.set()
 
     async def _keep_certificate_young(self) -> None:
-        """Renew the certificate when it is old, or when the shadow wants a younger one. Never in the middle of a command."""
+        """Renew the certificate when it is old, or when the shadow wants a younger one. Never in
+        the middle of a command.
+        """
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look_at_certificate.wait(), CERTIFICATE_CHECK_SECONDS)
@@ -297,23 +396,39 @@ class Agent:
         if not self._config.provisioning_template or not self._config.certificate:
             return False
         issued = issued_at(Path(self._config.certificate)).timestamp()
-        return issued < self._certificate_after or self._now() - issued > self._config.rotate_days * 86_400
+        return (
+            issued < self._certificate_after
+            or self._now() - issued > self._config.rotate_days * 86_400
+        )
 
     async def _install(self, signed: SignedManifest) -> Installed:
-        """Take a model into use, between commands; report it, by the shadow and at once in a heartbeat."""
+        """Take a model into use, between commands; report it, by the shadow and at once in a
+        heartbeat.
+        """
         async with self._working:
             try:
                 done = await self._models.install(signed, self._test)
             except ModelRefused as error:
-                await self._report_model({"state": "failed", "reason": f"{error.code}: {error}"[:200]})
+                await self._report_model(
+                    {"state": "failed", "reason": f"{error.code}: {error}"[:200]}
+                )
                 raise
-        await self._report_model({"version": done.model_version if done.state == "active" else None, "state": done.state, "reason": None})
+        await self._report_model(
+            {
+                "version": done.model_version if done.state == "active" else None,
+                "state": done.state,
+                "reason": None,
+            }
+        )
         await self._publish_heartbeat()
         return done
 
     async def _report_model(self, state: dict[str, str | None]) -> None:
         with contextlib.suppress(TransportError):
-            await self._transport.publish(f"{self._shadow_topic}/update", msgspec.json.encode({"state": {"reported": {"model": state}}}))
+            await self._transport.publish(
+                f"{self._shadow_topic}/update",
+                msgspec.json.encode({"state": {"reported": {"model": state}}}),
+            )
 
     async def _test(self, manifest: Manifest, weights: Path) -> float:
         """A model's metric by the app's own evaluation, on the data this device has now."""
@@ -323,15 +438,24 @@ class Agent:
         except (CommandRefused, AppError) as error:
             raise ModelRefused("app-missing", str(error)) from error
         job = Job(
-            app=str(folder), client_app=app.client_app, kind="evaluate", message_id=f"test-{manifest.digest[:12]}",
-            flower_run_id=int(manifest.app[:12], 16), node_id=0,
-            node_config=self._config.node_config, run_config=dict(app.config), content=TEST_CONTENT, arrays_path=str(weights),
+            app=str(folder),
+            client_app=app.client_app,
+            kind="evaluate",
+            message_id=f"test-{manifest.digest[:12]}",
+            flower_run_id=int(manifest.app[:12], 16),
+            node_id=0,
+            node_config=self._config.node_config,
+            run_config=dict(app.config),
+            content=TEST_CONTENT,
+            arrays_path=str(weights),
             update_path=str(self._config.cache_dir / "test.out"),
-        )  # fmt: skip
+        )
         outcome = await self._workers.run(job, TEST_SECONDS)
         if not outcome.ok:
             raise ModelRefused(outcome.code, outcome.reason)
-        return metric_of(next(iter(decode_skeleton(outcome.content).metrics.values()), {}), manifest.metric)
+        return metric_of(
+            next(iter(decode_skeleton(outcome.content).metrics.values()), {}), manifest.metric
+        )
 
 
 def _overrides(command: Command) -> dict[str, ConfigValue]:
@@ -353,19 +477,35 @@ async def serve(config: DeviceConfig) -> None:
         from edge.transports.mqtt import MqttTransport
 
         transport = MqttTransport(config, will=last_will(config))
-    await Agent(config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)).run()
+    await Agent(
+        config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)
+    ).run()
 
 
 def main() -> int:
     """``mledgeops-agent CONFIG``: exit 2 for a bad configuration, 1 when it cannot connect."""
     parser = argparse.ArgumentParser(prog="mledgeops-agent", description="The agent of one device.")
     parser.add_argument("config", type=Path, nargs="?", help="the device's configuration file")
-    parser.add_argument("--greengrass", action="store_true", help="run as a Greengrass component, without a configuration file")
+    parser.add_argument(
+        "--greengrass",
+        action="store_true",
+        help="run as a Greengrass component, without a configuration file",
+    )
     parser.add_argument("--fleet", default="default", help="with --greengrass: the device's fleet")
-    parser.add_argument("--home", default="data", help="with --greengrass: folder for apps, cache and models")
+    parser.add_argument(
+        "--home", default="data", help="with --greengrass: folder for apps, cache and models"
+    )
     parser.add_argument("--heartbeat-seconds", type=float, default=30.0, help="with --greengrass")
-    parser.add_argument("--node-config", default="{}", help="with --greengrass: a JSON object, what the app finds in context.node_config")
-    parser.add_argument("--trust", default="", help="with --greengrass: a JSON object, the keys that this device believes")
+    parser.add_argument(
+        "--node-config",
+        default="{}",
+        help="with --greengrass: a JSON object, what the app finds in context.node_config",
+    )
+    parser.add_argument(
+        "--trust",
+        default="",
+        help="with --greengrass: a JSON object, the keys that this device believes",
+    )
     options = parser.parse_args()
     if options.greengrass == (options.config is not None):
         parser.error("give either a configuration file or --greengrass")

@@ -12,7 +12,8 @@ Power = Literal["", "mains", "battery"]
 
 
 def power(supplies: Path = SUPPLIES) -> Power:
-    """``mains`` when a mains supply is online, ``battery`` when there is only a battery, empty when the kernel knows of none.
+    """``mains`` when a mains supply is online, ``battery`` when there is only a battery, empty when
+    the kernel knows of none.
 
     https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-power
     """
@@ -35,7 +36,9 @@ def free_memory(file: Path = MEMORY) -> int:
 
 
 def uptime() -> float:
-    """Seconds on a clock that nobody sets and that goes on while the device sleeps: deadlines are counted on it."""
+    """Seconds on a clock that nobody sets and that goes on while the device sleeps: deadlines are
+    counted on it.
+    """
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.clock_gettime(boottime) if boottime is not None else time.monotonic()
 

@@ -37,17 +37,23 @@ async def serve_fleet(configs: list[DeviceConfig]) -> None:
 
 async def _serve_device(config: DeviceConfig, bootstrap: io.ClientBootstrap) -> None:
     transport = MqttTransport(config, will=last_will(config), bootstrap=bootstrap)
-    agent = Agent(config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env))
+    agent = Agent(
+        config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)
+    )
     try:
         await agent.run()
     except TransportError as error:
-        logs.event(logger, "device-left-out", logging.ERROR, device=config.device, reason=str(error))
+        logs.event(
+            logger, "device-left-out", logging.ERROR, device=config.device, reason=str(error)
+        )
 
 
 async def _until_input_ends() -> None:
     """The parent holds the other end of standard input: when it dies, so do we."""
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     await reader.read()
 
 
@@ -64,7 +70,9 @@ async def _main(configs: list[DeviceConfig]) -> None:
 
 def main() -> int:
     """``python -m edge.agent.fleet CONFIG...``: exit 2 for a bad configuration."""
-    parser = argparse.ArgumentParser(prog="mledgeops-fleet", description="Many devices in one process.")
+    parser = argparse.ArgumentParser(
+        prog="mledgeops-fleet", description="Many devices in one process."
+    )
     parser.add_argument("configs", type=Path, nargs="+", help="configuration files, one a device")
     logs.set_up()
     try:

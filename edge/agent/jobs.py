@@ -20,7 +20,8 @@ from edge.transports import Transport, TransportError
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 3600.0
-"""A notification may be lost: the device asks by itself once in a while, and whenever it connects."""
+"""A notification may be lost: the device asks by itself once in a while, and whenever it connects.
+"""
 DETAIL_LIMIT = 1024
 """Characters of a job execution's status detail."""
 
@@ -34,7 +35,9 @@ class Execution(msgspec.Struct, rename="camel"):
 
 
 class _Answer(msgspec.Struct):
-    """``start-next/accepted`` (with the execution, or without when there is none) and ``notify-next``."""
+    """``start-next/accepted`` (with the execution, or without when there is none) and ``notify-
+    next``.
+    """
 
     execution: Execution | None = None
 
@@ -98,11 +101,23 @@ class Jobs:
     async def _carry_out(self, execution: Execution) -> None:
         try:
             done = await self._install(msgspec.convert(execution.job_document, SignedManifest))
-            status, details = "SUCCEEDED", {key: str(value) for key, value in msgspec.structs.asdict(done).items() if value is not None}
+            status, details = (
+                "SUCCEEDED",
+                {
+                    key: str(value)
+                    for key, value in msgspec.structs.asdict(done).items()
+                    if value is not None
+                },
+            )
         except msgspec.ValidationError as error:
             status, details = "REJECTED", {"code": "malformed", "reason": str(error)}
         except ModelRefused as error:
             status, details = "FAILED", {"code": error.code, "reason": str(error)}
         event(logger, "job-done", job=execution.job_id, status=status, details=details)
-        body = {"status": status, "statusDetails": {key: value[:DETAIL_LIMIT] for key, value in details.items()}}
-        await self._transport.publish(f"{self._base}/{execution.job_id}/update", msgspec.json.encode(body))
+        body = {
+            "status": status,
+            "statusDetails": {key: value[:DETAIL_LIMIT] for key, value in details.items()},
+        }
+        await self._transport.publish(
+            f"{self._base}/{execution.job_id}/update", msgspec.json.encode(body)
+        )

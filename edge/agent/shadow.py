@@ -15,7 +15,9 @@ class Desired(msgspec.Struct):
 
 
 class _Document(msgspec.Struct):
-    """A shadow document: ``get/accepted`` has the desired state under ``desired``, a delta has it bare."""
+    """A shadow document: ``get/accepted`` has the desired state under ``desired``, a delta has it
+    bare.
+    """
 
     state: dict[str, Any] = {}
 

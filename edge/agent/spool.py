@@ -1,6 +1,8 @@
-"""A device's replies on disk: kept until the broker has them, and remembered for a command that comes twice.
+"""A device's replies on disk: kept until the broker has them, and remembered for a command that
+comes twice.
 
-So a reply survives a lost connection and a reboot, and a repeated command is answered without training again.
+So a reply survives a lost connection and a reboot, and a repeated command is answered without
+training again.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ class Spool:
 
     def unsent(self) -> list[Entry]:
         """Replies that no broker has taken yet, oldest first."""
-        return sorted((entry for entry in self._entries.values() if not entry.sent), key=lambda entry: entry.number)
+        return sorted(
+            (entry for entry in self._entries.values() if not entry.sent),
+            key=lambda entry: entry.number,
+        )
 
     def _put(self, entry: Entry) -> None:
         self._entries[entry.message_id] = entry

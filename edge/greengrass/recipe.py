@@ -1,6 +1,7 @@
 """Recipes of the Greengrass V2 components: the agent, and one for each Flower app.
 
-https://docs.aws.amazon.com/greengrass/v2/developerguide/component-recipe-reference.html. The structs below are that reference
+https://docs.aws.amazon.com/greengrass/v2/developerguide/component-recipe-reference.html. The
+structs below are that reference
 as far as these recipes use it: :func:`parse` refuses a field that AWS does not know.
 """
 
@@ -23,11 +24,18 @@ NOBODY = TrustedKeys()
 """From 2.6.0 on, recipe variables may stand in ``accessControl``."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-Version = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})(-[0-9A-Za-z.-]{1,64})?$")]
+Version = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})(-[0-9A-Za-z.-]{1,64})?$"
+    ),
+]
 ComponentName = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9._-]{1,128}$")]
 
 
-class _Part(msgspec.Struct, rename="pascal", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class _Part(
+    msgspec.Struct, rename="pascal", forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
     """Field names as AWS writes them."""
 
 
@@ -48,7 +56,9 @@ class Step(_Part):
 
 
 class Lifecycle(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """``install`` prepares, ``run`` stays, ``startup`` and ``shutdown`` for what does not, ``recover`` after a crash."""
+    """``install`` prepares, ``run`` stays, ``startup`` and ``shutdown`` for what does not,
+    ``recover`` after a crash.
+    """
 
     install: Step | None = None
     run: Step | None = None
@@ -58,9 +68,13 @@ class Lifecycle(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
 
 
 class Artifact(_Part):
-    """A file from S3 that the core fetches with its own credentials, checked by the digest kept in the cloud."""
+    """A file from S3 that the core fetches with its own credentials, checked by the digest kept in
+    the cloud.
+    """
 
-    uri: Annotated[str, msgspec.Meta(pattern=r"^s3://[a-z0-9.-]{3,63}/.+$")] = msgspec.field(name="URI")
+    uri: Annotated[str, msgspec.Meta(pattern=r"^s3://[a-z0-9.-]{3,63}/.+$")] = msgspec.field(
+        name="URI"
+    )
     unarchive: Literal["NONE", "ZIP"] = "NONE"
 
 
@@ -113,12 +127,22 @@ def parse(data: bytes) -> Recipe:
         raise RecipeError(f"The recipe is not valid: {error}.") from error
     text = data.decode()
     for variable in re.findall(r"\{([a-zA-Z0-9.:_/-]+)\}", text):
-        if not re.fullmatch(r"(artifacts|work|kernel):[a-zA-Z]+|configuration:/[\w/]+|iot:thingName", variable):
+        if not re.fullmatch(
+            r"(artifacts|work|kernel):[a-zA-Z]+|configuration:/[\w/]+|iot:thingName", variable
+        ):
             raise RecipeError(f"The recipe uses {{{variable}}}, which is no recipe variable.")
-    for group in recipe.component_configuration.default_configuration.get("accessControl", {}).values():
+    for group in recipe.component_configuration.default_configuration.get(
+        "accessControl", {}
+    ).values():
         for name, policy in group.items():
-            if set(policy) - {"policyDescription", "operations", "resources"} or not policy.get("operations") or not policy.get("resources"):
-                raise RecipeError(f"The accessControl policy {name} needs operations and resources, and knows only policyDescription beside them.")
+            if (
+                set(policy) - {"policyDescription", "operations", "resources"}
+                or not policy.get("operations")
+                or not policy.get("resources")
+            ):
+                raise RecipeError(
+                    f"The accessControl policy {name} needs operations and resources, and knows only policyDescription beside them."
+                )
     return recipe
 
 
@@ -132,8 +156,10 @@ def encode(recipe: Recipe) -> bytes:
 def agent_recipe(version: str, artifacts: str, trust: TrustedKeys = NOBODY) -> Recipe:
     """The agent: fetched as wheels, run as a process, connected through the nucleus.
 
-    ``trust``: the keys that the device believes; without any it refuses every command, until a deployment sets them.
-    ``artifacts``: the ``s3://`` folder with ``agent.zip`` (wheels for the core's platform and ``requirements.txt``).
+    ``trust``: the keys that the device believes; without any it refuses every command, until a
+    deployment sets them.
+    ``artifacts``: the ``s3://`` folder with ``agent.zip`` (wheels for the core's platform and
+    ``requirements.txt``).
     """
     wheels = "{artifacts:decompressedPath}/agent"
     install = (
@@ -146,25 +172,43 @@ def agent_recipe(version: str, artifacts: str, trust: TrustedKeys = NOBODY) -> R
         "--trust '{configuration:/trust}'"
     )
     return Recipe(
-        recipe_format_version="2020-01-25", component_name=AGENT, component_version=version, component_publisher="MLEdgeOps",
+        recipe_format_version="2020-01-25",
+        component_name=AGENT,
+        component_version=version,
+        component_publisher="MLEdgeOps",
         component_description="Trains and evaluates Flower apps on this device, when the cloud asks for it.",
-        component_configuration=Configuration(default_configuration={
-            "fleet": "default", "heartbeatSeconds": 30, "nodeConfig": {}, "trust": msgspec.to_builtins(trust),
-            "accessControl": {MQTT_PROXY: _access()},
-        }),
-        component_dependencies={"aws.greengrass.Nucleus": Dependency(version_requirement=NUCLEUS, dependency_type="SOFT")},
-        manifests=[Manifest(
-            platform=Platform(os="linux", runtime="*"),
-            lifecycle=Lifecycle(install=Step(script=install, timeout=900), run=Step(script=run)),
-            artifacts=[Artifact(uri=f"{artifacts}/agent.zip", unarchive="ZIP")],
-        )],
-    )  # fmt: skip
+        component_configuration=Configuration(
+            default_configuration={
+                "fleet": "default",
+                "heartbeatSeconds": 30,
+                "nodeConfig": {},
+                "trust": msgspec.to_builtins(trust),
+                "accessControl": {MQTT_PROXY: _access()},
+            }
+        ),
+        component_dependencies={
+            "aws.greengrass.Nucleus": Dependency(
+                version_requirement=NUCLEUS, dependency_type="SOFT"
+            )
+        },
+        manifests=[
+            Manifest(
+                platform=Platform(os="linux", runtime="*"),
+                lifecycle=Lifecycle(
+                    install=Step(script=install, timeout=900), run=Step(script=run)
+                ),
+                artifacts=[Artifact(uri=f"{artifacts}/agent.zip", unarchive="ZIP")],
+            )
+        ],
+    )
 
 
 def app_recipe(app: FlowerApp, version: str, artifacts: str, *, wheels: bool = False) -> Recipe:
-    """An app: its bundle, put where the agent finds it by digest, and its own dependencies beside it.
+    """An app: its bundle, put where the agent finds it by digest, and its own dependencies beside
+    it.
 
-    ``artifacts``: the ``s3://`` folder with ``DIGEST.zip`` and, with ``wheels``, ``DIGEST-wheels.zip``.
+    ``artifacts``: the ``s3://`` folder with ``DIGEST.zip`` and, with ``wheels``,
+    ``DIGEST-wheels.zip``.
     """
     digest, agent = app.digest(), "{kernel:rootPath}/work/" + AGENT
     apps, unpacked = f"{agent}/data/apps", "{artifacts:decompressedPath}"
@@ -179,32 +223,48 @@ def app_recipe(app: FlowerApp, version: str, artifacts: str, *, wheels: bool = F
     steps.append(f"if [ ! -d {apps}/{digest} ]; then {copy}; fi")
     names = [f"{digest}.zip", *([f"{digest}-wheels.zip"] if wheels else [])]
     return Recipe(
-        recipe_format_version="2020-01-25", component_name=f"{APP_PREFIX}.{re.sub(r'[^a-zA-Z0-9_-]', '-', app.name)}", component_version=version,
-        component_description=f"The Flower app {app.name}, {digest[:12]}.", component_publisher="MLEdgeOps",
+        recipe_format_version="2020-01-25",
+        component_name=f"{APP_PREFIX}.{re.sub(r'[^a-zA-Z0-9_-]', '-', app.name)}",
+        component_version=version,
+        component_description=f"The Flower app {app.name}, {digest[:12]}.",
+        component_publisher="MLEdgeOps",
         component_configuration=Configuration(default_configuration={}),
         component_dependencies={AGENT: Dependency(version_requirement=">=0.1.0")},
-        manifests=[Manifest(
-            platform=Platform(os="linux", runtime="*"), lifecycle=Lifecycle(install=Step(script=" && ".join(steps), timeout=900)),
-            artifacts=[Artifact(uri=f"{artifacts}/{name}", unarchive="ZIP") for name in names],
-        )],
-    )  # fmt: skip
+        manifests=[
+            Manifest(
+                platform=Platform(os="linux", runtime="*"),
+                lifecycle=Lifecycle(install=Step(script=" && ".join(steps), timeout=900)),
+                artifacts=[Artifact(uri=f"{artifacts}/{name}", unarchive="ZIP") for name in names],
+            )
+        ],
+    )
 
 
 def _access() -> dict[str, Any]:
-    """The component's own topics and no other: https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html"""
+    """The component's own topics and no other:
+    https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html
+    """
     thing = "{iot:thingName}"
     return {
         f"{AGENT}:mqttproxy:1": {
             "policyDescription": "Heartbeats, replies, jobs and the shadow of this device.",
             "operations": ["aws.greengrass#PublishToIoTCore"],
             "resources": [
-                f"fl/*/{thing}/heartbeat", f"fl/*/{thing}/reply", f"$aws/things/{thing}/shadow/get", f"$aws/things/{thing}/shadow/update",
-                f"$aws/things/{thing}/jobs/start-next", f"$aws/things/{thing}/jobs/*/update",
+                f"fl/*/{thing}/heartbeat",
+                f"fl/*/{thing}/reply",
+                f"$aws/things/{thing}/shadow/get",
+                f"$aws/things/{thing}/shadow/update",
+                f"$aws/things/{thing}/jobs/start-next",
+                f"$aws/things/{thing}/jobs/*/update",
             ],
         },
         f"{AGENT}:mqttproxy:2": {
             "policyDescription": "Commands to this device, its jobs and its shadow.",
             "operations": ["aws.greengrass#SubscribeToIoTCore"],
-            "resources": [f"fl/*/{thing}/command", f"$aws/things/{thing}/shadow/*", f"$aws/things/{thing}/jobs/*"],
+            "resources": [
+                f"fl/*/{thing}/command",
+                f"$aws/things/{thing}/shadow/*",
+                f"$aws/things/{thing}/jobs/*",
+            ],
         },
     }

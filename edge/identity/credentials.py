@@ -1,6 +1,7 @@
 """A device's key and certificate: made on the device, switched as a pair.
 
-Each pair has a folder of its own and ``current`` is a link to one of them, so that a power cut during a
+Each pair has a folder of its own and ``current`` is a link to one of them, so that a power cut
+during a
 rotation leaves the old pair or the new one, never a key beside another key's certificate.
 """
 
@@ -21,14 +22,17 @@ CURRENT = "current"
 
 
 def key_and_request(device: str) -> tuple[bytes, str]:
-    """A new P-256 key and a request to certify it, both PEM. The key is for this device's disk only.
+    """A new P-256 key and a request to certify it, both PEM. The key is for this device's disk
+    only.
 
     https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-your-own.html
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return pem, request.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -49,7 +53,9 @@ class Credentials:
         return self._folder / CURRENT / PRIVATE_KEY
 
     def store(self, name: str, key: bytes, certificate: str) -> Path:
-        """Write a pair, not in use yet; returns its folder. Readable by its owner only, from the first byte on."""
+        """Write a pair, not in use yet; returns its folder. Readable by its owner only, from the
+        first byte on.
+        """
         pair = self._folder / name
         shutil.rmtree(pair, ignore_errors=True)
         pair.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""The public keys that a device believes: those of its servers' commands, and those of the models it may run."""
+"""The public keys that a device believes: those of its servers' commands, and those of the models
+it may run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Purpose = Literal["commands", "models"]
 
 
 class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``trust.json``: public keys, DER (SubjectPublicKeyInfo) in base64. Several at once while a key is changed."""
+    """``trust.json``: public keys, DER (SubjectPublicKeyInfo) in base64. Several at once while a
+    key is changed.
+    """
 
     commands: list[str] = []
     models: list[str] = []
@@ -29,11 +33,16 @@ class Trust:
     """Checks signatures. Without a key nothing is believed."""
 
     def __init__(self, keys: TrustedKeys) -> None:
-        self._keys: dict[Purpose, list[ec.EllipticCurvePublicKey]] = {"commands": _load(keys.commands), "models": _load(keys.models)}
+        self._keys: dict[Purpose, list[ec.EllipticCurvePublicKey]] = {
+            "commands": _load(keys.commands),
+            "models": _load(keys.models),
+        }
 
     @classmethod
     def of(cls, file: Path) -> Trust:
-        """The keys of a file; a device without one believes nobody. Raises ValueError for a file that is malformed."""
+        """The keys of a file; a device without one believes nobody. Raises ValueError for a file
+        that is malformed.
+        """
         if not file.is_file():
             return cls(TrustedKeys())
         try:
@@ -45,7 +54,10 @@ class Trust:
         """Raises ProtocolError ``unsigned`` unless one of the purpose's keys signed the text."""
         keys = self._keys[purpose]
         if not keys:
-            raise ProtocolError("unsigned", f"This device has no key for {purpose}: enrol it again, or put trust.json into its folder.")
+            raise ProtocolError(
+                "unsigned",
+                f"This device has no key for {purpose}: enrol it again, or put trust.json into its folder.",
+            )
         try:
             given = base64.b64decode(signature, validate=True)
         except (binascii.Error, ValueError) as error:
@@ -56,7 +68,10 @@ class Trust:
             except InvalidSignature:
                 continue
             return
-        raise ProtocolError("unsigned", f"The signature is by none of the keys that this device trusts for {purpose}.")
+        raise ProtocolError(
+            "unsigned",
+            f"The signature is by none of the keys that this device trusts for {purpose}.",
+        )
 
 
 def _load(keys: list[str]) -> list[ec.EllipticCurvePublicKey]:

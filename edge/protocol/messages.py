@@ -33,11 +33,19 @@ class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     url: str = ""
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, tag="command"):
+class Command(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    kw_only=True,
+    tag="command",
+):
     """Ask a device to run its ``ClientApp`` once.
 
     ``seconds`` is the time the device has, counted from receipt, so a wrong clock does no harm.
-    ``content`` is the record skeleton (see records.py) when it is small, else ``content_ref`` names it.
+    ``content`` is the record skeleton (see records.py) when it is small, else ``content_ref`` names
+    it.
     """
 
     v: Literal[1] = VERSION
@@ -75,7 +83,9 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upload: Seconds = 0.0
 
 
-class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Reply(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
     """A device's answer to one command. A small answer without arrays travels in ``content``."""
 
     v: Literal[1] = VERSION
@@ -105,16 +115,24 @@ class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 
 
 class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """One input of the model, or its residuals: as the device met them when the model was new, and lately."""
+    """One input of the model, or its residuals: as the device met them when the model was new, and
+    lately.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[\w .:/%()\[\]-]{1,40}$")]
-    """What else an app calls its inputs stands as an underscore: people read it on terminals and pages."""
+    """What else an app calls its inputs stands as an underscore: people read it on terminals and
+    pages.
+    """
     first: Moments = Moments()
     recent: Moments = Moments()
 
 
-class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What a device says of the predictions that its model has made. No input itself leaves the device."""
+class Serving(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
+    """What a device says of the predictions that its model has made. No input itself leaves the
+    device.
+    """
 
     predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
     errors: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -124,7 +142,9 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Prediction minus truth, where somebody has told the truth."""
 
 
-class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Heartbeat(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
     """What a device says of itself every few seconds; ``offline`` is its last will."""
 
     v: Literal[1] = VERSION
@@ -161,7 +181,8 @@ def encode(message: msgspec.Struct) -> bytes:
     data = msgspec.json.encode(message)
     if len(data) > COMMAND_LIMIT:
         raise ProtocolError(
-            "too-long", f"{type(message).__name__} takes {len(data)} bytes; at most {COMMAND_LIMIT} may cross the wire."
+            "too-long",
+            f"{type(message).__name__} takes {len(data)} bytes; at most {COMMAND_LIMIT} may cross the wire.",
         )
     return data
 

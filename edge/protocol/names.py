@@ -13,7 +13,8 @@ from edge.protocol.errors import ProtocolError
 
 Channel = Literal["heartbeat", "command", "reply"]
 
-# No dot, slash, plus, hash or space: a name is safe as a topic level, an S3 key part and a file name.
+# No dot, slash, plus, hash or space: a name is safe as a topic level, an S3 key part and a file
+# name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(r"[a-z_]{1,20}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?")
@@ -28,7 +29,9 @@ class Address(NamedTuple):
 
 
 def check_name(what: str, value: str) -> str:
-    """Return ``value`` if it is a legal fleet, device, run or cohort name, else raise ProtocolError."""
+    """Return ``value`` if it is a legal fleet, device, run or cohort name, else raise
+    ProtocolError.
+    """
     if not _NAME.fullmatch(value):
         raise ProtocolError(
             "bad-name",
@@ -40,7 +43,9 @@ def check_name(what: str, value: str) -> str:
 def check_digest(value: str) -> str:
     """Return ``value`` if it is a lower-case hexadecimal SHA-256, else raise ProtocolError."""
     if not _DIGEST.fullmatch(value):
-        raise ProtocolError("bad-digest", f"{value[:80]!r} is not a SHA-256 digest in lower-case hexadecimal.")
+        raise ProtocolError(
+            "bad-digest", f"{value[:80]!r} is not a SHA-256 digest in lower-case hexadecimal."
+        )
     return value
 
 
@@ -80,7 +85,9 @@ def run_prefix(run: str) -> str:
 
 
 def transient_prefix(run: str) -> str:
-    """What a run needs only while it lasts: the bucket's lifecycle rule deletes all below ``transient/`` after a month."""
+    """What a run needs only while it lasts: the bucket's lifecycle rule deletes all below
+    ``transient/`` after a month.
+    """
     return f"transient/{check_name('run', run)}/"
 
 
@@ -107,7 +114,8 @@ def update_key(run: str, phase: str, device: str) -> str:
 def phase_id(server_round: int, kind: str, sequence: int, content: str) -> str:
     """A phase's place in its run, sortable, and what was sent in it: ``00003-train-0007-0a1b2c3d``.
 
-    ``content`` is the digest of what the devices get. A server that resumes a run names a phase as the
+    ``content`` is the digest of what the devices get. A server that resumes a run names a phase as
+    the
     one before it did exactly when it asks the same: answers given already count, and only those.
     """
     return f"{server_round:05d}-{check_kind(kind)}-{sequence:04d}-{check_digest(content)[:8]}"

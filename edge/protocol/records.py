@@ -1,7 +1,9 @@
 """Flower's RecordDict on the wire: arrays as safetensors, metrics and configs as JSON.
 
-Legend: a *record* is a named group (``arrays``, ``metrics``, ``config``); the *skeleton* is the JSON
-of everything but the array data, in the order the app wrote it (Flower clients rely on array order).
+Legend: a *record* is a named group (``arrays``, ``metrics``, ``config``); the *skeleton* is the
+JSON
+of everything but the array data, in the order the app wrote it (Flower clients rely on array
+order).
 No pickle: https://github.com/huggingface/safetensors#format.
 """
 
@@ -33,11 +35,19 @@ HEADER_LIMIT = 16 * 2**20
 MAX_DIMENSIONS = 32
 
 _DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
-    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,9 @@ def decode_skeleton(text: str | bytes) -> Records:
     """Parse a skeleton that has no arrays; raises ProtocolError."""
     skeleton = _parse_skeleton(text)
     if any(skeleton.arrays.values()):
-        raise ProtocolError("arrays-missing", "The skeleton names arrays that did not come with it.")
+        raise ProtocolError(
+            "arrays-missing", "The skeleton names arrays that did not come with it."
+        )
     return _assemble(skeleton, {name: {} for name in skeleton.arrays})
 
 
@@ -135,14 +147,19 @@ def decode_records(blob: bytes | memoryview) -> Records:
 def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
     """Join a skeleton that came by message with the arrays that came by object."""
     return Records(
-        arrays={**skeleton.arrays, **arrays}, metrics=skeleton.metrics, configs=skeleton.configs, order=skeleton.order
+        arrays={**skeleton.arrays, **arrays},
+        metrics=skeleton.metrics,
+        configs=skeleton.configs,
+        order=skeleton.order,
     )
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """Big-endian arrays become little-endian, which is all that safetensors knows."""
     if array.dtype.newbyteorder("<") not in _DTYPES.values():
-        raise ProtocolError("dtype", f"Arrays of dtype {array.dtype} cannot be sent: use floats, integers or bool.")
+        raise ProtocolError(
+            "dtype", f"Arrays of dtype {array.dtype} cannot be sent: use floats, integers or bool."
+        )
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
@@ -153,10 +170,13 @@ def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
     if length > min(HEADER_LIMIT, len(view) - 8):
         raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
     try:
-        # Python's own parser: it can refuse a key that comes twice, of which two readers may believe different ones.
+        # Python's own parser: it can refuse a key that comes twice, of which two readers may
+        # believe different ones.
         header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("malformed", f"The weights file's header is not JSON: {error}") from error
+        raise ProtocolError(
+            "malformed", f"The weights file's header is not JSON: {error}"
+        ) from error
     if not isinstance(header, dict):
         raise ProtocolError("malformed", "The weights file's header is not a JSON object.")
     return header, view[8 + length :]
@@ -175,7 +195,9 @@ def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
     try:
         described = msgspec.convert(header, dict[str, _Tensor])
     except msgspec.ValidationError as error:
-        raise ProtocolError("malformed", f"The weights file's header is malformed: {error}") from error
+        raise ProtocolError(
+            "malformed", f"The weights file's header is malformed: {error}"
+        ) from error
     end = 0
     arrays: ArrayMap = {}
     for name, tensor in sorted(described.items(), key=lambda item: item[1].data_offsets):
@@ -185,12 +207,18 @@ def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
             raise ProtocolError("dtype", f"Tensor dtype {tensor.dtype[:20]!r} is not accepted.")
         if len(tensor.shape) > MAX_DIMENSIONS or any(size < 0 for size in tensor.shape):
             raise ProtocolError("shape", "A tensor has a negative size or too many dimensions.")
-        if start != end or stop - start != math.prod(tensor.shape) * dtype.itemsize or stop > len(data):
+        if (
+            start != end
+            or stop - start != math.prod(tensor.shape) * dtype.itemsize
+            or stop > len(data)
+        ):
             raise ProtocolError("truncated", f"Tensor {name[:20]!r} does not fit the file.")
         arrays[name] = np.frombuffer(data[start:stop], dtype=dtype).reshape(tensor.shape)
         end = stop
     if end != len(data):
-        raise ProtocolError("truncated", f"{len(data) - end} bytes of the weights file belong to no tensor.")
+        raise ProtocolError(
+            "truncated", f"{len(data) - end} bytes of the weights file belong to no tensor."
+        )
     return arrays
 
 
@@ -205,13 +233,18 @@ def _assemble(skeleton: _Skeleton, arrays: dict[str, ArrayMap]) -> Records:
     return Records(
         arrays=arrays,
         metrics={name: _unpack_map(group, metric=True) for name, group in skeleton.metrics.items()},
-        configs={name: _unpack_map(group, metric=False) for name, group in skeleton.configs.items()},
+        configs={
+            name: _unpack_map(group, metric=False) for name, group in skeleton.configs.items()
+        },
         order=tuple(skeleton.order),
     )
 
 
 def _pack_map(group: Mapping[str, Value]) -> dict[str, Any]:
-    return {key: [_pack(item) for item in value] if isinstance(value, list) else _pack(value) for key, value in group.items()}
+    return {
+        key: [_pack(item) for item in value] if isinstance(value, list) else _pack(value)
+        for key, value in group.items()
+    }
 
 
 def _pack(value: Scalar) -> Any:
@@ -247,8 +280,12 @@ def _unpack(value: Any, *, metric: bool) -> Scalar:
                 return base64.b64decode(text, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise ProtocolError("malformed", "A byte string is not base64.") from error
-    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63):
+    if isinstance(value, float) or (
+        isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    ):
         return value
     if isinstance(value, bool | str) and not metric:
         return value
-    raise ProtocolError("malformed", f"A value of type {type(value).__name__} is not accepted here.")
+    raise ProtocolError(
+        "malformed", f"A value of type {type(value).__name__} is not accepted here."
+    )

@@ -1,4 +1,5 @@
-"""What is signed, as bytes: a server's commands of one phase, and the manifest that puts a model on devices.
+"""What is signed, as bytes: a server's commands of one phase, and the manifest that puts a model on
+devices.
 
 Signatures are ECDSA over P-256 with SHA-256, DER in base64, as AWS KMS makes them
 (https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html).
@@ -31,7 +32,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     metric: str
     goal: Goal
     tolerance: Annotated[float, msgspec.Meta(ge=0)]
-    """How much worse than the model in use, as a share of its metric, the new one may be on the device's own data."""
+    """How much worse than the model in use, as a share of its metric, the new one may be on the
+    device's own data.
+    """
     sequence: Annotated[int, msgspec.Meta(ge=1)]
     """Grows with each manifest of a fleet: an old one cannot be played again."""
     forced: bool = False
@@ -41,7 +44,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A job's document. ``manifest`` is the signed text itself: nobody has to write it the same way twice."""
+    """A job's document. ``manifest`` is the signed text itself: nobody has to write it the same way
+    twice.
+    """
 
     operation: Literal["install-model"] = "install-model"
     manifest: Annotated[str, msgspec.Meta(max_length=2000)]
@@ -62,15 +67,35 @@ def parse_manifest(text: str) -> Manifest:
         raise ProtocolError("malformed", f"The manifest is malformed: {error}.") from error
 
 
-def phase_text(*, run: str, phase: str, kind: str, app: str, arrays: str, content: str, run_config: str) -> bytes:
-    """What a server signs of a phase's commands: the run, the app, the weights and the settings by their digests."""
-    parts = ("mledgeops-command-1", run, phase, kind, app, arrays, digest(content.encode()), digest(run_config.encode()))
+def phase_text(
+    *, run: str, phase: str, kind: str, app: str, arrays: str, content: str, run_config: str
+) -> bytes:
+    """What a server signs of a phase's commands: the run, the app, the weights and the settings by
+    their digests.
+    """
+    parts = (
+        "mledgeops-command-1",
+        run,
+        phase,
+        kind,
+        app,
+        arrays,
+        digest(content.encode()),
+        digest(run_config.encode()),
+    )
     return "\n".join(parts).encode()
 
 
 def command_text(command: Command, content: str) -> bytes:
-    """The same of a command that came; ``content`` as it was fetched, when the command only names it."""
+    """The same of a command that came; ``content`` as it was fetched, when the command only names
+    it.
+    """
     return phase_text(
-        run=command.run, phase=command.phase, kind=command.kind, app=command.app, arrays=command.arrays.digest if command.arrays else "",
-        content=content, run_config=command.run_config,
-    )  # fmt: skip
+        run=command.run,
+        phase=command.phase,
+        kind=command.kind,
+        app=command.app,
+        arrays=command.arrays.digest if command.arrays else "",
+        content=content,
+        run_config=command.run_config,
+    )

@@ -3,8 +3,10 @@
     model = Model("/var/lib/mledgeops")
     model.predict([[8.2, 210.0, 9.5, 0.4]])
 
-Only a model whose manifest is signed by a trusted key, and whose weights are those of the manifest, is ever loaded. A model
-that was taken into use meanwhile is taken up at the next call. ``python -m edge.serving.model HOME`` serves the agent's socket.
+Only a model whose manifest is signed by a trusted key, and whose weights are those of the manifest,
+is ever loaded. A model
+that was taken into use meanwhile is taken up at the next call. ``python -m edge.serving.model
+HOME`` serves the agent's socket.
 """
 
 from __future__ import annotations
@@ -59,9 +61,11 @@ class Model:
         atexit.register(self.close)
 
     def predict(self, inputs: Any, truth: Sequence[Any] | None = None) -> Any:
-        """What the app's own ``predict`` returns for the inputs: a table, an array, a list of rows or a list of objects.
+        """What the app's own ``predict`` returns for the inputs: a table, an array, a list of rows
+        or a list of objects.
 
-        ``truth``: what was right, one value a row, as soon as it is known: the residuals are counted. Raises NoModel when no model
+        ``truth``: what was right, one value a row, as soon as it is known: the residuals are
+        counted. Raises NoModel when no model
         is in use, and whatever the app raises.
         """
         with self._lock:
@@ -100,23 +104,39 @@ class Model:
 
     def _load(self, active: Active) -> None:
         if active.signed is None:
-            raise NoModel("unsigned", "The model in use has no signature: it was taken into use by an older version of the agent.")
+            raise NoModel(
+                "unsigned",
+                "The model in use has no signature: it was taken into use by an older version of the agent.",
+            )
         try:
-            Trust.of(self._home / "trust.json").check("models", active.signed.manifest.encode(), active.signed.signature)
+            Trust.of(self._home / "trust.json").check(
+                "models", active.signed.manifest.encode(), active.signed.signature
+            )
             manifest = parse_manifest(active.signed.manifest)
             weights = (self._home / "models" / manifest.digest).read_bytes()
             if digest(weights) != manifest.digest:
-                raise NoModel("bad-digest", f"The weights of {manifest.model_version} on this device are not those that were signed.")
-            self._arrays = {key: np.array(value) for key, value in next(iter(decode_records(weights).arrays.values())).items()}
+                raise NoModel(
+                    "bad-digest",
+                    f"The weights of {manifest.model_version} on this device are not those that were signed.",
+                )
+            self._arrays = {
+                key: np.array(value)
+                for key, value in next(iter(decode_records(weights).arrays.values())).items()
+            }
         except ProtocolError as error:
             raise NoModel(error.code, str(error)) from error
         except OSError as error:
-            raise NoModel("weights", f"The weights of the model in use cannot be read: {error.strerror}.") from error
+            raise NoModel(
+                "weights", f"The weights of the model in use cannot be read: {error.strerror}."
+            ) from error
         app = self._home / "apps" / manifest.app
         try:
             reference = load_app(app).settings.get("predict", "")
             if not reference:
-                raise NoModel("no-predict", f"The app of {manifest.model_version} names no predict function under [tool.mledgeops].")
+                raise NoModel(
+                    "no-predict",
+                    f"The app of {manifest.model_version} names no predict function under [tool.mledgeops].",
+                )
             make_room(app, str(reference))
             self._predict = load_component(app, str(reference), object)
         except AppError as error:
@@ -126,7 +146,9 @@ class Model:
 
 
 def as_table(inputs: Any) -> Any:
-    """A list of objects becomes a table with their names as columns, a list of rows an array; anything else stays. Raises ValueError."""
+    """A list of objects becomes a table with their names as columns, a list of rows an array;
+    anything else stays. Raises ValueError.
+    """
     if not isinstance(inputs, list):
         return inputs
     if not inputs:
@@ -139,7 +161,9 @@ def as_table(inputs: Any) -> Any:
 
 
 def columns(table: Any) -> dict[str, np.ndarray]:
-    """The inputs as columns of numbers: a table's by name, an array's by number; of very wide ones each row's mean."""
+    """The inputs as columns of numbers: a table's by name, an array's by number; of very wide ones
+    each row's mean.
+    """
     if hasattr(table, "select_dtypes"):
         numbers = table.select_dtypes("number")
         if numbers.shape[1] <= SERVED_INPUTS:
@@ -151,11 +175,17 @@ def columns(table: Any) -> dict[str, np.ndarray]:
     if array.ndim == 1:
         return {"0": array}
     flat = array.reshape(len(array), -1)
-    return {str(i): flat[:, i] for i in range(flat.shape[1])} if flat.shape[1] <= SERVED_INPUTS else {POOLED: flat.mean(axis=1)}
+    return (
+        {str(i): flat[:, i] for i in range(flat.shape[1])}
+        if flat.shape[1] <= SERVED_INPUTS
+        else {POOLED: flat.mean(axis=1)}
+    )
 
 
 def residuals(outputs: Any, truth: Sequence[Any] | None) -> np.ndarray | None:
-    """Prediction minus truth; for classes (whole numbers, texts) 1 where they differ. None where the two do not match."""
+    """Prediction minus truth; for classes (whole numbers, texts) 1 where they differ. None where
+    the two do not match.
+    """
     if truth is None:
         return None
     said, right = np.asarray(outputs), np.asarray(truth)
@@ -176,7 +206,9 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def answer(model: Model, line: bytes) -> bytes:
-    """One request's answer: ``model_version`` and ``outputs``, or ``error`` with ``code`` and ``message``."""
+    """One request's answer: ``model_version`` and ``outputs``, or ``error`` with ``code`` and
+    ``message``.
+    """
     try:
         request = msgspec.json.decode(line, type=Request)
         outputs = model.predict(request.inputs, request.truth)

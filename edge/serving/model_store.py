@@ -1,6 +1,8 @@
-"""The model a device runs: taken into use by a signed manifest only, after a test on the device's own data, in one step.
+"""The model a device runs: taken into use by a signed manifest only, after a test on the device's
+own data, in one step.
 
-What is active, and what was before, lies in ``models/active.json``; weights lie beside it by digest.
+What is active, and what was before, lies in ``models/active.json``; weights lie beside it by
+digest.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from edge.protocol.signed import Manifest, SignedManifest, parse_manifest
 
 FETCH_SECONDS = 300.0
 KEPT = 3
-"""Models kept on the device: the active one, the one before, and one more. A way back needs no download."""
+"""Models kept on the device: the active one, the one before, and one more. A way back needs no
+download.
+"""
 
 Test = Callable[[Manifest, Path], Awaitable[float]]
 """A model's metric on the device's own data; raises ModelRefused."""
@@ -60,7 +64,14 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 class ModelStore:
     """Takes models into use."""
 
-    def __init__(self, folder: Path, objects: Objects, trust: Trust, fleet: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        objects: Objects,
+        trust: Trust,
+        fleet: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._folder = folder
         self._objects = objects
         self._trust = trust
@@ -87,8 +98,20 @@ class ModelStore:
             raise ModelRefused(error.code, str(error)) from error
         except OSError as error:
             raise ModelRefused(disk_code(error), str(error)) from error
-        new, old = (None, None) if manifest.forced else await self._compare(manifest, weights, before.manifest, test)
-        self._point(Active(manifest=manifest, sequence=manifest.sequence, metric=new, signed=signed, since=self._now()))
+        new, old = (
+            (None, None)
+            if manifest.forced
+            else await self._compare(manifest, weights, before.manifest, test)
+        )
+        self._point(
+            Active(
+                manifest=manifest,
+                sequence=manifest.sequence,
+                metric=new,
+                signed=signed,
+                since=self._now(),
+            )
+        )
         self._forget(before.manifest)
         return Installed(state="active", model_version=manifest.model_version, new=new, old=old)
 
@@ -100,31 +123,51 @@ class ModelStore:
             raise ModelRefused(error.code, str(error)) from error
         if manifest.fleet != self._fleet:
             raise ModelRefused("foreign", f"The manifest is for the fleet {manifest.fleet}.")
-        if manifest.sequence < self.active().sequence or (manifest.sequence == self.active().sequence and manifest != self.active().manifest):
-            raise ModelRefused("outdated", f"The manifest's number is {manifest.sequence}, and this device has followed {self.active().sequence}.")
+        if manifest.sequence < self.active().sequence or (
+            manifest.sequence == self.active().sequence and manifest != self.active().manifest
+        ):
+            raise ModelRefused(
+                "outdated",
+                f"The manifest's number is {manifest.sequence}, and this device has followed {self.active().sequence}.",
+            )
         return manifest
 
     async def _weights(self, manifest: Manifest, url: str) -> Path:
         target = self._folder / manifest.digest
         if not (target.is_file() and target.stat().st_size == manifest.size):
-            source, _ = await self._objects.fetch(ObjectRef(manifest.digest, manifest.size, url), FETCH_SECONDS)
+            source, _ = await self._objects.fetch(
+                ObjectRef(manifest.digest, manifest.size, url), FETCH_SECONDS
+            )
             part = target.with_suffix(".part")
             shutil.copyfile(source, part)
             part.replace(target)
         return target
 
-    async def _compare(self, manifest: Manifest, weights: Path, before: Manifest | None, test: Test) -> tuple[float, float | None]:
-        """The new model and the old one on the same data, now. Raises ModelRefused when the new one is worse by more than it may be."""
+    async def _compare(
+        self, manifest: Manifest, weights: Path, before: Manifest | None, test: Test
+    ) -> tuple[float, float | None]:
+        """The new model and the old one on the same data, now. Raises ModelRefused when the new one
+        is worse by more than it may be.
+        """
         new = await test(manifest, weights)
         if not math.isfinite(new):
-            raise ModelRefused("not-finite", f"The model's {manifest.metric} on this device is {new}.")
-        if before is None or before.app != manifest.app or not (self._folder / before.digest).is_file():
+            raise ModelRefused(
+                "not-finite", f"The model's {manifest.metric} on this device is {new}."
+            )
+        if (
+            before is None
+            or before.app != manifest.app
+            or not (self._folder / before.digest).is_file()
+        ):
             return new, None
         old = await test(manifest, self._folder / before.digest)
         margin = manifest.tolerance * abs(old)
         worse = new < old - margin if manifest.goal == "maximize" else new > old + margin
         if worse:
-            raise ModelRefused("worse", f"On this device {manifest.metric} is {new:.4g} with the new model and {old:.4g} with the one in use.")
+            raise ModelRefused(
+                "worse",
+                f"On this device {manifest.metric} is {new:.4g} with the new model and {old:.4g} with the one in use.",
+            )
         return new, old
 
     def _point(self, active: Active) -> None:
@@ -136,8 +179,14 @@ class ModelStore:
         """Keep the active model, the one before, and the newest others."""
         active = self.active().manifest
         wanted = {manifest.digest for manifest in (active, before) if manifest is not None}
-        others = [file for file in self._folder.iterdir() if len(file.name) == 64 and file.name not in wanted]
-        for file in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[max(0, KEPT - len(wanted)) :]:
+        others = [
+            file
+            for file in self._folder.iterdir()
+            if len(file.name) == 64 and file.name not in wanted
+        ]
+        for file in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[
+            max(0, KEPT - len(wanted)) :
+        ]:
             file.unlink(missing_ok=True)
 
 
@@ -153,7 +202,10 @@ def metric_of(metrics: dict[str, Any], name: str) -> float:
     """The metric a model is tested by; raises ModelRefused when the app does not report it."""
     value = metrics.get(name)
     if not isinstance(value, int | float):
-        raise ModelRefused("metrics", f"The app reports no {name!r} on this device; it reports {', '.join(sorted(metrics)) or 'nothing'}."[:300])
+        raise ModelRefused(
+            "metrics",
+            f"The app reports no {name!r} on this device; it reports {', '.join(sorted(metrics)) or 'nothing'}."[
+                :300
+            ],
+        )
     return float(value)
-
-

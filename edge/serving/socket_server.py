@@ -1,8 +1,11 @@
-"""The agent's socket for predictions: a Unix socket in the device's folder, a JSON object a line, for programs in any language.
+"""The agent's socket for predictions: a Unix socket in the device's folder, a JSON object a line,
+for programs in any language.
 
-    {"inputs": [[8.2, 210.0]], "truth": [1250.0]}  ->  {"model_version": "wind-farm/3", "outputs": [1190.5]}
+    {"inputs": [[8.2, 210.0]], "truth": [1250.0]}  ->  {"model_version": "wind-farm/3", "outputs":
+    [1190.5]}
 
-The model runs in a process of its own, started by the first request. Only the agent's user may connect.
+The model runs in a process of its own, started by the first request. Only the agent's user may
+connect.
 """
 
 from __future__ import annotations
@@ -40,7 +43,13 @@ class PredictSocket:
     async def run(self) -> None:
         """Where there can be no socket, that is said once, and predictions are had in-process only."""
         if len(os.fsencode(self._path)) > PATH_LIMIT:
-            event(logger, "no-socket", logging.WARNING, path=str(self._path), reason="the path is too long for a Unix socket")
+            event(
+                logger,
+                "no-socket",
+                logging.WARNING,
+                path=str(self._path),
+                reason="the path is too long for a Unix socket",
+            )
             return
         mask = os.umask(0o177)
         try:
@@ -74,12 +83,16 @@ class PredictSocket:
                 await writer.wait_closed()
 
     async def _answer(self, line: bytes) -> bytes:
-        """One request after the other; a process that dies or hangs is replaced by the next request."""
+        """One request after the other; a process that dies or hangs is replaced by the next
+        request.
+        """
         async with self._turn:
             try:
                 return await asyncio.wait_for(self._process.exchange(line), REQUEST_SECONDS)
             except TimeoutError:
                 await self._process.stop()
-                return refusal("deadline", f"The app's predict did not answer within {REQUEST_SECONDS:.0f} s.")
+                return refusal(
+                    "deadline", f"The app's predict did not answer within {REQUEST_SECONDS:.0f} s."
+                )
             except (ConnectionError, asyncio.IncompleteReadError):
                 return refusal("predict", await self._process.reason_of_death())

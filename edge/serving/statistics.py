@@ -1,6 +1,8 @@
-"""Counts predictions and keeps summary statistics of their inputs and residuals: means and deviations, never a row.
+"""Counts predictions and keeps summary statistics of their inputs and residuals: means and
+deviations, never a row.
 
-Two windows: the first :data:`FIRST` values after a model was taken into use, and the latest ones. Each process that predicts
+Two windows: the first :data:`FIRST` values after a model was taken into use, and the latest ones.
+Each process that predicts
 writes a file of its own; the agent adds them up for its heartbeats.
 """
 
@@ -45,11 +47,19 @@ class Window(msgspec.Struct, frozen=True, array_like=True):
             return self
         delta = other.mean - self.mean
         mean = self.mean + delta * other.count / count
-        return Window(count, mean, self.squares + other.squares + delta * delta * self.count * other.count / count)
+        return Window(
+            count,
+            mean,
+            self.squares + other.squares + delta * delta * self.count * other.count / count,
+        )
 
     def moments(self) -> Moments:
         """As heartbeats say it."""
-        return Moments(self.count, _short(self.mean), _short((self.squares / self.count) ** 0.5 if self.count else 0.0))
+        return Moments(
+            self.count,
+            _short(self.mean),
+            _short((self.squares / self.count) ** 0.5 if self.count else 0.0),
+        )
 
 
 class Counted(msgspec.Struct, kw_only=True):
@@ -70,11 +80,20 @@ class Tally:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._counted = Counted(sequence=sequence)
-        self._had = {name: window.count for name, window in _added(_read(folder, sequence)).first.items()}
+        self._had = {
+            name: window.count for name, window in _added(_read(folder, sequence)).first.items()
+        }
         self._written = 0.0
 
-    def observe(self, inputs: Mapping[str, np.ndarray], predictions: int, residuals: np.ndarray | None = None) -> None:
-        """Add a batch. ``inputs``: a column of numbers by name; only the first :data:`SERVED_INPUTS` are kept."""
+    def observe(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        predictions: int,
+        residuals: np.ndarray | None = None,
+    ) -> None:
+        """Add a batch. ``inputs``: a column of numbers by name; only the first
+        :data:`SERVED_INPUTS` are kept.
+        """
         self._counted.predictions += predictions
         for name, values in list(inputs.items())[:SERVED_INPUTS]:
             self._add(_ODD.sub("_", name).lstrip(":")[:40] or "_", values)
@@ -88,7 +107,9 @@ class Tally:
         self.write()
 
     def write(self, *, now: bool = False) -> None:
-        """Put the file in place, at most once in :data:`WRITE_SECONDS`. A full disk costs statistics, no prediction."""
+        """Put the file in place, at most once in :data:`WRITE_SECONDS`. A full disk costs
+        statistics, no prediction.
+        """
         if not now and time.monotonic() - self._written < WRITE_SECONDS:
             return
         self._written = time.monotonic()
@@ -100,9 +121,13 @@ class Tally:
         numbers = np.clip(numbers[np.isfinite(numbers)], -LARGEST, LARGEST)
         counted = self._counted
         missing = FIRST - self._had.get(name, 0) - counted.first.get(name, Window()).count
-        counted.first[name] = counted.first.get(name, Window()).plus(_window(numbers[: max(0, missing)]))
+        counted.first[name] = counted.first.get(name, Window()).plus(
+            _window(numbers[: max(0, missing)])
+        )
         for at in range(max(0, missing), len(numbers), BLOCK):
-            counted.block[name] = counted.block.get(name, Window()).plus(_window(numbers[at : at + BLOCK]))
+            counted.block[name] = counted.block.get(name, Window()).plus(
+                _window(numbers[at : at + BLOCK])
+            )
             if counted.block[name].count >= BLOCK:
                 counted.before[name] = counted.block.pop(name)
 
@@ -117,7 +142,12 @@ def serving(folder: Path, sequence: int) -> Serving | None:
         recent = whole.before.get(name, Window()).plus(whole.block.get(name, Window()))
         told[name] = Served(name, whole.first.get(name, Window()).moments(), recent.moments())
     residuals = told.pop(RESIDUAL, None)
-    return Serving(predictions=whole.predictions, errors=whole.errors, inputs=list(told.values())[:SERVED_INPUTS], residuals=residuals)
+    return Serving(
+        predictions=whole.predictions,
+        errors=whole.errors,
+        inputs=list(told.values())[:SERVED_INPUTS],
+        residuals=residuals,
+    )
 
 
 def sweep(folder: Path, sequence: int) -> None:
@@ -125,7 +155,11 @@ def sweep(folder: Path, sequence: int) -> None:
     ended = [file for file in folder.glob("*-*.json") if not _alive(file.name.partition("-")[0])]
     if not ended:
         return
-    mine = [counted for file in (*ended, folder / MERGED) if (counted := _load(file)) is not None and counted.sequence == sequence]
+    mine = [
+        counted
+        for file in (*ended, folder / MERGED)
+        if (counted := _load(file)) is not None and counted.sequence == sequence
+    ]
     with contextlib.suppress(OSError):
         if mine:
             _write(folder / MERGED, _added(mine))
@@ -139,7 +173,11 @@ def _added(parts: Iterable[Counted]) -> Counted:
         whole.sequence = part.sequence
         whole.predictions += part.predictions
         whole.errors += part.errors
-        for mine, theirs in ((whole.first, part.first), (whole.before, part.before), (whole.block, part.block)):
+        for mine, theirs in (
+            (whole.first, part.first),
+            (whole.before, part.before),
+            (whole.block, part.block),
+        ):
             for name, window in theirs.items():
                 mine[name] = mine.get(name, Window()).plus(window)
     return whole

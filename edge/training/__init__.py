@@ -1,1 +1,3 @@
-"""Runs an app's ClientApp: the worker process, app bundles, and every touch of Flower's private parts on a device."""
+"""Runs an app's ClientApp: the worker process, app bundles, and every touch of Flower's private
+parts on a device.
+"""

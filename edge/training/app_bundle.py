@@ -40,7 +40,9 @@ class FlowerApp:
     config: dict[str, ConfigValue] = field(default_factory=dict)
     """``[tool.flwr.app.config]``, flattened with dots as Flower does."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays, intended-use."""
+    """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays,
+    intended-use.
+    """
     description: str = ""
     """``[project] description``."""
     licence: str = ""
@@ -53,13 +55,21 @@ class FlowerApp:
         """How many devices the app asks for by ``num-devices``, else 4."""
         count = self.config.get("num-devices", 4)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise AppError(f"num-devices in {self.folder.name}/pyproject.toml must be a whole number of at least 1, not {count!r}.")
+            raise AppError(
+                f"num-devices in {self.folder.name}/pyproject.toml must be a whole number of at least 1, not {count!r}."
+            )
         return count
 
     def files(self) -> list[Path]:
         """The bundle's files, sorted: sources and small text, no caches."""
-        found = (path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink() and path.suffix in _SUFFIXES)
-        return sorted(path for path in found if not _SKIP & set(path.relative_to(self.folder).parts))
+        found = (
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and not path.is_symlink() and path.suffix in _SUFFIXES
+        )
+        return sorted(
+            path for path in found if not _SKIP & set(path.relative_to(self.folder).parts)
+        )
 
     def digest(self) -> str:
         """SHA-256 over names and contents: what a device's heartbeat says it can run."""
@@ -75,10 +85,14 @@ class FlowerApp:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in self.files():
-                info = zipfile.ZipInfo(path.relative_to(self.folder).as_posix(), (1980, 1, 1, 0, 0, 0))
+                info = zipfile.ZipInfo(
+                    path.relative_to(self.folder).as_posix(), (1980, 1, 1, 0, 0, 0)
+                )
                 archive.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
         if buffer.tell() > BUNDLE_LIMIT:
-            raise AppError(f"The app {self.name} packs to {buffer.tell()} bytes; at most {BUNDLE_LIMIT} are shipped. Leave its data out.")
+            raise AppError(
+                f"The app {self.name} packs to {buffer.tell()} bytes; at most {BUNDLE_LIMIT} are shipped. Leave its data out."
+            )
         return buffer.getvalue()
 
 
@@ -98,28 +112,49 @@ def load_app(folder: Path) -> FlowerApp:
     components = section.get("components", {})
     client = components.get("clientapp")
     if not isinstance(client, str) or client.count(":") != 1:
-        raise AppError(f"{folder} is not a Flower app: {file.name} names no clientapp as 'module:attribute' under [tool.flwr.app.components].")
+        raise AppError(
+            f"{folder} is not a Flower app: {file.name} names no clientapp as 'module:attribute' under [tool.flwr.app.components]."
+        )
     server = components.get("serverapp", "")
     if not isinstance(server, str) or (server and server.count(":") != 1):
-        raise AppError(f"{file} names its serverapp as {server!r}; it must be 'module:attribute' or absent.")
+        raise AppError(
+            f"{file} names its serverapp as {server!r}; it must be 'module:attribute' or absent."
+        )
     project = document.get("project", {})
     dependencies = project.get("dependencies", [])
-    if not isinstance(dependencies, list) or not all(isinstance(item, str) for item in dependencies):
+    if not isinstance(dependencies, list) or not all(
+        isinstance(item, str) for item in dependencies
+    ):
         raise AppError(f"{file} has dependencies that are not a list of strings.")
     return FlowerApp(
-        folder=folder.resolve(), name=str(project.get("name", folder.name)), version=str(project.get("version", "0")),
-        client_app=client, server_app=server, config=_flatten(section.get("config", {})), settings=tool.get("mledgeops", {}),
-        dependencies=dependencies, description=str(project.get("description", "")), licence=_licence(project.get("license", "")),
-    )  # fmt: skip
+        folder=folder.resolve(),
+        name=str(project.get("name", folder.name)),
+        version=str(project.get("version", "0")),
+        client_app=client,
+        server_app=server,
+        config=_flatten(section.get("config", {})),
+        settings=tool.get("mledgeops", {}),
+        dependencies=dependencies,
+        description=str(project.get("description", "")),
+        licence=_licence(project.get("license", "")),
+    )
 
 
 def _licence(given: object) -> str:
-    """An SPDX expression, or the older table's text or file name (https://packaging.python.org/en/latest/specifications/pyproject-toml/)."""
-    return str(given.get("text") or given.get("file") or "") if isinstance(given, Mapping) else str(given)
+    """An SPDX expression, or the older table's text or file name
+    (https://packaging.python.org/en/latest/specifications/pyproject-toml/).
+    """
+    return (
+        str(given.get("text") or given.get("file") or "")
+        if isinstance(given, Mapping)
+        else str(given)
+    )
 
 
 def site_of(folder: Path) -> Path:
-    """Where an installed app's own dependencies lie: beside it, so that two apps may want two versions, and the agent none."""
+    """Where an installed app's own dependencies lie: beside it, so that two apps may want two
+    versions, and the agent none.
+    """
     return folder.parent / ".site" / folder.name
 
 
@@ -131,7 +166,9 @@ def unpack(bundle: bytes, folder: Path) -> FlowerApp:
         for info in archive.infolist():
             target = (folder / info.filename).resolve()
             if not target.is_relative_to(folder.resolve()):
-                raise AppError(f"The app bundle holds the path {info.filename!r}, which leaves its folder.")
+                raise AppError(
+                    f"The app bundle holds the path {info.filename!r}, which leaves its folder."
+                )
         archive.extractall(folder)
     return load_app(folder)
 
@@ -144,5 +181,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigVal
         elif isinstance(value, bool | int | float | str):
             flat[prefix + key] = value
         else:
-            raise AppError(f"[tool.flwr.app.config] {prefix}{key} is a {type(value).__name__}; Flower knows numbers, strings and booleans.")
+            raise AppError(
+                f"[tool.flwr.app.config] {prefix}{key} is a {type(value).__name__}; Flower knows numbers, strings and booleans."
+            )
     return flat

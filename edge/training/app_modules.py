@@ -38,17 +38,25 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
     try:
         component = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # the app's own code runs here and may raise anything
-        raise AppError(f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise AppError(
+            f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(component, expected):
-        raise AppError(f"{reference} in {folder.name} is a {type(component).__name__}, not a {expected.__name__}.")
+        raise AppError(
+            f"{reference} in {folder.name} is a {type(component).__name__}, not a {expected.__name__}."
+        )
     return component
 
 
 def make_room(folder: Path, reference: str) -> None:
-    """Let go of another app's, or another version's, modules of the same name, so that ``reference`` is found in ``folder``."""
+    """Let go of another app's, or another version's, modules of the same name, so that
+    ``reference`` is found in ``folder``.
+    """
     top, inside = reference.partition(":")[0].partition(".")[0], f"{folder}/"
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == top and not str(getattr(module, "__file__", None) or "").startswith(inside):
+        if name.partition(".")[0] == top and not str(
+            getattr(module, "__file__", None) or ""
+        ).startswith(inside):
             del sys.modules[name]
     with contextlib.suppress(ValueError):
         sys.path.remove(str(folder))

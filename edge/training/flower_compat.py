@@ -29,7 +29,9 @@ def to_recorddict(records: Records) -> RecordDict:
     content = RecordDict()
     for name in records.names():
         if name in records.arrays:
-            content[name] = ArrayRecord({key: Array(np.asarray(value)) for key, value in records.arrays[name].items()})
+            content[name] = ArrayRecord(
+                {key: Array(np.asarray(value)) for key, value in records.arrays[name].items()}
+            )
         elif name in records.metrics:
             content[name] = MetricRecord(cast(Any, records.metrics[name]))
         else:
@@ -40,9 +42,18 @@ def to_recorddict(records: Records) -> RecordDict:
 def from_recorddict(content: RecordDict) -> Records:
     """The inverse of :func:`to_recorddict`."""
     return Records(
-        arrays={name: {key: array.numpy() for key, array in record.items()} for name, record in content.array_records.items()},
-        metrics={name: cast("dict[str, Value]", dict(record)) for name, record in content.metric_records.items()},
-        configs={name: cast("dict[str, Value]", dict(record)) for name, record in content.config_records.items()},
+        arrays={
+            name: {key: array.numpy() for key, array in record.items()}
+            for name, record in content.array_records.items()
+        },
+        metrics={
+            name: cast("dict[str, Value]", dict(record))
+            for name, record in content.metric_records.items()
+        },
+        configs={
+            name: cast("dict[str, Value]", dict(record))
+            for name, record in content.config_records.items()
+        },
         order=tuple(content.keys()),
     )
 
@@ -52,12 +63,21 @@ def set_identity(run_id: int, node_id: int) -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, node_id
 
 
-def incoming_message(content: RecordDict, *, kind: str, message_id: str, run_id: int, node_id: int) -> Message:
+def incoming_message(
+    content: RecordDict, *, kind: str, message_id: str, run_id: int, node_id: int
+) -> Message:
     """The message a ClientApp is called with, as if it had come through a SuperNode."""
     metadata = Metadata(
-        run_id=run_id, message_id=message_id, src_node_id=1, dst_node_id=node_id, reply_to_message_id="", group_id="",
-        created_at=time.time(), ttl=REPLY_TTL_SECONDS, message_type=kind,
-    )  # fmt: skip
+        run_id=run_id,
+        message_id=message_id,
+        src_node_id=1,
+        dst_node_id=node_id,
+        reply_to_message_id="",
+        group_id="",
+        created_at=time.time(),
+        ttl=REPLY_TTL_SECONDS,
+        message_type=kind,
+    )
     return Message(content=content, metadata=metadata)
 
 
@@ -69,7 +89,11 @@ def call_client(app: ClientApp, message: Message, context: Context) -> RecordDic
     """
     kind = message.metadata.message_type
     arrays = list(message.content.array_records)
-    legacy = app._call is not None and kind in _LEGACY and not any(name.startswith(("fitins.", "evaluateins.")) for name in arrays)
+    legacy = (
+        app._call is not None
+        and kind in _LEGACY
+        and not any(name.startswith(("fitins.", "evaluateins.")) for name in arrays)
+    )
     if not legacy:
         return cast(RecordDict, app(message, context).content)
     names = list(message.content[arrays[0]]) if arrays else []
@@ -88,14 +112,24 @@ def _from_legacy(content: RecordDict, prefix: str, names: list[str]) -> RecordDi
     status = content.config_records[f"{prefix}.status"]
     if status["code"] != 0:
         raise AppError(f"the client answered with status {status['code']}: {status['message']}")
-    metrics: dict[str, Any] = {"num-examples": next(iter(content.metric_records[f"{prefix}.num_examples"].values()))}
+    metrics: dict[str, Any] = {
+        "num-examples": next(iter(content.metric_records[f"{prefix}.num_examples"].values()))
+    }
     if f"{prefix}.loss" in content.metric_records:
         metrics["loss"] = next(iter(content.metric_records[f"{prefix}.loss"].values()))
-    metrics.update({key: value for key, value in content.config_records[f"{prefix}.metrics"].items() if isinstance(value, int | float)})
+    metrics.update(
+        {
+            key: value
+            for key, value in content.config_records[f"{prefix}.metrics"].items()
+            if isinstance(value, int | float)
+        }
+    )
     result = RecordDict()
     if f"{prefix}.parameters" in content.array_records:
         tensors = list(content.array_records[f"{prefix}.parameters"].values())
         keys = names if len(names) == len(tensors) else [str(i) for i in range(len(tensors))]
-        result["arrays"] = ArrayRecord({key: Array(tensor.numpy()) for key, tensor in zip(keys, tensors, strict=True)})
+        result["arrays"] = ArrayRecord(
+            {key: Array(tensor.numpy()) for key, tensor in zip(keys, tensors, strict=True)}
+        )
     result["metrics"] = MetricRecord(metrics)
     return result

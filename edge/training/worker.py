@@ -16,7 +16,14 @@ import msgspec
 
 from edge.object_transfer import disk_code
 from edge.protocol.messages import ObjectRef
-from edge.protocol.records import decode_records, decode_skeleton, digest, encode_records, encode_skeleton, merge
+from edge.protocol.records import (
+    decode_records,
+    decode_skeleton,
+    digest,
+    encode_records,
+    encode_skeleton,
+    merge,
+)
 
 INLINE_LIMIT = 2048
 """Bytes of a skeleton, escaped as it is inside the reply message, that still travels there."""
@@ -39,7 +46,9 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What came of a job: ``content`` when small and without arrays, else a file at ``update_path``."""
+    """What came of a job: ``content`` when small and without arrays, else a file at
+    ``update_path``.
+    """
 
     ok: bool
     reason: str = ""
@@ -65,7 +74,9 @@ def write_frame(stream: BinaryIO, body: bytes) -> None:
 
 
 def frames_out() -> BinaryIO:
-    """A private copy of standard output, which then points at standard error: what an app prints must not corrupt the frames."""
+    """A private copy of standard output, which then points at standard error: what an app prints
+    must not corrupt the frames.
+    """
     frames = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -88,19 +99,29 @@ class Runner:
         try:
             client = self._client(job)
             skeleton = decode_skeleton(job.content)
-            arrays = decode_records(Path(job.arrays_path).read_bytes()).arrays if job.arrays_path else {}
+            arrays = (
+                decode_records(Path(job.arrays_path).read_bytes()).arrays if job.arrays_path else {}
+            )
             content = flower_compat.to_recorddict(merge(skeleton, arrays))
             flower_compat.set_identity(job.flower_run_id, job.node_id)
             message = flower_compat.incoming_message(
-                content, kind=job.kind, message_id=job.message_id, run_id=job.flower_run_id, node_id=job.node_id
+                content,
+                kind=job.kind,
+                message_id=job.message_id,
+                run_id=job.flower_run_id,
+                node_id=job.node_id,
             )
-            answer = flower_compat.from_recorddict(flower_compat.call_client(client, message, self._context(job)))
+            answer = flower_compat.from_recorddict(
+                flower_compat.call_client(client, message, self._context(job))
+            )
         except AppError as error:
             return Outcome(ok=False, code="app-load", reason=str(error))
         except MemoryError:
             return Outcome(ok=False, code="out-of-memory", reason="the app ran out of memory")
         except Exception as error:  # the app's own code: every failure becomes a reply
-            return Outcome(ok=False, code="app-error", reason=f"{type(error).__name__}: {error}"[:900])
+            return Outcome(
+                ok=False, code="app-error", reason=f"{type(error).__name__}: {error}"[:900]
+            )
         seconds = time.monotonic() - started
         text = encode_skeleton(answer)
         if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
@@ -109,8 +130,15 @@ class Runner:
         try:
             Path(job.update_path).write_bytes(blob)
         except OSError as error:
-            return Outcome(ok=False, code=disk_code(error), reason=f"the update cannot be stored: {error.strerror}", work_seconds=seconds)
-        return Outcome(ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)), work_seconds=seconds)
+            return Outcome(
+                ok=False,
+                code=disk_code(error),
+                reason=f"the update cannot be stored: {error.strerror}",
+                work_seconds=seconds,
+            )
+        return Outcome(
+            ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)), work_seconds=seconds
+        )
 
     def _client(self, job: Job) -> object:
         from flwr.clientapp import ClientApp
@@ -130,10 +158,13 @@ class Runner:
         if key not in self._contexts:
             self._contexts = {
                 key: Context(
-                    run_id=job.flower_run_id, node_id=job.node_id, node_config=dict(job.node_config),
-                    state=RecordDict(), run_config=dict(job.run_config),
+                    run_id=job.flower_run_id,
+                    node_id=job.node_id,
+                    node_config=dict(job.node_config),
+                    state=RecordDict(),
+                    run_config=dict(job.run_config),
                 )
-            }  # fmt: skip
+            }
         return self._contexts[key]
 
 

@@ -27,7 +27,9 @@ class Workers(Protocol):
 
 
 class FramedProcess:
-    """One ``python -m MODULE`` that answers frames, kept warm between them and started anew when it has died."""
+    """One ``python -m MODULE`` that answers frames, kept warm between them and started anew when it
+    has died.
+    """
 
     def __init__(self, module: tuple[str, ...], env: dict[str, str]) -> None:
         self._module = module
@@ -37,10 +39,16 @@ class FramedProcess:
     @property
     def pid(self) -> int | None:
         """The process's id while it runs."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return (
+            self._process.pid
+            if self._process is not None and self._process.returncode is None
+            else None
+        )
 
     async def exchange(self, body: bytes) -> bytes:
-        """Send a frame and wait for the answer; raises ConnectionError or IncompleteReadError when the process dies."""
+        """Send a frame and wait for the answer; raises ConnectionError or IncompleteReadError when
+        the process dies.
+        """
         process = await self._running()
         assert process.stdin is not None and process.stdout is not None  # noqa: S101  # pipes were asked for
         process.stdin.write(len(body).to_bytes(4, "big") + body)
@@ -51,9 +59,13 @@ class FramedProcess:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *self._module, env=self._env,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                *self._module,
+                env=self._env,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
         return self._process
 
     async def reason_of_death(self) -> str:
@@ -67,7 +79,11 @@ class FramedProcess:
         if code is None:
             process.kill()
             return "the worker process stopped answering"
-        return f"the worker process was ended by signal {-code} (out of memory?)" if code < 0 else f"the worker process exited with code {code}"
+        return (
+            f"the worker process was ended by signal {-code} (out of memory?)"
+            if code < 0
+            else f"the worker process exited with code {code}"
+        )
 
     async def stop(self) -> None:
         """End the process: by closing its input, then by force."""
@@ -93,11 +109,15 @@ class WorkerProcess(FramedProcess):
         """A worker that dies or is too slow is ended; the outcome says so."""
         started = time.monotonic()
         try:
-            answer = await asyncio.wait_for(self.exchange(msgspec.msgpack.encode(job)), timeout=seconds)
+            answer = await asyncio.wait_for(
+                self.exchange(msgspec.msgpack.encode(job)), timeout=seconds
+            )
             return msgspec.msgpack.decode(answer, type=Outcome)
         except TimeoutError:
             await self.stop()
-            outcome = Outcome(ok=False, code="deadline", reason=f"the app did not finish within {seconds:.0f} s")
+            outcome = Outcome(
+                ok=False, code="deadline", reason=f"the app did not finish within {seconds:.0f} s"
+            )
         except (ConnectionError, asyncio.IncompleteReadError, msgspec.DecodeError):
             outcome = Outcome(ok=False, code="worker-died", reason=await self.reason_of_death())
         outcome.work_seconds = time.monotonic() - started

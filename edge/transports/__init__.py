@@ -13,7 +13,9 @@ class TransportError(Exception):
 
 
 class Transport(Protocol):
-    """Port: publish to own topics, receive what was subscribed. Calls come on the agent's event loop."""
+    """Port: publish to own topics, receive what was subscribed. Calls come on the agent's event
+    loop.
+    """
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
         """Connect, subscribe, and from then on call ``handler(topic, payload)``."""
@@ -22,7 +24,9 @@ class Transport(Protocol):
         """Publish at least once; returns when the broker has it."""
 
     async def renew(self) -> None:
-        """Replace the device's certificate and connect with the new one; raises TransportError, and goes on with the old, when it cannot."""
+        """Replace the device's certificate and connect with the new one; raises TransportError, and
+        goes on with the old, when it cannot.
+        """
 
     async def close(self) -> None:
         """Disconnect. Nothing is delivered afterwards."""

@@ -1,7 +1,10 @@
-"""MQTT by way of Greengrass: the nucleus holds the connection and the certificate, the component speaks to it over IPC.
+"""MQTT by way of Greengrass: the nucleus holds the connection and the certificate, the component
+speaks to it over IPC.
 
-https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html. A nucleus-lite was measured to let about
-7 KB out and 4.9 KB in (more is dropped in silence) and ten unacknowledged publishes: messages stay at 4 KB, eight at once.
+https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html. A nucleus-lite was
+measured to let about
+7 KB out and 4.9 KB in (more is dropped in silence) and ten unacknowledged publishes: messages stay
+at 4 KB, eight at once.
 """
 
 from __future__ import annotations
@@ -24,13 +27,21 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 8
 ANSWER_SECONDS = 20.0
-_FAILURES = (GreengrassCoreIPCError, EventStreamError, AwsCrtError, TimeoutError, OSError, ConnectionError)
+_FAILURES = (
+    GreengrassCoreIPCError,
+    EventStreamError,
+    AwsCrtError,
+    TimeoutError,
+    OSError,
+    ConnectionError,
+)
 
 
 class GreengrassTransport:
     """:class:`~edge.transports.Transport` for a component of a Greengrass core.
 
-    The nucleus reconnects and resubscribes by itself; when the nucleus goes, the component is restarted with it.
+    The nucleus reconnects and resubscribes by itself; when the nucleus goes, the component is
+    restarted with it.
     """
 
     def __init__(self) -> None:
@@ -40,23 +51,33 @@ class GreengrassTransport:
         self._handler: Handler | None = None
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
-        """Raises TransportError when there is no nucleus, or its ``accessControl`` does not let this component subscribe."""
+        """Raises TransportError when there is no nucleus, or its ``accessControl`` does not let
+        this component subscribe.
+        """
         self._handler = handler
         try:
             self._client = GreengrassCoreIPCClientV2(client=await asyncio.to_thread(connect_ipc))
         except KeyError as error:
-            raise TransportError(f"This is not a Greengrass component: the nucleus sets {error}, and it is not set.") from error
+            raise TransportError(
+                f"This is not a Greengrass component: the nucleus sets {error}, and it is not set."
+            ) from error
         except _FAILURES as error:
             raise TransportError(f"The Greengrass nucleus does not answer: {error}.") from error
         for topic in topics:
             await self._subscribe(topic)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """At least once (QoS 1). Raises TransportError for a message above 4 KB, and when the nucleus refuses."""
+        """At least once (QoS 1). Raises TransportError for a message above 4 KB, and when the
+        nucleus refuses.
+        """
         if len(payload) > COMMAND_LIMIT:
-            raise TransportError(f"A message of {len(payload)} bytes to {topic} is above the {COMMAND_LIMIT} that Greengrass IPC carries safely.")
+            raise TransportError(
+                f"A message of {len(payload)} bytes to {topic} is above the {COMMAND_LIMIT} that Greengrass IPC carries safely."
+            )
         async with self._publishing:
-            future = self._client.publish_to_iot_core_async(topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload)
+            future = self._client.publish_to_iot_core_async(
+                topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload
+            )
             try:
                 await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
             except _FAILURES as error:
@@ -73,7 +94,11 @@ class GreengrassTransport:
     async def _subscribe(self, topic: str) -> None:
         try:
             future, _ = self._client.subscribe_to_iot_core_async(
-                topic_name=topic, qos=QOS.AT_LEAST_ONCE, on_stream_event=self._on_message, on_stream_error=_on_error, on_stream_closed=lambda: None
+                topic_name=topic,
+                qos=QOS.AT_LEAST_ONCE,
+                on_stream_event=self._on_message,
+                on_stream_error=_on_error,
+                on_stream_closed=lambda: None,
             )
             await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
         except _FAILURES as error:
@@ -87,7 +112,9 @@ class GreengrassTransport:
         """Called on the client's threads: hand over to the event loop, nothing else."""
         message = event.message
         with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending
-            self._loop.call_soon_threadsafe(self._deliver, message.topic_name, bytes(message.payload or b""))
+            self._loop.call_soon_threadsafe(
+                self._deliver, message.topic_name, bytes(message.payload or b"")
+            )
 
     def _deliver(self, topic: str, payload: bytes) -> None:
         if self._handler is not None:

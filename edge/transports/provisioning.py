@@ -1,6 +1,8 @@
-"""Fleet provisioning, the device's side: a certificate of its own by the claim certificate, and a successor by its own.
+"""Fleet provisioning, the device's side: a certificate of its own by the claim certificate, and a
+successor by its own.
 
-``mledgeops-enrol CLAIM`` runs once on a new device. https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
+``mledgeops-enrol CLAIM`` runs once on a new device.
+https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ ANSWER_SECONDS = 20
 
 
 class Claim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a new device leaves the factory with: the fleet's claim certificate, and the token the operator made for it."""
+    """What a new device leaves the factory with: the fleet's claim certificate, and the token the
+    operator made for it.
+    """
 
     fleet: Name
     device: Name
@@ -57,21 +61,35 @@ class Issued:
 
 
 async def obtain(client: Any, template: str, device: str, fleet: str, token: str = "") -> Issued:
-    """Have a new key certified and attached to the device's thing. ``client``: a connected mqtt5 client.
+    """Have a new key certified and attached to the device's thing. ``client``: a connected mqtt5
+    client.
 
     Raises TransportError when AWS IoT or the fleet's pre-provisioning hook refuses.
     """
     key, request = key_and_request(device)
     identity = iotidentity.IotIdentityClientV2(
-        client, ClientOptions(max_request_response_subscriptions=4, max_streaming_subscriptions=1, operation_timeout_in_seconds=ANSWER_SECONDS)
+        client,
+        ClientOptions(
+            max_request_response_subscriptions=4,
+            max_streaming_subscriptions=1,
+            operation_timeout_in_seconds=ANSWER_SECONDS,
+        ),
     )
     try:
-        made = await asyncio.wrap_future(identity.create_certificate_from_csr(
-            iotidentity.CreateCertificateFromCsrRequest(certificate_signing_request=request)))  # fmt: skip
-        await asyncio.wrap_future(identity.register_thing(iotidentity.RegisterThingRequest(
-            template_name=template, certificate_ownership_token=made.certificate_ownership_token,
-            parameters={"SerialNumber": device, "Fleet": fleet, "Token": token},
-        )))  # fmt: skip
+        made = await asyncio.wrap_future(
+            identity.create_certificate_from_csr(
+                iotidentity.CreateCertificateFromCsrRequest(certificate_signing_request=request)
+            )
+        )
+        await asyncio.wrap_future(
+            identity.register_thing(
+                iotidentity.RegisterThingRequest(
+                    template_name=template,
+                    certificate_ownership_token=made.certificate_ownership_token,
+                    parameters={"SerialNumber": device, "Fleet": fleet, "Token": token},
+                )
+            )
+        )
     except V2ServiceException as error:
         said = getattr(error.modeled_error, "error_message", "") or str(error)
         raise TransportError(f"AWS IoT refused a certificate for {device}: {said}.") from error
@@ -81,17 +99,26 @@ async def obtain(client: Any, template: str, device: str, fleet: str, token: str
 
 
 async def enrol(claim: Claim) -> Path:
-    """Get the device its certificate and write its configuration; returns that file. Nothing is written when it is refused."""
+    """Get the device its certificate and write its configuration; returns that file. Nothing is
+    written when it is refused.
+    """
     home = Path(claim.home)
     credentials = Credentials(home / "credentials")
     async with _connected(claim) as client:
         issued = await obtain(client, claim.template, claim.device, claim.fleet, claim.token)
     credentials.use(credentials.store(issued.identifier[:16], issued.key, issued.certificate))
     config = DeviceConfig(
-        fleet=claim.fleet, device=claim.device, endpoint=claim.endpoint, port=claim.port, certificate=str(credentials.certificate),
-        private_key=str(credentials.private_key), ca=claim.ca, home=claim.home, heartbeat_seconds=claim.heartbeat_seconds,
+        fleet=claim.fleet,
+        device=claim.device,
+        endpoint=claim.endpoint,
+        port=claim.port,
+        certificate=str(credentials.certificate),
+        private_key=str(credentials.private_key),
+        ca=claim.ca,
+        home=claim.home,
+        heartbeat_seconds=claim.heartbeat_seconds,
         provisioning_template=claim.template,
-    )  # fmt: skip
+    )
     beside = Path(claim.ca).with_name(config.trust_file.name)
     if beside.is_file() and beside != config.trust_file:
         config.trust_file.write_bytes(beside.read_bytes())
@@ -102,30 +129,42 @@ async def enrol(claim: Claim) -> Path:
 
 @asynccontextmanager
 async def _connected(claim: Claim) -> AsyncIterator[Any]:
-    """A connection with the claim certificate. The policy of claims asks for this form of client id."""
+    """A connection with the claim certificate. The policy of claims asks for this form of client
+    id.
+    """
     loop, up, down, failures = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event(), []
     client = mqtt5_client_builder.mtls_from_path(
-        endpoint=claim.endpoint, port=claim.port, client_id=f"claim-{claim.device}-{secrets.token_hex(4)}", cert_filepath=claim.certificate,
-        pri_key_filepath=claim.private_key, ca_filepath=claim.ca,
+        endpoint=claim.endpoint,
+        port=claim.port,
+        client_id=f"claim-{claim.device}-{secrets.token_hex(4)}",
+        cert_filepath=claim.certificate,
+        pri_key_filepath=claim.private_key,
+        ca_filepath=claim.ca,
         extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
         on_lifecycle_connection_success=lambda _: loop.call_soon_threadsafe(up.set),
         on_lifecycle_connection_failure=lambda data: failures.append(str(data.exception)),
         on_lifecycle_stopped=lambda _: loop.call_soon_threadsafe(down.set),
-    )  # fmt: skip
+    )
     client.start()
     try:
         await asyncio.wait_for(up.wait(), CONNECT_SECONDS)
         yield client
     except TimeoutError as error:
-        raise TransportError(f"No connection to {claim.endpoint}:{claim.port} with the claim certificate: {failures[-1:] or 'no answer'}.") from error
+        raise TransportError(
+            f"No connection to {claim.endpoint}:{claim.port} with the claim certificate: {failures[-1:] or 'no answer'}."
+        ) from error
     finally:
         await stopped(client, down)
 
 
 def main() -> int:
     """``mledgeops-enrol CLAIM``: exit 2 for a bad claim file, 1 when the device is refused."""
-    parser = argparse.ArgumentParser(prog="mledgeops-enrol", description="Get this device a certificate of its own.")
-    parser.add_argument("claim", type=Path, help="the claim file that the operator made for this device")
+    parser = argparse.ArgumentParser(
+        prog="mledgeops-enrol", description="Get this device a certificate of its own."
+    )
+    parser.add_argument(
+        "claim", type=Path, help="the claim file that the operator made for this device"
+    )
     try:
         claim = read_struct(parser.parse_args().claim, Claim, "claim")
     except ValueError as error:

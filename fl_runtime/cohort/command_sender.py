@@ -22,9 +22,17 @@ CONTENT_LIMIT = 1024
 
 
 class Sending:
-    """Sends one phase's commands. A device answers a repeated command from memory, so nothing is trained twice."""
+    """Sends one phase's commands. A device answers a repeated command from memory, so nothing is
+    trained twice.
+    """
 
-    def __init__(self, commands: Commands, objects: ObjectStore, request: PhaseRequest, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        objects: ObjectStore,
+        request: PhaseRequest,
+        pool: ThreadPoolExecutor,
+    ) -> None:
         self._commands = commands
         self._objects = objects
         self._request = request
@@ -32,18 +40,33 @@ class Sending:
         self._arrays, self._content = self._references()
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
-        """Send to all of them, who then have ``seconds``; returns those to whom it could not be sent."""
-        sent = {self._pool.submit(self._send, target, seconds): target for target in list(waiting.values())}
+        """Send to all of them, who then have ``seconds``; returns those to whom it could not be
+        sent.
+        """
+        sent = {
+            self._pool.submit(self._send, target, seconds): target
+            for target in list(waiting.values())
+        }
         failed = []
         for future in as_completed(sent):
             error = future.exception()
             if error is not None:
-                event(logger, "command-not-sent", logging.WARNING, device=sent[future].device, reason=str(error))
-                failed.append(failure(sent[future], "not-sent", f"the command could not be sent: {error}"))
+                event(
+                    logger,
+                    "command-not-sent",
+                    logging.WARNING,
+                    device=sent[future].device,
+                    reason=str(error),
+                )
+                failed.append(
+                    failure(sent[future], "not-sent", f"the command could not be sent: {error}")
+                )
         return failed
 
     def _references(self) -> tuple[ObjectRef | None, ObjectRef | None]:
-        """Presign the phase's shared objects once; put the content aside when it is too long for a message."""
+        """Presign the phase's shared objects once; put the content aside when it is too long for a
+        message.
+        """
         request = self._request
         arrays = request.arrays
         if arrays is not None:
@@ -54,25 +77,42 @@ class Sending:
         data = request.content.encode()
         key = content_key(request.run, digest(data))
         self._objects.put(key, data)
-        return arrays, ObjectRef(digest(data), len(data), self._objects.url_to_get(key, request.seconds))
+        return arrays, ObjectRef(
+            digest(data), len(data), self._objects.url_to_get(key, request.seconds)
+        )
 
     def _send(self, target: Target, seconds: float) -> None:
         request = self._request
-        upload = self._objects.url_to_put(update_key(request.run, request.phase, target.device), request.seconds)
+        upload = self._objects.url_to_put(
+            update_key(request.run, request.phase, target.device), request.seconds
+        )
         payload = msgspec.json.encode(self._command(target, upload, seconds))
         if len(payload) > COMMAND_LIMIT:
             key = command_key(request.run, digest(payload))
             self._objects.put(key, payload)
-            ref = ObjectRef(digest(payload), len(payload), self._objects.url_to_get(key, request.seconds))
+            ref = ObjectRef(
+                digest(payload), len(payload), self._objects.url_to_get(key, request.seconds)
+            )
             payload = encode(Claim(ref, seconds))
         self._commands.send(request.fleet, target.device, payload, seconds)
 
     def _command(self, target: Target, upload: str, seconds: float) -> Command:
         request = self._request
         return Command(
-            run=request.run, phase=request.phase, server_round=request.server_round, kind=request.kind,
-            message_id=target.message_id, reply_key=reply_key(request.run, request.phase, request.cohort), app=request.app,
-            seconds=seconds, flower_run_id=request.flower_run_id, node_id=target.node_id,
-            content="" if self._content else request.content, content_ref=self._content, arrays=self._arrays, upload_url=upload,
-            run_config=request.run_config, signature=request.signature,
-        )  # fmt: skip
+            run=request.run,
+            phase=request.phase,
+            server_round=request.server_round,
+            kind=request.kind,
+            message_id=target.message_id,
+            reply_key=reply_key(request.run, request.phase, request.cohort),
+            app=request.app,
+            seconds=seconds,
+            flower_run_id=request.flower_run_id,
+            node_id=target.node_id,
+            content="" if self._content else request.content,
+            content_ref=self._content,
+            arrays=self._arrays,
+            upload_url=upload,
+            run_config=request.run_config,
+            signature=request.signature,
+        )

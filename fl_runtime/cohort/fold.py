@@ -1,4 +1,6 @@
-"""What a cohort does with updates that passed their checks: odd ones found out by their norms, the others folded."""
+"""What a cohort does with updates that passed their checks: odd ones found out by their norms, the
+others folded.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ NORM_QUORUM = 3
 
 
 class Fold:
-    """Folds accepted updates, apart by the metrics they report; in the end the largest group counts.
+    """Folds accepted updates, apart by the metrics they report; in the end the largest group
+    counts.
 
     So a device with odd metric keys is left out even when it answers first. The groups are bounded,
     since each holds a model.
@@ -61,18 +64,26 @@ class Fold:
 class Gate:
     """Finds changes whose L2 norm is out of all proportion to the others'.
 
-    With a limit, known from earlier rounds, each update is judged as it comes. Without one, results wait here (their
+    With a limit, known from earlier rounds, each update is judged as it comes. Without one, results
+    wait here (their
     arrays do not) until all have come, and the median of their norms says what is odd.
     """
 
     def __init__(self, objects: ObjectStore, request: PhaseRequest) -> None:
         self._request = request
         self._held: list[DeviceResult] = []
-        watched = request.checked and request.specs is not None and request.arrays is not None and request.kind.startswith("train")
+        watched = (
+            request.checked
+            and request.specs is not None
+            and request.arrays is not None
+            and request.kind.startswith("train")
+        )
         self._watched = watched and (request.norm_limit > 0 or request.norm_factor > 0)
         self._sent: ArrayMap = {}
         if self._watched and request.arrays is not None:
-            sent = decode_records(objects.get(arrays_key(request.run, request.arrays.digest), request.arrays.size))
+            sent = decode_records(
+                objects.get(arrays_key(request.run, request.arrays.digest), request.arrays.size)
+            )
             self._sent = next(iter(sent.arrays.values()))
 
     @property
@@ -87,7 +98,10 @@ class Gate:
         norm = change_norm(self._sent, next(iter(records.arrays.values())))
         limit = self._request.norm_limit
         if 0 < limit < norm:
-            raise ProtocolError("norm", f"the update's change has norm {norm:.3g}, where at most {limit:.3g} is plausible")
+            raise ProtocolError(
+                "norm",
+                f"the update's change has norm {norm:.3g}, where at most {limit:.3g} is plausible",
+            )
         return norm
 
     def hold(self, result: DeviceResult) -> None:
@@ -102,4 +116,6 @@ class Gate:
         limit = statistics.median(result.norm for result in held) * self._request.norm_factor
         odd = [result for result in held if 0 < limit < result.norm]
         reason = f"the update's change is above {limit:.3g}, {self._request.norm_factor:g} times the median's"
-        return [r for r in held if r not in odd], [msgspec.structs.replace(r, status="error", code="norm", reason=reason) for r in odd]
+        return [r for r in held if r not in odd], [
+            msgspec.structs.replace(r, status="error", code="norm", reason=reason) for r in odd
+        ]

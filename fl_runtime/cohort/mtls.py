@@ -44,13 +44,18 @@ def make_identities(address: str) -> tuple[Identity, Identity]:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
             _builder(subject, ca_name, key, now)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
+                critical=False,
+            )
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(ca_key, hashes.SHA256())
         )
         return Identity(_pem(ca), _pem(certificate), _key_pem(key))
 
-    return issue("server", ExtendedKeyUsageOID.SERVER_AUTH), issue("proxy", ExtendedKeyUsageOID.CLIENT_AUTH)
+    return issue("server", ExtendedKeyUsageOID.SERVER_AUTH), issue(
+        "proxy", ExtendedKeyUsageOID.CLIENT_AUTH
+    )
 
 
 def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
@@ -64,7 +69,9 @@ def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
 
 def read_identity(secrets: Any, name: str) -> Identity:
     """The proxies' identity, as the server published it."""
-    return msgspec.json.decode(secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity)
+    return msgspec.json.decode(
+        secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity
+    )
 
 
 def delete_identity(secrets: Any, name: str) -> None:
@@ -74,11 +81,15 @@ def delete_identity(secrets: Any, name: str) -> None:
 
 
 def secret_name(run: str, epoch: int) -> str:
-    """Name of the secret of one of a run's servers: a server that ends removes its own, not its successor's."""
+    """Name of the secret of one of a run's servers: a server that ends removes its own, not its
+    successor's.
+    """
     return f"mledgeops/{run}/proxy-{epoch}"
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -95,4 +106,6 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -28,10 +28,13 @@ METHOD = "/mledgeops.Cohorts/Attach"
 GRACE_SECONDS = 5.0
 """What a cohort's answer may take beyond the devices' own time."""
 _OPTIONS = [
-    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0), ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-]  # fmt: skip
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -41,7 +44,9 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
-    """The server's last message: the run is over, or another proxy serves the cohort now. The proxy may end."""
+    """The server's last message: the run is over, or another proxy serves the cohort now. The proxy
+    may end.
+    """
 
 
 FromProxy = Hello | DeviceResult | Folded | PhaseDone
@@ -69,13 +74,19 @@ class ProxyHub:
         self._server = grpc.server(self._pool, options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._attach)
         service, method = METHOD.strip("/").split("/")
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)], identity.ca, require_client_auth=True)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        credentials = grpc.ssl_server_credentials(
+            [(identity.key, identity.certificate)], identity.ca, require_client_auth=True
+        )
         self.port = self._server.add_secure_port(f"{host}:0", credentials)
         self._server.start()
 
     def run(self, request: PhaseRequest) -> Iterator[Event]:
-        """Events of one cohort's phase. A proxy that does not answer in time ends it with what came."""
+        """Events of one cohort's phase. A proxy that does not answer in time ends it with what
+        came.
+        """
         line = self._lines[request.cohort]
         asked = {target.message_id for target in request.targets}
         answered: set[str] = set()
@@ -89,8 +100,13 @@ class ProxyHub:
                 item = line.inbox.get(timeout=left)
             except queue.Empty:
                 break
-            # What a slow proxy still says of an earlier phase, and what its successor says again, count for nothing.
-            if isinstance(item, DeviceResult) and item.message_id in asked and item.device not in answered:
+            # What a slow proxy still says of an earlier phase, and what its successor says again,
+            # count for nothing.
+            if (
+                isinstance(item, DeviceResult)
+                and item.message_id in asked
+                and item.device not in answered
+            ):
                 answered.add(item.device)
                 yield item
             elif isinstance(item, Folded) and item.phase == request.phase and not folded:
@@ -102,13 +118,19 @@ class ProxyHub:
         for target in request.targets:
             if target.device not in answered:
                 yield DeviceResult(
-                    device=target.device, node_id=target.node_id, message_id=target.message_id,
-                    status="error", code="cohort-lost", reason=f"the proxy of cohort {request.cohort} did not answer in time",
-                )  # fmt: skip
+                    device=target.device,
+                    node_id=target.node_id,
+                    message_id=target.message_id,
+                    status="error",
+                    code="cohort-lost",
+                    reason=f"the proxy of cohort {request.cohort} did not answer in time",
+                )
         yield PhaseDone(request.phase)
 
     def close(self, *, goodbye: bool = True) -> None:
-        """Stop serving. ``goodbye``: tell every proxy to end; without it they wait for the run's next server."""
+        """Stop serving. ``goodbye``: tell every proxy to end; without it they wait for the run's
+        next server.
+        """
         if goodbye:
             for line in self._lines.values():
                 line.outbox.put(Goodbye())
@@ -116,7 +138,9 @@ class ProxyHub:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _attach(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """One proxy's stream, for as long as it lasts. A newer stream of the same cohort replaces it."""
+        """One proxy's stream, for as long as it lasts. A newer stream of the same cohort replaces
+        it.
+        """
         hello = msgspec.msgpack.decode(next(requests), type=FromProxy)
         line = self._lines.get(hello.cohort) if isinstance(hello, Hello) else None
         if line is None:
@@ -139,7 +163,8 @@ class ProxyHub:
             yield msgspec.msgpack.encode(item)
             if isinstance(item, Goodbye):
                 return
-        if context.is_active():  # another proxy has taken the cohort over: two would take it from each other for ever
+        # another proxy has taken the cohort over: two would take it from each other for ever
+        if context.is_active():
             yield msgspec.msgpack.encode(Goodbye())
 
     def _receive(self, line: _Line, session: int, requests: Iterator[bytes]) -> None:
@@ -152,7 +177,9 @@ class ProxyHub:
             event(logger, "proxy-detached", logging.WARNING, session=session)
 
 
-def attach(address: str, cohort: str, identity: Identity, runner: CohortRunner, stopped: Callable[[], bool]) -> bool:
+def attach(
+    address: str, cohort: str, identity: Identity, runner: CohortRunner, stopped: Callable[[], bool]
+) -> bool:
     """The proxy's side: serve phase requests until the server says goodbye.
 
     True after a goodbye; False when the connection was lost, so the caller may try again.

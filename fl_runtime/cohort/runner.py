@@ -19,8 +19,24 @@ from fl_runtime.cohort.aggregation import UpdateCheck
 from fl_runtime.cohort.command_sender import Sending
 from fl_runtime.cohort.fold import Fold, Gate
 from fl_runtime.cohort.updates import changed_meanwhile, read_update
-from fl_runtime.run.messages import DeviceResult, Event, PhaseDone, PhaseRequest, Target, failure, spare
-from fl_runtime.run.ports import Clock, Commands, ObjectMissing, ObjectStore, Replies, Sleep, StoredReply
+from fl_runtime.run.messages import (
+    DeviceResult,
+    Event,
+    PhaseDone,
+    PhaseRequest,
+    Target,
+    failure,
+    spare,
+)
+from fl_runtime.run.ports import (
+    Clock,
+    Commands,
+    ObjectMissing,
+    ObjectStore,
+    Replies,
+    Sleep,
+    StoredReply,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +45,8 @@ POLL_SECONDS = (0.05, 0.5)
 PARALLEL = 4
 """Updates downloaded and decoded at once: bounds the memory above the mean itself."""
 RESENDS = 3
-"""A silent device gets its command again, so many times in a phase: it may have rebooted, or never got it. It answers
+"""A silent device gets its command again, so many times in a phase: it may have rebooted, or never
+got it. It answers
 a repeated command from memory, so nothing is trained twice."""
 RESEND_LEAST_SECONDS = 2.0
 
@@ -38,9 +55,15 @@ class CohortRunner:
     """Carries out phase requests."""
 
     def __init__(
-        self, commands: Commands, replies: Replies, objects: ObjectStore, *, clock: Clock, sleep: Sleep,
+        self,
+        commands: Commands,
+        replies: Replies,
+        objects: ObjectStore,
+        *,
+        clock: Clock,
+        sleep: Sleep,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._commands = commands
         self._replies = replies
         self._objects = objects
@@ -49,7 +72,9 @@ class CohortRunner:
         self._stopped = stopped
 
     def run(self, request: PhaseRequest) -> Iterator[Event]:
-        """Yield one DeviceResult a target, the fold if asked for, then PhaseDone. Never raises for a device."""
+        """Yield one DeviceResult a target, the fold if asked for, then PhaseDone. Never raises for
+        a device.
+        """
         began = self._clock()
         gate = Gate(self._objects, request)
         fold = Fold(request.phase, request.weighted_by)
@@ -62,7 +87,9 @@ class CohortRunner:
                 del waiting[failed.device]
                 yield failed
             for batch in self._await(request, waiting, began, phase):
-                for opened in as_completed([pool.submit(self._open, request, gate, *pair) for pair in batch]):
+                for opened in as_completed(
+                    [pool.submit(self._open, request, gate, *pair) for pair in batch]
+                ):
                     result, records = opened.result()
                     if result.status == "ok" and request.enough and counted == request.enough:
                         result, records = spare(target_of[result.device]), None
@@ -78,12 +105,20 @@ class CohortRunner:
             yield from self._pass_on(request, gate, fold, pool)
         over = bool(request.enough and counted >= request.enough)
         for target in waiting.values():
-            yield spare(target) if over else failure(target, "no-reply", f"no reply within {request.seconds:.0f} s")
+            yield (
+                spare(target)
+                if over
+                else failure(target, "no-reply", f"no reply within {request.seconds:.0f} s")
+            )
         yield from fold.finish()
         yield PhaseDone(request.phase)
 
-    def _pass_on(self, request: PhaseRequest, gate: Gate, fold: Fold, pool: ThreadPoolExecutor) -> Iterator[DeviceResult]:
-        """What the gate held back: the odd ones as failures, the others as results or into the fold (they are read once more)."""
+    def _pass_on(
+        self, request: PhaseRequest, gate: Gate, fold: Fold, pool: ThreadPoolExecutor
+    ) -> Iterator[DeviceResult]:
+        """What the gate held back: the odd ones as failures, the others as results or into the fold
+        (they are read once more).
+        """
         held, odd = gate.release()
         yield from odd
         if not request.fold:
@@ -99,8 +134,10 @@ class CohortRunner:
 
     def _await(
         self, request: PhaseRequest, waiting: dict[str, Target], began: float, phase: Sending
-    ) -> Iterator[list[tuple[StoredReply, Target]]]:  # fmt: skip
-        """Yield each target's first reply, removing it from ``waiting``, until all came or time is up."""
+    ) -> Iterator[list[tuple[StoredReply, Target]]]:
+        """Yield each target's first reply, removing it from ``waiting``, until all came or time is
+        up.
+        """
         key = reply_key(request.run, request.phase, request.cohort)
         every = max(request.seconds / (RESENDS + 1), RESEND_LEAST_SECONDS)
         pause, again = POLL_SECONDS[0], began + every
@@ -108,7 +145,13 @@ class CohortRunner:
             if now >= again:
                 again = now + every
                 for failed in phase.send(waiting, began + request.seconds - now):
-                    event(logger, "command-not-repeated", logging.WARNING, device=failed.device, reason=failed.reason)
+                    event(
+                        logger,
+                        "command-not-repeated",
+                        logging.WARNING,
+                        device=failed.device,
+                        reason=failed.reason,
+                    )
             # A row of a device that was not asked, or that was read before, is left alone.
             batch = [
                 (reply, waiting.pop(reply.device))
@@ -121,17 +164,27 @@ class CohortRunner:
             if waiting:
                 self._sleep(pause)
 
-    def _open(self, request: PhaseRequest, gate: Gate, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
+    def _open(
+        self, request: PhaseRequest, gate: Gate, stored: StoredReply, target: Target
+    ) -> tuple[DeviceResult, Records | None]:
         """Parse, download, check. Whatever is wrong with it becomes a result with a reason code."""
         try:
             reply = decode(stored.body, Reply)
-            if (reply.run, reply.phase, reply.message_id) != (request.run, request.phase, target.message_id):
+            if (reply.run, reply.phase, reply.message_id) != (
+                request.run,
+                request.phase,
+                target.message_id,
+            ):
                 raise ProtocolError("foreign", "the reply answers another message")
             up = len(stored.body) + (reply.update.size if reply.update else 0)
             if reply.status == "error":
                 code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
                 return failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
-            records = self._read(request, target.device, reply.update) if reply.update else decode_skeleton(reply.content)
+            records = (
+                self._read(request, target.device, reply.update)
+                if reply.update
+                else decode_skeleton(reply.content)
+            )
             metrics = next(iter(records.metrics.values()), {})
             if request.checked:
                 specs = request.specs if request.kind.startswith("train") else None
@@ -142,14 +195,26 @@ class CohortRunner:
         except ObjectMissing as error:
             return failure(target, "update-missing", str(error)), None
         result = DeviceResult(
-            device=target.device, node_id=target.node_id, message_id=target.message_id, status="ok", metrics=metrics, norm=norm,
-            content="" if request.fold else reply.content, update=reply.update, timing=reply.timing,
-            bytes_up=up, bytes_down=reply.bytes_down,
-        )  # fmt: skip
+            device=target.device,
+            node_id=target.node_id,
+            message_id=target.message_id,
+            status="ok",
+            metrics=metrics,
+            norm=norm,
+            content="" if request.fold else reply.content,
+            update=reply.update,
+            timing=reply.timing,
+            bytes_up=up,
+            bytes_down=reply.bytes_down,
+        )
         return result, records if request.fold else None
 
-    def _read_again(self, request: PhaseRequest, result: DeviceResult) -> tuple[DeviceResult, Records | None]:
-        """The records of a result that was held back. Its device may have written over them meanwhile."""
+    def _read_again(
+        self, request: PhaseRequest, result: DeviceResult
+    ) -> tuple[DeviceResult, Records | None]:
+        """The records of a result that was held back. Its device may have written over them
+        meanwhile.
+        """
         try:
             return result, self._read(request, result.device, result.update)
         except (ProtocolError, ObjectMissing) as error:

@@ -12,7 +12,9 @@ from fl_runtime.run.messages import DeviceResult, PhaseRequest
 from fl_runtime.run.ports import ObjectStore
 
 
-def read_update(objects: ObjectStore, request: PhaseRequest, device: str, update: ObjectRef) -> Records:
+def read_update(
+    objects: ObjectStore, request: PhaseRequest, device: str, update: ObjectRef
+) -> Records:
     """Download, compare with its digest, decode; raises ProtocolError or ObjectMissing."""
     blob = objects.get(update_key(request.run, request.phase, device), update.size)
     if digest(blob) != update.digest:
@@ -21,6 +23,8 @@ def read_update(objects: ObjectStore, request: PhaseRequest, device: str, update
 
 
 def changed_meanwhile(result: DeviceResult, error: Exception) -> DeviceResult:
-    """A device's address for its update is good until the deadline: it may write over what was checked."""
+    """A device's address for its update is good until the deadline: it may write over what was
+    checked.
+    """
     reason = f"the update was changed after it had been checked: {error}"
     return msgspec.structs.replace(result, status="error", code="bad-digest", reason=reason)

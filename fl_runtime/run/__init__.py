@@ -1,1 +1,3 @@
-"""What server, proxies and functions know of a run: specification, state, records, messages, ports and AWS adapters."""
+"""What server, proxies and functions know of a run: specification, state, records, messages, ports
+and AWS adapters.
+"""

@@ -1,4 +1,6 @@
-"""The ports on AWS, by boto3. Endpoints come from ``AWS_ENDPOINT_URL``: the local cloud is reached alike."""
+"""The ports on AWS, by boto3. Endpoints come from ``AWS_ENDPOINT_URL``: the local cloud is reached
+alike.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +39,30 @@ class Names:
 def names_from_environment(environ: dict[str, str] | None = None) -> Names:
     """Read resource names; raises SettingMissing naming the first variable that is not there."""
     return Names(
-        bucket=setting("MLEDGEOPS_BUCKET", environ), devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
-        replies_table=setting("MLEDGEOPS_REPLIES_TABLE", environ), runs_table=setting("MLEDGEOPS_RUNS_TABLE", environ),
-    )  # fmt: skip
+        bucket=setting("MLEDGEOPS_BUCKET", environ),
+        devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
+        replies_table=setting("MLEDGEOPS_REPLIES_TABLE", environ),
+        runs_table=setting("MLEDGEOPS_RUNS_TABLE", environ),
+    )
 
 
 def setting(name: str, environ: dict[str, str] | None = None) -> str:
     """A variable of the task's or function's environment; raises SettingMissing."""
     value = (os.environ if environ is None else environ).get(name)
     if not value:
-        raise SettingMissing(f"{name} is not set: this program is started by its task definition, which sets it.")
+        raise SettingMissing(
+            f"{name} is not set: this program is started by its task definition, which sets it."
+        )
     return value
 
 
 def client(service: str) -> Any:
     """A boto3 client with our retry policy. Made by entry points only, never at import."""
-    config = Config(retries=RETRIES, signature_version="s3v4" if service == "s3" else None, max_pool_connections=32)
+    config = Config(
+        retries=RETRIES,
+        signature_version="s3v4" if service == "s3" else None,
+        max_pool_connections=32,
+    )
     return boto3.client(service, config=config)
 
 
@@ -64,7 +74,12 @@ class IotCommands:
 
     def send(self, fleet: str, device: str, payload: bytes, seconds: float) -> None:
         """QoS 1; the message expires with its deadline, so a device that wakes late never sees it."""
-        self._client.publish(topic=topic(fleet, device, "command"), qos=1, payload=payload, messageExpiry=max(1, int(seconds)))
+        self._client.publish(
+            topic=topic(fleet, device, "command"),
+            qos=1,
+            payload=payload,
+            messageExpiry=max(1, int(seconds)),
+        )
 
 
 class DynamoReplies:
@@ -76,13 +91,18 @@ class DynamoReplies:
 
     def read(self, reply_key: str) -> list[StoredReply]:
         """Strongly consistent, all pages."""
-        return [StoredReply(row["fleet"]["S"], row["device"]["S"], row["body"]["S"]) for row in self._rows(reply_key)]
+        return [
+            StoredReply(row["fleet"]["S"], row["device"]["S"], row["body"]["S"])
+            for row in self._rows(reply_key)
+        ]
 
     def _rows(self, reply_key: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("query").paginate(
-            TableName=self._table, ConsistentRead=True, KeyConditionExpression="reply_key = :key",
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="reply_key = :key",
             ExpressionAttributeValues={":key": {"S": reply_key}},
-        )  # fmt: skip
+        )
         for page in pages:
             yield from page["Items"]
 
@@ -122,7 +142,9 @@ class S3Objects:
 
     def keys(self, prefix: str) -> list[str]:
         """All keys under a prefix, sorted."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        )
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     @contextlib.contextmanager
@@ -137,5 +159,7 @@ class S3Objects:
 
     def _presign(self, operation: str, key: str, seconds: float) -> str:
         expires = max(1, min(PRESIGN_LIMIT_SECONDS, int(seconds) + 1))
-        url: str = self._client.generate_presigned_url(operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires)
+        url: str = self._client.generate_presigned_url(
+            operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires
+        )
         return url

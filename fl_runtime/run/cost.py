@@ -1,6 +1,7 @@
 """What a round costs, estimated from list prices; an order of magnitude for a budget, not a bill.
 
-us-east-1, on demand, ARM, November 2026: https://aws.amazon.com/fargate/pricing/, https://aws.amazon.com/iot-core/pricing/,
+us-east-1, on demand, ARM, November 2026: https://aws.amazon.com/fargate/pricing/,
+https://aws.amazon.com/iot-core/pricing/,
 https://aws.amazon.com/s3/pricing/, https://aws.amazon.com/dynamodb/pricing/on-demand/.
 """
 
@@ -38,7 +39,12 @@ def tasks_per_second(shape: Shape) -> float:
 
 
 def round_cost(shape: Shape, seconds: float, phases: int) -> float:
-    """USD of a round: ``phases`` counts each device's phase (one command, one reply, one upload, two downloads)."""
+    """USD of a round: ``phases`` counts each device's phase (one command, one reply, one upload,
+    two downloads).
+    """
     messages = phases * (2 * MESSAGE + 2 * MESSAGE)
-    storage = phases * (S3_PUT + 2 * S3_GET + DYNAMODB_WRITE) + seconds * POLLS_PER_SECOND * max(1, shape.proxies) * DYNAMODB_READ
+    storage = (
+        phases * (S3_PUT + 2 * S3_GET + DYNAMODB_WRITE)
+        + seconds * POLLS_PER_SECOND * max(1, shape.proxies) * DYNAMODB_READ
+    )
     return seconds * tasks_per_second(shape) + messages + storage

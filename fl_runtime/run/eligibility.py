@@ -1,6 +1,8 @@
-"""Which devices may be asked now: by what their heartbeats say, never by what a payload says they are called.
+"""Which devices may be asked now: by what their heartbeats say, never by what a payload says they
+are called.
 
-Requirements (``--require KEY=VALUE``): ``idle`` (true), ``power`` (mains or battery), ``free-memory`` (MiB at
+Requirements (``--require KEY=VALUE``): ``idle`` (true), ``power`` (mains or battery),
+``free-memory`` (MiB at
 least); any other key is a label that the device must have with this value.
 """
 
@@ -15,7 +17,9 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.spec import ConfigValue, RunSpec
 
 FRESH_SECONDS = 90.0
-"""A device that has not been heard of for so long is not asked (three heartbeats of the default 30 s)."""
+"""A device that has not been heard of for so long is not asked (three heartbeats of the default 30
+s).
+"""
 
 
 def check_requirements(require: Mapping[str, ConfigValue]) -> None:
@@ -27,7 +31,9 @@ def check_requirements(require: Mapping[str, ConfigValue]) -> None:
     }
     for key, (right, what) in wanted.items():
         if key in require and not right:
-            raise RunFailed("require", f"The requirement {key} is {require[key]!r}; it must be {what}.")
+            raise RunFailed(
+                "require", f"The requirement {key} is {require[key]!r}; it must be {what}."
+            )
 
 
 def meets(beat: Heartbeat, require: Mapping[str, ConfigValue]) -> bool:
@@ -47,8 +53,11 @@ def meets(beat: Heartbeat, require: Mapping[str, ConfigValue]) -> bool:
     return True
 
 
-def eligible(rows: Iterable[Mapping[str, Any]], spec: RunSpec, now: float, fresh_seconds: float) -> dict[str, Heartbeat]:
-    """Devices by name that were heard of lately, are not offline, have the run's app and meet its requirements.
+def eligible(
+    rows: Iterable[Mapping[str, Any]], spec: RunSpec, now: float, fresh_seconds: float
+) -> dict[str, Heartbeat]:
+    """Devices by name that were heard of lately, are not offline, have the run's app and meet its
+    requirements.
 
     ``rows`` are those of the devices table. A malformed heartbeat counts as none.
     """
@@ -60,7 +69,12 @@ def eligible(rows: Iterable[Mapping[str, Any]], spec: RunSpec, now: float, fresh
             device = str(row["device"]["S"])
         except (ProtocolError, KeyError, ValueError):
             continue
-        if age <= fresh_seconds and beat.state != "offline" and spec.app in beat.apps and meets(beat, spec.require):
+        if (
+            age <= fresh_seconds
+            and beat.state != "offline"
+            and spec.app in beat.apps
+            and meets(beat, spec.require)
+        ):
             found[device] = beat
     return dict(sorted(found.items()))
 
@@ -68,7 +82,9 @@ def eligible(rows: Iterable[Mapping[str, Any]], spec: RunSpec, now: float, fresh
 def rows_of(dynamodb: Any, table: str, fleet: str) -> Iterator[Mapping[str, Any]]:
     """The fleet's rows in the devices table."""
     pages = dynamodb.get_paginator("query").paginate(
-        TableName=table, KeyConditionExpression="fleet = :fleet", ExpressionAttributeValues={":fleet": {"S": fleet}}
+        TableName=table,
+        KeyConditionExpression="fleet = :fleet",
+        ExpressionAttributeValues={":fleet": {"S": fleet}},
     )
     for page in pages:
         yield from page["Items"]

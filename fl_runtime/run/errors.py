@@ -1,6 +1,6 @@
 """Why a run ended without a model.
 
-    RunFailed                the run cannot go on: the reason is for a person, the code is counted
+RunFailed                the run cannot go on: the reason is for a person, the code is counted
 """
 
 from __future__ import annotations
@@ -13,5 +13,7 @@ class RunFailed(Exception):
     """Ends the run. ``code`` is stable; the message is one sentence of at most 256 characters."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message if len(message) <= CAUSE_LIMIT else message[: CAUSE_LIMIT - 3] + "...")
+        super().__init__(
+            message if len(message) <= CAUSE_LIMIT else message[: CAUSE_LIMIT - 3] + "..."
+        )
         self.code = code

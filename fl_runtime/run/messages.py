@@ -1,4 +1,6 @@
-"""What a server asks of a cohort in one phase, and what comes of it: the messages between server and proxy."""
+"""What a server asks of a cohort in one phase, and what comes of it: the messages between server
+and proxy.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
 
 
 class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
-    """What came of one device in one phase. ``content`` or ``update`` carries the reply when not folded."""
+    """What came of one device in one phase. ``content`` or ``update`` carries the reply when not
+    folded.
+    """
 
     device: Name
     node_id: int
@@ -89,17 +93,37 @@ Event = DeviceResult | Folded | PhaseDone
 
 def odd_metrics(result: DeviceResult) -> DeviceResult:
     """The result of a device that reports other metrics than most: it does not count."""
-    return msgspec.structs.replace(result, status="error", code="metrics", reason="its metrics are not those of the other devices")
+    return msgspec.structs.replace(
+        result,
+        status="error",
+        code="metrics",
+        reason="its metrics are not those of the other devices",
+    )
 
 
 def spare(target: Target) -> DeviceResult:
     """A device that was asked in vain: enough others had answered."""
-    return DeviceResult(device=target.device, node_id=target.node_id, message_id=target.message_id, status="spare", code="spare")
+    return DeviceResult(
+        device=target.device,
+        node_id=target.node_id,
+        message_id=target.message_id,
+        status="spare",
+        code="spare",
+    )
 
 
-def failure(target: Target, code: str, reason: str, timing: Timing = Timing(), up: int = 0, down: int = 0) -> DeviceResult:  # noqa: B008  # frozen
+def failure(
+    target: Target, code: str, reason: str, timing: Timing = Timing(), up: int = 0, down: int = 0
+) -> DeviceResult:
     """A device whose part in the phase came to nothing."""
     return DeviceResult(
-        device=target.device, node_id=target.node_id, message_id=target.message_id, status="error",
-        code=code, reason=reason, timing=timing, bytes_up=up, bytes_down=down,
-    )  # fmt: skip
+        device=target.device,
+        node_id=target.node_id,
+        message_id=target.message_id,
+        status="error",
+        code=code,
+        reason=reason,
+        timing=timing,
+        bytes_up=up,
+        bytes_down=down,
+    )

@@ -1,4 +1,6 @@
-"""What a cohort needs from the outside, as small typed ports. fl_runtime/run/aws.py has the real ones."""
+"""What a cohort needs from the outside, as small typed ports. fl_runtime/run/aws.py has the real
+ones.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ Sleep = Callable[[float], None]
 
 
 class StoredReply(NamedTuple):
-    """One row of the ``replies`` table. ``device`` and ``fleet`` were taken from the topic by the IoT rule."""
+    """One row of the ``replies`` table. ``device`` and ``fleet`` were taken from the topic by the
+    IoT rule.
+    """
 
     fleet: str
     device: str

@@ -1,4 +1,6 @@
-"""What is written of each finished round: for MLflow, for ``mledgeops run --json``, for the dashboard."""
+"""What is written of each finished round: for MLflow, for ``mledgeops run --json``, for the
+dashboard.
+"""
 
 from __future__ import annotations
 
@@ -95,9 +97,25 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[Compared]:
     """The devices that evaluated a round's model, with where they belong and what they said of it."""
-    at = {member.device: (cohort.cohort, member.labels) for cohort in cohorts for member in cohort.members}
-    rows = [row for row in record.devices if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at]
-    return [Compared(device=row.device, cohort=at[row.device][0], labels=at[row.device][1], candidate=dict(row.metrics)) for row in rows]
+    at = {
+        member.device: (cohort.cohort, member.labels)
+        for cohort in cohorts
+        for member in cohort.members
+    }
+    rows = [
+        row
+        for row in record.devices
+        if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at
+    ]
+    return [
+        Compared(
+            device=row.device,
+            cohort=at[row.device][0],
+            labels=at[row.device][1],
+            candidate=dict(row.metrics),
+        )
+        for row in rows
+    ]
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,28 +141,57 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 def metrics_text(record: RoundRecord) -> str:
     """The round's evaluate metrics as a person reads them."""
-    return "  ".join(f"{key} {value:.4g}" for key, value in record.evaluate.items() if isinstance(value, int | float))
+    return "  ".join(
+        f"{key} {value:.4g}"
+        for key, value in record.evaluate.items()
+        if isinstance(value, int | float)
+    )
 
 
 def summarize(
-    number: int, stats: list[PhaseStats], *, train: Mapping[str, Any], evaluate: Mapping[str, Any], server: Mapping[str, Any], model: str = ""
+    number: int,
+    stats: list[PhaseStats],
+    *,
+    train: Mapping[str, Any],
+    evaluate: Mapping[str, Any],
+    server: Mapping[str, Any],
+    model: str = "",
 ) -> RoundRecord:
     """Fold a round's phases into its record. Participants are the devices whose update counted."""
     results = [(phase, result) for phase in stats for result in phase.results]
-    trained = {result.device for phase, result in results if phase.kind.startswith("train") and result.status == "ok"}
+    trained = {
+        result.device
+        for phase, result in results
+        if phase.kind.startswith("train") and result.status == "ok"
+    }
     failures = collections.Counter(result.code for _, result in results if result.status == "error")
     times = [_phase_seconds(phase) for phase in stats]
     return RoundRecord(
-        round=number, train=dict(train), evaluate=dict(evaluate), server=dict(server), participants=len(trained), failures=dict(failures),
-        seconds=Seconds(*(round(sum(part), 4) for part in zip(*times, strict=True))) if times else Seconds(),
-        bytes=Bytes(sum(result.bytes_up for _, result in results), sum(result.bytes_down for _, result in results)),
-        devices=[_row(number, phase, result) for phase, result in results], model=model,
-    )  # fmt: skip
+        round=number,
+        train=dict(train),
+        evaluate=dict(evaluate),
+        server=dict(server),
+        participants=len(trained),
+        failures=dict(failures),
+        seconds=Seconds(*(round(sum(part), 4) for part in zip(*times, strict=True)))
+        if times
+        else Seconds(),
+        bytes=Bytes(
+            sum(result.bytes_up for _, result in results),
+            sum(result.bytes_down for _, result in results),
+        ),
+        devices=[_row(number, phase, result) for phase, result in results],
+        model=model,
+    )
 
 
 def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
     """(total, device, transfer, overhead): overhead is what the slowest device cannot account for."""
-    slowest = max((result.timing for result in phase.results if result.status != "spare"), key=lambda t: t.fetch + t.work + t.upload, default=None)
+    slowest = max(
+        (result.timing for result in phase.results if result.status != "spare"),
+        key=lambda t: t.fetch + t.work + t.upload,
+        default=None,
+    )
     if slowest is None:
         return phase.seconds, 0.0, 0.0, phase.seconds
     transfer = slowest.fetch + slowest.upload
@@ -153,8 +200,19 @@ def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
 
 def _row(number: int, phase: PhaseStats, result: DeviceResult) -> DeviceRow:
     return DeviceRow(
-        round=number, phase=phase.phase, kind=phase.kind, device=result.device, status=result.status, code=result.code, reason=result.reason,
-        digest=result.update.digest if result.update else "", seconds_fetch=result.timing.fetch, seconds_work=result.timing.work,
-        seconds_upload=result.timing.upload, bytes_up=result.bytes_up, bytes_down=result.bytes_down, metrics=dict(result.metrics),
+        round=number,
+        phase=phase.phase,
+        kind=phase.kind,
+        device=result.device,
+        status=result.status,
+        code=result.code,
+        reason=result.reason,
+        digest=result.update.digest if result.update else "",
+        seconds_fetch=result.timing.fetch,
+        seconds_work=result.timing.work,
+        seconds_upload=result.timing.upload,
+        bytes_up=result.bytes_up,
+        bytes_down=result.bytes_down,
+        metrics=dict(result.metrics),
         norm=result.norm,
-    )  # fmt: skip
+    )

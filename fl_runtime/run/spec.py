@@ -47,11 +47,16 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     quorum_fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """The same as a share of the devices that the round wants."""
     over_selection: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.3
-    """So many times the wanted devices are asked to train, where there are more; the first answers count."""
-    selection: Annotated[str, msgspec.Meta(pattern="^(|random|least-seen|stratified:[A-Za-z0-9_-]{1,40})$")] = ""
+    """So many times the wanted devices are asked to train, where there are more; the first answers
+    count.
+    """
+    selection: Annotated[
+        str, msgspec.Meta(pattern="^(|random|least-seen|stratified:[A-Za-z0-9_-]{1,40})$")
+    ] = ""
     """How a round's devices are chosen; empty: as the strategy does."""
     require: dict[str, ConfigValue] = {}
-    """What a device's heartbeat must say for it to be asked, see :mod:`fl_runtime.run.eligibility`."""
+    """What a device's heartbeat must say for it to be asked, see :mod:`fl_runtime.run.eligibility`.
+    """
     target: float | None = None
     """The run ends early once the metric has reached this."""
     max_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
@@ -100,7 +105,12 @@ def flower_run_id(run: str) -> int:
     return node_id("run", run)
 
 
-def form_cohorts(fleet: str, devices: list[str], devices_per_proxy: int, labels: Mapping[str, dict[str, str]] | None = None) -> list[Cohort]:
+def form_cohorts(
+    fleet: str,
+    devices: list[str],
+    devices_per_proxy: int,
+    labels: Mapping[str, dict[str, str]] | None = None,
+) -> list[Cohort]:
     """Split devices into cohorts of at most ``devices_per_proxy``, evenly; 0 means one cohort."""
     known = labels or {}
     if not devices:
@@ -108,7 +118,13 @@ def form_cohorts(fleet: str, devices: list[str], devices_per_proxy: int, labels:
     count = 1 if devices_per_proxy == 0 else -(-len(devices) // devices_per_proxy)
     ordered = sorted(devices)
     return [
-        Cohort(f"c{index:04d}", [Member(device, node_id(fleet, device), known.get(device, {})) for device in ordered[index::count]])
+        Cohort(
+            f"c{index:04d}",
+            [
+                Member(device, node_id(fleet, device), known.get(device, {}))
+                for device in ordered[index::count]
+            ],
+        )
         for index in range(count)
     ]
 
@@ -124,7 +140,9 @@ def cohorts_key(run: str) -> str:
 
 
 def champion_key(run: str) -> str:
-    """S3 key of the model that the fleet ran when a run began; ``null`` when it ran none of this model."""
+    """S3 key of the model that the fleet ran when a run began; ``null`` when it ran none of this
+    model.
+    """
     return f"{run_prefix(run)}champion.json"
 
 
@@ -158,11 +176,19 @@ def score_of(value: float, goal: Goal) -> float:
 
 
 def choose_metric(reported: list[str], wanted: str) -> str:
-    """The metric a model is judged by: the wanted one, else the first that is not a loss, else the first."""
+    """The metric a model is judged by: the wanted one, else the first that is not a loss, else the
+    first.
+    """
     if wanted:
         if wanted not in reported:
-            raise RunFailed("metric-missing", f"The devices report no metric {wanted!r}; they report {', '.join(sorted(reported)) or 'none'}.")
+            raise RunFailed(
+                "metric-missing",
+                f"The devices report no metric {wanted!r}; they report {', '.join(sorted(reported)) or 'none'}.",
+            )
         return wanted
     if not reported:
-        raise RunFailed("metric-missing", "The devices reported no evaluate metric, so the model cannot be judged.")
+        raise RunFailed(
+            "metric-missing",
+            "The devices reported no evaluate metric, so the model cannot be judged.",
+        )
     return next((name for name in reported if "loss" not in name.lower()), reported[0])

@@ -45,54 +45,81 @@ class RunTable:
         item["expires_at"] = {"N": str(int(time.time()) + KEPT_SECONDS)}
         try:
             # attribute_not_exists closes the race of two deliveries of the same message.
-            self._client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(run)")
+            self._client.put_item(
+                TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(run)"
+            )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
     def get(self, run: str) -> RunState | None:
         """The run's item, or None."""
-        item = self._client.get_item(TableName=self._table, Key={"run": {"S": run}}, ConsistentRead=True).get("Item")
+        item = self._client.get_item(
+            TableName=self._table, Key={"run": {"S": run}}, ConsistentRead=True
+        ).get("Item")
         if item is None:
             return None
-        fields = {key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__}
+        fields = {
+            key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__
+        }
         return msgspec.convert(fields, RunState, strict=False)
 
     def take(self, run: str) -> int:
-        """Become the run's server: returns the new epoch, from which on older servers are fenced off."""
+        """Become the run's server: returns the new epoch, from which on older servers are fenced
+        off.
+        """
         answer = self._client.update_item(
-            TableName=self._table, Key={"run": {"S": run}}, UpdateExpression="ADD epoch :one",
-            ConditionExpression="attribute_exists(run)", ExpressionAttributeValues={":one": {"N": "1"}}, ReturnValues="UPDATED_NEW",
-        )  # fmt: skip
+            TableName=self._table,
+            Key={"run": {"S": run}},
+            UpdateExpression="ADD epoch :one",
+            ConditionExpression="attribute_exists(run)",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+            ReturnValues="UPDATED_NEW",
+        )
         return int(answer["Attributes"]["epoch"]["N"])
 
     def commit_round(self, run: str, epoch: int, number: int, checkpoint: str) -> bool:
-        """Make a round count; False for a server that another has replaced, or a run that has ended."""
+        """Make a round count; False for a server that another has replaced, or a run that has
+        ended.
+        """
         names = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL)}
         try:
             # epoch = :epoch closes the race of two servers, after a heartbeat was late, say.
             self._client.update_item(
-                TableName=self._table, Key={"run": {"S": run}}, UpdateExpression="SET finished_round = :round, checkpoint = :checkpoint",
-                ConditionExpression=f"epoch = :epoch AND NOT (#state IN ({', '.join(names)}))", ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={":round": _value(number), ":checkpoint": _value(checkpoint), ":epoch": _value(epoch), **names},
-            )  # fmt: skip
+                TableName=self._table,
+                Key={"run": {"S": run}},
+                UpdateExpression="SET finished_round = :round, checkpoint = :checkpoint",
+                ConditionExpression=f"epoch = :epoch AND NOT (#state IN ({', '.join(names)}))",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={
+                    ":round": _value(number),
+                    ":checkpoint": _value(checkpoint),
+                    ":epoch": _value(epoch),
+                    **names,
+                },
+            )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
     def update(self, run: str, *, unless: tuple[State, ...] = (), **changes: str | float) -> bool:
-        """Change a run that has not ended, nor is in one of the states ``unless``; False when it is (an ended run stays as it ended)."""
+        """Change a run that has not ended, nor is in one of the states ``unless``; False when it is
+        (an ended run stays as it ended).
+        """
         names = {f"#{index}": key for index, key in enumerate(changes)}
         values = {f":{index}": _value(value) for index, value in enumerate(changes.values())}
         terminal = {f":t{index}": {"S": state} for index, state in enumerate((*TERMINAL, *unless))}
         try:
             # NOT IN (terminal) closes the race of a late server against conclude.
             self._client.update_item(
-                TableName=self._table, Key={"run": {"S": run}},
-                UpdateExpression="SET " + ", ".join(f"#{index} = :{index}" for index in range(len(changes))),
+                TableName=self._table,
+                Key={"run": {"S": run}},
+                UpdateExpression="SET "
+                + ", ".join(f"#{index} = :{index}" for index in range(len(changes))),
                 ConditionExpression=f"attribute_exists(run) AND NOT (#state IN ({', '.join(terminal)}))",
-                ExpressionAttributeNames={**names, "#state": "state"}, ExpressionAttributeValues={**values, **terminal},
-            )  # fmt: skip
+                ExpressionAttributeNames={**names, "#state": "state"},
+                ExpressionAttributeValues={**values, **terminal},
+            )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True

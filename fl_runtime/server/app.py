@@ -32,13 +32,19 @@ def server_app_of(app: FlowerApp) -> ServerApp:
 
 
 def default_server_app(app: FlowerApp) -> ServerApp:
-    """FedAvg over all devices. Initial weights: ``[tool.mledgeops] initial-arrays``, else a client's ``get_parameters``."""
+    """FedAvg over all devices. Initial weights: ``[tool.mledgeops] initial-arrays``, else a
+    client's ``get_parameters``.
+    """
     server = ServerApp()
 
     @server.main()  # type: ignore[untyped-decorator]  # Flower's
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001  # Flower's signature
         nodes = len(list(grid.get_node_ids()))
-        strategy = FedAvg(min_train_nodes=min(2, nodes), min_evaluate_nodes=min(2, nodes), min_available_nodes=min(2, nodes))
+        strategy = FedAvg(
+            min_train_nodes=min(2, nodes),
+            min_evaluate_nodes=min(2, nodes),
+            min_available_nodes=min(2, nodes),
+        )
         strategy.start(grid=grid, initial_arrays=_initial_arrays(app, grid))
 
     return server
@@ -57,4 +63,9 @@ def _initial_arrays(app: FlowerApp, grid: Grid) -> ArrayRecord:
             f"The app has no ServerApp, and a device's get_parameters gave no initial weights ({reply.error.reason}); "
             "name a function by [tool.mledgeops] initial-arrays.",
         )
-    return ArrayRecord({str(i): Array(tensor.numpy()) for i, tensor in enumerate(reply.content["getparametersres.parameters"].values())})
+    return ArrayRecord(
+        {
+            str(i): Array(tensor.numpy())
+            for i, tensor in enumerate(reply.content["getparametersres.parameters"].values())
+        }
+    )

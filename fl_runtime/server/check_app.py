@@ -1,6 +1,7 @@
 """``python -m fl_runtime.server.check_app FOLDER STRATEGY PARAMETERS``: can this app run at all?
 
-In a process of its own, since the app's modules are imported. Prints one sentence and exits 2 when not.
+In a process of its own, since the app's modules are imported. Prints one sentence and exits 2 when
+not.
 """
 
 from __future__ import annotations

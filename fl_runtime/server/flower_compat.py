@@ -1,4 +1,6 @@
-"""Every touch of Flower's private parts that the server needs, in one place (see edge/training/flower_compat.py)."""
+"""Every touch of Flower's private parts that the server needs, in one place (see
+edge/training/flower_compat.py).
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ from flwr.supercore.run import Run
 SERVER_NODE_ID = 1
 
 _ERROR_CODES = {
-    "app-load": ErrorCode.LOAD_CLIENT_APP_EXCEPTION, "app-missing": ErrorCode.INVALID_FAB, "app-error": ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
-    "worker-died": ErrorCode.CLIENT_APP_CRASHED, "no-reply": ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "not-sent": ErrorCode.NODE_UNAVAILABLE,
-}  # fmt: skip
+    "app-load": ErrorCode.LOAD_CLIENT_APP_EXCEPTION,
+    "app-missing": ErrorCode.INVALID_FAB,
+    "app-error": ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+    "worker-died": ErrorCode.CLIENT_APP_CRASHED,
+    "no-reply": ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    "not-sent": ErrorCode.NODE_UNAVAILABLE,
+}
 
 
 def name_message(message: Message, message_id: str) -> None:
@@ -36,7 +42,10 @@ def make_reply(message: Message, content: RecordDict) -> Message:
 
 def make_error(message: Message, code: str, reason: str) -> Message:
     """A device's failure as a Flower message, with the nearest of Flower's error codes."""
-    return Message(Error(code=_ERROR_CODES.get(code, ErrorCode.UNKNOWN), reason=f"{code}: {reason}"), reply_to=message)
+    return Message(
+        Error(code=_ERROR_CODES.get(code, ErrorCode.UNKNOWN), reason=f"{code}: {reason}"),
+        reply_to=message,
+    )
 
 
 def empty_run(run_id: int) -> Run:
@@ -46,11 +55,16 @@ def empty_run(run_id: int) -> Run:
 
 def averages_metrics(strategy: Any) -> bool:
     """Whether a FedAvg-like strategy aggregates metrics in Flower's own way."""
-    return strategy.train_metrics_aggr_fn is aggregate_metricrecords and strategy.evaluate_metrics_aggr_fn is aggregate_metricrecords
+    return (
+        strategy.train_metrics_aggr_fn is aggregate_metricrecords
+        and strategy.evaluate_metrics_aggr_fn is aggregate_metricrecords
+    )
 
 
 def uses_server_fn(app: ServerApp) -> bool:
-    """Whether the app uses Flower's older ``server_fn`` interface, whose strategies are not messages."""
+    """Whether the app uses Flower's older ``server_fn`` interface, whose strategies are not
+    messages.
+    """
     return app._main is None
 
 
@@ -58,21 +72,35 @@ def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
     """What an app's ``server_fn``, or its deprecated constructor arguments, bring."""
     if app._server_fn is not None:
         return app._server_fn(context)
-    return ServerAppComponents(server=app._server, config=app._config, strategy=app._strategy, client_manager=app._client_manager)
+    return ServerAppComponents(
+        server=app._server,
+        config=app._config,
+        strategy=app._strategy,
+        client_manager=app._client_manager,
+    )
 
 
-def start_compatible(components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid) -> None:
+def start_compatible(
+    components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid
+) -> None:
     """Run Flower's compatibility loop with our recording strategy in the place of the app's."""
     timeout = components.config.round_timeout if components.config else None
     config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
     if components.server is not None:
         components.server.strategy = strategy
-    start_grid(grid=grid, server=components.server, config=config, strategy=strategy, client_manager=components.client_manager)
+    start_grid(
+        grid=grid,
+        server=components.server,
+        config=config,
+        strategy=strategy,
+        client_manager=components.client_manager,
+    )
 
 
 @contextlib.contextmanager
 def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None]:
-    """While it lasts, ``Strategy.start`` on a grid of ours runs ``loop(strategy, grid, ...)`` instead.
+    """While it lasts, ``Strategy.start`` on a grid of ours runs ``loop(strategy, grid, ...)``
+    instead.
 
     Other grids (a wrapper of the app's own, say) keep Flower's loop.
     """
@@ -92,4 +120,10 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
 
 def readdressed(message: Message, node_id: int) -> Message:
     """The same content, as the same object, for another device."""
-    return Message(message.content, node_id, message.metadata.message_type, ttl=message.metadata.ttl, group_id=message.metadata.group_id)
+    return Message(
+        message.content,
+        node_id,
+        message.metadata.message_type,
+        ttl=message.metadata.ttl,
+        group_id=message.metadata.group_id,
+    )

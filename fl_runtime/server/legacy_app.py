@@ -31,7 +31,14 @@ class _Ended(Exception):
 class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
     """The app's strategy, with each round written down and the last parameters kept."""
 
-    def __init__(self, inner: Strategy, grid: IoTGrid, record: RecordRound, stopped: Callable[[], bool], ending: Ending) -> None:
+    def __init__(
+        self,
+        inner: Strategy,
+        grid: IoTGrid,
+        record: RecordRound,
+        stopped: Callable[[], bool],
+        ending: Ending,
+    ) -> None:
         self._ending = ending
         self._inner = inner
         self._grid = grid
@@ -55,15 +62,24 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
         return self._inner.configure_fit(server_round, parameters, client_manager)
 
     def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
-        """Keeps the aggregated parameters; a round in which no device succeeded ends the run with a reason."""
+        """Keeps the aggregated parameters; a round in which no device succeeded ends the run with a
+        reason.
+        """
         if failures and not results:
-            first = next((r for s in self._grid.stats for r in s.results if r.status == "error"), None)
+            first = next(
+                (r for s in self._grid.stats for r in s.results if r.status == "error"), None
+            )
             reason = f"{first.device}: {first.reason}" if first else str(failures[0])
-            raise RunFailed(first.code if first else "failures", f"No device gave a valid update in round {server_round}; {reason}")
+            raise RunFailed(
+                first.code if first else "failures",
+                f"No device gave a valid update in round {server_round}; {reason}",
+            )
         parameters, metrics = self._inner.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             arrays = parameters_to_ndarrays(parameters)
-            self.result.arrays = ArrayRecord({str(index): Array(array) for index, array in enumerate(arrays)})
+            self.result.arrays = ArrayRecord(
+                {str(index): Array(array) for index, array in enumerate(arrays)}
+            )
         self._train = dict(metrics)
         return parameters, metrics
 
@@ -96,7 +112,13 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
             self.result.evaluate_metrics_clientapp[number] = MetricRecord(self._evaluate)
         if self._central:
             self.result.evaluate_metrics_serverapp[number] = MetricRecord(self._central)
-        record = summarize(number, stats, train=_numbers(self._train), evaluate=self._evaluate, server=self._central)
+        record = summarize(
+            number,
+            stats,
+            train=_numbers(self._train),
+            evaluate=self._evaluate,
+            server=self._central,
+        )
         self._record(record, stats, None)
         self._ending.take(record)
         self.finished = number
@@ -107,18 +129,27 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
             raise _Ended
 
 
-def run_server_fn(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop, stopped: Callable[[], bool]) -> None:
+def run_server_fn(
+    app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop, stopped: Callable[[], bool]
+) -> None:
     """Run the app for the run's number of rounds; raises RunFailed for what only newer apps can do."""
     spec = loop.spec
     newer = {
-        "--strategy and --set strategy.*": spec.strategy or spec.strategy_params, "--resume": spec.resume_from, "--selection": spec.selection,
+        "--strategy and --set strategy.*": spec.strategy or spec.strategy_params,
+        "--resume": spec.resume_from,
+        "--selection": spec.selection,
         "--quorum": spec.quorum > 1 or spec.quorum_fraction,
-    }  # fmt: skip
+    }
     for option, asked in newer.items():
         if asked:
-            raise RunFailed("server-fn", f"The app's server_fn brings its own strategy and rounds: {option} needs an app with @app.main().")
+            raise RunFailed(
+                "server-fn",
+                f"The app's server_fn brings its own strategy and rounds: {option} needs an app with @app.main().",
+            )
     components = server_components(app, context)
-    strategy = RecordingStrategy(components.strategy or FedAvg(), grid, loop.record, stopped, loop.ending)
+    strategy = RecordingStrategy(
+        components.strategy or FedAvg(), grid, loop.record, stopped, loop.ending
+    )
     with contextlib.suppress(_Ended):
         start_compatible(components, strategy, spec.num_rounds, grid)
         strategy.finish_round()

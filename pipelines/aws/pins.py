@@ -1,4 +1,5 @@
-"""What one part of the product needs, with the versions of this environment (which is requirements.lock's).
+"""What one part of the product needs, with the versions of this environment (which is
+requirements.lock's).
 
 Container images, functions and devices install these lists: versions are said once, in the lock.
 """
@@ -17,21 +18,52 @@ PARTS = {"server": "server", "proxy": "proxy", "device": "device", "functions": 
 """Parts and the extra of setup.cfg that each installs."""
 
 
-SERVER_SIDE_OF_FLOWER = frozenset({
-    "alembic", "annotated-doc", "annotated-types", "fastapi", "greenlet", "httptools", "mako", "markupsafe", "pathspec", "prompt-toolkit",
-    "pydantic", "pydantic-core", "python-dotenv", "pyyaml", "requests", "charset-normalizer", "urllib3", "sqlalchemy", "starlette",
-    "typing-inspection", "uv", "uvicorn", "uvloop", "watchfiles", "wcwidth", "websockets",
-})  # fmt: skip
-"""What flwr needs for its own server, database and command line: no device imports it, and it is half of the installation."""
+SERVER_SIDE_OF_FLOWER = frozenset(
+    {
+        "alembic",
+        "annotated-doc",
+        "annotated-types",
+        "fastapi",
+        "greenlet",
+        "httptools",
+        "mako",
+        "markupsafe",
+        "pathspec",
+        "prompt-toolkit",
+        "pydantic",
+        "pydantic-core",
+        "python-dotenv",
+        "pyyaml",
+        "requests",
+        "charset-normalizer",
+        "urllib3",
+        "sqlalchemy",
+        "starlette",
+        "typing-inspection",
+        "uv",
+        "uvicorn",
+        "uvloop",
+        "watchfiles",
+        "wcwidth",
+        "websockets",
+    }
+)
+"""What flwr needs for its own server, database and command line: no device imports it, and it is
+half of the installation.
+"""
 
 
 def pins(part: str, distribution: str = "mledgeops") -> list[str]:
-    """``name==version`` of everything that an extra needs, itself left out; sorted. Raises KeyError for an unknown part."""
+    """``name==version`` of everything that an extra needs, itself left out; sorted. Raises KeyError
+    for an unknown part.
+    """
     found: dict[str, str] = {}
     _collect(distribution, PARTS[part], found)
     found.pop(canonicalize_name(distribution), None)
     if part == "device":
-        found = {name: version for name, version in found.items() if name not in SERVER_SIDE_OF_FLOWER}
+        found = {
+            name: version for name, version in found.items() if name not in SERVER_SIDE_OF_FLOWER
+        }
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 

@@ -21,24 +21,53 @@ def platforms(architecture: str) -> list[str]:
     """pip's options for an architecture; raises DeployError for an unknown one."""
     if architecture not in _MACHINES:
         raise DeployError(f"The architecture is {architecture!r}; it must be ARM64 or X86_64.")
-    return [option for tag in _TAGS for option in ("--platform", f"{tag}_{_MACHINES[architecture]}")]
+    return [
+        option for tag in _TAGS for option in ("--platform", f"{tag}_{_MACHINES[architecture]}")
+    ]
 
 
-def download(folder: Path, architecture: str, requirements: list[str], *, constraints: list[str] | None = None) -> None:
-    """Wheels of just these requirements or, with ``constraints``, of all that they need; raises DeployError with pip's reason."""
+def download(
+    folder: Path,
+    architecture: str,
+    requirements: list[str],
+    *,
+    constraints: list[str] | None = None,
+) -> None:
+    """Wheels of just these requirements or, with ``constraints``, of all that they need; raises
+    DeployError with pip's reason.
+    """
     rules = ["--no-deps"]
     if constraints is not None:
         (folder / "constraints.txt").write_text("\n".join(constraints) + "\n")
         rules = ["--constraint", str(folder / "constraints.txt")]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", *rules,
-         *platforms(architecture), "--python-version", PYTHON, "--dest", str(folder), *requirements],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            *rules,
+            *platforms(architecture),
+            "--python-version",
+            PYTHON,
+            "--dest",
+            str(folder),
+            *requirements,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     (folder / "constraints.txt").unlink(missing_ok=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise DeployError(f"Wheels for {architecture} cannot be had: {(lines or [done.stderr])[-1]}")
+        raise DeployError(
+            f"Wheels for {architecture} cannot be had: {(lines or [done.stderr])[-1]}"
+        )
 
 
 def archive(folder: Path, target: Path) -> None:
@@ -53,18 +82,34 @@ def archive(folder: Path, target: Path) -> None:
 def wheel(folder: Path) -> Path:
     """Our packages as a wheel, built from the checkout; raises DeployError where there is none."""
     if not (ROOT / "setup.cfg").is_file():
-        raise DeployError(f"{ROOT} is not a checkout, so no wheel can be built from it: run this in one.")
+        raise DeployError(
+            f"{ROOT} is not a checkout, so no wheel can be built from it: run this in one."
+        )
     with tempfile.TemporaryDirectory() as name:
         # A copy: building leaves folders behind, and two builds at once would meet in them.
         source = Path(name) / "source"
         for package in ("edge", "fl_runtime", "registry", "pipelines"):
-            shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
         for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
             shutil.copyfile(ROOT / file, source / file)
         subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
-             "--wheel-dir", name, str(source)],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-build-isolation",
+                "--wheel-dir",
+                name,
+                str(source),
+            ],
+            check=True,
+            capture_output=True,
+        )
         built = next(Path(name).glob("mledgeops-*.whl"))
         return Path(shutil.copy(built, folder / built.name))

@@ -1,4 +1,6 @@
-"""The kinds of faults. Each acts on a run under way, in a thread of its own, and has put all right again when it returns."""
+"""The kinds of faults. Each acts on a run under way, in a thread of its own, and has put all right
+again when it returns.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ class Stage:
         """One of the run's tasks, when it comes up in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self.over():
-            found = [process for process in self.world.tasks(module, self.run) if process.pid != other_than]
+            found = [
+                process
+                for process in self.world.tasks(module, self.run)
+                if process.pid != other_than
+            ]
             if found:
                 return self.dice.choice(found)
             time.sleep(0.1)
@@ -175,11 +181,15 @@ def _cuts(stage: Stage) -> None:
         time.sleep(stage.while_(0.3, 1.0))
 
 
-def _errors(service: str, status: int, code: str, *, share: float, repeat: bool = False, high: float = 4.0) -> Act:
+def _errors(
+    service: str, status: int, code: str, *, share: float, repeat: bool = False, high: float = 4.0
+) -> Act:
     def act(stage: Stage) -> None:
         seconds = stage.while_(1, high)
         stage.tell(f"{service} {'repeats' if repeat else code} ({share:.0%}) for {seconds:.1f} s")
-        with stage.world.failing(Rule(service=service, share=share, status=status, code=code, repeat=repeat)):
+        with stage.world.failing(
+            Rule(service=service, share=share, status=status, code=code, repeat=repeat)
+        ):
             time.sleep(seconds)
 
     return act
@@ -216,7 +226,9 @@ def _limit_files(processes: list[psutil.Process], size: int) -> None:
 
 
 def _app_missing(stage: Stage) -> None:
-    """Gone after the heartbeat that promised it: the fleet's operator removes an app while a run is under way."""
+    """Gone after the heartbeat that promised it: the fleet's operator removes an app while a run is
+    under way.
+    """
     app = stage.world.configs[stage.honest()].apps_dir / stage.world.app.digest()
     away = app.with_name(".away")
     while not stage.serving() and not stage.over():
@@ -258,9 +270,13 @@ def _second(module: str) -> Act:
             stage.tell(f"a second {module.rpartition('.')[2]}")
             with (stage.world.home.logs / "second.log").open("ab") as log:
                 other = subprocess.Popen(
-                    [sys.executable, "-m", "pipelines.local.child", str(os.getpid()), module], env=environment, stdout=log, stderr=log,
-                    stdin=subprocess.DEVNULL, start_new_session=True,
-                )  # fmt: skip
+                    [sys.executable, "-m", "pipelines.local.child", str(os.getpid()), module],
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
             try:
                 other.wait(25)
             except subprocess.TimeoutExpired:
@@ -277,12 +293,23 @@ def _redelivery(stage: Stage) -> None:
 
     stage.tell("the callback message comes again, twice")
     message = {
-        "token": stage.run.removeprefix("run-"), "pipelineExecutionArn": stage.pipeline, "status": "Executing",
-        "arguments": {"app": stage.world.app.digest(), "app_name": "steady", "fleet": "chaos", "num_rounds": 99, "min_devices": 1},
-    }  # fmt: skip
+        "token": stage.run.removeprefix("run-"),
+        "pipelineExecutionArn": stage.pipeline,
+        "status": "Executing",
+        "arguments": {
+            "app": stage.world.app.digest(),
+            "app_name": "steady",
+            "fleet": "chaos",
+            "num_rounds": 99,
+            "min_devices": 1,
+        },
+    }
     sqs = client("sqs")
     for _ in range(2):
-        sqs.send_message(QueueUrl=stage.world.cloud.deployment.queue_url, MessageBody=msgspec.json.encode(message).decode())
+        sqs.send_message(
+            QueueUrl=stage.world.cloud.deployment.queue_url,
+            MessageBody=msgspec.json.encode(message).decode(),
+        )
 
 
 def _stop(stage: Stage) -> None:
@@ -290,7 +317,9 @@ def _stop(stage: Stage) -> None:
 
     time.sleep(stage.while_(0, 4))
     stage.tell("the pipeline is stopped")
-    client("sagemaker").stop_pipeline_execution(PipelineExecutionArn=stage.pipeline, ClientRequestToken="s" * 32)
+    client("sagemaker").stop_pipeline_execution(
+        PipelineExecutionArn=stage.pipeline, ClientRequestToken="s" * 32
+    )
 
 
 def _agent(stage: Stage) -> psutil.Process | None:
@@ -317,10 +346,15 @@ ENVIRONMENT = (
     Fault("broker-cut", _cuts),
     Fault("broker-slow", _weather("broker", Weather(delay=0.15), "broker's links slow", 2, 6)),
     Fault("s3-gone", _weather("s3", Weather(refuses=True), "S3 gone", 0.5, 3)),
-    Fault("s3-cut", _weather("s3", Weather(breaks_after=30_000), "transfers cut after 30 kB", 1, 3)),
+    Fault(
+        "s3-cut", _weather("s3", Weather(breaks_after=30_000), "transfers cut after 30 kB", 1, 3)
+    ),
     Fault("s3-slow", _weather("s3", Weather(rate=150_000.0), "links throttled to 150 kB/s", 2, 6)),
     Fault("s3-throttled", _errors("s3", 503, "SlowDown", share=0.5)),
-    Fault("dynamodb-throttled", _errors("dynamodb", 400, "ProvisionedThroughputExceededException", share=0.6)),
+    Fault(
+        "dynamodb-throttled",
+        _errors("dynamodb", 400, "ProvisionedThroughputExceededException", share=0.6),
+    ),
     Fault("dynamodb-errors", _errors("dynamodb", 500, "InternalServerError", share=0.6)),
     Fault("iot-throttled", _errors("iot-data", 429, "ThrottlingException", share=0.6)),
     Fault("heartbeats-refused", _errors("sfn", 500, "InternalServerError", share=1.0, high=6.0)),
@@ -344,11 +378,14 @@ def faults_of(seed: int, only: list[str]) -> list[Fault]:
     chosen = [ENVIRONMENT[seed % len(ENVIRONMENT)]]
     if chosen[0].ends != "Succeeded":
         return chosen
-    others = [fault for fault in ENVIRONMENT if fault is not chosen[0] and fault.ends == "Succeeded" and fault.kind != "kill-server-twice"]
+    others = [
+        fault
+        for fault in ENVIRONMENT
+        if fault is not chosen[0]
+        and fault.ends == "Succeeded"
+        and fault.kind != "kill-server-twice"
+    ]
     if dice.random() < 0.4:
         chosen.append(dice.choice(others))
     chosen.append(POISON[seed % len(POISON)])
     return chosen
-
-
-

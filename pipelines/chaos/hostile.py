@@ -1,6 +1,8 @@
-"""A device that is enrolled and up to no good: ``python -m pipelines.chaos.hostile CONFIG BEHAVIOUR_FILE``.
+"""A device that is enrolled and up to no good: ``python -m pipelines.chaos.hostile CONFIG
+BEHAVIOUR_FILE``.
 
-It trains as the others do, and then does to its update, its reply or its topics what its behaviour says.
+It trains as the others do, and then does to its update, its reply or its topics what its behaviour
+says.
 """
 
 from __future__ import annotations
@@ -26,14 +28,32 @@ from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, decode_order, seal
 from edge.protocol.names import topic
-from edge.protocol.records import Records, ValueMap, decode_records, digest, encode_records, encode_skeleton
+from edge.protocol.records import (
+    Records,
+    ValueMap,
+    decode_records,
+    digest,
+    encode_records,
+    encode_skeleton,
+)
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from pipelines.chaos.app.steady.model import Weights, examples, loss, train
 
 logger = logging.getLogger(__name__)
 
-HARMLESS = frozenset({"honest", "duplicate", "replay", "forge-topic", "heartbeat-garbage", "flood", "other-key", "reply-garbage"})
+HARMLESS = frozenset(
+    {
+        "honest",
+        "duplicate",
+        "replay",
+        "forge-topic",
+        "heartbeat-garbage",
+        "flood",
+        "other-key",
+        "reply-garbage",
+    }
+)
 """Behaviours beside which the update itself is good, and may count."""
 
 Spoil = Callable[[Weights], Weights]
@@ -45,9 +65,13 @@ SPOILED: dict[str, Spoil] = {
     "dtype": lambda w: w.astype(np.float64),
 }
 METRICS: dict[str, ValueMap] = {
-    "no-examples": {}, "zero-examples": {"num-examples": 0}, "negative-examples": {"num-examples": -5}, "many-examples": {"num-examples": 1e300},
-    "odd-metrics": {"num-examples": 14, "surprise": 1.0}, "nan-metrics": {"num-examples": 14, "extra": float("nan")},
-}  # fmt: skip
+    "no-examples": {},
+    "zero-examples": {"num-examples": 0},
+    "negative-examples": {"num-examples": -5},
+    "many-examples": {"num-examples": 1e300},
+    "odd-metrics": {"num-examples": 14, "surprise": 1.0},
+    "nan-metrics": {"num-examples": 14, "extra": float("nan")},
+}
 FILES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda blob: blob[: len(blob) // 2],
     "long-header": lambda blob: (2**62).to_bytes(8, "little") + blob[8:],
@@ -56,7 +80,15 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
 }
 CLAIMS = ("wrong-digest", "large-claim", "no-upload", "overwritten")
 REPLIES = ("foreign-run", "foreign-phase", "made-up-code", "silent")
-BEHAVIOURS = (*sorted(HARMLESS - {"honest"}), *SPOILED, *METRICS, *FILES, *CLAIMS, *REPLIES, "wrong-name")
+BEHAVIOURS = (
+    *sorted(HARMLESS - {"honest"}),
+    *SPOILED,
+    *METRICS,
+    *FILES,
+    *CLAIMS,
+    *REPLIES,
+    "wrong-name",
+)
 
 
 class Hostile:
@@ -73,7 +105,9 @@ class Hostile:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._transport.connect([topic(self._config.fleet, self._config.device, "command")], self._receive)
+        await self._transport.connect(
+            [topic(self._config.fleet, self._config.device, "command")], self._receive
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat())
@@ -112,8 +146,13 @@ class Hostile:
         path, _ = await self._objects.fetch(command.arrays, command.seconds)
         weights = next(iter(decode_records(path.read_bytes()).arrays.values()))["w"]
         if command.kind == "evaluate":
-            metrics: ValueMap = {"loss": loss(weights, self._partition), "num-examples": examples(self._partition)}
-            reply = self._reply(command, content=encode_skeleton(Records(metrics={"metrics": metrics})))
+            metrics: ValueMap = {
+                "loss": loss(weights, self._partition),
+                "num-examples": examples(self._partition),
+            }
+            reply = self._reply(
+                command, content=encode_skeleton(Records(metrics={"metrics": metrics}))
+            )
         else:
             reply = await self._trained(command, behaviour, train(weights, self._partition))
         await self._send(command, behaviour, reply)
@@ -121,7 +160,12 @@ class Hostile:
     async def _trained(self, command: Command, behaviour: str, weights: Weights) -> Reply:
         weights = SPOILED[behaviour](weights) if behaviour in SPOILED else weights
         metrics = METRICS.get(behaviour, {"num-examples": examples(self._partition)})
-        blob = encode_records(Records(arrays={"arrays": {"v" if behaviour == "wrong-name" else "w": weights}}, metrics={"metrics": metrics}))
+        blob = encode_records(
+            Records(
+                arrays={"arrays": {"v" if behaviour == "wrong-name" else "w": weights}},
+                metrics={"metrics": metrics},
+            )
+        )
         ref = ObjectRef(digest(blob), len(blob))
         if behaviour in FILES:
             blob = FILES[behaviour](blob)
@@ -139,18 +183,31 @@ class Hostile:
     async def _send(self, command: Command, behaviour: str, reply: Reply) -> None:
         replace = msgspec.structs.replace
         changed: dict[str, Reply] = {
-            "foreign-run": replace(reply, run="run-of-another"), "foreign-phase": replace(reply, phase="00009-train-0009-00000000"),
-            "made-up-code": replace(reply, status="error", code="i-made-this-up", reason="x" * 900, update=None),
-        }  # fmt: skip
-        payload = seal(changed.get(behaviour, reply) if command.kind == "train" else reply, command.reply_key)
+            "foreign-run": replace(reply, run="run-of-another"),
+            "foreign-phase": replace(reply, phase="00009-train-0009-00000000"),
+            "made-up-code": replace(
+                reply, status="error", code="i-made-this-up", reason="x" * 900, update=None
+            ),
+        }
+        payload = seal(
+            changed.get(behaviour, reply) if command.kind == "train" else reply, command.reply_key
+        )
         self._given.append(payload)
         if behaviour == "other-key":
             await self._publish("reply", seal(reply, command.reply_key.replace("c0000", "c0001")))
         if behaviour == "reply-garbage":
-            for noise in (b"", b"\x00" * 100, b"{" * 3000, b'{"key": "", "body": ""}', b'{"key": {"a": 1}, "body": []}'):
+            for noise in (
+                b"",
+                b"\x00" * 100,
+                b"{" * 3000,
+                b'{"key": "", "body": ""}',
+                b'{"key": {"a": 1}, "body": []}',
+            ):
                 await self._publish("reply", noise)
         copies = {"duplicate": 3, "flood": 60}.get(behaviour, 1)
-        for again in [payload] * copies + (random.sample(self._given, len(self._given)) if behaviour == "replay" else []):
+        for again in [payload] * copies + (
+            random.sample(self._given, len(self._given)) if behaviour == "replay" else []
+        ):
             await self._publish("reply", again)
         if behaviour == "forge-topic":
             await self._forge(payload)
@@ -159,21 +216,33 @@ class Hostile:
         """Speak as another device: the policy does not allow it, and the broker may hang up."""
         victim = self._config.device[:-1] + "0"
         attempts: list[Awaitable[None]] = [
-            self._transport.publish(topic(self._config.fleet, victim, channel), payload) for channel in ("reply", "heartbeat")
+            self._transport.publish(topic(self._config.fleet, victim, channel), payload)
+            for channel in ("reply", "heartbeat")
         ]
         for attempt in attempts:
             with contextlib.suppress(TransportError):
                 await attempt
 
     def _reply(self, command: Command, content: str = "", update: ObjectRef | None = None) -> Reply:
-        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", content=content, update=update)
+        return Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="ok",
+            content=content,
+            update=update,
+        )
 
     async def _publish(self, channel: str, payload: bytes) -> None:
         with contextlib.suppress(TransportError):
-            await self._transport.publish(f"fl/{self._config.fleet}/{self._config.device}/{channel}", payload)
+            await self._transport.publish(
+                f"fl/{self._config.fleet}/{self._config.device}/{channel}", payload
+            )
 
     def _behaviour(self) -> str:
-        return self._behaviour_file.read_text().strip() if self._behaviour_file.is_file() else "honest"
+        return (
+            self._behaviour_file.read_text().strip() if self._behaviour_file.is_file() else "honest"
+        )
 
 
 def _put(url: str, blob: bytes) -> None:

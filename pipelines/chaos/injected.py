@@ -1,6 +1,8 @@
-"""Errors of AWS in a task's own calls, by botocore's events. :mod:`pipelines.local.child` installs it where chaos asks for it.
+"""Errors of AWS in a task's own calls, by botocore's events. :mod:`pipelines.local.child` installs
+it where chaos asks for it.
 
-https://botocore.amazonaws.com/v1/documentation/api/latest/topics/events.html (``before-send``: inside the retries)
+https://botocore.amazonaws.com/v1/documentation/api/latest/topics/events.html (``before-send``:
+inside the retries)
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ VARIABLE = "MLEDGEOPS_CHAOS"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls of one service fail by this share. ``repeat``: they succeed, and go out twice, with an earlier one after them."""
+    """Calls of one service fail by this share. ``repeat``: they succeed, and go out twice, with an
+    earlier one after them.
+    """
 
     service: str
     share: float

@@ -27,8 +27,14 @@ def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> It
         yield f"the run ended as {report.status} ({report.reason}), not {ends}"
         return
     state = stage.state()
-    if state is not None and ends == "Stopped" and state.state == "Succeeded" and len(report.rounds) == ROUNDS:
-        ends = "Succeeded"  # the run had ended; what was stopped is the pipeline, before its registration
+    if (
+        state is not None
+        and ends == "Stopped"
+        and state.state == "Succeeded"
+        and len(report.rounds) == ROUNDS
+    ):
+        # the run had ended; what was stopped is the pipeline, before its registration
+        ends = "Succeeded"
         yield from _model(stage, report.rounds)
     elif state is None or state.state != ends:
         yield f"the runs table says {state.state if state else 'nothing'}"
@@ -44,7 +50,8 @@ def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> It
 def _tasks(stage: Stage) -> Iterator[str]:
     import time
 
-    deadline = time.monotonic() + 15  # a server looks every 5 s whether it is still wanted, and then has 5 s to end
+    # a server looks every 5 s whether it is still wanted, and then has 5 s to end
+    deadline = time.monotonic() + 15
     while left := stage.world.tasks(SERVER, stage.run):
         if time.monotonic() > deadline:
             yield f"a server of the run is left: {left[0].pid}"
@@ -54,10 +61,14 @@ def _tasks(stage: Stage) -> Iterator[str]:
 
 def _rounds(report: RunReport, ends: str) -> Iterator[str]:
     numbers = [record.round for record in report.rounds]
-    if numbers != list(range(1, len(numbers) + 1)) or (ends == "Succeeded" and len(numbers) != ROUNDS):
+    if numbers != list(range(1, len(numbers) + 1)) or (
+        ends == "Succeeded" and len(numbers) != ROUNDS
+    ):
         yield f"the rounds are {numbers}"
     for record in report.rounds:
-        counted = [(row.phase.split("-")[1], row.device) for row in record.devices if row.status == "ok"]
+        counted = [
+            (row.phase.split("-")[1], row.device) for row in record.devices if row.status == "ok"
+        ]
         if len(counted) != len(set(counted)):
             yield f"a device counted twice in round {record.round}"
 
@@ -77,10 +88,16 @@ def _model(stage: Stage, rounds: list[RoundRecord]) -> Iterator[str]:
 
     weights = initial()["w"]
     for record in rounds:
-        partitions = [_partition(row.device) for row in record.devices if row.kind == "train" and row.status == "ok"]
+        partitions = [
+            _partition(row.device)
+            for row in record.devices
+            if row.kind == "train" and row.status == "ok"
+        ]
         weights = _mean(weights, partitions)
     objects = S3Objects(client("s3"), stage.world.cloud.deployment.bucket)
-    found = next(iter(decode_records(objects.get(model_key(stage.run, "model.safetensors"))).arrays.values()))["w"]
+    found = next(
+        iter(decode_records(objects.get(model_key(stage.run, "model.safetensors"))).arrays.values())
+    )["w"]
     distance = float(np.abs(found - weights).max())
     if not distance <= TOLERANCE:
         yield f"the final model is {distance:.3g} away from what the updates that counted give"
@@ -105,7 +122,9 @@ def _mlflow(run: str, ends: str, rounds: int) -> Iterator[str]:
     if len(runs) != 1:
         yield f"MLflow has {len(runs)} runs of it"
         return
-    steps = sorted(point.step for point in store.get_metric_history(runs[0].info.run_id, "participants"))
+    steps = sorted(
+        point.step for point in store.get_metric_history(runs[0].info.run_id, "participants")
+    )
     if ends == "Succeeded" and steps != list(range(1, rounds + 1)):
         yield f"MLflow has the rounds {steps}"
     if len(steps) != len(set(steps)):
@@ -127,7 +146,9 @@ def _registered(report: RunReport) -> Iterator[str]:
     versions = MlflowClient().search_model_versions(f"run_id = '{report.mlflow_run_id}'")
     if len(versions) != 1:
         yield f"MLflow has {len(versions)} versions of its model"
-    package: dict[str, Any] = client("sagemaker").describe_model_package(ModelPackageName=report.model_package_arn)
+    package: dict[str, Any] = client("sagemaker").describe_model_package(
+        ModelPackageName=report.model_package_arn
+    )
     if package["ModelApprovalStatus"] != "PendingManualApproval":
         yield f"the package is {package['ModelApprovalStatus']}"
     if package["CustomerMetadataProperties"]["mledgeops.run_id"] != report.run_id:

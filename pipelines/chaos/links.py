@@ -13,7 +13,9 @@ CHUNK = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Weather:
-    """How a link is. Seconds a chunk, bytes a second, bytes after which a connection breaks; 0: none of it."""
+    """How a link is. Seconds a chunk, bytes a second, bytes after which a connection breaks; 0:
+    none of it.
+    """
 
     refuses: bool = False
     delay: float = 0.0
@@ -25,7 +27,9 @@ FINE = Weather()
 
 
 class Link:
-    """Forwards connections to one local port. Runs in a thread of its own, between :meth:`start` and :meth:`stop`."""
+    """Forwards connections to one local port. Runs in a thread of its own, between :meth:`start`
+    and :meth:`stop`.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -53,7 +57,9 @@ class Link:
 
     @contextlib.contextmanager
     def bad(self, weather: Weather) -> Iterator[None]:
-        """Other weather for the time of the block; connections that are open break when it refuses new ones."""
+        """Other weather for the time of the block; connections that are open break when it refuses
+        new ones.
+        """
         self.weather = weather
         if weather.refuses:
             self.drop()
@@ -70,7 +76,9 @@ class Link:
         if self._server is not None:
             self._server.close()
         self._abort()
-        tasks = [task for task in asyncio.all_tasks(self._loop) if task is not asyncio.current_task()]
+        tasks = [
+            task for task in asyncio.all_tasks(self._loop) if task is not asyncio.current_task()
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,13 +99,20 @@ class Link:
         ends = {writer, upstream}
         self._open |= ends
         try:
-            await asyncio.gather(self._pump(reader, upstream, ends), self._pump(upstream_reader, writer, ends))
+            await asyncio.gather(
+                self._pump(reader, upstream, ends), self._pump(upstream_reader, writer, ends)
+            )
         finally:
             self._open -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, ends: set[asyncio.StreamWriter]) -> None:
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        ends: set[asyncio.StreamWriter],
+    ) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
@@ -108,7 +123,9 @@ class Link:
                         end.transport.abort()
                     return
                 if weather.delay or weather.rate:
-                    await asyncio.sleep(weather.delay + (len(data) / weather.rate if weather.rate else 0.0))
+                    await asyncio.sleep(
+                        weather.delay + (len(data) / weather.rate if weather.rate else 0.0)
+                    )
                 sink.write(data)
                 await sink.drain()
             if sink.can_write_eof():

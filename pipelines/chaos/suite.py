@@ -44,7 +44,13 @@ def run_seed(world: World, seed: int, only: list[str]) -> Verdict:
     wrong: list[str] = []
     runner = Runner(world.cloud.deployment)
     started = runner.start(world.plan(seed))
-    stage = Stage(world, _run_of(runner, started), started.arn, RunTable(client("dynamodb"), world.cloud.deployment.runs_table), dice)
+    stage = Stage(
+        world,
+        _run_of(runner, started),
+        started.arn,
+        RunTable(client("dynamodb"), world.cloud.deployment.runs_table),
+        dice,
+    )
     try:
         threads = [_acting(fault, stage, wrong) for fault in faults if fault.act is not None]
         report = _ended(runner, started)
@@ -57,14 +63,26 @@ def run_seed(world: World, seed: int, only: list[str]) -> Verdict:
     ends = next((fault.ends for fault in faults if fault.ends != "Succeeded"), "Succeeded")
     if report.status == "Succeeded":  # a stop that comes when all is done stops nothing
         ends = "Succeeded"
-    behaviour = next((fault.kind.removeprefix("hostile-") for fault in faults if fault.kind.startswith("hostile-")), "honest")
+    behaviour = next(
+        (
+            fault.kind.removeprefix("hostile-")
+            for fault in faults
+            if fault.kind.startswith("hostile-")
+        ),
+        "honest",
+    )
     wrong += violations(stage, report, ends, behaviour)
     if seconds > SEED_SECONDS:
         wrong.append(f"it took {seconds:.1f} s")
     if wrong:
         wrong.append(f"run {stage.run}: {as_json(report.rounds)}")
     return Verdict(
-        seed=seed, faults=[fault.kind for fault in faults], status=report.status, seconds=round(seconds, 1), told=stage.told, violations=wrong
+        seed=seed,
+        faults=[fault.kind for fault in faults],
+        status=report.status,
+        seconds=round(seconds, 1),
+        told=stage.told,
+        violations=wrong,
     )
 
 
@@ -106,7 +124,10 @@ def _ended(runner: Runner, started: Started) -> RunReport:
         if time.monotonic() > deadline:
             runner.stop(started, 15.0)
             report = runner.report(started)
-            report.status, report.reason = "Hung", f"the run had not ended after {GIVE_UP_SECONDS:.0f} s"
+            report.status, report.reason = (
+                "Hung",
+                f"the run had not ended after {GIVE_UP_SECONDS:.0f} s",
+            )
             return report
         time.sleep(0.1)
     return runner.report(started)

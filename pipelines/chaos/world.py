@@ -1,4 +1,6 @@
-"""What chaos happens to: a local cloud, four honest devices and a hostile one, each a process of its own, behind links."""
+"""What chaos happens to: a local cloud, four honest devices and a hostile one, each a process of
+its own, behind links.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ ROUNDS = 3
 class World:
     """Use :meth:`made`. Devices are known by their index; the last is the hostile one."""
 
-    def __init__(self, cloud: LocalCloud, home: Home, broker: Link, s3: Link, control: Path) -> None:
+    def __init__(
+        self, cloud: LocalCloud, home: Home, broker: Link, s3: Link, control: Path
+    ) -> None:
         self.cloud = cloud
         self.home = home
         self.broker = broker
@@ -63,7 +67,9 @@ class World:
             try:
                 cloud = stack.enter_context(LocalCloud.start(home))
             finally:
-                os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+                os.environ.pop(VARIABLE) if before is None else os.environ.update(
+                    {VARIABLE: before}
+                )
             broker.upstream, s3.upstream = cloud.info.mqtt_port, cloud.info.gateway_port
             stack.enter_context(cloud.reached())
             world = cls(cloud, home, broker, s3, control)
@@ -76,7 +82,11 @@ class World:
 
         began, endpoint, iot = time.time(), self.cloud.endpoint(), client("iot")
         for index in range(DEVICES):
-            config = msgspec.structs.replace(device_config(self.cloud, FLEET, index, DEVICES), port=self.broker.port, heartbeat_seconds=1.0)
+            config = msgspec.structs.replace(
+                device_config(self.cloud, FLEET, index, DEVICES),
+                port=self.broker.port,
+                heartbeat_seconds=1.0,
+            )
             enrol(iot, self.cloud.deployment.device_policy, endpoint, config)
             install(self.app, config.apps_dir)
             self.configs.append(config)
@@ -91,7 +101,9 @@ class World:
         file = str(Path(self.configs[index].home) / "device.json")
         log = self.home.logs / f"device-{index}.log"
         if index == HOSTILE:
-            self._processes[index] = spawn("pipelines.chaos.hostile", [file, str(self.behaviour_file)], {}, log)
+            self._processes[index] = spawn(
+                "pipelines.chaos.hostile", [file, str(self.behaviour_file)], {}, log
+            )
         elif skew:
             self._processes[index] = spawn("pipelines.chaos.skewed", [str(skew), file], {}, log)
         else:
@@ -151,7 +163,9 @@ class World:
     def _write(self, rules: list[Rule]) -> None:
         self._rules = rules
         part = self._control.with_suffix(".part")
-        part.write_bytes(msgspec.json.encode(Control(s3=f"http://127.0.0.1:{self.s3.port}", rules=rules)))
+        part.write_bytes(
+            msgspec.json.encode(Control(s3=f"http://127.0.0.1:{self.s3.port}", rules=rules))
+        )
         part.replace(self._control)
 
     def settle(self) -> None:
@@ -175,10 +189,20 @@ class World:
 
     def plan(self, seed: int) -> RunPlan:
         """The run of a seed. It wants all five devices, and is content with two."""
-        return plan(self.app, RunOptions(
-            devices=DEVICES, rounds=ROUNDS, devices_per_proxy=3, phase_seconds=PHASE_SECONDS, quorum=2, over_selection=1.0, fleet=FLEET,
-            seed=seed, deadline_seconds=20.0,
-        ))  # fmt: skip
+        return plan(
+            self.app,
+            RunOptions(
+                devices=DEVICES,
+                rounds=ROUNDS,
+                devices_per_proxy=3,
+                phase_seconds=PHASE_SECONDS,
+                quorum=2,
+                over_selection=1.0,
+                fleet=FLEET,
+                seed=seed,
+                deadline_seconds=20.0,
+            ),
+        )
 
 
 def alive(process: psutil.Process) -> bool:
@@ -186,5 +210,3 @@ def alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-

@@ -1,4 +1,6 @@
-"""``mledgeops``: parses the command line, runs a command, and turns failures into one sentence and an exit code."""
+"""``mledgeops``: parses the command line, runs a command, and turns failures into one sentence and
+an exit code.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit 0 on success, 1 on a failed job, 2 on bad usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     try:
         options = _parser().parse_args(given)
         code: int = options.function(options)
@@ -57,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _crashed(error: Exception, as_json: bool) -> int:
-    _refuse(f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.", as_json)
+    _refuse(
+        f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.",
+        as_json,
+    )
     if os.environ.get("MLEDGEOPS_DEBUG"):
         raise error
     return 1
@@ -71,9 +78,30 @@ def _refuse(reason: str, as_json: bool) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mledgeops", description="Federated learning on AWS IoT fleets, as SageMaker pipelines.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for module in (run, history, models, rollout, reconcile, devices, trace, enrolment, schedules, dashboard, deploy, component, cloud, bench, chaos):
+    parser = _Parser(
+        prog="mledgeops",
+        description="Federated learning on AWS IoT fleets, as SageMaker pipelines.",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    for module in (
+        run,
+        history,
+        models,
+        rollout,
+        reconcile,
+        devices,
+        trace,
+        enrolment,
+        schedules,
+        dashboard,
+        deploy,
+        component,
+        cloud,
+        bench,
+        chaos,
+    ):
         module.add_parser(commands)
     return parser
 

@@ -24,20 +24,31 @@ def say(text: str = "") -> None:
 
 
 def readable(text: str) -> str:
-    """Devices and apps have named things in it: no control character of theirs reaches the terminal."""
+    """Devices and apps have named things in it: no control character of theirs reaches the
+    terminal.
+    """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Rows under headings, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max([len(name), *(len(row[index]) for row in cells)]) for index, name in enumerate(columns)]
-    right = [all(isinstance(row[index], int | float) for row in rows) and bool(rows) for index in range(len(columns))]
+    widths = [
+        max([len(name), *(len(row[index]) for row in cells)]) for index, name in enumerate(columns)
+    ]
+    right = [
+        all(isinstance(row[index], int | float) for row in rows) and bool(rows)
+        for index in range(len(columns))
+    ]
 
     def line(values: Sequence[str]) -> str:
-        return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)).rstrip()
+        return "  ".join(
+            v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)
+        ).rstrip()
 
-    return "\n".join([line(columns), line(["-" * width for width in widths]), *(line(row) for row in cells)])
+    return "\n".join(
+        [line(columns), line(["-" * width for width in widths]), *(line(row) for row in cells)]
+    )
 
 
 def _cell(value: Any) -> str:

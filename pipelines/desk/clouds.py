@@ -1,4 +1,6 @@
-"""Which cloud a command works on: the local one, or the AWS account that the environment's credentials belong to."""
+"""Which cloud a command works on: the local one, or the AWS account that the environment's
+credentials belong to.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,18 @@ class AwsCloud:
     deployment: Deployment
 
     def endpoint(self) -> Endpoint:
-        """The account's IoT data endpoint; its CA is Amazon's root, which awscrt and operating systems carry."""
+        """The account's IoT data endpoint; its CA is Amazon's root, which awscrt and operating
+        systems carry.
+        """
         from fl_runtime.run.aws import client
 
         host = client("iot").describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
-        return Endpoint(host=host, port=8883, ca=_amazon_root(), trust=trusted_keys(client("kms"), self.deployment))
+        return Endpoint(
+            host=host,
+            port=8883,
+            ca=_amazon_root(),
+            trust=trusted_keys(client("kms"), self.deployment),
+        )
 
     @classmethod
     def of_environment(cls) -> AwsCloud:
@@ -53,19 +62,29 @@ class AwsCloud:
 
         region = boto3.Session().region_name
         if not region:
-            raise UsageError("No AWS region is set: set AWS_DEFAULT_REGION, or a region in your AWS profile.")
+            raise UsageError(
+                "No AWS region is set: set AWS_DEFAULT_REGION, or a region in your AWS profile."
+            )
         try:
             # Somebody waits for the answer: one try, and not for long.
             config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
             account = boto3.client("sts", config=config).get_caller_identity()["Account"]
         except (BotoCoreError, ClientError) as error:
-            raise UsageError(f"AWS does not know who you are ({error}): sign in, or run without --cloud aws.") from error
-        return cls(Deployment(account=account, region=region, prefix=os.environ.get(PREFIX_VARIABLE, "mledgeops")))
+            raise UsageError(
+                f"AWS does not know who you are ({error}): sign in, or run without --cloud aws."
+            ) from error
+        return cls(
+            Deployment(
+                account=account, region=region, prefix=os.environ.get(PREFIX_VARIABLE, "mledgeops")
+            )
+        )
 
 
 @contextlib.contextmanager
 def use(which: str = "") -> Iterator[Cloud]:
-    """The cloud asked for, else that of MLEDGEOPS_CLOUD, else the local one; the environment leads to it while the block lasts."""
+    """The cloud asked for, else that of MLEDGEOPS_CLOUD, else the local one; the environment leads
+    to it while the block lasts.
+    """
     which = which or os.environ.get(VARIABLE, "local")
     if which not in CHOICES:
         raise UsageError(f"{VARIABLE} is {which!r}; it must be local or aws.")
@@ -90,4 +109,6 @@ def _amazon_root() -> bytes:
 
 def add_option(parser: Any) -> None:
     """The ``--cloud`` option of commands that work on either."""
-    parser.add_argument("--cloud", choices=CHOICES, default="", help=f"where (default: {VARIABLE}, else local)")
+    parser.add_argument(
+        "--cloud", choices=CHOICES, default="", help=f"where (default: {VARIABLE}, else local)"
+    )

@@ -1,4 +1,6 @@
-"""Deciding on a version, and seeing it through: where the devices are ours to run, they run until its rollout has ended."""
+"""Deciding on a version, and seeing it through: where the devices are ours to run, they run until
+its rollout has ended.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,14 @@ DEVICE_SECONDS = 120.0
 BEGIN_SECONDS = 30.0
 
 
-def decide_on(cloud: clouds.Cloud, name: str, approval: Approval, reason: str, *, override: bool = False) -> tuple[Version, Rollout | None]:
-    """Approve or reject a version (a number, NAME/NUMBER or a package's ARN), and follow its rollout; what came of both.
+def decide_on(
+    cloud: clouds.Cloud, name: str, approval: Approval, reason: str, *, override: bool = False
+) -> tuple[Version, Rollout | None]:
+    """Approve or reject a version (a number, NAME/NUMBER or a package's ARN), and follow its
+    rollout; what came of both.
 
-    Raises UsageError where pre-checks fail without ``override``, RegistryError where the version's state forbids it; then nothing was changed.
+    Raises UsageError where pre-checks fail without ``override``, RegistryError where the version's
+    state forbids it; then nothing was changed.
     """
     from registry.approval import decide, find
     from registry.rollout.service import Rollouts
@@ -45,14 +51,18 @@ def decide_on(cloud: clouds.Cloud, name: str, approval: Approval, reason: str, *
 
 
 def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) -> str:
-    """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has decided otherwise."""
+    """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has
+    decided otherwise.
+    """
     from registry.evidence.prechecks import failed
     from registry.promotion import OVERRIDE
 
     wrong = failed(rollouts.checks(version))
     if wrong and not override and version.approval == PENDING:
         name = version.model_version
-        raise UsageError(f"{name}: {wrong}. Nothing was changed; --override (in a notebook override=True) approves it all the same.")
+        raise UsageError(
+            f"{name}: {wrong}. Nothing was changed; --override (in a notebook override=True) approves it all the same."
+        )
     return f"{reason} {OVERRIDE}" if wrong and override else reason
 
 
@@ -71,7 +81,9 @@ def _begun(rollouts: Rollouts, fleet: str, before: int) -> Rollout | None:
 
 @contextlib.contextmanager
 def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
-    """On the local cloud: the fleet's enrolled devices run while the block lasts, unless they run already. On AWS they run anyway."""
+    """On the local cloud: the fleet's enrolled devices run while the block lasts, unless they run
+    already. On AWS they run anyway.
+    """
     count = enrolled(cloud, fleet) if fleet and isinstance(cloud, LocalCloud) else 0
     if not count or not isinstance(cloud, LocalCloud):
         yield
@@ -85,13 +97,19 @@ def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
 
 
 def follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
-    """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own time."""
+    """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own
+    time.
+    """
     if rollout is None or not isinstance(cloud, LocalCloud):
         return rollout
     deadline = time.monotonic() + DEVICE_SECONDS
     while time.monotonic() < deadline:
         found = rollouts.store.get(rollout.fleet, rollout.number)
-        if found is not None and found.state in OVER and rollouts.store.current(rollout.fleet).under_way != rollout.number:
+        if (
+            found is not None
+            and found.state in OVER
+            and rollouts.store.current(rollout.fleet).under_way != rollout.number
+        ):
             return found
         rollout = found or rollout
         time.sleep(0.2)

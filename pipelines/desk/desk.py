@@ -30,28 +30,39 @@ if TYPE_CHECKING:
 
 
 class Desk:
-    """A local cloud to work on: the one that ``mledgeops local up`` started, or one of its own until :meth:`close`.
+    """A local cloud to work on: the one that ``mledgeops local up`` started, or one of its own
+    until :meth:`close`.
 
     While it is open, boto3, MLflow and the SageMaker SDK in this process reach that cloud.
     """
 
     def __init__(self, home: str | Path = "") -> None:
-        logging.getLogger("botocore").setLevel(logging.WARNING)  # a notebook shows what libraries log
+        # a notebook shows what libraries log
+        logging.getLogger("botocore").setLevel(logging.WARNING)
         self._stack = contextlib.ExitStack()
         place = Home(Path(home).resolve()) if home else Home.default()
         self.cloud = self._stack.enter_context(LocalCloud.use(place))
 
     def run(self, app: str | Path, **options: Any) -> RunReport:
-        """Federate an app; ``options`` are those of :class:`~pipelines.run.options.RunOptions`. Shows each round."""
+        """Federate an app; ``options`` are those of :class:`~pipelines.run.options.RunOptions`.
+        Shows each round.
+        """
         the_plan = plan(load_app(Path(app)), RunOptions(**options))
-        with locked(self.cloud.home.root / "run.lock", "A run is under way on this local cloud: wait for it."):
+        with locked(
+            self.cloud.home.root / "run.lock",
+            "A run is under way on this local cloud: wait for it.",
+        ):
             return federate(self.cloud, the_plan, lambda _: None, _print_round, lambda: None).report
 
     def rounds(self, report: RunReport) -> pd.DataFrame:
         """One row a round: metrics, participants, seconds, bytes."""
         import pandas as pd
 
-        return pd.json_normalize([msgspec.to_builtins(record) for record in report.rounds]).drop(columns="devices").set_index("round")
+        return (
+            pd.json_normalize([msgspec.to_builtins(record) for record in report.rounds])
+            .drop(columns="devices")
+            .set_index("round")
+        )
 
     def tables(self, report: RunReport) -> dict[str, pd.DataFrame]:
         """Tables that the app itself made."""
@@ -63,7 +74,9 @@ class Desk:
         """All registered versions, newest first."""
         import pandas as pd
 
-        return pd.DataFrame([msgspec.to_builtins(version) for version in MlflowRegistry().versions()])
+        return pd.DataFrame(
+            [msgspec.to_builtins(version) for version in MlflowRegistry().versions()]
+        )
 
     def card(self, version: str) -> Any:
         """The model card of a version (NAME/NUMBER), as a notebook shows it."""
@@ -75,10 +88,14 @@ class Desk:
         objects = S3Objects(client("s3"), self.cloud.deployment.bucket)
         html = objects.get(model_key(found.run, CARD)).decode()
         # A frame of its own: the page's style must not become the notebook's.
-        return HTML(f'<iframe srcdoc="{escape(html)}" style="width:100%;height:700px;border:1px solid #ccc"></iframe>')  # type: ignore[no-untyped-call]
+        return HTML(
+            f'<iframe srcdoc="{escape(html)}" style="width:100%;height:700px;border:1px solid #ccc"></iframe>'
+        )  # type: ignore[no-untyped-call]
 
     def approve(self, version: str, reason: str, *, override: bool = False) -> Rollout | None:
-        """Approve a version; returns how its rollout to the devices ended. ``override``: although pre-checks fail."""
+        """Approve a version; returns how its rollout to the devices ended. ``override``: although
+        pre-checks fail.
+        """
         return decide_on(self.cloud, version, "Approved", reason, override=override)[1]
 
     def reject(self, version: str, reason: str) -> None:
@@ -92,7 +109,12 @@ class Desk:
     def __enter__(self) -> Desk:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 

@@ -33,11 +33,22 @@ class Retired:
     certificate: str
 
 
-def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: list[str], out: Path, device_home: str) -> list[Path]:
-    """Make each device's thing and claim file, and the claim certificate that the files share; returns the files.
+def expect(
+    d: Deployment,
+    iot: Any,
+    endpoint: Endpoint,
+    fleet: str,
+    devices: list[str],
+    out: Path,
+    device_home: str,
+) -> list[Path]:
+    """Make each device's thing and claim file, and the claim certificate that the files share;
+    returns the files.
 
-    A device that is expected again gets a new token; the old one is void. ``device_home``: the agent's folder on the device.
-    Raises ProtocolError for a name that cannot be one, EnrolledAlready for a device that has a certificate.
+    A device that is expected again gets a new token; the old one is void. ``device_home``: the
+    agent's folder on the device.
+    Raises ProtocolError for a name that cannot be one, EnrolledAlready for a device that has a
+    certificate.
     """
     check_name("fleet", fleet)
     for device in devices:
@@ -52,14 +63,23 @@ def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: lis
         token = secrets.token_urlsafe(32)
         attributes = {"attributes": {FLEET_ATTRIBUTE: fleet, TOKEN_ATTRIBUTE: token_digest(token)}}
         try:
-            iot.create_thing(thingName=device, thingTypeName=d.thing_type, attributePayload=attributes)
+            iot.create_thing(
+                thingName=device, thingTypeName=d.thing_type, attributePayload=attributes
+            )
         except iot.exceptions.ResourceAlreadyExistsException:
             iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
         claim = Claim(
-            fleet=fleet, device=device, endpoint=endpoint.host, port=endpoint.port, certificate=f"{device_home}/claim/device.pem.crt",
-            private_key=f"{device_home}/claim/private.pem.key", ca=f"{device_home}/ca.pem", template=d.provisioning_template, token=token,
+            fleet=fleet,
+            device=device,
+            endpoint=endpoint.host,
+            port=endpoint.port,
+            certificate=f"{device_home}/claim/device.pem.crt",
+            private_key=f"{device_home}/claim/private.pem.key",
+            ca=f"{device_home}/ca.pem",
+            template=d.provisioning_template,
+            token=token,
             home=device_home,
-        )  # fmt: skip
+        )
         file = out / f"{device}.json"
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
@@ -69,13 +89,17 @@ def expect(d: Deployment, iot: Any, endpoint: Endpoint, fleet: str, devices: lis
 
 
 def _refuse_enrolled(iot: Any, device: str) -> None:
-    """A claim for a device that has a certificate would be refused when it is used: say so when it is made."""
+    """A claim for a device that has a certificate would be refused when it is used: say so when it
+    is made.
+    """
     try:
         held = iot.list_thing_principals(thingName=device)["principals"]
     except iot.exceptions.ResourceNotFoundException:
         return
     if held:
-        raise EnrolledAlready(f"{device} is enrolled and has a certificate: deactivate and detach it in AWS IoT first, if the device has lost it.")
+        raise EnrolledAlready(
+            f"{device} is enrolled and has a certificate: deactivate and detach it in AWS IoT first, if the device has lost it."
+        )
 
 
 def _claim_certificate(d: Deployment, iot: Any, out: Path) -> None:
@@ -90,21 +114,30 @@ def _claim_certificate(d: Deployment, iot: Any, out: Path) -> None:
 
 
 def rotate(iot_data: Any, devices: list[str], after: float) -> None:
-    """Ask devices, by their shadows, to renew a certificate that was issued before a moment; one that is away does it when it is back."""
+    """Ask devices, by their shadows, to renew a certificate that was issued before a moment; one
+    that is away does it when it is back.
+    """
     payload = msgspec.json.encode({"state": {"desired": {"certificate_after": after}}})
     for device in devices:
         iot_data.update_thing_shadow(thingName=device, payload=payload)
 
 
 def retire(iot: Any, rows: Iterator[tuple[str, str]]) -> list[Retired]:
-    """Take from each device the certificates that are older than the one it was last heard with. ``rows``: (device, certificate id)."""
+    """Take from each device the certificates that are older than the one it was last heard with.
+    ``rows``: (device, certificate id).
+    """
     retired = []
     for device, in_use in rows:
         principals = iot.list_thing_principals(thingName=device)["principals"]
         own = {arn.rsplit("/", 1)[1]: arn for arn in principals}
         if len(own) < 2 or in_use not in own:
             continue
-        made = {name: iot.describe_certificate(certificateId=name)["certificateDescription"]["creationDate"] for name in own}
+        made = {
+            name: iot.describe_certificate(certificateId=name)["certificateDescription"][
+                "creationDate"
+            ]
+            for name in own
+        }
         for name, arn in own.items():
             if name != in_use and made[name] <= made[in_use]:
                 iot.update_certificate(certificateId=name, newStatus="INACTIVE")

@@ -1,4 +1,5 @@
-"""Enrols a device as a fleet operator does: its key is made where it is used, and only a CSR leaves it.
+"""Enrols a device as a fleet operator does: its key is made where it is used, and only a CSR leaves
+it.
 
 https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-your-own.html
 """
@@ -32,12 +33,17 @@ class Endpoint:
 
 def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
     """``trust.json`` of a deployment's devices."""
-    keys = TrustedKeys(commands=[public_key(kms, deployment.commands_key)], models=[public_key(kms, deployment.models_key)])
+    keys = TrustedKeys(
+        commands=[public_key(kms, deployment.commands_key)],
+        models=[public_key(kms, deployment.models_key)],
+    )
     return msgspec.json.format(msgspec.json.encode(keys))
 
 
 def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> None:
-    """Make key, certificate and thing, and write the device's files; does nothing for a device that has them."""
+    """Make key, certificate and thing, and write the device's files; does nothing for a device that
+    has them.
+    """
     check_name("fleet", config.fleet)
     check_name("device", config.device)
     home = Path(config.home)
@@ -48,10 +54,10 @@ def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> No
     if Path(config.certificate).is_file():
         return
     key, request = key_and_request(config.device)
-    made = iot.create_certificate_from_csr(
-        certificateSigningRequest=request, setAsActive=True
+    made = iot.create_certificate_from_csr(certificateSigningRequest=request, setAsActive=True)
+    iot.create_thing(
+        thingName=config.device, attributePayload={"attributes": {"fleet": config.fleet}}
     )
-    iot.create_thing(thingName=config.device, attributePayload={"attributes": {"fleet": config.fleet}})
     iot.attach_policy(policyName=policy, target=made["certificateArn"])
     iot.attach_thing_principal(thingName=config.device, principal=made["certificateArn"])
     # The certificate last: its presence says that enrolment is complete.

@@ -37,6 +37,11 @@ def services() -> Services:
     set_up_logs()
     names, dynamodb = names_from_environment(), client("dynamodb")
     return Services(
-        names=names, objects=S3Objects(client("s3"), names.bucket), runs=RunTable(dynamodb, names.runs_table), dynamodb=dynamodb,
-        sagemaker=client("sagemaker"), steps=client("stepfunctions"), state_machine=os.environ["MLEDGEOPS_STATE_MACHINE"],
-    )  # fmt: skip
+        names=names,
+        objects=S3Objects(client("s3"), names.bucket),
+        runs=RunTable(dynamodb, names.runs_table),
+        dynamodb=dynamodb,
+        sagemaker=client("sagemaker"),
+        steps=client("stepfunctions"),
+        state_machine=os.environ["MLEDGEOPS_STATE_MACHINE"],
+    )

@@ -24,14 +24,26 @@ OUTPUT_LIMIT = 1024
 """Characters of one callback output."""
 
 
-def outputs_of(outcome: Mapping[str, Any], champion_score: float, execution_arn: str) -> list[dict[str, str]]:
+def outputs_of(
+    outcome: Mapping[str, Any], champion_score: float, execution_arn: str
+) -> list[dict[str, str]]:
     """The callback's outputs: at most 50, each a string."""
-    values = {**outcome, "champion_score": champion_score, "execution_arn": execution_arn, "score_text": outcome["score"]}
-    return [{"Name": name, "Value": str(values[name])[:OUTPUT_LIMIT]} for name in (*STRING_OUTPUTS, *FLOAT_OUTPUTS)]
+    values = {
+        **outcome,
+        "champion_score": champion_score,
+        "execution_arn": execution_arn,
+        "score_text": outcome["score"],
+    }
+    return [
+        {"Name": name, "Value": str(values[name])[:OUTPUT_LIMIT]}
+        for name in (*STRING_OUTPUTS, *FLOAT_OUTPUTS)
+    ]
 
 
 def reason_of(error: Mapping[str, Any]) -> str:
-    """One sentence from what Step Functions caught: our own causes as they are, others with their error name."""
+    """One sentence from what Step Functions caught: our own causes as they are, others with their
+    error name.
+    """
     name, cause = str(error.get("Error", "")), str(error.get("Cause", ""))
     if name in ("RunFailed", "TooFewDevices"):
         return cause[:CAUSE_LIMIT]
@@ -43,9 +55,11 @@ def reason_of(error: Mapping[str, Any]) -> str:
 
 
 def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: Services) -> float:
-    """The score that the model must reach to be registered: its champion's, or one that every model reaches.
+    """The score that the model must reach to be registered: its champion's, or one that every model
+    reaches.
 
-    The champion's is that on the devices' data of this very run, as far as the policy wants it reached (``better_by``); where the two could
+    The champion's is that on the devices' data of this very run, as far as the policy wants it
+    reached (``better_by``); where the two could
     not be compared, the score that the champion was registered with.
     """
     from registry.mlflow_registry import MlflowRegistry
@@ -63,7 +77,8 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
 def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
     """Record how the run ended; a run that failed before its server started is recorded too.
 
-    The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells MLflow later.
+    The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells
+    MLflow later.
     """
     from fl_runtime.server.telemetry.tracking import end_run, open_run
 
@@ -74,31 +89,60 @@ def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
         aws.runs.update(run, mlflow_run_id=mlflow_run_id)
     except Exception as error:  # MLflow's stores raise their backends' errors
         logger.exception("mlflow-not-told")
-        event(logger, "mlflow-not-told", logging.ERROR, run=run, status=status, reason=f"{type(error).__name__}: {error}"[:300])
+        event(
+            logger,
+            "mlflow-not-told",
+            logging.ERROR,
+            run=run,
+            status=status,
+            reason=f"{type(error).__name__}: {error}"[:300],
+        )
 
 
 def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> None:
-    """MLflow first, then the table, then the pipeline: what reads the pipeline's success finds all of it."""
+    """MLflow first, then the table, then the pipeline: what reads the pipeline's success finds all
+    of it.
+    """
     spec = decode_spec(aws.objects.get(spec_key(run)))
     state = aws.runs.get(run)
-    outputs = outputs_of(outcome, champion_score(run, outcome, package_group(spec.app_name), aws), state.execution_arn if state else "")
+    outputs = outputs_of(
+        outcome,
+        champion_score(run, outcome, package_group(spec.app_name), aws),
+        state.execution_arn if state else "",
+    )
     end_in_mlflow(run, "FINISHED", "", aws)
     if not aws.runs.update(run, unless=("Stopping",), state="Succeeded") and _was_stopped(run, aws):
         return
-    _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_success(CallbackToken=token, OutputParameters=outputs), aws)
+    _answer(
+        run,
+        lambda: aws.sagemaker.send_pipeline_execution_step_success(
+            CallbackToken=token, OutputParameters=outputs
+        ),
+        aws,
+    )
 
 
 def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
     """The same order, with the reason."""
     reason = reason_of(error)
     end_in_mlflow(run, "FAILED", reason, aws)
-    if not aws.runs.update(run, unless=("Stopping",), state="Failed", reason=reason) and _was_stopped(run, aws):
+    if not aws.runs.update(
+        run, unless=("Stopping",), state="Failed", reason=reason
+    ) and _was_stopped(run, aws):
         return
-    _answer(run, lambda: aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason), aws)
+    _answer(
+        run,
+        lambda: aws.sagemaker.send_pipeline_execution_step_failure(
+            CallbackToken=token, FailureReason=reason
+        ),
+        aws,
+    )
 
 
 def _was_stopped(run: str, aws: Services) -> bool:
-    """Whether somebody stopped the run while it was being concluded: then that is how it ended, in MLflow too."""
+    """Whether somebody stopped the run while it was being concluded: then that is how it ended, in
+    MLflow too.
+    """
     state = aws.runs.get(run)
     if state is None or state.state not in ("Stopping", "Stopped"):
         return False

@@ -12,7 +12,15 @@ import msgspec
 
 from fl_runtime.run.aws import setting
 from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
-from fl_runtime.run.spec import Champion, RunSpec, champion_key, cohorts_key, decode_spec, form_cohorts, spec_key
+from fl_runtime.run.spec import (
+    Champion,
+    RunSpec,
+    champion_key,
+    cohorts_key,
+    decode_spec,
+    form_cohorts,
+    spec_key,
+)
 from pipelines.handlers.aws_clients import services
 from pipelines.run.pipeline import package_group
 from registry.rollout.aws import DynamoStore
@@ -34,7 +42,9 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chosen_of(spec: RunSpec, devices: Iterable[str]) -> list[str]:
-    """The devices of the run: all that are eligible, or as many by lot as it may have (the same lot for the same seed)."""
+    """The devices of the run: all that are eligible, or as many by lot as it may have (the same lot
+    for the same seed).
+    """
     names = sorted(devices)
     if not spec.max_devices or len(names) <= spec.max_devices:
         return names
@@ -48,19 +58,31 @@ def discover(spec: RunSpec, devices: Iterable[str], now: float) -> Discovery:
     enough = len(chosen) >= spec.min_devices
     wait = max(1.0, min(age / 10, 60.0), spec.deadline_seconds / WAITS_PER_RUN)
     return Discovery(
-        enough=enough, expired=not enough and age >= spec.deadline_seconds, count=len(chosen),
-        cohorts=[cohort.cohort for cohort in form_cohorts(spec.fleet, chosen, spec.devices_per_proxy)] if enough and spec.devices_per_proxy else [],
+        enough=enough,
+        expired=not enough and age >= spec.deadline_seconds,
+        count=len(chosen),
+        cohorts=[
+            cohort.cohort for cohort in form_cohorts(spec.fleet, chosen, spec.devices_per_proxy)
+        ]
+        if enough and spec.devices_per_proxy
+        else [],
         wait_seconds=int(wait),
         reason=f"{len(chosen)} of the {spec.min_devices} devices needed were eligible in fleet {spec.fleet} after {age:.0f} s"
-        + (f" ({', '.join(f'{key}={value}' for key, value in spec.require.items())} required)." if spec.require else "."),
-    )  # fmt: skip
+        + (
+            f" ({', '.join(f'{key}={value}' for key, value in spec.require.items())} required)."
+            if spec.require
+            else "."
+        ),
+    )
 
 
 def champion_of(spec: RunSpec, runs: Candidate | None) -> Champion | None:
     """What the fleet runs, when it is a version of the model that this run makes."""
     if runs is None or runs.model_version.partition("/")[0] != package_group(spec.app_name):
         return None
-    return Champion(model_version=runs.model_version, digest=runs.digest, app=runs.app, key=runs.key)
+    return Champion(
+        model_version=runs.model_version, digest=runs.digest, app=runs.app, key=runs.key
+    )
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -68,12 +90,17 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     aws, now = services(), time.time()
     spec = decode_spec(aws.objects.get(spec_key(request["run"])))
     rows = rows_of(aws.dynamodb, aws.names.devices_table, spec.fleet)
-    beats = eligible(rows, spec, now, float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS)))
+    beats = eligible(
+        rows, spec, now, float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS))
+    )
     found = discover(spec, beats, now)
     if found.enough:
         labels = {device: beat.labels for device, beat in beats.items()}
         cohorts = form_cohorts(spec.fleet, chosen_of(spec, beats), spec.devices_per_proxy, labels)
         aws.objects.put(cohorts_key(spec.run), msgspec.json.encode(cohorts))
         store = DynamoStore(aws.dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE"))
-        aws.objects.put(champion_key(spec.run), msgspec.json.encode(champion_of(spec, store.current(spec.fleet).candidate)))
+        aws.objects.put(
+            champion_key(spec.run),
+            msgspec.json.encode(champion_of(spec, store.current(spec.fleet).candidate)),
+        )
     return msgspec.to_builtins(found)  # type: ignore[no-any-return]  # a dict, from a struct

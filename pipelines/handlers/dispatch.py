@@ -1,4 +1,5 @@
-"""SQS -> state machine: starts a run for each callback message, and stops it when the pipeline stops.
+"""SQS -> state machine: starts a run for each callback message, and stops it when the pipeline
+stops.
 
 The execution is named by the callback token, so a redelivered message starts nothing twice
 (StartExecution is idempotent for the same name and input).
@@ -46,15 +47,26 @@ def spec_of(message: CallbackMessage, now: float) -> RunSpec:
     arguments = {key: value for key, value in message.arguments.items() if value != NOT_GIVEN}
     for key in ("strategy_params", "run_config", "require"):
         try:
-            arguments[key] = msgspec.json.decode(str(arguments.get(key, "{}")), type=dict[str, bool | int | float | str])
+            arguments[key] = msgspec.json.decode(
+                str(arguments.get(key, "{}")), type=dict[str, bool | int | float | str]
+            )
         except msgspec.DecodeError as error:
-            raise RunFailed("bad-run", f"The parameter {key} is not a JSON object of plain values: {error}.") from error
-    fields = {**arguments, "run": run_id(message.token), "pipeline_execution_arn": message.pipeline_execution_arn, "created_at": now}
+            raise RunFailed(
+                "bad-run", f"The parameter {key} is not a JSON object of plain values: {error}."
+            ) from error
+    fields = {
+        **arguments,
+        "run": run_id(message.token),
+        "pipeline_execution_arn": message.pipeline_execution_arn,
+        "created_at": now,
+    }
     try:
         # Callback arguments may arrive as strings: strict=False reads "3" as 3.
         spec = msgspec.convert(fields, RunSpec, strict=False)
     except msgspec.ValidationError as error:
-        raise RunFailed("bad-run", f"The pipeline's parameters do not make a run: {error}.") from error
+        raise RunFailed(
+            "bad-run", f"The pipeline's parameters do not make a run: {error}."
+        ) from error
     check_requirements(spec.require)
     return spec
 
@@ -64,10 +76,19 @@ def start(message: CallbackMessage, aws: Services, now: float) -> str:
     spec = spec_of(message, now)
     if aws.runs.get(spec.run) is None:
         aws.objects.put(spec_key(spec.run), msgspec.json.encode(spec))
-        aws.runs.create(RunState(run=spec.run, state="Starting", pipeline_execution_arn=spec.pipeline_execution_arn, created_at=now))
+        aws.runs.create(
+            RunState(
+                run=spec.run,
+                state="Starting",
+                pipeline_execution_arn=spec.pipeline_execution_arn,
+                created_at=now,
+            )
+        )
     body = msgspec.json.encode({"run": spec.run, "token": message.token}).decode()
     try:
-        arn: str = aws.steps.start_execution(stateMachineArn=aws.state_machine, name=message.token, input=body)["executionArn"]
+        arn: str = aws.steps.start_execution(
+            stateMachineArn=aws.state_machine, name=message.token, input=body
+        )["executionArn"]
     except aws.steps.exceptions.ExecutionAlreadyExists:
         event(logger, "redelivered", run=spec.run)
         return spec.run
@@ -76,12 +97,16 @@ def start(message: CallbackMessage, aws: Services, now: float) -> str:
 
 
 def stop(message: CallbackMessage, aws: Services) -> None:
-    """Stop the run and answer the callback: a stopped pipeline waits until ``Stopping`` is answered."""
+    """Stop the run and answer the callback: a stopped pipeline waits until ``Stopping`` is
+    answered.
+    """
     run = run_id(message.token)
     aws.runs.update(run, state="Stopping")
     arn = f"{aws.state_machine.replace(':stateMachine:', ':execution:')}:{message.token}"
     try:
-        aws.steps.stop_execution(executionArn=arn, error="Stopped", cause="The pipeline was stopped.")
+        aws.steps.stop_execution(
+            executionArn=arn, error="Stopped", cause="The pipeline was stopped."
+        )
     except aws.steps.exceptions.ExecutionDoesNotExist:
         event(logger, "stopped-before-start", run=run)
     except ClientError as error:  # it has ended by itself meanwhile
@@ -93,7 +118,9 @@ def stop(message: CallbackMessage, aws: Services) -> None:
 
 def fail(token: str, reason: str, aws: Services) -> None:
     """Answer the callback with a failure."""
-    aws.sagemaker.send_pipeline_execution_step_failure(CallbackToken=token, FailureReason=reason[:CAUSE_LIMIT])
+    aws.sagemaker.send_pipeline_execution_step_failure(
+        CallbackToken=token, FailureReason=reason[:CAUSE_LIMIT]
+    )
 
 
 def _end_in_mlflow(run: str, aws: Services) -> None:

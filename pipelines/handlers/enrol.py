@@ -1,9 +1,13 @@
 """Before AWS IoT enrols a device: is it expected, and is it who it says?
 
-The pre-provisioning hook of https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html.
-The claim certificate is on every new device, so it proves nothing. A device is enrolled only when the operator
-made its thing beforehand (``mledgeops fleet expect``), it knows the token made then, and no certificate is
-attached yet. A device that has a certificate may ask for its successor with that certificate, and for itself only.
+The pre-provisioning hook of
+https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html.
+The claim certificate is on every new device, so it proves nothing. A device is enrolled only when
+the operator
+made its thing beforehand (``mledgeops fleet expect``), it knows the token made then, and no
+certificate is
+attached yet. A device that has a certificate may ask for its successor with that certificate, and
+for itself only.
 """
 
 from __future__ import annotations
@@ -31,7 +35,9 @@ CERTIFICATES = 2
 
 
 class Request(msgspec.Struct, rename="camel"):
-    """What AWS IoT tells the hook. ``claim_certificate_id``: the certificate the device connected with."""
+    """What AWS IoT tells the hook. ``claim_certificate_id``: the certificate the device connected
+    with.
+    """
 
     client_id: str
     claim_certificate_id: str
@@ -60,7 +66,10 @@ def check(request: Request, iot: Any) -> str:
         raise Refused(f"the device {device} is not expected") from error
     if attributes.get(FLEET_ATTRIBUTE) != fleet:
         raise Refused(f"the device {device} belongs to another fleet")
-    own = [principal.rsplit("/", 1)[1] for principal in iot.list_thing_principals(thingName=device)["principals"]]
+    own = [
+        principal.rsplit("/", 1)[1]
+        for principal in iot.list_thing_principals(thingName=device)["principals"]
+    ]
     if request.claim_certificate_id in own:
         if request.client_id != device:
             raise Refused(f"the certificate of {device} was used under another name")
@@ -70,7 +79,9 @@ def check(request: Request, iot: Any) -> str:
     if own:
         raise Refused(f"the device {device} has a certificate already, and asked with another")
     expected = attributes.get(TOKEN_ATTRIBUTE, "")
-    if not expected or not hmac.compare_digest(expected, token_digest(request.parameters.get("Token", ""))):
+    if not expected or not hmac.compare_digest(
+        expected, token_digest(request.parameters.get("Token", ""))
+    ):
         raise Refused(f"the token of {device} is wrong")
     return device
 
@@ -81,7 +92,13 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     try:
         device = check(msgspec.convert(request, Request), client("iot"))
     except (Refused, msgspec.ValidationError) as error:
-        event(logger, "enrolment-refused", logging.WARNING, reason=str(error), client_id=str(request.get("clientId", ""))[:128])
+        event(
+            logger,
+            "enrolment-refused",
+            logging.WARNING,
+            reason=str(error),
+            client_id=str(request.get("clientId", ""))[:128],
+        )
         return {"allowProvisioning": False}
     event(logger, "enrolled", device=device)
     return {"allowProvisioning": True}

@@ -1,4 +1,6 @@
-"""One step of a rollout, for the state machine, which calls it again and again until it is over; and, for a schedule, devices that came later."""
+"""One step of a rollout, for the state machine, which calls it again and again until it is over;
+and, for a schedule, devices that came later.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,45 @@ logger = logging.getLogger(__name__)
 
 STEPS_AT_ONCE = 8
 WAIT_SECONDS = (1, 120)
-"""Between two looks: short at first, a fiftieth of the rollout's age later, so that the history of 25,000 events suffices."""
+"""Between two looks: short at first, a fiftieth of the rollout's age later, so that the history of
+25,000 events suffices.
+"""
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Lambda entry point: the state machine names a rollout by its fleet and number, the schedule names nothing."""
+    """Lambda entry point: the state machine names a rollout by its fleet and number, the schedule
+    names nothing.
+    """
     set_up_logs()
     rollouts = Rollouts()
     if "fleet" not in request:
-        return {"jobs": [job for current in rollouts.store.fleets() for job in rollouts.catch_up(current.fleet)]}
+        return {
+            "jobs": [
+                job
+                for current in rollouts.store.fleets()
+                for job in rollouts.catch_up(current.fleet)
+            ]
+        }
     conductor, fleet, number = rollouts.conductor(), request["fleet"], request["number"]
     rollout = conductor.advance(fleet, number, time.time())
-    for _ in range(STEPS_AT_ONCE):  # several steps may be due; what waits for devices waits in the state machine
+    # several steps may be due; what waits for devices waits in the state machine
+    for _ in range(STEPS_AT_ONCE):
         before, rollout = rollout, conductor.advance(fleet, number, time.time())
         if (before.state, len(before.waves)) == (rollout.state, len(rollout.waves)):
             break
     over = rollout.state in OVER
     event(
-        logger, "rollout", fleet=rollout.fleet, number=rollout.number, state=rollout.state, version=rollout.model_version, switched=rollout.switched,
-        failures=len(rollout.failures), waiting=rollout.waiting, why=rollout.why,
-    )  # fmt: skip
+        logger,
+        "rollout",
+        fleet=rollout.fleet,
+        number=rollout.number,
+        state=rollout.state,
+        version=rollout.model_version,
+        switched=rollout.switched,
+        failures=len(rollout.failures),
+        waiting=rollout.waiting,
+        why=rollout.why,
+    )
     if over:
         rollouts.next_of(rollout.fleet)
     wait = min(max(WAIT_SECONDS[0], (time.time() - rollout.started_at) / 50), WAIT_SECONDS[1])

@@ -1,4 +1,6 @@
-"""EventBridge Scheduler -> SageMaker: starts a pipeline with the parameters of its schedule; where it says so, only once inputs have drifted."""
+"""EventBridge Scheduler -> SageMaker: starts a pipeline with the parameters of its schedule; where
+it says so, only once inputs have drifted.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def reason_to_wait(request: Mapping[str, Any], heartbeats: Iterable[Mapping[str, Any]]) -> str:
-    """Why the pipeline is not started now; empty when it is. ``request["when_drift"]``: what the drift must exceed."""
+    """Why the pipeline is not started now; empty when it is. ``request["when_drift"]``: what the
+    drift must exceed.
+    """
     above = request.get("when_drift")
     if above is None:
         return ""
@@ -29,13 +33,24 @@ def reason_to_wait(request: Mapping[str, Any], heartbeats: Iterable[Mapping[str,
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
-    """Lambda entry point. ``request``: ``{"pipeline": name, "parameters": {name: value}, "when_drift": number or absent}``."""
+    """Lambda entry point. ``request``: ``{"pipeline": name, "parameters": {name: value},
+    "when_drift": number or absent}``.
+    """
     set_up_logs()
     fleet = request["parameters"].get("Fleet", "default")
-    waits = reason_to_wait(request, rows_of(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"), fleet) if "when_drift" in request else [])
+    waits = reason_to_wait(
+        request,
+        rows_of(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"), fleet)
+        if "when_drift" in request
+        else [],
+    )
     if waits:
         event(logger, "not-started", pipeline=request["pipeline"], reason=waits)
         return {"pipeline_execution_arn": "", "reason": waits}
-    parameters = [{"Name": name, "Value": str(value)} for name, value in request["parameters"].items()]
-    started = client("sagemaker").start_pipeline_execution(PipelineName=request["pipeline"], PipelineParameters=parameters)
+    parameters = [
+        {"Name": name, "Value": str(value)} for name, value in request["parameters"].items()
+    ]
+    started = client("sagemaker").start_pipeline_execution(
+        PipelineName=request["pipeline"], PipelineParameters=parameters
+    )
     return {"pipeline_execution_arn": started["PipelineExecutionArn"]}

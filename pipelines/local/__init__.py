@@ -1,1 +1,3 @@
-"""The local cloud: emulators, Fargate as subprocesses, SageMaker pipelines. See GAPS.md for its limits."""
+"""The local cloud: emulators, Fargate as subprocesses, SageMaker pipelines. See GAPS.md for its
+limits.
+"""

@@ -25,14 +25,19 @@ STOP_SECONDS = 30.0
 class LocalCloud:
     """A running local cloud. As a context manager it ends what it started, and only that."""
 
-    def __init__(self, home: Home, info: CloudInfo, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, home: Home, info: CloudInfo, process: subprocess.Popen[bytes] | None
+    ) -> None:
         self.home = home
         self.info = info
         self._process = process
 
     @classmethod
-    def start(cls, home: Home, *, stays: bool = False, gateway_port: int = 0, standing: Sequence[str] = ()) -> LocalCloud:
-        """Start a cloud and wait until it is ready; raises LocalCloudError with the reason when it is not.
+    def start(
+        cls, home: Home, *, stays: bool = False, gateway_port: int = 0, standing: Sequence[str] = ()
+    ) -> LocalCloud:
+        """Start a cloud and wait until it is ready; raises LocalCloudError with the reason when it
+        is not.
 
         ``stays``: it outlives this process, until :meth:`stop_running`. ``standing``: the daemon's
         arguments for devices that run as long as it does.
@@ -40,12 +45,22 @@ class LocalCloud:
         home.root.mkdir(parents=True, exist_ok=True)
         home.logs.mkdir(exist_ok=True)
         (home.root / "failure.txt").unlink(missing_ok=True)
-        arguments = ["--home", str(home.root), "--gateway-port", str(gateway_port), *([] if stays else ["--leash"]), *standing]
+        arguments = [
+            "--home",
+            str(home.root),
+            "--gateway-port",
+            str(gateway_port),
+            *([] if stays else ["--leash"]),
+            *standing,
+        ]
         with (home.logs / "cloud.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.local.daemon", *arguments], start_new_session=True, stdout=log, stderr=subprocess.STDOUT,
+                [sys.executable, "-m", "pipelines.local.daemon", *arguments],
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL if stays else subprocess.PIPE,
-            )  # fmt: skip
+            )
         try:
             return cls(home, _await_ready(home, process), None if stays else process)
         except BaseException:
@@ -90,9 +105,16 @@ class LocalCloud:
         """Where devices connect."""
         from fl_runtime.run.aws import client
 
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem", timeout=10) as answer, self.reached():
+        with (
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem", timeout=10
+            ) as answer,
+            self.reached(),
+        ):
             trust = trusted_keys(client("kms"), self.deployment)
-            return Endpoint(host="127.0.0.1", port=self.info.mqtt_port, ca=answer.read(), trust=trust)
+            return Endpoint(
+                host="127.0.0.1", port=self.info.mqtt_port, ca=answer.read(), trust=trust
+            )
 
     def stop(self) -> None:
         """End a cloud that this object started."""
@@ -111,13 +133,20 @@ class LocalCloud:
         try:
             process.wait(STOP_SECONDS)
         except psutil.TimeoutExpired as error:
-            raise LocalCloudError(f"The local cloud (process {info.pid}) did not end within {STOP_SECONDS:.0f} s.") from error
+            raise LocalCloudError(
+                f"The local cloud (process {info.pid}) did not end within {STOP_SECONDS:.0f} s."
+            ) from error
         return True
 
     def __enter__(self) -> LocalCloud:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.stop()
 
 
@@ -129,6 +158,12 @@ def _await_ready(home: Home, process: subprocess.Popen[bytes]) -> CloudInfo:
             return info
         if process.poll() is not None:
             failure = home.root / "failure.txt"
-            raise LocalCloudError(failure.read_text() if failure.is_file() else f"The local cloud did not start: see {home.logs / 'cloud.log'}.")
+            raise LocalCloudError(
+                failure.read_text()
+                if failure.is_file()
+                else f"The local cloud did not start: see {home.logs / 'cloud.log'}."
+            )
         time.sleep(0.05)
-    raise LocalCloudError(f"The local cloud was not ready within {START_SECONDS:.0f} s: see {home.logs / 'cloud.log'}.")
+    raise LocalCloudError(
+        f"The local cloud was not ready within {START_SECONDS:.0f} s: see {home.logs / 'cloud.log'}."
+    )

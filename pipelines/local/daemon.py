@@ -1,4 +1,5 @@
-"""The process that is the local cloud: owns the emulators, the ECS agent and SageMaker, until told to end.
+"""The process that is the local cloud: owns the emulators, the ECS agent and SageMaker, until told
+to end.
 
 It ends on SIGTERM, or when its standard input does: then whoever started it has gone.
 """
@@ -60,12 +61,25 @@ class Daemon:
     def serve(self) -> None:
         """Start everything, say so in ``cloud.json``, wait, end everything. Raises LocalCloudError."""
         if port_in_use(self._port):
-            raise LocalCloudError(f"Port {self._port} is in use: choose another by --gateway-port, or leave it out to get a free one.")
-        info = CloudInfo(pid=os.getpid(), gateway_port=self._port, mqtt_port=free_port(), sagemaker_port=free_port(), started_at=time.time())
+            raise LocalCloudError(
+                f"Port {self._port} is in use: choose another by --gateway-port, or leave it out to get a free one."
+            )
+        info = CloudInfo(
+            pid=os.getpid(),
+            gateway_port=self._port,
+            mqtt_port=free_port(),
+            sagemaker_port=free_port(),
+            started_at=time.time(),
+        )
         enter(self._home.environment(info))
         deployment = Deployment(account=ACCOUNT, region=REGION)
         agent, filters, reader = None, None, None
-        sagemaker = SageMaker(self._home.root / "sagemaker", info.sagemaker_port, deployment.pipeline_role, CallLog(self._home.calls_file))
+        sagemaker = SageMaker(
+            self._home.root / "sagemaker",
+            info.sagemaker_port,
+            deployment.pipeline_role,
+            CallLog(self._home.calls_file),
+        )
         try:
             self._emulator = self._start_emulator(info)
             warm = threading.Thread(target=_create_mlflow_store, daemon=True)
@@ -121,26 +135,47 @@ class Daemon:
         from fl_runtime.run.aws import client
 
         plan = self._standing
-        with running_fleet(LocalCloud(self._home, info, None), plan.fleet, plan.devices, plan.app, client("iot")):
+        with running_fleet(
+            LocalCloud(self._home, info, None), plan.fleet, plan.devices, plan.app, client("iot")
+        ):
             yield
 
     def _wait(self) -> None:
         while not self._stop.wait(0.2):
             if self._emulator is not None and self._emulator.poll() is not None:
-                raise LocalCloudError(f"The emulator ended with code {self._emulator.returncode}: see {self._home.logs / 'ministack.log'}.")
+                raise LocalCloudError(
+                    f"The emulator ended with code {self._emulator.returncode}: see {self._home.logs / 'ministack.log'}."
+                )
 
     def _start_emulator(self, info: CloudInfo) -> subprocess.Popen[bytes]:
         environment = {
-            "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(info.gateway_port), "IOT_MTLS_PORT": str(info.mqtt_port), "AUTH": "true",
-            "MINISTACK_ACCOUNT_ID": ACCOUNT, "MINISTACK_REGION": REGION, "PERSIST_STATE": "1", "STATE_DIR": str(self._home.root / "state"),
-            "S3_PERSIST": "1", "S3_DATA_DIR": str(self._home.root / "s3"), "LOG_LEVEL": "INFO", "DOCKER_HOST": "unix:///nonexistent",
-            "TMPDIR": str(self._home.root / "tmp"), "MLEDGEOPS_CALLS": str(self._home.calls_file),
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(info.gateway_port),
+            "IOT_MTLS_PORT": str(info.mqtt_port),
+            "AUTH": "true",
+            "MINISTACK_ACCOUNT_ID": ACCOUNT,
+            "MINISTACK_REGION": REGION,
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(self._home.root / "state"),
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(self._home.root / "s3"),
+            "LOG_LEVEL": "INFO",
+            "DOCKER_HOST": "unix:///nonexistent",
+            "TMPDIR": str(self._home.root / "tmp"),
+            "MLEDGEOPS_CALLS": str(self._home.calls_file),
             # Functions inherit what leads to the services that the emulator itself is not.
-            **self._home.shared_environment(), "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
-        }  # fmt: skip
-        shutil.rmtree(self._home.root / "tmp", ignore_errors=True)  # functions unpacked by earlier clouds
+            **self._home.shared_environment(),
+            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
+        }
+        # functions unpacked by earlier clouds
+        shutil.rmtree(self._home.root / "tmp", ignore_errors=True)
         (self._home.root / "tmp").mkdir(parents=True)
-        return spawn("pipelines.local.emulators.ministack_main", [], environment, self._home.logs / "ministack.log")
+        return spawn(
+            "pipelines.local.emulators.ministack_main",
+            [],
+            environment,
+            self._home.logs / "ministack.log",
+        )
 
     def _await_emulator(self, info: CloudInfo) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -148,11 +183,15 @@ class Daemon:
             if self._emulator is not None and self._emulator.poll() is not None:
                 break
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{info.gateway_port}/_ministack/health", timeout=2).close()
+                urllib.request.urlopen(
+                    f"http://127.0.0.1:{info.gateway_port}/_ministack/health", timeout=2
+                ).close()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
-        raise LocalCloudError(f"The emulator did not start: see {self._home.logs / 'ministack.log'}.")
+        raise LocalCloudError(
+            f"The emulator did not start: see {self._home.logs / 'ministack.log'}."
+        )
 
 
 def _create_mlflow_store() -> None:
@@ -185,14 +224,19 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=0)
     options = parser.parse_args()
     logs.set_up()
-    standing = plan(load_app(options.app), RunOptions(devices=options.devices)) if options.app else None
+    standing = (
+        plan(load_app(options.app), RunOptions(devices=options.devices)) if options.app else None
+    )
     daemon = Daemon(Home(options.home), options.gateway_port, standing)
     signal.signal(signal.SIGTERM, daemon.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if options.leash:
         threading.Thread(target=_follow_leash, args=(daemon,), daemon=True).start()
     try:
-        with locked(options.home / "lock", f"A local cloud is running in {options.home} already: `mledgeops local status` shows it."):
+        with locked(
+            options.home / "lock",
+            f"A local cloud is running in {options.home} already: `mledgeops local status` shows it.",
+        ):
             daemon.serve()
     except LocalCloudError as error:
         (options.home / "failure.txt").write_text(str(error))

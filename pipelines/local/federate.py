@@ -25,9 +25,14 @@ class Federation:
 
 
 def federate(
-    cloud: LocalCloud, plan: RunPlan, on_start: Callable[[str], None], on_round: Callable[[RoundRecord], None], on_stop: Callable[[], None]
+    cloud: LocalCloud,
+    plan: RunPlan,
+    on_start: Callable[[str], None],
+    on_round: Callable[[RoundRecord], None],
+    on_stop: Callable[[], None],
 ) -> Federation:
-    """Bring the devices up, run the pipeline, call back for its ARN and each round; stop it in order when interrupted.
+    """Bring the devices up, run the pipeline, call back for its ARN and each round; stop it in
+    order when interrupted.
 
     The environment must lead to the cloud (``cloud.reached()``).
     """

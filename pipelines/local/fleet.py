@@ -24,10 +24,13 @@ APPS_KEPT = 5
 
 
 @contextlib.contextmanager
-def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | None, iot: Any) -> Iterator[subprocess.Popen[bytes] | None]:
+def running_fleet(
+    cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | None, iot: Any
+) -> Iterator[subprocess.Popen[bytes] | None]:
     """Enrol ``devices`` devices, install the app on them, and run them for the time of the block.
 
-    Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them. Devices that
+    Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them. Devices
+    that
     stand already (``local up --app``) are used as they are; then there is no process to yield.
     """
     configs = [device_config(cloud, fleet, index, devices) for index in range(devices)]
@@ -40,11 +43,18 @@ def running_fleet(cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | 
     with contextlib.ExitStack() as stack:
         try:
             # Two processes for one device would take its connection from each other for ever.
-            stack.enter_context(locked(cloud.home.devices / fleet / "lock", f"The devices of fleet {fleet} are running."))
+            stack.enter_context(
+                locked(
+                    cloud.home.devices / fleet / "lock",
+                    f"The devices of fleet {fleet} are running.",
+                )
+            )
         except LocalCloudError:
             yield None
             return
-        process = spawn("edge.agent.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True)
+        process = spawn(
+            "edge.agent.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True
+        )
         try:
             yield process
         finally:
@@ -58,7 +68,9 @@ def enrolled(cloud: LocalCloud, fleet: str) -> int:
 
 
 def install(app: FlowerApp, apps: Path) -> None:
-    """Put an app on a device, as a Greengrass deployment does; the name appears when all of it is there."""
+    """Put an app on a device, as a Greengrass deployment does; the name appears when all of it is
+    there.
+    """
     target = apps / app.digest()
     if target.is_dir():
         return
@@ -69,7 +81,10 @@ def install(app: FlowerApp, apps: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
     part.rename(target)
-    old = sorted((path for path in apps.iterdir() if path.is_dir() and not path.name.startswith(".")), key=lambda path: path.stat().st_mtime)
+    old = sorted(
+        (path for path in apps.iterdir() if path.is_dir() and not path.name.startswith(".")),
+        key=lambda path: path.stat().st_mtime,
+    )
     for path in old[:-APPS_KEPT]:
         shutil.rmtree(path)
 
@@ -77,20 +92,28 @@ def install(app: FlowerApp, apps: Path) -> None:
 def check_alive(process: subprocess.Popen[bytes] | None, cloud: LocalCloud, fleet: str) -> None:
     """Raises LocalCloudError when the fleet's process has ended."""
     if process is not None and process.poll() is not None:
-        raise LocalCloudError(f"The devices ended with code {process.returncode}: see {cloud.home.logs / f'fleet-{fleet}.log'}.")
+        raise LocalCloudError(
+            f"The devices ended with code {process.returncode}: see {cloud.home.logs / f'fleet-{fleet}.log'}."
+        )
 
 
-def await_devices(cloud: LocalCloud, fleet: str, count: int, dynamodb: Any, since: float, seconds: float = 30.0) -> None:
+def await_devices(
+    cloud: LocalCloud, fleet: str, count: int, dynamodb: Any, since: float, seconds: float = 30.0
+) -> None:
     """Wait until so many devices have been heard of since a moment; raises LocalCloudError."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         rows = dynamodb.query(
-            TableName=cloud.deployment.devices_table, KeyConditionExpression="fleet = :fleet", ExpressionAttributeValues={":fleet": {"S": fleet}}
+            TableName=cloud.deployment.devices_table,
+            KeyConditionExpression="fleet = :fleet",
+            ExpressionAttributeValues={":fleet": {"S": fleet}},
         )["Items"]
         if sum(float(row["last_seen"]["N"]) / 1000 >= since for row in rows) >= count:
             return
         time.sleep(0.2)
-    raise LocalCloudError(f"Not all {count} devices of fleet {fleet} came up: see {cloud.home.logs / f'fleet-{fleet}.log'}.")
+    raise LocalCloudError(
+        f"Not all {count} devices of fleet {fleet} came up: see {cloud.home.logs / f'fleet-{fleet}.log'}."
+    )
 
 
 def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConfig:
@@ -99,8 +122,16 @@ def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> Devi
     home = cloud.home.devices / fleet / name
     credentials = Credentials(home / "credentials")
     return DeviceConfig(
-        fleet=fleet, device=name, endpoint="127.0.0.1", port=cloud.info.mqtt_port, certificate=str(credentials.certificate),
-        private_key=str(credentials.private_key), ca=str(home / "ca.pem"), home=str(home), heartbeat_seconds=HEARTBEAT_SECONDS,
+        fleet=fleet,
+        device=name,
+        endpoint="127.0.0.1",
+        port=cloud.info.mqtt_port,
+        certificate=str(credentials.certificate),
+        private_key=str(credentials.private_key),
+        ca=str(home / "ca.pem"),
+        home=str(home),
+        heartbeat_seconds=HEARTBEAT_SECONDS,
         provisioning_template=cloud.deployment.provisioning_template,
-        node_config={"partition-id": index, "num-partitions": count}, worker_env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    )  # fmt: skip
+        node_config={"partition-id": index, "num-partitions": count},
+        worker_env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    )

@@ -29,7 +29,14 @@ class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
 
 
-FOREIGN_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+FOREIGN_VARIABLES = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_CA_BUNDLE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 """Variables of the user's own AWS configuration that must not reach the local cloud."""
 
 
@@ -86,28 +93,40 @@ class Home:
         return info
 
     def environment(self, info: CloudInfo) -> dict[str, str]:
-        """What a process needs to reach this cloud, and nothing of the user's own AWS configuration."""
+        """What a process needs to reach this cloud, and nothing of the user's own AWS
+        configuration.
+        """
         gateway = f"http://127.0.0.1:{info.gateway_port}"
         return {
-            "AWS_ENDPOINT_URL": gateway, "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION,
-            "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": gateway,
+            "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
             **self.shared_environment(),
-        }  # fmt: skip
+        }
 
     def shared_environment(self) -> dict[str, str]:
         """The part that functions and tasks get too."""
         return {
-            "MLFLOW_TRACKING_URI": self.mlflow_uri, "MLEDGEOPS_ARTIFACT_ROOT": (self.root / "mlartifacts").as_uri(),
-            "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "DO_NOT_TRACK": "true",
+            "MLFLOW_TRACKING_URI": self.mlflow_uri,
+            "MLEDGEOPS_ARTIFACT_ROOT": (self.root / "mlartifacts").as_uri(),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "DO_NOT_TRACK": "true",
             "FLWR_TELEMETRY_ENABLED": "0",
-        }  # fmt: skip
+        }
 
 
 @contextmanager
 def locked(file: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock that the system frees when this process ends; raises LocalCloudError when it is taken."""
+    """Hold a lock that the system frees when this process ends; raises LocalCloudError when it is
+    taken.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as handle:
         try:

@@ -28,7 +28,14 @@ def port_in_use(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def spawn(module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path, *, leash: bool = False) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    leash: bool = False,
+) -> subprocess.Popen[bytes]:
     """Start a Python module that ends with this process.
 
     ``leash``: its standard input is a pipe from us, whose end it takes as an order to stop. A
@@ -38,9 +45,12 @@ def spawn(module: str, arguments: Sequence[str], environment: Mapping[str, str],
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.local.child", str(os.getpid()), module, *arguments],
-            env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.PIPE if leash else subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if leash else subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> int:

@@ -31,10 +31,14 @@ FRESH_SECONDS = "15"
 
 def reduce(template: dict[str, Any]) -> dict[str, Any]:
     """A template without the resources that are not emulated, nor what refers to them."""
-    kept = {name: dict(r) for name, r in template["Resources"].items() if r["Type"] not in NOT_EMULATED}
+    kept = {
+        name: dict(r) for name, r in template["Resources"].items() if r["Type"] not in NOT_EMULATED
+    }
     for resource in kept.values():
         depends = resource.get("DependsOn", [])
-        resource["DependsOn"] = [name for name in ([depends] if isinstance(depends, str) else depends) if name in kept]
+        resource["DependsOn"] = [
+            name for name in ([depends] if isinstance(depends, str) else depends) if name in kept
+        ]
     return {**template, "Resources": kept}
 
 
@@ -44,7 +48,12 @@ def deploy(d: Deployment, client: Callable[[str], Any], tracking_uri: str) -> No
     stacks = Stacks(client("cloudformation"), s3, d.code_bucket, poll_seconds=POLL_SECONDS)
     code = bundle()
     key = code_key(code)
-    parameters = {"CodeKey": key, "MlflowTrackingUri": tracking_uri, "FreshSeconds": FRESH_SECONDS, "ImageTag": "local"}
+    parameters = {
+        "CodeKey": key,
+        "MlflowTrackingUri": tracking_uri,
+        "FreshSeconds": FRESH_SECONDS,
+        "ImageTag": "local",
+    }
     for spec in specs(d, parameters, reduce=reduce):
         if not stacks.same(spec):
             changes = stacks.apply(spec)

@@ -38,7 +38,9 @@ class RunOptions:
     devices_per_proxy: int = 100
     strategy: str = ""
     settings: dict[str, ConfigValue] = field(default_factory=dict)
-    """``--set``: the app's run configuration, and with the prefix ``strategy.`` the strategy's parameters."""
+    """``--set``: the app's run configuration, and with the prefix ``strategy.`` the strategy's
+    parameters.
+    """
     metric: str = ""
     goal: str = ""
     minimum_score: float = float(BAR.default)
@@ -59,10 +61,19 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value out of range."""
-        for name, value, least in (("--devices", self.devices, 1), ("--rounds", self.rounds, 1), ("--devices-per-proxy", self.devices_per_proxy, 0)):
+        for name, value, least in (
+            ("--devices", self.devices, 1),
+            ("--rounds", self.rounds, 1),
+            ("--devices-per-proxy", self.devices_per_proxy, 0),
+        ):
             if value < 0:
-                raise UsageError(f"{name} is {value}; it must be a whole number of at least {least}.")
-        for name, seconds in (("--phase-seconds", self.phase_seconds), ("--deadline-seconds", self.deadline_seconds)):
+                raise UsageError(
+                    f"{name} is {value}; it must be a whole number of at least {least}."
+                )
+        for name, seconds in (
+            ("--phase-seconds", self.phase_seconds),
+            ("--deadline-seconds", self.deadline_seconds),
+        ):
             if not seconds > 0 or math.isinf(seconds):
                 raise UsageError(f"{name} is {seconds}; it must be a number above 0.")
         self._check_rounds()
@@ -71,14 +82,21 @@ class RunOptions:
 
     def _check_rounds(self) -> None:
         for name, value, least, most in (
-            ("--quorum", self.quorum, 1, math.inf), ("--quorum-fraction", self.quorum_fraction, 0, 1),
-            ("--over-selection", self.over_selection, 1, 10), ("--max-seconds", self.max_seconds, 0, math.inf),
+            ("--quorum", self.quorum, 1, math.inf),
+            ("--quorum-fraction", self.quorum_fraction, 0, 1),
+            ("--over-selection", self.over_selection, 1, 10),
+            ("--max-seconds", self.max_seconds, 0, math.inf),
             ("--max-cost", self.max_cost, 0, math.inf),
-        ):  # fmt: skip
+        ):
             if not least <= value <= most or math.isinf(value):
-                raise UsageError(f"{name} is {value:g}; it must be " + (f"between {least} and {most}." if most < math.inf else f"at least {least}."))
+                raise UsageError(
+                    f"{name} is {value:g}; it must be "
+                    + (f"between {least} and {most}." if most < math.inf else f"at least {least}.")
+                )
         if self.selection and not SELECTIONS.fullmatch(self.selection):
-            raise UsageError(f"--selection is {self.selection!r}; it must be random, least-seen or stratified:LABEL.")
+            raise UsageError(
+                f"--selection is {self.selection!r}; it must be random, least-seen or stratified:LABEL."
+            )
         try:
             check_requirements(self.require)
         except RunFailed as error:
@@ -86,11 +104,19 @@ class RunOptions:
 
     def run_config(self) -> dict[str, ConfigValue]:
         """Settings for the app."""
-        return {key: value for key, value in self.settings.items() if not key.startswith(STRATEGY_PREFIX)}
+        return {
+            key: value
+            for key, value in self.settings.items()
+            if not key.startswith(STRATEGY_PREFIX)
+        }
 
     def strategy_params(self) -> dict[str, ConfigValue]:
         """Settings for the strategy."""
-        return {key.removeprefix(STRATEGY_PREFIX): value for key, value in self.settings.items() if key.startswith(STRATEGY_PREFIX)}
+        return {
+            key.removeprefix(STRATEGY_PREFIX): value
+            for key, value in self.settings.items()
+            if key.startswith(STRATEGY_PREFIX)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +135,38 @@ class RunPlan:
         options = self.options
         run_config = {**options.run_config(), ROUNDS_KEY: self.rounds}
         values: dict[str, str | int | float] = {
-            "AppDigest": self.app_digest, "AppName": self.app.name, "Fleet": self.fleet, "NumRounds": self.rounds,
-            "MinDevices": self.devices, "MaxDevices": self.devices, "DevicesPerProxy": options.devices_per_proxy,
-            "Strategy": options.strategy or "-", "StrategyParameters": msgspec.json.encode(options.strategy_params()).decode(),
-            "RunConfig": msgspec.json.encode(run_config).decode(), "Metric": options.metric or "-", "Goal": options.goal or "-",
-            "Seed": options.seed, "PhaseSeconds": options.phase_seconds, "DeadlineSeconds": options.deadline_seconds,
-            "Quorum": options.quorum, "QuorumFraction": options.quorum_fraction, "OverSelection": options.over_selection,
-            "Selection": options.selection or "-", "Require": msgspec.json.encode(options.require).decode(),
-            "Target": "-" if options.target is None else repr(options.target), "MaxSeconds": options.max_seconds, "MaxCost": options.max_cost,
-            "ResumeFrom": options.resume_from or "-", "Experiment": options.experiment, "MinimumScore": options.minimum_score,
-        }  # fmt: skip
+            "AppDigest": self.app_digest,
+            "AppName": self.app.name,
+            "Fleet": self.fleet,
+            "NumRounds": self.rounds,
+            "MinDevices": self.devices,
+            "MaxDevices": self.devices,
+            "DevicesPerProxy": options.devices_per_proxy,
+            "Strategy": options.strategy or "-",
+            "StrategyParameters": msgspec.json.encode(options.strategy_params()).decode(),
+            "RunConfig": msgspec.json.encode(run_config).decode(),
+            "Metric": options.metric or "-",
+            "Goal": options.goal or "-",
+            "Seed": options.seed,
+            "PhaseSeconds": options.phase_seconds,
+            "DeadlineSeconds": options.deadline_seconds,
+            "Quorum": options.quorum,
+            "QuorumFraction": options.quorum_fraction,
+            "OverSelection": options.over_selection,
+            "Selection": options.selection or "-",
+            "Require": msgspec.json.encode(options.require).decode(),
+            "Target": "-" if options.target is None else repr(options.target),
+            "MaxSeconds": options.max_seconds,
+            "MaxCost": options.max_cost,
+            "ResumeFrom": options.resume_from or "-",
+            "Experiment": options.experiment,
+            "MinimumScore": options.minimum_score,
+        }
         for name, value in values.items():
             if len(str(value)) > PARAMETER_LIMIT:
-                raise UsageError(f"The settings for {name} take {len(str(value))} characters; SageMaker allows {PARAMETER_LIMIT}.")
+                raise UsageError(
+                    f"The settings for {name} take {len(str(value))} characters; SageMaker allows {PARAMETER_LIMIT}."
+                )
         return values
 
 
@@ -129,7 +174,9 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
     """Fill in what the app says; raises UsageError or AppError."""
     unknown = [key for key in options.run_config() if key not in app.config and key != ROUNDS_KEY]
     if unknown:
-        raise UsageError(f"The app has no setting {unknown[0]!r}; it has {', '.join(sorted(app.config)) or 'none'}.")
+        raise UsageError(
+            f"The app has no setting {unknown[0]!r}; it has {', '.join(sorted(app.config)) or 'none'}."
+        )
     rounds = options.rounds or app.config.get(ROUNDS_KEY, DEFAULT_ROUNDS)
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
         raise UsageError(f"{ROUNDS_KEY} is {rounds!r}; it must be a whole number of at least 1.")
@@ -140,8 +187,17 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
         raise UsageError(str(error)) from error
     devices = options.devices or app.devices
     if options.quorum > devices:
-        raise UsageError(f"--quorum is {options.quorum}, and the run has {devices} devices: no round could reach it.")
-    return RunPlan(app=app, app_digest=app.digest(), options=options, devices=devices, rounds=rounds, fleet=fleet)
+        raise UsageError(
+            f"--quorum is {options.quorum}, and the run has {devices} devices: no round could reach it."
+        )
+    return RunPlan(
+        app=app,
+        app_digest=app.digest(),
+        options=options,
+        devices=devices,
+        rounds=rounds,
+        fleet=fleet,
+    )
 
 
 def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, ConfigValue]:

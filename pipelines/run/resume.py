@@ -21,7 +21,8 @@ from pipelines.run.options import ROUNDS_KEY, STRATEGY_PREFIX, RunOptions, RunPl
 
 @contextlib.contextmanager
 def resumption(deployment: Deployment, run: str, rounds: int = 0) -> Iterator[RunPlan]:
-    """The plan of the run that continues ``run``, up to ``rounds`` in all (0: as many as it was to have). Raises UsageError.
+    """The plan of the run that continues ``run``, up to ``rounds`` in all (0: as many as it was to
+    have). Raises UsageError.
 
     The app's folder, unpacked from what the run used, lasts as long as the block.
     """
@@ -31,15 +32,23 @@ def resumption(deployment: Deployment, run: str, rounds: int = 0) -> Iterator[Ru
     except ObjectMissing as error:
         raise UsageError(f"There is no run {run}: `mledgeops runs` lists them.") from error
     except RunFailed as error:
-        raise UsageError(f"The run {run} was made by another version and cannot be continued: {error}") from error
+        raise UsageError(
+            f"The run {run} was made by another version and cannot be continued: {error}"
+        ) from error
     state = RunTable(client("dynamodb"), deployment.runs_table).get(run)
     if state is None or not state.checkpoint:
-        raise UsageError(f"The run {run} finished no round, so there is nothing to go on from: start it anew with `mledgeops run`.")
+        raise UsageError(
+            f"The run {run} finished no round, so there is nothing to go on from: start it anew with `mledgeops run`."
+        )
     if state.state not in TERMINAL:
-        raise UsageError(f"The run {run} is {state.state.lower()}: wait for its end, or stop it with `mledgeops stop {run}`.")
+        raise UsageError(
+            f"The run {run} is {state.state.lower()}: wait for its end, or stop it with `mledgeops stop {run}`."
+        )
     wanted = rounds or spec.num_rounds
     if wanted <= state.finished_round:
-        raise UsageError(f"The run {run} has finished {state.finished_round} rounds: give --rounds above that.")
+        raise UsageError(
+            f"The run {run} has finished {state.finished_round} rounds: give --rounds above that."
+        )
     with tempfile.TemporaryDirectory() as folder:
         app = unpack(objects.get(app_key(spec.app)), Path(folder) / "app")
         made = plan(app, replace(_options(spec), rounds=wanted, resume_from=run))
@@ -51,9 +60,23 @@ def _options(spec: RunSpec) -> RunOptions:
     config = {key: value for key, value in spec.run_config.items() if key != ROUNDS_KEY}
     strategy = {f"{STRATEGY_PREFIX}{key}": value for key, value in spec.strategy_params.items()}
     return RunOptions(
-        devices=spec.max_devices or spec.min_devices, devices_per_proxy=spec.devices_per_proxy, strategy=spec.strategy,
-        settings={**config, **strategy}, metric=spec.metric, goal=spec.goal, fleet=spec.fleet, seed=spec.seed, phase_seconds=spec.phase_seconds,
-        deadline_seconds=spec.deadline_seconds, quorum=spec.quorum, quorum_fraction=spec.quorum_fraction, over_selection=spec.over_selection,
-        selection=spec.selection, require=spec.require, target=spec.target, max_seconds=spec.max_seconds, max_cost=spec.max_cost,
+        devices=spec.max_devices or spec.min_devices,
+        devices_per_proxy=spec.devices_per_proxy,
+        strategy=spec.strategy,
+        settings={**config, **strategy},
+        metric=spec.metric,
+        goal=spec.goal,
+        fleet=spec.fleet,
+        seed=spec.seed,
+        phase_seconds=spec.phase_seconds,
+        deadline_seconds=spec.deadline_seconds,
+        quorum=spec.quorum,
+        quorum_fraction=spec.quorum_fraction,
+        over_selection=spec.over_selection,
+        selection=spec.selection,
+        require=spec.require,
+        target=spec.target,
+        max_seconds=spec.max_seconds,
+        max_cost=spec.max_cost,
         experiment=spec.experiment,
-    )  # fmt: skip
+    )

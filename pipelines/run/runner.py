@@ -1,4 +1,6 @@
-"""Starts a run as a SageMaker pipeline execution, follows it, and reports it. The same on both clouds."""
+"""Starts a run as a SageMaker pipeline execution, follows it, and reports it. The same on both
+clouds.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,13 @@ class Started:
 class Runner:
     """Runs plans on one deployment; clients come from the environment."""
 
-    def __init__(self, deployment: Deployment, *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._deployment = deployment
         self._sleep = sleep
         self._clock = clock
@@ -87,8 +95,12 @@ class Runner:
         execution = pipeline.start(parameters=plan.parameters())
         return Started(str(execution.arn), plan, self._clock())
 
-    def follow(self, started: Started, check: Callable[[], None] = lambda: None) -> Iterator[RoundRecord]:
-        """Yield each round as it is finished, until the pipeline has ended. ``check`` is called at each look and may raise."""
+    def follow(
+        self, started: Started, check: Callable[[], None] = lambda: None
+    ) -> Iterator[RoundRecord]:
+        """Yield each round as it is finished, until the pipeline has ended. ``check`` is called at
+        each look and may raise.
+        """
         seen = 0
         while True:
             check()
@@ -106,7 +118,9 @@ class Runner:
 
     def stop(self, started: Started, seconds: float) -> bool:
         """Stop the pipeline and wait until it has; False when it takes longer."""
-        self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=started.arn, ClientRequestToken="s" * 32)
+        self._sagemaker.stop_pipeline_execution(
+            PipelineExecutionArn=started.arn, ClientRequestToken="s" * 32
+        )
         deadline = self._clock() + seconds
         while self._clock() < deadline:
             if self.ended(started.arn):
@@ -118,21 +132,36 @@ class Runner:
         """All that is known of a run that has ended."""
         status, steps = self._status(started.arn), self._steps(started.arn)
         run = self.run_of(started.arn)
-        outputs = {item["Name"]: item["Value"] for item in _metadata(steps, CALLBACK_STEP, "Callback").get("OutputParameters", [])}
+        outputs = {
+            item["Name"]: item["Value"]
+            for item in _metadata(steps, CALLBACK_STEP, "Callback").get("OutputParameters", [])
+        }
         link = _metadata(steps, LINK_STEP, "Lambda").get("OutputParameters", [])
         state = self._state(run)
         report = RunReport(
-            run_id=run, status=STATUS.get(status["PipelineExecutionStatus"], "Failed"), app=started.plan.app.name, devices=started.plan.devices,
-            reason=self._reason(status, steps), rounds=list(self.rounds(run, 0)), tables=self._tables(run),
-            seconds=round(self._clock() - started.at, 2), metric=outputs.get("metric", ""),
-            ended=outputs.get("ended", "-").removeprefix("-"), value=float(outputs["value"]) if "value" in outputs else None,
+            run_id=run,
+            status=STATUS.get(status["PipelineExecutionStatus"], "Failed"),
+            app=started.plan.app.name,
+            devices=started.plan.devices,
+            reason=self._reason(status, steps),
+            rounds=list(self.rounds(run, 0)),
+            tables=self._tables(run),
+            seconds=round(self._clock() - started.at, 2),
+            metric=outputs.get("metric", ""),
+            ended=outputs.get("ended", "-").removeprefix("-"),
+            value=float(outputs["value"]) if "value" in outputs else None,
             mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
-            model_version=f"{definition.package_group(started.plan.app.name)}/{link[0]['Value']}" if link else "",
+            model_version=f"{definition.package_group(started.plan.app.name)}/{link[0]['Value']}"
+            if link
+            else "",
             model_package_arn=_metadata(steps, REGISTER_STEP, "RegisterModel").get("Arn", ""),
-            execution_arn=outputs.get("execution_arn") or state.get("execution_arn", ""), pipeline_execution_arn=started.arn,
-        )  # fmt: skip
+            execution_arn=outputs.get("execution_arn") or state.get("execution_arn", ""),
+            pipeline_execution_arn=started.arn,
+        )
         if report.model_package_arn:
-            report.approval = self._sagemaker.describe_model_package(ModelPackageName=report.model_package_arn)["ModelApprovalStatus"]
+            report.approval = self._sagemaker.describe_model_package(
+                ModelPackageName=report.model_package_arn
+            )["ModelApprovalStatus"]
         return report
 
     def rounds(self, run: str, after: int) -> Iterator[RoundRecord]:
@@ -146,7 +175,10 @@ class Runner:
     def _tables(self, run: str) -> dict[str, dict[str, list[Any]]]:
         prefix = model_key(run, "tables/") if run else ""
         keys = self._objects.keys(prefix) if run else []
-        return {key.rsplit("/", 1)[1].removesuffix(".json"): msgspec.json.decode(self._objects.get(key)) for key in keys}
+        return {
+            key.rsplit("/", 1)[1].removesuffix(".json"): msgspec.json.decode(self._objects.get(key))
+            for key in keys
+        }
 
     def _reason(self, status: dict[str, Any], steps: dict[str, Any]) -> str:
         if status["PipelineExecutionStatus"] == "Succeeded":
@@ -156,19 +188,29 @@ class Runner:
 
     def _state(self, run: str) -> dict[str, str]:
         key = {"run": {"S": run or "-"}}
-        item = client("dynamodb").get_item(TableName=self._deployment.runs_table, Key=key).get("Item", {})
+        item = (
+            client("dynamodb")
+            .get_item(TableName=self._deployment.runs_table, Key=key)
+            .get("Item", {})
+        )
         return {name: value["S"] for name, value in item.items() if "S" in value}
 
     def _status(self, arn: str) -> dict[str, Any]:
-        described: dict[str, Any] = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+        described: dict[str, Any] = self._sagemaker.describe_pipeline_execution(
+            PipelineExecutionArn=arn
+        )
         return described
 
     def _steps(self, arn: str) -> dict[str, Any]:
-        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)["PipelineExecutionSteps"]
+        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)[
+            "PipelineExecutionSteps"
+        ]
         return {step["StepName"]: step for step in steps}
 
     def run_of(self, arn: str) -> str:
-        """The run of a pipeline execution, named by its callback's token; empty before there is one."""
+        """The run of a pipeline execution, named by its callback's token; empty before there is
+        one.
+        """
         token = _metadata(self._steps(arn), CALLBACK_STEP, "Callback").get("CallbackToken", "")
         return run_id(token) if token else ""
 

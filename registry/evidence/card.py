@@ -11,33 +11,62 @@ from registry.evidence.model import Evidence, in_words
 from registry.evidence.prechecks import Check, failed
 
 MODEL_CARD_LIMIT = 100_000
-"""Characters of a package's ModelCardContent (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackageModelCard.html)."""
+"""Characters of a package's ModelCardContent
+(https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackageModelCard.html).
+"""
 GROUPS_SHOWN = 25
 CURVES_FIRST = ("evaluate.", "server.", "train.")
 
 
 def page(evidence: Evidence, checks: list[Check]) -> str:
-    """One HTML document without references to others; whatever an app or a device has named is escaped."""
+    """One HTML document without references to others; whatever an app or a device has named is
+    escaped.
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
-    template = Environment(autoescape=True, trim_blocks=True).from_string(Path(__file__).with_name("card.html.j2").read_text())
+    template = Environment(autoescape=True, trim_blocks=True).from_string(
+        Path(__file__).with_name("card.html.j2").read_text()
+    )
     compared, part = evidence.compared, evidence.participation
-    names = sorted(evidence.curves, key=lambda name: (not name.endswith(f".{evidence.metric}"), _rank(name), name))
+    names = sorted(
+        evidence.curves,
+        key=lambda name: (not name.endswith(f".{evidence.metric}"), _rank(name), name),
+    )
     return template.render(
-        e=evidence, checks=checks, number=_number, better=in_words, size=_size, registered=_moment(evidence.registered_at),
-        groups=Markup(charts.pairs([(f"{g.kind} {g.name}", g.candidate, g.champion) for g in compared.groups[:GROUPS_SHOWN]])),  # noqa: S704  # charts escape
-        distribution=Markup(charts.histogram(compared.distribution)),  # noqa: S704
-        curves=[(name, Markup(charts.lines([(float(x), y) for x, y in evidence.curves[name]]))) for name in names],  # noqa: S704
-        participation=Markup(charts.columns(part.by_round, part.wanted_by_round)),  # noqa: S704
-        failures=Markup(charts.bars(_most_first(part.failures))), rejected=Markup(charts.bars(_most_first(part.rejected))),  # noqa: S704
-        refused=sum(part.rejected.values()), drift=Markup(charts.bars([(f.feature, f.shift) for f in evidence.drift.features], limit=1.0)),  # noqa: S704
+        e=evidence,
+        checks=checks,
+        number=_number,
+        better=in_words,
+        size=_size,
+        registered=_moment(evidence.registered_at),
+        groups=Markup(
+            charts.pairs(
+                [
+                    (f"{g.kind} {g.name}", g.candidate, g.champion)
+                    for g in compared.groups[:GROUPS_SHOWN]
+                ]
+            )
+        ),
+        distribution=Markup(charts.histogram(compared.distribution)),
+        curves=[
+            (name, Markup(charts.lines([(float(x), y) for x, y in evidence.curves[name]])))
+            for name in names
+        ],
+        participation=Markup(charts.columns(part.by_round, part.wanted_by_round)),
+        failures=Markup(charts.bars(_most_first(part.failures))),
+        rejected=Markup(charts.bars(_most_first(part.rejected))),
+        refused=sum(part.rejected.values()),
+        drift=Markup(
+            charts.bars([(f.feature, f.shift) for f in evidence.drift.features], limit=1.0)
+        ),
         lineage=[(name, value) for name, value in _lineage(evidence) if value],
-    )  # fmt: skip
+    )
 
 
 def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[str, Any]:
-    """SageMaker's model card document, with the page's address; texts are cut to what the schema allows.
+    """SageMaker's model card document, with the page's address; texts are cut to what the schema
+    allows.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/model-cards-api-json-schema.html
     """
@@ -45,68 +74,137 @@ def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[s
     said = failed(checks) or f"All {len(checks)} pre-checks pass."
     groups = [{"name": "devices", "metric_data": _numbers(evidence)}]
     if compared.groups:
-        groups.append({"name": "groups", "metric_data": [
-            _bars(f"{evidence.metric} by group", [(f"{g.kind} {g.name}", g.candidate) for g in compared.groups[:GROUPS_SHOWN]]),
-        ]})  # fmt: skip
-    groups.append({"name": "rounds", "metric_data": [_graph(name, points) for name, points in sorted(evidence.curves.items())[:20]]})
+        groups.append(
+            {
+                "name": "groups",
+                "metric_data": [
+                    _bars(
+                        f"{evidence.metric} by group",
+                        [
+                            (f"{g.kind} {g.name}", g.candidate)
+                            for g in compared.groups[:GROUPS_SHOWN]
+                        ],
+                    ),
+                ],
+            }
+        )
+    groups.append(
+        {
+            "name": "rounds",
+            "metric_data": [
+                _graph(name, points) for name, points in sorted(evidence.curves.items())[:20]
+            ],
+        }
+    )
     return {
         "model_overview": {
-            "model_description": evidence.description[:1024] or evidence.model_version, "model_artifact": [lineage.model_data],
-            "algorithm_type": f"Federated learning, {lineage.strategy}"[:1024], "problem_type": f"{evidence.goal} {evidence.metric}"[:1024],
+            "model_description": evidence.description[:1024] or evidence.model_version,
+            "model_artifact": [lineage.model_data],
+            "algorithm_type": f"Federated learning, {lineage.strategy}"[:1024],
+            "problem_type": f"{evidence.goal} {evidence.metric}"[:1024],
         },
-        "intended_uses": {"intended_uses": (evidence.intended_use or "Not stated by the app.")[:2048], "risk_rating": "Unknown"},
+        "intended_uses": {
+            "intended_uses": (evidence.intended_use or "Not stated by the app.")[:2048],
+            "risk_rating": "Unknown",
+        },
         "training_details": {
-            "objective_function": {"function": {"function": evidence.goal.capitalize(), "condition": evidence.metric[:512]}},
+            "objective_function": {
+                "function": {
+                    "function": evidence.goal.capitalize(),
+                    "condition": evidence.metric[:512],
+                }
+            },
             "training_observations": f"{part.ever} of {part.devices} devices of fleet {evidence.fleet} took part; their data stayed with them.",
             "training_job_details": {
                 "training_arn": lineage.pipeline_execution_arn,
-                "user_provided_hyper_parameters": [{"name": k[:255], "value": v[:255]} for k, v in sorted(lineage.parameters.items())[:100]],
+                "user_provided_hyper_parameters": [
+                    {"name": k[:255], "value": v[:255]}
+                    for k, v in sorted(lineage.parameters.items())[:100]
+                ],
             },
         },
-        "evaluation_details": [{
-            "name": "Federated evaluation on the devices", "evaluation_observation": said[:2096], "metric_groups": groups,
-            "metadata": {"evidence": page_uri, "champion": compared.champion or "none"},
-        }],
+        "evaluation_details": [
+            {
+                "name": "Federated evaluation on the devices",
+                "evaluation_observation": said[:2096],
+                "metric_groups": groups,
+                "metadata": {"evidence": page_uri, "champion": compared.champion or "none"},
+            }
+        ],
         "additional_information": {
             "caveats_and_recommendations": f"Licence: {evidence.licence or 'not stated'}."[:2048],
             "custom_details": {name: value[:255] for name, value in _lineage(evidence) if value},
         },
-    }  # fmt: skip
+    }
 
 
 def _numbers(evidence: Evidence) -> list[dict[str, Any]]:
     compared = evidence.compared
-    values = [(evidence.metric, evidence.value), ("champion", compared.champion_value), ("devices better off", compared.better_on),
-              ("drift", evidence.drift.score), ("participants", evidence.participation.ever)]  # fmt: skip
-    return [{"name": name[:255], "type": "number", "value": value} for name, value in values if value is not None]
+    values = [
+        (evidence.metric, evidence.value),
+        ("champion", compared.champion_value),
+        ("devices better off", compared.better_on),
+        ("drift", evidence.drift.score),
+        ("participants", evidence.participation.ever),
+    ]
+    return [
+        {"name": name[:255], "type": "number", "value": value}
+        for name, value in values
+        if value is not None
+    ]
 
 
 def _graph(name: str, points: list[tuple[int, float]]) -> dict[str, Any]:
     some = points[:: max(1, len(points) // 100)]
-    return {"name": name[:255], "type": "linear_graph", "value": [[x, y] for x, y in some], "x_axis_name": "round", "y_axis_name": name[:255]}
+    return {
+        "name": name[:255],
+        "type": "linear_graph",
+        "value": [[x, y] for x, y in some],
+        "x_axis_name": "round",
+        "y_axis_name": name[:255],
+    }
 
 
 def _bars(name: str, rows: list[tuple[str, float]]) -> dict[str, Any]:
-    return {"name": name[:255], "type": "bar_chart", "x_axis_name": [row for row, _ in rows], "value": [value for _, value in rows]}
+    return {
+        "name": name[:255],
+        "type": "bar_chart",
+        "x_axis_name": [row for row, _ in rows],
+        "value": [value for _, value in rows],
+    }
 
 
 def _lineage(evidence: Evidence) -> list[tuple[str, str]]:
     lineage = evidence.lineage
     return [
-        ("model version", evidence.model_version), ("model package", lineage.model_package_arn), ("weights SHA-256", lineage.model_digest),
-        ("model data", lineage.model_data), ("pipeline execution", lineage.pipeline_execution_arn), ("state machine", lineage.execution_arn),
-        ("run", lineage.run), ("goes on from", lineage.resumed_from), ("MLflow run", lineage.mlflow_run_id),
-        ("app", f"{lineage.app} {lineage.app_version}"), ("app SHA-256", lineage.app_digest), ("strategy", lineage.strategy),
-        ("seed", str(lineage.seed)), *((f"parameter {name}", value) for name, value in sorted(lineage.parameters.items())),
-    ]  # fmt: skip
+        ("model version", evidence.model_version),
+        ("model package", lineage.model_package_arn),
+        ("weights SHA-256", lineage.model_digest),
+        ("model data", lineage.model_data),
+        ("pipeline execution", lineage.pipeline_execution_arn),
+        ("state machine", lineage.execution_arn),
+        ("run", lineage.run),
+        ("goes on from", lineage.resumed_from),
+        ("MLflow run", lineage.mlflow_run_id),
+        ("app", f"{lineage.app} {lineage.app_version}"),
+        ("app SHA-256", lineage.app_digest),
+        ("strategy", lineage.strategy),
+        ("seed", str(lineage.seed)),
+        *((f"parameter {name}", value) for name, value in sorted(lineage.parameters.items())),
+    ]
 
 
 def _most_first(counts: dict[str, int]) -> list[tuple[str, float]]:
-    return sorted(((name, float(count)) for name, count in counts.items()), key=lambda row: -row[1])[:20]
+    return sorted(
+        ((name, float(count)) for name, count in counts.items()), key=lambda row: -row[1]
+    )[:20]
 
 
 def _rank(name: str) -> int:
-    return next((index for index, prefix in enumerate(CURVES_FIRST) if name.startswith(prefix)), len(CURVES_FIRST))
+    return next(
+        (index for index, prefix in enumerate(CURVES_FIRST) if name.startswith(prefix)),
+        len(CURVES_FIRST),
+    )
 
 
 def _number(value: float) -> str:

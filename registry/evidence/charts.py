@@ -1,4 +1,5 @@
-"""Charts of the model card as SVG text. By hand: the function that draws them would not fit into AWS Lambda with matplotlib.
+"""Charts of the model card as SVG text. By hand: the function that draws them would not fit into
+AWS Lambda with matplotlib.
 
 Sizes are CSS pixels of the view box; colours come from the page's style sheet by class.
 """
@@ -25,21 +26,36 @@ def lines(points: Sequence[Point], height: int = 170) -> str:
     y_of = _scale(low, high, bottom, top)
     path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in finite)
     dots = "".join(
-        f'<circle class="mark" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="2.5"><title>round {x:g}: {y:.5g}</title></circle>' for x, y in finite[-400:]
+        f'<circle class="mark" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="2.5"><title>round {x:g}: {y:.5g}</title></circle>'
+        for x, y in finite[-400:]
     )
     ticks = "".join(
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_of(y):.1f}" y2="{y_of(y):.1f}"/>'
         + _text(LEFT - 6, y_of(y) + 4, f"{y:.4g}", "end")
         for y in _ticks(low, high)
     )
-    rounds = "".join(_text(x_of(x), height - 8, f"{x:g}", "middle") for x in sorted({min(xs), max(xs)}))
-    return _svg(height, f'{ticks}<polyline class="line" points="{path}"/>{dots}{rounds}{_text((LEFT + WIDTH) / 2, height - 8, "round", "middle")}')
+    rounds = "".join(
+        _text(x_of(x), height - 8, f"{x:g}", "middle") for x in sorted({min(xs), max(xs)})
+    )
+    return _svg(
+        height,
+        f'{ticks}<polyline class="line" points="{path}"/>{dots}{rounds}{_text((LEFT + WIDTH) / 2, height - 8, "round", "middle")}',
+    )
 
 
 def pairs(rows: Sequence[tuple[str, float, float | None]]) -> str:
     """A row a group: the candidate (filled) and the champion (hollow) on one scale."""
-    rows = [(name, new, old if old is not None and _fits(old) else None) for name, new, old in rows if _fits(new)]
-    values = [value for _, candidate, champion in rows for value in (candidate, champion) if value is not None]
+    rows = [
+        (name, new, old if old is not None and _fits(old) else None)
+        for name, new, old in rows
+        if _fits(new)
+    ]
+    values = [
+        value
+        for _, candidate, champion in rows
+        for value in (candidate, champion)
+        if value is not None
+    ]
     if not values:
         return _empty("no group was evaluated")
     height, (low, high) = 22 * len(rows) + 30, _bounds(values)
@@ -52,9 +68,15 @@ def pairs(rows: Sequence[tuple[str, float, float | None]]) -> str:
         y = 22 * index + 16
         parts.append(_text(NAME_WIDTH, y + 4, _short(name, 22), "end", name))
         if champion is not None:
-            parts.append(f'<line class="bond" x1="{x_of(champion):.1f}" x2="{x_of(candidate):.1f}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<circle class="hollow" cx="{x_of(champion):.1f}" cy="{y}" r="7"><title>champion {champion:.5g}</title></circle>')
-        parts.append(f'<circle class="mark" cx="{x_of(candidate):.1f}" cy="{y}" r="5"><title>candidate {candidate:.5g}</title></circle>')
+            parts.append(
+                f'<line class="bond" x1="{x_of(champion):.1f}" x2="{x_of(candidate):.1f}" y1="{y}" y2="{y}"/>'
+            )
+            parts.append(
+                f'<circle class="hollow" cx="{x_of(champion):.1f}" cy="{y}" r="7"><title>champion {champion:.5g}</title></circle>'
+            )
+        parts.append(
+            f'<circle class="mark" cx="{x_of(candidate):.1f}" cy="{y}" r="5"><title>candidate {candidate:.5g}</title></circle>'
+        )
     return _svg(height, "".join(parts))
 
 
@@ -63,7 +85,10 @@ def bars(rows: Sequence[tuple[str, float]], limit: float | None = None) -> str:
     rows = [(name, value) for name, value in rows if _fits(value)]
     if not rows:
         return _empty("none")
-    height, most = 22 * len(rows) + 10, max([abs(value) for _, value in rows] + ([limit] if limit else [])) or 1.0
+    height, most = (
+        22 * len(rows) + 10,
+        max([abs(value) for _, value in rows] + ([limit] if limit else [])) or 1.0,
+    )
     x_of = _scale(0, most, NAME_WIDTH + 8, WIDTH - RIGHT - 60)
     parts = []
     for index, (name, value) in enumerate(rows):
@@ -71,10 +96,14 @@ def bars(rows: Sequence[tuple[str, float]], limit: float | None = None) -> str:
         over = "over" if limit is not None and abs(value) > limit else "bar"
         length = max(1.0, x_of(abs(value)) - x_of(0))
         parts.append(_text(NAME_WIDTH, y + 12, _short(name, 22), "end", name))
-        parts.append(f'<rect class="{over}" x="{x_of(0):.1f}" y="{y}" width="{length:.1f}" height="15"/>')
+        parts.append(
+            f'<rect class="{over}" x="{x_of(0):.1f}" y="{y}" width="{length:.1f}" height="15"/>'
+        )
         parts.append(_text(x_of(abs(value)) + 5, y + 12, f"{value:.4g}", "start"))
     if limit is not None:
-        parts.append(f'<line class="limit" x1="{x_of(limit):.1f}" x2="{x_of(limit):.1f}" y1="0" y2="{height - 4}"/>')
+        parts.append(
+            f'<line class="limit" x1="{x_of(limit):.1f}" x2="{x_of(limit):.1f}" y1="0" y2="{height - 4}"/>'
+        )
     return _svg(height, "".join(parts))
 
 
@@ -88,7 +117,9 @@ def columns(values: Sequence[int], wanted: Sequence[int], height: int = 150) -> 
     parts = [_text(LEFT - 6, y_of(tick) + 4, f"{tick:g}", "end") for tick in sorted({0, most})]
     for index, (value, asked) in enumerate(zip(values, wanted, strict=True)):
         x, width = LEFT + step * index + step * 0.1, max(0.5, step * 0.8)
-        parts.append(f'<rect class="ghost" x="{x:.1f}" y="{y_of(asked):.1f}" width="{width:.1f}" height="{bottom - y_of(asked):.1f}"/>')
+        parts.append(
+            f'<rect class="ghost" x="{x:.1f}" y="{y_of(asked):.1f}" width="{width:.1f}" height="{bottom - y_of(asked):.1f}"/>'
+        )
         parts.append(
             f'<rect class="bar" x="{x:.1f}" y="{y_of(value):.1f}" width="{width:.1f}" height="{bottom - y_of(value):.1f}">'
             f"<title>round {index + 1}: {value} of {asked}</title></rect>"
@@ -109,7 +140,12 @@ def histogram(values: Sequence[float], bins: int = 12) -> str:
     for value in finite:
         counts[min(len(counts) - 1, int((value - low) / (high - low) * len(counts)))] += 1
     width = (high - low) / len(counts)
-    return bars([(f"{low + width * i:.4g} to {low + width * (i + 1):.4g}", count) for i, count in enumerate(counts)])
+    return bars(
+        [
+            (f"{low + width * i:.4g} to {low + width * (i + 1):.4g}", count)
+            for i, count in enumerate(counts)
+        ]
+    )
 
 
 def _fits(value: float) -> bool:
@@ -131,7 +167,10 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers."""
     step = 10 ** math.floor(math.log10((high - low) or 1.0))
-    step = next((step * factor for factor in (0.2, 0.5, 1.0, 2.0) if (high - low) / (step * factor) <= 6), step * 5)
+    step = next(
+        (step * factor for factor in (0.2, 0.5, 1.0, 2.0) if (high - low) / (step * factor) <= 6),
+        step * 5,
+    )
     first = math.ceil(low / step)
     return [number * step for number in range(first, math.floor(high / step) + 1)]
 

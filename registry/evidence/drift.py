@@ -1,4 +1,6 @@
-"""Drift, from what devices say in their heartbeats of the model they use: inputs and residuals, at first and lately."""
+"""Drift, from what devices say in their heartbeats of the model they use: inputs and residuals, at
+first and lately.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from registry.evidence.model import Drift, FeatureShift
 ENOUGH = 50
 """Predictions in each of the two windows, below which a device cannot tell."""
 FAR = 10.0
-"""A shift is not counted beyond so many standard deviations: an input that has never varied has no scale."""
+"""A shift is not counted beyond so many standard deviations: an input that has never varied has no
+scale.
+"""
 DRIFTED = 1.0
 
 
@@ -24,25 +28,43 @@ def drift_of(servings: Mapping[str, Serving]) -> Drift:
     spreads: dict[str, list[float]] = {}
     scores, residuals = [], []
     for serving in servings.values():
-        moved = [(served, shift(served.first, served.recent)) for served in serving.inputs if _enough(served)]
+        moved = [
+            (served, shift(served.first, served.recent))
+            for served in serving.inputs
+            if _enough(served)
+        ]
         if not moved:
             continue
         for served, by in moved:
             shifts.setdefault(served.name, []).append(by)
             spreads.setdefault(served.name, []).append(_spread(served))
         scores.append(max(by for _, by in moved))
-        if serving.residuals is not None and _enough(serving.residuals) and (first := _rms(serving.residuals.first)) > 0:
+        if (
+            serving.residuals is not None
+            and _enough(serving.residuals)
+            and (first := _rms(serving.residuals.first)) > 0
+        ):
             residuals.append(_rms(serving.residuals.recent) / first)
-    features = [FeatureShift(feature=n, shift=statistics.median(shifts[n]), spread=statistics.median(spreads[n])) for n in shifts]
+    features = [
+        FeatureShift(
+            feature=n, shift=statistics.median(shifts[n]), spread=statistics.median(spreads[n])
+        )
+        for n in shifts
+    ]
     return Drift(
-        devices=len(scores), drifted=sum(score > DRIFTED for score in scores), score=statistics.median(scores) if scores else 0.0,
-        features=sorted(features, key=lambda item: -item.shift), residual=statistics.median(residuals) if residuals else None,
+        devices=len(scores),
+        drifted=sum(score > DRIFTED for score in scores),
+        score=statistics.median(scores) if scores else 0.0,
+        features=sorted(features, key=lambda item: -item.shift),
+        residual=statistics.median(residuals) if residuals else None,
         predictions=sum(serving.predictions for serving in servings.values()),
-    )  # fmt: skip
+    )
 
 
 def servings(heartbeats: Iterable[Mapping[str, Any]], model: str = "") -> dict[str, Serving]:
-    """What devices say of the model they use, by device, from the rows of the devices table; of one version only, where ``model`` names it."""
+    """What devices say of the model they use, by device, from the rows of the devices table; of one
+    version only, where ``model`` names it.
+    """
     found = {}
     for row in heartbeats:
         try:
@@ -55,9 +77,11 @@ def servings(heartbeats: Iterable[Mapping[str, Any]], model: str = "") -> dict[s
 
 
 def shift(first: Moments, recent: Moments) -> float:
-    """Difference of the means in standard deviations of the first (Glass's delta), at most :data:`FAR`.
+    """Difference of the means in standard deviations of the first (Glass's delta), at most
+    :data:`FAR`.
 
-    An input that did not vary at first has the latest deviation for a scale: a bit that is seldom set is no drift.
+    An input that did not vary at first has the latest deviation for a scale: a bit that is seldom
+    set is no drift.
     """
     difference, scale = abs(recent.mean - first.mean), first.std or recent.std
     if difference <= 1e-9 * abs(first.mean):

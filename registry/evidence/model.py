@@ -1,6 +1,8 @@
-"""What an approver judges a candidate by: collected once, when it is registered, and never changed after.
+"""What an approver judges a candidate by: collected once, when it is registered, and never changed
+after.
 
-The model card (:mod:`registry.evidence.card`) shows it, the pre-checks (:mod:`registry.evidence.prechecks`) read it.
+The model card (:mod:`registry.evidence.card`) shows it, the pre-checks
+(:mod:`registry.evidence.prechecks`) read it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     examples: float
     candidate: float
     champion: float | None = None
-    """Means of the metric, weighted by examples, over the devices that evaluated both (all of them where there is no champion)."""
+    """Means of the metric, weighted by examples, over the devices that evaluated both (all of them
+    where there is no champion).
+    """
     worse_by: float = 0.0
     """By what share of the champion's metric the candidate is worse; negative when it is better."""
 
@@ -174,7 +178,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worse_by(candidate: float, champion: float, goal: Goal) -> float:
-    """By what share of the champion's metric the candidate is worse; negative when it is better. Against 0: the difference itself."""
+    """By what share of the champion's metric the candidate is worse; negative when it is better.
+    Against 0: the difference itself.
+    """
     difference = champion - candidate if goal == "maximize" else candidate - champion
     return difference / abs(champion) if champion else difference
 

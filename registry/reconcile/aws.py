@@ -23,7 +23,9 @@ MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED
 
 
 class AwsRegistries:
-    """:class:`registry.reconcile.plan.Both`. Reads each side once; MLflow's alias and tags change by one call each."""
+    """:class:`registry.reconcile.plan.Both`. Reads each side once; MLflow's alias and tags change
+    by one call each.
+    """
 
     def __init__(self, rollouts: Rollouts, now: float) -> None:
         self._mlflow = rollouts.mlflow
@@ -59,14 +61,24 @@ class AwsRegistries:
         """By the name of the model that a fleet runs, or is being given."""
         found: dict[str, FleetState] = {}
         for current in self._rollouts.store.fleets():
-            rollout = self._rollouts.store.get(current.fleet, current.under_way) if current.under_way else None
+            rollout = (
+                self._rollouts.store.get(current.fleet, current.under_way)
+                if current.under_way
+                else None
+            )
             busy = rollout is not None and rollout.state not in OVER
-            name, _, number = (current.candidate.model_version if current.candidate else "").partition("/")
+            name, _, number = (
+                current.candidate.model_version if current.candidate else ""
+            ).partition("/")
             if name:
                 behind = self._conductor.behind(current.fleet) if not busy else []
                 found[name] = FleetState(runs=number, busy=busy, behind=tuple(behind))
                 self._fleet_of[name] = current.fleet
-            if rollout is not None and busy and rollout.model_version.partition("/")[0] not in found:
+            if (
+                rollout is not None
+                and busy
+                and rollout.model_version.partition("/")[0] not in found
+            ):
                 found[rollout.model_version.partition("/")[0]] = FleetState(busy=True)
         return found
 
@@ -77,11 +89,17 @@ class AwsRegistries:
         return number
 
     def give_evidence(self, package: Package, number: str) -> None:
-        """As the link step does; where the run did not leave what it takes, that is what the version says."""
+        """As the link step does; where the run did not leave what it takes, that is what the
+        version says.
+        """
         try:
             self._linking.give_evidence(package, number)
         except (ObjectMissing, AppError, msgspec.DecodeError, LookupError, ValueError) as error:
-            self._mlflow.set_tags(package.group, number, {CHECKS_TAG: f"no evidence: {type(error).__name__}: {error}"[:500]})
+            self._mlflow.set_tags(
+                package.group,
+                number,
+                {CHECKS_TAG: f"no evidence: {type(error).__name__}: {error}"[:500]},
+            )
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package, and the package's origin into the version."""
@@ -90,12 +108,16 @@ class AwsRegistries:
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         """The agreement last: a crash between the two is found again."""
-        self._mlflow.set_tags(version.name, version.version, {APPROVAL_TAG: approval, SYNCED_TAG: approval})
+        self._mlflow.set_tags(
+            version.name, version.version, {APPROVAL_TAG: approval, SYNCED_TAG: approval}
+        )
 
     def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
         """SageMaker's event then does the rest."""
         what = "approve" if approval == "Approved" else "reject"
-        self._rollouts.audit.append(at=self._now, who="(in MLflow)", what=what, subject=arn, why=why)
+        self._rollouts.audit.append(
+            at=self._now, who="(in MLflow)", what=what, subject=arn, why=why
+        )
         self._sagemaker.set_approval(arn, approval, f"(in MLflow): {why}")
 
     def set_champion(self, name: str, number: str) -> None:
@@ -112,7 +134,9 @@ class AwsRegistries:
         self.jobs.setdefault(fleet, []).extend(self._rollouts.catch_up(fleet, devices))
 
     def roll_out(self, version: Version, why: str) -> None:
-        """A version that the fleet runs already, or that another's approval event has sent on its way, is as good."""
+        """A version that the fleet runs already, or that another's approval event has sent on its
+        way, is as good.
+        """
         try:
             self._rollouts.begin(version, by=SYSTEM, reason=why)
         except RegistryError:
@@ -120,15 +144,28 @@ class AwsRegistries:
 
 
 def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, str, str]]:
-    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, status, reason)."""
+    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, status,
+    reason).
+    """
     experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
-    open_ = mlflow.search_runs(experiments, "attributes.status = 'RUNNING' AND tags.`mledgeops.run_id` != ''") if experiments else []
+    open_ = (
+        mlflow.search_runs(
+            experiments, "attributes.status = 'RUNNING' AND tags.`mledgeops.run_id` != ''"
+        )
+        if experiments
+        else []
+    )
     found = []
     for run in open_:
         name = run.data.tags["mledgeops.run_id"]
         state = runs.get(name)
         if state is not None and state.state in TERMINAL:
-            repair = Repair(act="set-tag", subject=name, value=state.state, why="the run has ended, and MLflow says RUNNING")
+            repair = Repair(
+                act="set-tag",
+                subject=name,
+                value=state.state,
+                why="the run has ended, and MLflow says RUNNING",
+            )
             found.append((repair, run.info.run_id, MLFLOW_STATUS[state.state], state.reason))
     return found
 

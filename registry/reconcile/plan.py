@@ -1,7 +1,10 @@
-"""Makes both registries, and the fleet, say the same again: looks at what is, says what is to be done, does it.
+"""Makes both registries, and the fleet, say the same again: looks at what is, says what is to be
+done, does it.
 
-Level-triggered: it needs no event and no history. Who changed is known by one tag, the approval that both sides last agreed
-on. A rejection stands, wherever it was made; a deletion on one side is a rejection on the other, never a deletion.
+Level-triggered: it needs no event and no history. Who changed is known by one tag, the approval
+that both sides last agreed
+on. A rejection stands, wherever it was made; a deletion on one side is a rejection on the other,
+never a deletion.
 """
 
 from __future__ import annotations
@@ -29,7 +32,18 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-track-experiments-model-r
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to do, and why."""
 
-    act: Literal["register", "name", "give-evidence", "set-tag", "approve", "reject", "move-alias", "drop-alias", "roll-out", "catch-up"]
+    act: Literal[
+        "register",
+        "name",
+        "give-evidence",
+        "set-tag",
+        "approve",
+        "reject",
+        "move-alias",
+        "drop-alias",
+        "roll-out",
+        "catch-up",
+    ]
     subject: str
     """A version as NAME/NUMBER, or a package's ARN."""
     why: str
@@ -58,7 +72,9 @@ class Both(Protocol):
         """By model name."""
 
     def register(self, package: Package) -> str:
-        """Make the MLflow version of a package, with its name and its evidence; the number of the one that is there already."""
+        """Make the MLflow version of a package, with its name and its evidence; the number of the
+        one that is there already.
+        """
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package, and the package's origin into the version."""
@@ -106,31 +122,59 @@ def plan(both: Both) -> list[Repair]:
         repairs += _alias(name, champion, of_name, package_of, fleet)
         if fleet.behind and not fleet.busy:
             why = f"{len(fleet.behind)} devices came after it had gone to the fleet"
-            repairs.append(Repair(act="catch-up", subject=f"{name}/{fleet.runs}", value=",".join(fleet.behind), why=why))
+            repairs.append(
+                Repair(
+                    act="catch-up",
+                    subject=f"{name}/{fleet.runs}",
+                    value=",".join(fleet.behind),
+                    why=why,
+                )
+            )
     return repairs
 
 
 def _links(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, Version]:
     """Which version belongs to a package, by its ARN.
 
-    The version says it. Where none says it, somebody may have written into the tag: then the one that the package names, if it comes from
+    The version says it. Where none says it, somebody may have written into the tag: then the one
+    that the package names, if it comes from
     the same run. Of two that say it, made by a step and its repetition at once, the first counts.
     """
-    run_of, said = {v.model_version: v.run for v in versions}, {v.model_package_arn for v in versions}
-    unsaid = [package for package in packages if package.arn not in said and package.metadata.get(RUN_TAG)]
-    claimed = {package.model_version: package.arn for package in unsaid if run_of.get(package.model_version) == package.metadata[RUN_TAG]}
+    run_of, said = (
+        {v.model_version: v.run for v in versions},
+        {v.model_package_arn for v in versions},
+    )
+    unsaid = [
+        package for package in packages if package.arn not in said and package.metadata.get(RUN_TAG)
+    ]
+    claimed = {
+        package.model_version: package.arn
+        for package in unsaid
+        if run_of.get(package.model_version) == package.metadata[RUN_TAG]
+    }
     last_first = sorted(versions, key=lambda v: -int(v.version))
-    return {arn: v for v in last_first if (arn := claimed.get(v.model_version, v.model_package_arn))}
+    return {
+        arn: v for v in last_first if (arn := claimed.get(v.model_version, v.model_package_arn))
+    }
 
 
 def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:
-    """Packages that managed MLflow's own synchronisation made of our versions: seen, and left alone. Ours decide."""
+    """Packages that managed MLflow's own synchronisation made of our versions: seen, and left
+    alone. Ours decide.
+    """
     names = {version.name for version in versions}
-    return [p for p in packages if not p.metadata.get(RUN_TAG) and MIRROR.search(p.group) and MIRROR.sub("", p.group) in names]
+    return [
+        p
+        for p in packages
+        if not p.metadata.get(RUN_TAG)
+        and MIRROR.search(p.group)
+        and MIRROR.sub("", p.group) in names
+    ]
 
 
 def repair(both: Both, repairs: Sequence[Repair]) -> list[tuple[Repair, str]]:
-    """Do it; what could not be done, and why. Nothing more is done then for the same version, whose repairs count on each other; for others all is.
+    """Do it; what could not be done, and why. Nothing more is done then for the same version, whose
+    repairs count on each other; for others all is.
 
     Each repair may be done twice: a crash in the middle is mended by the next reconciliation.
     """
@@ -140,7 +184,9 @@ def repair(both: Both, repairs: Sequence[Repair]) -> list[tuple[Repair, str]]:
     left = []
     for item in repairs:
         if item.subject in failed:
-            left.append((item, "left for the next reconciliation: a repair before it could not be done"))
+            left.append(
+                (item, "left for the next reconciliation: a repair before it could not be done")
+            )
             continue
         try:
             _do(both, item, versions.get(item.subject), packages)
@@ -176,42 +222,96 @@ def _package(package: Package, version: Version | None) -> Iterator[Repair]:
     if version is not None:
         subject = version.model_version
         if package.model_version != subject:
-            yield Repair(act="name", subject=subject, value=package.arn, why="the package does not name its MLflow version")
+            yield Repair(
+                act="name",
+                subject=subject,
+                value=package.arn,
+                why="the package does not name its MLflow version",
+            )
         elif not says_origin(version, package):
-            yield Repair(act="name", subject=subject, value=package.arn, why="the version's tags of its origin are not as its package has them")
+            yield Repair(
+                act="name",
+                subject=subject,
+                value=package.arn,
+                why="the version's tags of its origin are not as its package has them",
+            )
         if not version.checks and package.approval != "Rejected":
-            yield Repair(act="give-evidence", subject=subject, value=package.arn, why="the version has no evidence: its link was interrupted")
+            yield Repair(
+                act="give-evidence",
+                subject=subject,
+                value=package.arn,
+                why="the version has no evidence: its link was interrupted",
+            )
     elif package.approval == "Rejected":
         return
     elif not package.model_version:
-        yield Repair(act="register", subject=package.arn, why="the package has no MLflow version: its link was interrupted")
+        yield Repair(
+            act="register",
+            subject=package.arn,
+            why="the package has no MLflow version: its link was interrupted",
+        )
     else:
-        yield Repair(act="reject", subject=package.model_version, value=package.arn, why="its version was deleted in MLflow")
+        yield Repair(
+            act="reject",
+            subject=package.model_version,
+            value=package.arn,
+            why="its version was deleted in MLflow",
+        )
 
 
 def _version(version: Version, package: Package | None, fleet: FleetState) -> Iterator[Repair]:
     subject = version.model_version
     if package is None:
         if version.approval != DELETED or version.synced != DELETED:
-            yield Repair(act="set-tag", subject=subject, value=DELETED, why="its package was deleted in SageMaker, or is another version's")
+            yield Repair(
+                act="set-tag",
+                subject=subject,
+                value=DELETED,
+                why="its package was deleted in SageMaker, or is another version's",
+            )
         return
     if package.approval == "Rejected" or package.approval != version.synced:
         if (version.approval, version.synced) != (package.approval, package.approval):
-            yield Repair(act="set-tag", subject=subject, value=package.approval, why=f"SageMaker says {package.approval}")
+            yield Repair(
+                act="set-tag",
+                subject=subject,
+                value=package.approval,
+                why=f"SageMaker says {package.approval}",
+            )
         if package.approval == "Approved" and not _went_out(version, fleet):
-            yield Repair(act="roll-out", subject=subject, why="it was approved in SageMaker, and never went to the fleet")
+            yield Repair(
+                act="roll-out",
+                subject=subject,
+                why="it was approved in SageMaker, and never went to the fleet",
+            )
     elif version.approval != version.synced:
         if version.approval in DECIDED and package.approval == PENDING:
-            act: Literal["approve", "reject"] = "approve" if version.approval == "Approved" else "reject"
-            yield Repair(act=act, subject=subject, value=package.arn, why=f"MLflow's tag says {version.approval}")
-            yield Repair(act="set-tag", subject=subject, value=version.approval, why="SageMaker follows")
+            act: Literal["approve", "reject"] = (
+                "approve" if version.approval == "Approved" else "reject"
+            )
+            yield Repair(
+                act=act,
+                subject=subject,
+                value=package.arn,
+                why=f"MLflow's tag says {version.approval}",
+            )
+            yield Repair(
+                act="set-tag", subject=subject, value=version.approval, why="SageMaker follows"
+            )
             if act == "approve" and not _went_out(version, fleet):
                 yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
         elif version.approval == "Rejected":
-            yield Repair(act="reject", subject=subject, value=package.arn, why="MLflow's tag says Rejected")
+            yield Repair(
+                act="reject", subject=subject, value=package.arn, why="MLflow's tag says Rejected"
+            )
             yield Repair(act="set-tag", subject=subject, value="Rejected", why="SageMaker follows")
         else:
-            yield Repair(act="set-tag", subject=subject, value=package.approval, why=f"MLflow's tag says {version.approval!r}, which decides nothing")
+            yield Repair(
+                act="set-tag",
+                subject=subject,
+                value=package.approval,
+                why=f"MLflow's tag says {version.approval!r}, which decides nothing",
+            )
 
 
 def _went_out(version: Version, fleet: FleetState) -> bool:
@@ -219,31 +319,60 @@ def _went_out(version: Version, fleet: FleetState) -> bool:
 
 
 def _alias(
-    name: str, champion: Version | None, versions: Mapping[str, Version], packages: Mapping[str, Package | None], fleet: FleetState
-) -> Iterator[Repair]:  # fmt: skip
-    """The champion is what the fleet runs. An alias that was moved by hand is a wish, and is followed where it may be."""
+    name: str,
+    champion: Version | None,
+    versions: Mapping[str, Version],
+    packages: Mapping[str, Package | None],
+    fleet: FleetState,
+) -> Iterator[Repair]:
+    """The champion is what the fleet runs. An alias that was moved by hand is a wish, and is
+    followed where it may be.
+    """
     if fleet.busy:
         return  # the rollout's end moves the alias
     if champion is None:
         if fleet.runs in versions:
-            yield Repair(act="move-alias", subject=f"{name}/{fleet.runs}", why="it runs on the fleet, and no version is champion")
+            yield Repair(
+                act="move-alias",
+                subject=f"{name}/{fleet.runs}",
+                why="it runs on the fleet, and no version is champion",
+            )
         return
     if champion.version == fleet.runs:
         return
     subject = f"{name}/{champion.version}"
     package = packages.get(subject)
     if package is not None and package.approval == PENDING and champion.approval == champion.synced:
-        yield Repair(act="approve", subject=subject, value=package.arn, why="MLflow's alias champion was given to it")
+        yield Repair(
+            act="approve",
+            subject=subject,
+            value=package.arn,
+            why="MLflow's alias champion was given to it",
+        )
         yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
-    elif package is not None and package.approval == "Approved" and not champion.rollout.startswith(("RolledBack", "Held")):
+    elif (
+        package is not None
+        and package.approval == "Approved"
+        and not champion.rollout.startswith(("RolledBack", "Held"))
+    ):
         if champion.synced == "Approved":  # otherwise its approval begins the rollout
-            yield Repair(act="roll-out", subject=subject, why="MLflow's alias champion was given to it")
+            yield Repair(
+                act="roll-out", subject=subject, why="MLflow's alias champion was given to it"
+            )
         return
     elif fleet.runs in versions:
-        yield Repair(act="move-alias", subject=f"{name}/{fleet.runs}", why=f"the alias was on {subject}, which may not be champion")
+        yield Repair(
+            act="move-alias",
+            subject=f"{name}/{fleet.runs}",
+            why=f"the alias was on {subject}, which may not be champion",
+        )
         return
     else:
-        yield Repair(act="drop-alias", subject=name, why=f"the alias was on {subject}, which may not be champion")
+        yield Repair(
+            act="drop-alias",
+            subject=name,
+            why=f"the alias was on {subject}, which may not be champion",
+        )
         return
     if not _went_out(champion, fleet):
         yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")

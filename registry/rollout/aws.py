@@ -1,4 +1,6 @@
-"""The rollout's ports on AWS: a DynamoDB table, IoT Jobs, the devices table. Clients are made by who calls."""
+"""The rollout's ports on AWS: a DynamoDB table, IoT Jobs, the devices table. Clients are made by
+who calls.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from registry.rollout.conductor import Beat, Current, Rollout
 
 CURRENT = "current"
 URL_SECONDS = 3600
-"""How long an address in a job's document is good, from the moment the device asks for the document (AWS's limit)."""
+"""How long an address in a job's document is good, from the moment the device asks for the document
+(AWS's limit).
+"""
 
 
 Rows = Callable[[str], Iterable[Mapping[str, Any]]]
@@ -36,7 +40,10 @@ class DynamoStore:
         """The whole item is compared: two that change it at once cannot both succeed."""
         condition, values = "attribute_not_exists(fleet)", {}
         if self._body(before.fleet, CURRENT):
-            condition, values = "body = :before", {":before": {"S": msgspec.json.encode(before).decode()}}
+            condition, values = (
+                "body = :before",
+                {":before": {"S": msgspec.json.encode(before).decode()}},
+            )
         return self._write(before.fleet, CURRENT, after, condition, values)
 
     def get(self, fleet: str, number: int) -> Rollout | None:
@@ -46,7 +53,9 @@ class DynamoStore:
 
     def create(self, rollout: Rollout) -> bool:
         """False when the number is taken."""
-        return self._write(rollout.fleet, _key(rollout.number), rollout, "attribute_not_exists(fleet)", {})
+        return self._write(
+            rollout.fleet, _key(rollout.number), rollout, "attribute_not_exists(fleet)", {}
+        )
 
     def put(self, rollout: Rollout) -> None:
         """Write a rollout."""
@@ -55,23 +64,53 @@ class DynamoStore:
     def rollouts(self, fleet: str = "") -> list[Rollout]:
         """All rollouts of a fleet, or of all fleets, newest first."""
         pages = self._client.get_paginator("scan").paginate(TableName=self._table)
-        items = [item for page in pages for item in page["Items"] if item["rollout"]["S"] != CURRENT and fleet in ("", item["fleet"]["S"])]
-        return sorted((msgspec.json.decode(item["body"]["S"], type=Rollout) for item in items), key=lambda r: r.started_at, reverse=True)
+        items = [
+            item
+            for page in pages
+            for item in page["Items"]
+            if item["rollout"]["S"] != CURRENT and fleet in ("", item["fleet"]["S"])
+        ]
+        return sorted(
+            (msgspec.json.decode(item["body"]["S"], type=Rollout) for item in items),
+            key=lambda r: r.started_at,
+            reverse=True,
+        )
 
     def fleets(self) -> list[Current]:
         """What each fleet runs."""
         pages = self._client.get_paginator("scan").paginate(TableName=self._table)
-        found = [item["body"]["S"] for page in pages for item in page["Items"] if item["rollout"]["S"] == CURRENT]
+        found = [
+            item["body"]["S"]
+            for page in pages
+            for item in page["Items"]
+            if item["rollout"]["S"] == CURRENT
+        ]
         return [msgspec.json.decode(body, type=Current) for body in found]
 
     def _body(self, fleet: str, rollout: str) -> str:
         key = {"fleet": {"S": fleet}, "rollout": {"S": rollout}}
-        item = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
+        item = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get(
+            "Item"
+        )
         return str(item["body"]["S"]) if item else ""
 
-    def _write(self, fleet: str, rollout: str, value: msgspec.Struct, condition: str, values: dict[str, Any]) -> bool:
-        item = {"fleet": {"S": fleet}, "rollout": {"S": rollout}, "body": {"S": msgspec.json.encode(value).decode()}}
-        extra = {**({"ConditionExpression": condition} if condition else {}), **({"ExpressionAttributeValues": values} if values else {})}
+    def _write(
+        self,
+        fleet: str,
+        rollout: str,
+        value: msgspec.Struct,
+        condition: str,
+        values: dict[str, Any],
+    ) -> bool:
+        item = {
+            "fleet": {"S": fleet},
+            "rollout": {"S": rollout},
+            "body": {"S": msgspec.json.encode(value).decode()},
+        }
+        extra = {
+            **({"ConditionExpression": condition} if condition else {}),
+            **({"ExpressionAttributeValues": values} if values else {}),
+        }
         try:
             self._client.put_item(TableName=self._table, Item=item, **extra)
         except self._client.exceptions.ConditionalCheckFailedException:
@@ -91,9 +130,12 @@ class IotJobs:
         """A snapshot job: devices that are away get it when they are back."""
         try:
             self._client.create_job(
-                jobId=job, targets=[f"{self._things}/{device}" for device in devices], document=msgspec.json.encode(document).decode(),
-                targetSelection="SNAPSHOT", presignedUrlConfig={"roleArn": self._urls_role, "expiresInSec": URL_SECONDS},
-            )  # fmt: skip
+                jobId=job,
+                targets=[f"{self._things}/{device}" for device in devices],
+                document=msgspec.json.encode(document).decode(),
+                targetSelection="SNAPSHOT",
+                presignedUrlConfig={"roleArn": self._urls_role, "expiresInSec": URL_SECONDS},
+            )
         except self._client.exceptions.ResourceAlreadyExistsException:
             return  # made before a crash
 
@@ -107,23 +149,35 @@ class IotJobs:
             return {}
         for row in rows:
             device, status = row["thingArn"].rsplit("/", 1)[1], row["jobExecutionSummary"]["status"]
-            found[device] = (status, self._reason(job, device) if status in ("FAILED", "REJECTED") else "")
+            found[device] = (
+                status,
+                self._reason(job, device) if status in ("FAILED", "REJECTED") else "",
+            )
         return found
 
     def cancel(self, job: str) -> None:
         """Executions under way end too. A job that has ended by itself is as good."""
         try:
             self._client.cancel_job(jobId=job, force=True, comment="the rollout turned back")
-        except (self._client.exceptions.InvalidRequestException, self._client.exceptions.ResourceNotFoundException):
+        except (
+            self._client.exceptions.InvalidRequestException,
+            self._client.exceptions.ResourceNotFoundException,
+        ):
             return
 
     def _reason(self, job: str, device: str) -> str:
-        details = self._client.describe_job_execution(jobId=job, thingName=device)["execution"].get("statusDetails", {}).get("detailsMap", {})
+        details = (
+            self._client.describe_job_execution(jobId=job, thingName=device)["execution"]
+            .get("statusDetails", {})
+            .get("detailsMap", {})
+        )
         return str(details.get("reason") or details.get("code") or "")
 
 
 class DeviceTable:
-    """:class:`~registry.rollout.conductor.Fleet` from heartbeats. ``rows``: a fleet's rows of the devices table."""
+    """:class:`~registry.rollout.conductor.Fleet` from heartbeats. ``rows``: a fleet's rows of the
+    devices table.
+    """
 
     def __init__(self, rows: Rows, now: float, fresh_seconds: float) -> None:
         self._rows = rows
@@ -136,7 +190,10 @@ class DeviceTable:
         for row in self._rows(fleet):
             try:
                 beat = decode(row["body"]["S"], Heartbeat)
-                there = beat.state != "offline" and self._now - float(row["last_seen"]["N"]) / 1000 <= self._fresh
+                there = (
+                    beat.state != "offline"
+                    and self._now - float(row["last_seen"]["N"]) / 1000 <= self._fresh
+                )
                 found[row["device"]["S"]] = Beat(beat.model, there)
             except (ProtocolError, KeyError, ValueError):
                 found[row["device"]["S"]] = Beat("", False)
@@ -144,11 +201,14 @@ class DeviceTable:
 
 
 def presigned(bucket: str, region: str) -> Any:
-    """The placeholder that AWS IoT replaces with a presigned URL when a device asks for the job's document.
+    """The placeholder that AWS IoT replaces with a presigned URL when a device asks for the job's
+    document.
 
     https://docs.aws.amazon.com/iot/latest/developerguide/create-manage-jobs-presigned-URLs.html
     """
-    return lambda key: f"${{aws:iot:s3-presigned-url:https://s3.{region}.amazonaws.com/{bucket}/{key}}}"
+    return lambda key: (
+        f"${{aws:iot:s3-presigned-url:https://s3.{region}.amazonaws.com/{bucket}/{key}}}"
+    )
 
 
 def _key(number: int) -> str:

@@ -1,6 +1,7 @@
 """A model's way to a fleet: canary, waves, and back by itself when devices do not take it.
 
-Level-triggered: :meth:`Conductor.advance` looks at what is, and takes the next step; it may be called at any time, and
+Level-triggered: :meth:`Conductor.advance` looks at what is, and takes the next step; it may be
+called at any time, and
 again after any crash. One rollout at a time on a fleet.
 """
 
@@ -21,7 +22,9 @@ from registry.sagemaker_registry import RegistryError
 State = Literal["Canary", "Soaking", "Waves", "TurningBack", "Succeeded", "RolledBack", "Aborted"]
 OVER = ("Succeeded", "RolledBack", "Aborted")
 TARGETS_PER_JOB = 100
-"""CreateJob takes at most so many targets (https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html)."""
+"""CreateJob takes at most so many targets
+(https://docs.aws.amazon.com/iot/latest/apireference/API_CreateJob.html).
+"""
 FAILED = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
 WAITING = frozenset({"QUEUED", "IN_PROGRESS"})
 
@@ -142,11 +145,15 @@ Sign = Callable[[bytes], str]
 Address = Callable[[str], str]
 """What stands for an object's presigned URL in a job's document, by S3 key."""
 Ended = Callable[[Rollout], None]
-"""Called when a rollout has ended, before it is written down as ended; may be called again after a crash."""
+"""Called when a rollout has ended, before it is written down as ended; may be called again after a
+crash.
+"""
 
 
 Unwanted = Callable[[Rollout], str]
-"""Why a rollout's version may no longer go to devices, such as a rejection meanwhile; empty when it may."""
+"""Why a rollout's version may no longer go to devices, such as a rejection meanwhile; empty when it
+may.
+"""
 
 
 class RolloutBusy(RegistryError):
@@ -154,9 +161,18 @@ class RolloutBusy(RegistryError):
 
 
 def begin(
-    store: Store, candidate: Candidate, policy: RolloutPolicy, *, by: str, reason: str, now: float, forced: bool = False
-) -> Rollout:  # fmt: skip
-    """Take the fleet for a rollout; raises RolloutBusy while another is under way, RegistryError when nothing would change."""
+    store: Store,
+    candidate: Candidate,
+    policy: RolloutPolicy,
+    *,
+    by: str,
+    reason: str,
+    now: float,
+    forced: bool = False,
+) -> Rollout:
+    """Take the fleet for a rollout; raises RolloutBusy while another is under way, RegistryError
+    when nothing would change.
+    """
     current = store.current(candidate.fleet)
     if current.under_way:
         other = store.get(candidate.fleet, current.under_way)
@@ -165,25 +181,53 @@ def begin(
                 f"Rollout {other.number} of {other.candidate.model_version} to fleet {candidate.fleet} is under way ({other.state}): "
                 "wait for its end, or stop it with `mledgeops rollout --abort`."
             )
-    if current.candidate is not None and current.candidate.model_version == candidate.model_version and not forced:
-        raise RegistryError(f"Fleet {candidate.fleet} runs {candidate.model_version} already; nothing was changed.")
+    if (
+        current.candidate is not None
+        and current.candidate.model_version == candidate.model_version
+        and not forced
+    ):
+        raise RegistryError(
+            f"Fleet {candidate.fleet} runs {candidate.model_version} already; nothing was changed."
+        )
     rollout = Rollout(
-        fleet=candidate.fleet, number=current.number + 1, candidate=candidate, previous=current.candidate, policy=policy, by=by, reason=reason,
-        forced=forced, state="Canary", started_at=now, changed_at=now, sequence=current.sequence + 1, model_version=candidate.model_version,
-    )  # fmt: skip
-    # The item before the claim: a claim that names nothing would block the fleet. A number that is taken was left by a crash, or by a rival.
+        fleet=candidate.fleet,
+        number=current.number + 1,
+        candidate=candidate,
+        previous=current.candidate,
+        policy=policy,
+        by=by,
+        reason=reason,
+        forced=forced,
+        state="Canary",
+        started_at=now,
+        changed_at=now,
+        sequence=current.sequence + 1,
+        model_version=candidate.model_version,
+    )
+    # The item before the claim: a claim that names nothing would block the fleet. A number that is
+    # taken was left by a crash, or by a rival.
     while not store.create(rollout):
         rollout = msgspec.structs.replace(rollout, number=rollout.number + 1)
     # Two numbers: one for its manifest, one for the way back.
-    after = msgspec.structs.replace(current, under_way=rollout.number, number=rollout.number, sequence=current.sequence + 2)
+    after = msgspec.structs.replace(
+        current, under_way=rollout.number, number=rollout.number, sequence=current.sequence + 2
+    )
     if not store.replace(current, after):
-        store.put(msgspec.structs.replace(rollout, state="Aborted", why="another rollout was faster", ended_at=now))
-        raise RolloutBusy(f"Somebody else began a rollout to fleet {candidate.fleet} at this moment: look with `mledgeops rollout`.")
+        store.put(
+            msgspec.structs.replace(
+                rollout, state="Aborted", why="another rollout was faster", ended_at=now
+            )
+        )
+        raise RolloutBusy(
+            f"Somebody else began a rollout to fleet {candidate.fleet} at this moment: look with `mledgeops rollout`."
+        )
     return rollout
 
 
 def wait_for_turn(store: Store, candidate: Candidate) -> None:
-    """Note that a version is to go next, once the rollout under way has ended. The last one noted counts."""
+    """Note that a version is to go next, once the rollout under way has ended. The last one noted
+    counts.
+    """
     while True:
         current = store.current(candidate.fleet)
         if store.replace(current, msgspec.structs.replace(current, next=candidate.model_version)):
@@ -194,9 +238,16 @@ class Conductor:
     """Moves rollouts on."""
 
     def __init__(
-        self, store: Store, jobs: Jobs, fleet: Fleet, sign: Sign, address: Address, on_end: Ended, prefix: str = "mledgeops",
+        self,
+        store: Store,
+        jobs: Jobs,
+        fleet: Fleet,
+        sign: Sign,
+        address: Address,
+        on_end: Ended,
+        prefix: str = "mledgeops",
         unwanted: Unwanted = lambda _: "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._unwanted = unwanted
         self._store = store
         self._jobs = jobs
@@ -214,9 +265,21 @@ class Conductor:
         if rollout.state in OVER:
             self._free(rollout)
             return rollout
-        steps = {"Canary": self._canary, "Soaking": self._soak, "Waves": self._wave, "TurningBack": self._turn_back}
-        looked, unwanted = self._looked_at(rollout), self._unwanted(rollout) if rollout.waves else ""
-        after = self._back(looked, unwanted, now) if unwanted and rollout.state != "TurningBack" else steps[rollout.state](looked, now)
+        steps = {
+            "Canary": self._canary,
+            "Soaking": self._soak,
+            "Waves": self._wave,
+            "TurningBack": self._turn_back,
+        }
+        looked, unwanted = (
+            self._looked_at(rollout),
+            self._unwanted(rollout) if rollout.waves else "",
+        )
+        after = (
+            self._back(looked, unwanted, now)
+            if unwanted and rollout.state != "TurningBack"
+            else steps[rollout.state](looked, now)
+        )
         if after.state in OVER:
             after = msgspec.structs.replace(after, ended_at=now)
             self._on_end(after)
@@ -228,26 +291,49 @@ class Conductor:
         return after
 
     def behind(self, fleet: str) -> list[str]:
-        """Devices that are there and use another model than the fleet does, without having been asked: enrolled later, or set up anew."""
+        """Devices that are there and use another model than the fleet does, without having been
+        asked: enrolled later, or set up anew.
+        """
         current = self._store.current(fleet)
         if current.candidate is None or current.under_way:
             return []
         last = self._store.get(fleet, current.number)
-        waves = last.waves if last is not None and last.state == "Succeeded" else []  # who refused or was away has its answer, or its job
-        unwilling = {device for wave in waves for device, (status, _) in self._executions(wave).items() if status != "SUCCEEDED"}
-        late = {device for device, beat in self._fleet.beats(fleet).items() if beat.there and beat.model != current.candidate.model_version}
-        return [device for device in sorted(late - unwilling) if not self._jobs.executions(self._late_job(current, device))]
+        # who refused or was away has its answer, or its job
+        waves = last.waves if last is not None and last.state == "Succeeded" else []
+        unwilling = {
+            device
+            for wave in waves
+            for device, (status, _) in self._executions(wave).items()
+            if status != "SUCCEEDED"
+        }
+        late = {
+            device
+            for device, beat in self._fleet.beats(fleet).items()
+            if beat.there and beat.model != current.candidate.model_version
+        }
+        return [
+            device
+            for device in sorted(late - unwilling)
+            if not self._jobs.executions(self._late_job(current, device))
+        ]
 
     def catch_up(self, fleet: str, devices: list[str]) -> list[str]:
-        """Give devices that are behind what the fleet uses, by a job each; returns the jobs. They test it as any other does."""
+        """Give devices that are behind what the fleet uses, by a job each; returns the jobs. They
+        test it as any other does.
+        """
         current, jobs = self._store.current(fleet), []
         last = self._store.get(fleet, current.number)
         if current.candidate is None or current.under_way or last is None:
             return []
         for device in devices:
             job = self._late_job(current, device)
-            # The last number taken: above every manifest that the fleet has followed, below the next one's.
-            self._jobs.create(job, [device], self._manifest(current.candidate, last, current.sequence, forced=False))
+            # The last number taken: above every manifest that the fleet has followed, below the
+            # next one's.
+            self._jobs.create(
+                job,
+                [device],
+                self._manifest(current.candidate, last, current.sequence, forced=False),
+            )
             jobs.append(job)
         return jobs
 
@@ -277,7 +363,9 @@ class Conductor:
                 waiting += status in WAITING
                 if status in FAILED:
                     failures[device] = reason or status
-        return msgspec.structs.replace(rollout, failures=failures, switched=switched, waiting=waiting)
+        return msgspec.structs.replace(
+            rollout, failures=failures, switched=switched, waiting=waiting
+        )
 
     def _executions(self, wave: Wave) -> dict[str, tuple[str, str]]:
         found: dict[str, tuple[str, str]] = {}
@@ -288,10 +376,16 @@ class Conductor:
     def _canary(self, rollout: Rollout, now: float) -> Rollout:
         if not rollout.waves:
             beats = self._fleet.beats(rollout.fleet)
-            devices = sorted(_order(rollout.number, beats), key=lambda device: not beats[device].there)  # one that is away tells nothing
+            # one that is away tells nothing
+            devices = sorted(
+                _order(rollout.number, beats), key=lambda device: not beats[device].there
+            )
             if not devices:  # nobody to ask: the fleet's first device will be told when it is there
                 return msgspec.structs.replace(rollout, state="Succeeded")
-            count = min(len(devices), max(rollout.policy.canary_devices, math.ceil(rollout.policy.canary * len(devices))))
+            count = min(
+                len(devices),
+                max(rollout.policy.canary_devices, math.ceil(rollout.policy.canary * len(devices))),
+            )
             return self._started(rollout, devices[:count], now)
         verdict = self._verdict(rollout, now)
         if verdict != "go on":
@@ -300,12 +394,29 @@ class Conductor:
 
     def _soak(self, rollout: Rollout, now: float) -> Rollout:
         beats = self._fleet.beats(rollout.fleet)
-        done = [device for device, (status, _) in self._executions(rollout.waves[0]).items() if status == "SUCCEEDED"]
+        done = [
+            device
+            for device, (status, _) in self._executions(rollout.waves[0]).items()
+            if status == "SUCCEEDED"
+        ]
         # A heartbeat may be older than the switch; at the end of the soak none is.
         over = now - rollout.changed_at >= rollout.policy.soak_seconds
-        gone = [d for d in done if not beats[d].there or (over and rollout.policy.soak_seconds and beats[d].model != rollout.candidate.model_version)]
+        gone = [
+            d
+            for d in done
+            if not beats[d].there
+            or (
+                over
+                and rollout.policy.soak_seconds
+                and beats[d].model != rollout.candidate.model_version
+            )
+        ]
         if rollout.policy.soak_seconds and len(gone) > rollout.policy.abort * len(done):
-            return self._back(rollout, f"{len(gone)} of {len(done)} canary devices went away or lost the model after they had switched", now)
+            return self._back(
+                rollout,
+                f"{len(gone)} of {len(done)} canary devices went away or lost the model after they had switched",
+                now,
+            )
         return msgspec.structs.replace(rollout, state="Waves") if over else rollout
 
     def _wave(self, rollout: Rollout, now: float) -> Rollout:
@@ -324,9 +435,13 @@ class Conductor:
         return self._started(rollout, rest, now)
 
     def _verdict(self, rollout: Rollout, now: float) -> Literal["wait", "go on", "turn back"]:
-        """Of all devices asked so far: enough good answers to go on, too many bad ones, or neither yet."""
+        """Of all devices asked so far: enough good answers to go on, too many bad ones, or neither
+        yet.
+        """
         answered, failed = rollout.switched + len(rollout.failures), len(rollout.failures)
-        if failed > rollout.policy.abort * answered and (failed > rollout.policy.abort * (answered + rollout.waiting) or not rollout.waiting):
+        if failed > rollout.policy.abort * answered and (
+            failed > rollout.policy.abort * (answered + rollout.waiting) or not rollout.waiting
+        ):
             return "turn back"
         late = now - rollout.waves[-1].started_at >= rollout.policy.wave_seconds
         if rollout.waiting and not late:
@@ -341,15 +456,29 @@ class Conductor:
         answered = rollout.switched + len(rollout.failures)
         example = next(iter(sorted(rollout.failures.items())), None)
         if example is None:
-            return self._back(rollout, f"no device of the canary answered within {rollout.policy.wave_seconds:.0f} s", now)
-        return self._back(rollout, f"{len(rollout.failures)} of {answered} devices did not take it; {example[0]}: {example[1]}", now)
+            return self._back(
+                rollout,
+                f"no device of the canary answered within {rollout.policy.wave_seconds:.0f} s",
+                now,
+            )
+        return self._back(
+            rollout,
+            f"{len(rollout.failures)} of {answered} devices did not take it; {example[0]}: {example[1]}",
+            now,
+        )
 
     def _started(self, rollout: Rollout, devices: list[str], now: float) -> Rollout:
-        manifest = self._manifest(rollout.candidate, rollout, rollout.sequence, forced=rollout.forced)
+        manifest = self._manifest(
+            rollout.candidate, rollout, rollout.sequence, forced=rollout.forced
+        )
         wave = self._ask(rollout, f"w{len(rollout.waves)}", devices, manifest, now)
-        return msgspec.structs.replace(rollout, waves=[*rollout.waves, wave], waiting=rollout.waiting + len(devices))
+        return msgspec.structs.replace(
+            rollout, waves=[*rollout.waves, wave], waiting=rollout.waiting + len(devices)
+        )
 
-    def _ask(self, rollout: Rollout, name: str, devices: list[str], document: SignedManifest, now: float) -> Wave:
+    def _ask(
+        self, rollout: Rollout, name: str, devices: list[str], document: SignedManifest, now: float
+    ) -> Wave:
         jobs = []
         for at in range(0, len(devices), TARGETS_PER_JOB):
             job = f"{self._prefix}-{rollout.fleet[:30]}-{rollout.number}-{name}-{at // TARGETS_PER_JOB}"
@@ -364,7 +493,9 @@ class Conductor:
                 self._jobs.cancel(job)
         devices = [device for wave in rollout.waves for device in wave.devices]
         target = rollout.previous or rollout.candidate
-        manifest = self._manifest(target, rollout, rollout.sequence + 1, forced=True, remove=rollout.previous is None)
+        manifest = self._manifest(
+            target, rollout, rollout.sequence + 1, forced=True, remove=rollout.previous is None
+        )
         back = self._ask(rollout, "back", devices, manifest, now)
         return msgspec.structs.replace(rollout, state="TurningBack", why=why, back=back)
 
@@ -377,12 +508,33 @@ class Conductor:
             return rollout
         return msgspec.structs.replace(rollout, state="RolledBack")
 
-    def _manifest(self, candidate: Candidate, rollout: Rollout, sequence: int, *, forced: bool, remove: bool = False) -> SignedManifest:
-        text = manifest_text(Manifest(
-            fleet=candidate.fleet, model_version=candidate.model_version, digest=candidate.digest, size=candidate.size, app=candidate.app,
-            metric=candidate.metric, goal=candidate.goal, tolerance=rollout.policy.tolerance, sequence=sequence, forced=forced, remove=remove,
-        ))  # fmt: skip
-        return SignedManifest(manifest=text.decode(), signature=self._sign(text), url=self._address(candidate.key))
+    def _manifest(
+        self,
+        candidate: Candidate,
+        rollout: Rollout,
+        sequence: int,
+        *,
+        forced: bool,
+        remove: bool = False,
+    ) -> SignedManifest:
+        text = manifest_text(
+            Manifest(
+                fleet=candidate.fleet,
+                model_version=candidate.model_version,
+                digest=candidate.digest,
+                size=candidate.size,
+                app=candidate.app,
+                metric=candidate.metric,
+                goal=candidate.goal,
+                tolerance=rollout.policy.tolerance,
+                sequence=sequence,
+                forced=forced,
+                remove=remove,
+            )
+        )
+        return SignedManifest(
+            manifest=text.decode(), signature=self._sign(text), url=self._address(candidate.key)
+        )
 
     def _free(self, rollout: Rollout) -> None:
         """The fleet runs what the rollout left, and is free for the next."""
@@ -391,10 +543,14 @@ class Conductor:
             if current.under_way != rollout.number:
                 return
             candidate = rollout.candidate if rollout.state == "Succeeded" else current.candidate
-            if self._store.replace(current, msgspec.structs.replace(current, under_way=0, candidate=candidate)):
+            if self._store.replace(
+                current, msgspec.structs.replace(current, under_way=0, candidate=candidate)
+            ):
                 return
 
 
 def _order(number: int, devices: Mapping[str, object]) -> list[str]:
     """By lot, another one for each rollout: the same devices must not always go first."""
-    return sorted(devices, key=lambda device: hashlib.sha256(f"{number} {device}".encode()).digest())
+    return sorted(
+        devices, key=lambda device: hashlib.sha256(f"{number} {device}".encode()).digest()
+    )

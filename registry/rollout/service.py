@@ -27,7 +27,14 @@ from registry.evidence.prechecks import Check, check, failed
 from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Version
 from registry.policy import Policy
 from registry.rollout.aws import DeviceTable, DynamoStore, IotJobs, presigned
-from registry.rollout.conductor import Candidate, Conductor, Rollout, RolloutBusy, begin, wait_for_turn
+from registry.rollout.conductor import (
+    Candidate,
+    Conductor,
+    Rollout,
+    RolloutBusy,
+    begin,
+    wait_for_turn,
+)
 from registry.sagemaker_registry import METRIC, RegistryError, SageMakerRegistry
 
 if TYPE_CHECKING:
@@ -57,7 +64,9 @@ def policy_in_force(objects: ObjectStore) -> Policy:
 
 
 class Rollouts:
-    """Begins rollouts and moves them on. Names come from the environment, which functions and commands have alike."""
+    """Begins rollouts and moves them on. Names come from the environment, which functions and
+    commands have alike.
+    """
 
     def __init__(self) -> None:
         self.sagemaker = SageMakerRegistry(client("sagemaker"))
@@ -73,7 +82,9 @@ class Rollouts:
 
     @functools.cached_property
     def mlflow(self) -> MlflowRegistry:
-        """Made when it is first needed: importing MLflow takes seconds, and a rollout's first step does without."""
+        """Made when it is first needed: importing MLflow takes seconds, and a rollout's first step
+        does without.
+        """
         return MlflowRegistry()
 
     def policy(self) -> Policy:
@@ -83,26 +94,48 @@ class Rollouts:
     def set_policy(self, policy: Policy, who: str) -> None:
         """Put a policy in force."""
         self._objects.put(POLICY_KEY, msgspec.json.encode(policy))
-        self.audit.append(at=time.time(), who=who, what="policy", subject="policy", why="", policy=msgspec.to_builtins(policy))
+        self.audit.append(
+            at=time.time(),
+            who=who,
+            what="policy",
+            subject="policy",
+            why="",
+            policy=msgspec.to_builtins(policy),
+        )
 
     def evidence(self, version: Version) -> Evidence | None:
         """A version's evidence pack; None for one that was registered without."""
-        if version.run not in self._evidence:  # it never changes, and checks, candidates and cards all ask for it
+        # it never changes, and checks, candidates and cards all ask for it
+        if version.run not in self._evidence:
             self._evidence[version.run] = read_evidence(self._objects, _run_of(version))
         return self._evidence[version.run]
 
     def checks(self, version: Version) -> list[Check]:
-        """The pre-checks of a version by the policy in force now; one that fails when there is no evidence."""
+        """The pre-checks of a version by the policy in force now; one that fails when there is no
+        evidence.
+        """
         evidence = self.evidence(version)
         if evidence is None:
-            return [Check(name="evidence", passed=False, message="the version was registered without an evidence pack")]
+            return [
+                Check(
+                    name="evidence",
+                    passed=False,
+                    message="the version was registered without an evidence pack",
+                )
+            ]
         return check(evidence, self.policy().gates)
 
     def linking(self) -> Linking:
         """What links packages, by the policy in force now."""
         from registry.linking import Linking  # it draws charts, which no rollout does
 
-        return Linking(mlflow=self.mlflow, sagemaker=self.sagemaker, objects=self._objects, heartbeats=self.beats, policy=self.policy())
+        return Linking(
+            mlflow=self.mlflow,
+            sagemaker=self.sagemaker,
+            objects=self._objects,
+            heartbeats=self.beats,
+            policy=self.policy(),
+        )
 
     def candidate(self, version: Version) -> Candidate:
         """What a rollout needs to know of a version."""
@@ -113,40 +146,86 @@ class Rollouts:
         goal = evidence.goal if evidence is not None else spec.goal or goal_of(metric)
         key = model_key(version.run, "model.safetensors")
         return Candidate(
-            fleet=spec.fleet, model_version=version.model_version, digest=version.model_digest, size=self._objects.size(key),
-            app=spec.app, metric=metric, goal=goal, key=key,
-        )  # fmt: skip
+            fleet=spec.fleet,
+            model_version=version.model_version,
+            digest=version.model_digest,
+            size=self._objects.size(key),
+            app=spec.app,
+            metric=metric,
+            goal=goal,
+            key=key,
+        )
 
     def spec(self, version: Version) -> RunSpec:
-        """The run that made a version; raises RegistryError when the version does not say it, or S3 has it no longer."""
+        """The run that made a version; raises RegistryError when the version does not say it, or S3
+        has it no longer.
+        """
         try:
             return decode_spec(self._objects.get(spec_key(_run_of(version))))
         except ObjectMissing as error:
             name = version.model_version
-            raise RegistryError(f"What {name} was made from is gone: {error}. Where a tag was changed, `mledgeops reconcile` mends it.") from error
+            raise RegistryError(
+                f"What {name} was made from is gone: {error}. Where a tag was changed, `mledgeops reconcile` mends it."
+            ) from error
 
-    def begin(self, version: Version, *, by: str, reason: str, forced: bool = False, queue: bool = True, override: bool = False) -> Begun:
-        """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes next, else RolloutBusy.
+    def begin(
+        self,
+        version: Version,
+        *,
+        by: str,
+        reason: str,
+        forced: bool = False,
+        queue: bool = True,
+        override: bool = False,
+    ) -> Begun:
+        """Begin a rollout and have it conducted. While another is under way: with ``queue`` it goes
+        next, else RolloutBusy.
 
-        Raises RegistryError where pre-checks fail, unless a person has decided otherwise (``override``) or it is a way back (``forced``).
+        Raises RegistryError where pre-checks fail, unless a person has decided otherwise
+        (``override``) or it is a way back (``forced``).
         """
         if not forced and not override and (wrong := failed(self.checks(version))):
             if not version.rollout.startswith("Held"):  # the event of an approval may come twice
-                head = self.audit.append(at=time.time(), who=SYSTEM, what="held", subject=version.model_version, why=wrong)
-                self.mlflow.set_tags(version.name, version.version, {ROLLOUT_TAG: f"Held: {wrong}"[:500], AUDIT_TAG: head})
+                head = self.audit.append(
+                    at=time.time(),
+                    who=SYSTEM,
+                    what="held",
+                    subject=version.model_version,
+                    why=wrong,
+                )
+                self.mlflow.set_tags(
+                    version.name,
+                    version.version,
+                    {ROLLOUT_TAG: f"Held: {wrong}"[:500], AUDIT_TAG: head},
+                )
             raise RegistryError(f"{version.model_version} is held back: {wrong}.")
         candidate = self.candidate(version)
         try:
-            rollout = begin(self.store, candidate, self.policy().rollout, by=by, reason=reason, now=time.time(), forced=forced)
+            rollout = begin(
+                self.store,
+                candidate,
+                self.policy().rollout,
+                by=by,
+                reason=reason,
+                now=time.time(),
+                forced=forced,
+            )
         except RolloutBusy as error:
             if not queue:
                 raise
             wait_for_turn(self.store, candidate)
             return Begun(None, str(error))
         self.audit.append(
-            at=time.time(), who=by, what="rollout", subject=rollout.model_version, why=reason, fleet=rollout.fleet, number=rollout.number,
-            forced=forced, override=override,
-        )  # fmt: skip
+            at=time.time(),
+            who=by,
+            what="rollout",
+            subject=rollout.model_version,
+            why=reason,
+            fleet=rollout.fleet,
+            number=rollout.number,
+            forced=forced,
+            override=override,
+        )
         self.conduct(rollout)
         return Begun(rollout)
 
@@ -154,7 +233,9 @@ class Rollouts:
         """Start the state machine for a rollout; once, whoever asks how often."""
         body = msgspec.json.encode({"fleet": rollout.fleet, "number": rollout.number}).decode()
         try:
-            self._steps.start_execution(stateMachineArn=self._machine, name=f"{rollout.fleet}-{rollout.number}", input=body)
+            self._steps.start_execution(
+                stateMachineArn=self._machine, name=f"{rollout.fleet}-{rollout.number}", input=body
+            )
         except self._steps.exceptions.ExecutionAlreadyExists:
             return
 
@@ -170,17 +251,35 @@ class Rollouts:
         jobs = IotJobs(client("iot"), self._region, account, setting("MLEDGEOPS_JOB_URLS_ROLE"))
         sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
         prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")
-        return Conductor(self.store, jobs, fleet, sign, presigned(self._bucket, self._region), self._ended, prefix, self._unwanted)
+        return Conductor(
+            self.store,
+            jobs,
+            fleet,
+            sign,
+            presigned(self._bucket, self._region),
+            self._ended,
+            prefix,
+            self._unwanted,
+        )
 
     def catch_up(self, fleet: str, devices: Sequence[str] = ()) -> list[str]:
-        """Give devices that came after the last rollout the model that their fleet uses: those named, else all that are behind. Returns the jobs."""
+        """Give devices that came after the last rollout the model that their fleet uses: those
+        named, else all that are behind. Returns the jobs.
+        """
         conductor, uses = self.conductor(), self.store.current(fleet).candidate
         late = list(devices) or conductor.behind(fleet)
         jobs = conductor.catch_up(fleet, late)
         if jobs and uses is not None:
             event(logger, "catch-up", fleet=fleet, version=uses.model_version, devices=len(late))
             self.audit.append(
-                at=time.time(), who=SYSTEM, what="catch-up", subject=uses.model_version, why="enrolled later", fleet=fleet, devices=late, jobs=jobs
+                at=time.time(),
+                who=SYSTEM,
+                what="catch-up",
+                subject=uses.model_version,
+                why="enrolled later",
+                fleet=fleet,
+                devices=late,
+                jobs=jobs,
             )
         return jobs
 
@@ -198,12 +297,28 @@ class Rollouts:
             self.mlflow.set_champion(name, number)
             event(logger, "promoted", model=name, version=number, devices=rollout.switched)
         else:
-            event(logger, "turned-back", logging.WARNING, model=name, version=number, devices=len(rollout.failures), reason=rollout.why)
+            event(
+                logger,
+                "turned-back",
+                logging.WARNING,
+                model=name,
+                version=number,
+                devices=len(rollout.failures),
+                reason=rollout.why,
+            )
         said = rollout.state if not rollout.why else f"{rollout.state}: {rollout.why}"
         head = self.audit.append(
-            at=time.time(), who=SYSTEM, what="rollout-ended", subject=rollout.model_version, why=said, fleet=rollout.fleet, number=rollout.number,
-            switched=rollout.switched, failures=len(rollout.failures), waiting=rollout.waiting,
-        )  # fmt: skip
+            at=time.time(),
+            who=SYSTEM,
+            what="rollout-ended",
+            subject=rollout.model_version,
+            why=said,
+            fleet=rollout.fleet,
+            number=rollout.number,
+            switched=rollout.switched,
+            failures=len(rollout.failures),
+            waiting=rollout.waiting,
+        )
         self.mlflow.set_tags(name, number, {ROLLOUT_TAG: said[:500], AUDIT_TAG: head})
 
     def next_of(self, fleet: str) -> None:
@@ -216,7 +331,8 @@ class Rollouts:
         if version is None or version.approval != "Approved":
             return
         try:
-            self.begin(version, by=SYSTEM, reason="it waited for its turn", override=True)  # it was let through before it had to wait
+            # it was let through before it had to wait
+            self.begin(version, by=SYSTEM, reason="it waited for its turn", override=True)
         except RegistryError:
             return  # the fleet runs it already
 
@@ -226,4 +342,6 @@ def _run_of(version: Version) -> str:
         return check_name("run", version.run)
     except ProtocolError as error:
         said = str(error).rstrip(".")
-        raise RegistryError(f"{version.model_version} does not say which run made it ({said}): `mledgeops reconcile` mends it.") from error
+        raise RegistryError(
+            f"{version.model_version} does not say which run made it ({said}): `mledgeops reconcile` mends it."
+        ) from error

@@ -31,18 +31,46 @@ def until(true: Callable[[], Any], seconds: float = 40.0) -> Any:
 
 
 def schedule_and_stop(cloud: LocalCloud, pipeline: str, parameters: dict[str, Any]) -> str:
-    """What a schedule does, and a pipeline that is stopped while it waits for devices; returns the status it ended with."""
+    """What a schedule does, and a pipeline that is stopped while it waits for devices; returns the
+    status it ended with.
+    """
+
     def start(**condition: float) -> dict[str, str]:
         request = json.dumps({"pipeline": pipeline, "parameters": parameters, **condition})
-        return json.loads(client("lambda").invoke(FunctionName=cloud.deployment.function("start"), Payload=request)["Payload"].read())
+        return json.loads(
+            client("lambda")
+            .invoke(FunctionName=cloud.deployment.function("start"), Payload=request)["Payload"]
+            .read()
+        )
 
     assert "enough predictions" in start(when_drift=1.0)["reason"]
     arn = start()["pipeline_execution_arn"]
     sagemaker, steps = client("sagemaker"), client("stepfunctions")
-    before = len(steps.list_executions(stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING")["executions"])
-    until(lambda: before or steps.list_executions(stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING")["executions"])
+    before = len(
+        steps.list_executions(
+            stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING"
+        )["executions"]
+    )
+    until(
+        lambda: (
+            before
+            or steps.list_executions(
+                stateMachineArn=cloud.deployment.state_machine, statusFilter="RUNNING"
+            )["executions"]
+        )
+    )
     sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken="s" * 32)
-    ended = until(lambda: (s := sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]) not in ("Executing", "Stopping") and s)
+    ended = until(
+        lambda: (
+            (
+                s := sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)[
+                    "PipelineExecutionStatus"
+                ]
+            )
+            not in ("Executing", "Stopping")
+            and s
+        )
+    )
     return str(ended)
 
 
@@ -50,9 +78,21 @@ def claim_for(cloud: LocalCloud, folder: Path, device: str, fleet: str = "plant"
     """A claim file as the operator makes it, its paths as they are here."""
     home = folder / device
     home.mkdir(parents=True, exist_ok=True)
-    file = certificates.expect(cloud.deployment, client("iot"), cloud.endpoint(), fleet, [device], folder / "claims", str(home))[0]
+    file = certificates.expect(
+        cloud.deployment,
+        client("iot"),
+        cloud.endpoint(),
+        fleet,
+        [device],
+        folder / "claims",
+        str(home),
+    )[0]
     claims = folder / "claims"
-    text = file.read_text().replace(f"{home}/claim/", f"{claims}/current/").replace(f"{home}/ca.pem", f"{claims}/ca.pem")
+    text = (
+        file.read_text()
+        .replace(f"{home}/claim/", f"{claims}/current/")
+        .replace(f"{home}/ca.pem", f"{claims}/ca.pem")
+    )
     file.write_text(text)
     return read_struct(file, Claim, "claim")
 
@@ -63,20 +103,34 @@ def enrolled_by_claim(cloud: LocalCloud, folder: Path, device: str) -> DeviceCon
 
 
 def connections_that_end(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Grows when an MQTT client made after this has stopped; that takes half a second, so that whoever does not wait for it is seen."""
+    """Grows when an MQTT client made after this has stopped; that takes half a second, so that
+    whoever does not wait for it is seen.
+    """
     ended: list[Any] = []
     made = mqtt5_client_builder.mtls_from_path
 
     def build(*, on_lifecycle_stopped: Any, **options: Any) -> Any:
-        return made(on_lifecycle_stopped=lambda data: (time.sleep(0.5), ended.append(data), on_lifecycle_stopped(data)), **options)
+        return made(
+            on_lifecycle_stopped=lambda data: (
+                time.sleep(0.5),
+                ended.append(data),
+                on_lifecycle_stopped(data),
+            ),
+            **options,
+        )
 
     monkeypatch.setattr(mqtt5_client_builder, "mtls_from_path", build)
     return ended
 
 
 def renewed(cloud: LocalCloud, config: DeviceConfig) -> tuple[bytes, bytes, str]:
-    """The certificate before and after a rotation on a live connection, and the id of the one it was heard with afterwards."""
-    key = {"TableName": cloud.deployment.devices_table, "Key": {"fleet": {"S": config.fleet}, "device": {"S": config.device}}}
+    """The certificate before and after a rotation on a live connection, and the id of the one it
+    was heard with afterwards.
+    """
+    key = {
+        "TableName": cloud.deployment.devices_table,
+        "Key": {"fleet": {"S": config.fleet}, "device": {"S": config.device}},
+    }
     dynamodb = client("dynamodb")
 
     async def main() -> str:
@@ -84,7 +138,8 @@ def renewed(cloud: LocalCloud, config: DeviceConfig) -> tuple[bytes, bytes, str]
         await transport.connect([f"fl/{config.fleet}/{config.device}/command"], lambda *_: None)
         try:
             await transport.renew()
-            # Now and later: the broker speaks the last will of the connection that ended, by nobody's certificate.
+            # Now and later: the broker speaks the last will of the connection that ended, by
+            # nobody's certificate.
             for _ in range(100):
                 await transport.publish(*last_will(config))
                 await asyncio.sleep(0.1)

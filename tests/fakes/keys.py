@@ -23,7 +23,9 @@ class Key:
 
     @property
     def public(self) -> str:
-        return base64.b64encode(self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+        return base64.b64encode(
+            self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ).decode()
 
     def sign(self, text: bytes) -> str:
         return base64.b64encode(self._key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
@@ -35,12 +37,17 @@ COMMANDS, MODELS = Key(), Key()
 def trust(file: Path, *, commands: Key = COMMANDS, models: Key = MODELS) -> None:
     """Write a device's ``trust.json``."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(msgspec.json.encode(TrustedKeys(commands=[commands.public], models=[models.public])))
+    file.write_bytes(
+        msgspec.json.encode(TrustedKeys(commands=[commands.public], models=[models.public]))
+    )
 
 
 def signed(command: Command, content: str | None = None, key: Key = COMMANDS) -> Command:
     """The command as a server would send it."""
-    return msgspec.structs.replace(command, signature=key.sign(command_text(command, command.content if content is None else content)))
+    return msgspec.structs.replace(
+        command,
+        signature=key.sign(command_text(command, command.content if content is None else content)),
+    )
 
 
 def document(manifest: Manifest, url: str = "url", key: Key = MODELS) -> SignedManifest:

@@ -1,8 +1,12 @@
-"""A stand-in for the Greengrass nucleus: its IPC (event-stream RPC on a Unix socket), as far as MQTT goes through it.
+"""A stand-in for the Greengrass nucleus: its IPC (event-stream RPC on a Unix socket), as far as
+MQTT goes through it.
 
-It speaks to AWS's own client library and to a real broker, asks the recipe's ``accessControl`` before anything passes,
-and has the limits that were measured on nucleus-lite: 4.9 KB in (more is dropped in silence), 7 KB out, ten unacknowledged.
-Framing: https://awslabs.github.io/aws-c-event-stream/, operations: the model in awsiot.greengrasscoreipc.
+It speaks to AWS's own client library and to a real broker, asks the recipe's ``accessControl``
+before anything passes,
+and has the limits that were measured on nucleus-lite: 4.9 KB in (more is dropped in silence), 7 KB
+out, ten unacknowledged.
+Framing: https://awslabs.github.io/aws-c-event-stream/, operations: the model in
+awsiot.greengrasscoreipc.
 """
 
 from __future__ import annotations
@@ -28,7 +32,11 @@ def frame(headers: dict[str, int | str], payload: bytes = b"") -> bytes:
     block = b""
     for name, value in headers.items():
         block += struct.pack(">B", len(name)) + name.encode()
-        block += struct.pack(">Bi", 4, value) if isinstance(value, int) else struct.pack(">BH", 7, len(value.encode())) + value.encode()
+        block += (
+            struct.pack(">Bi", 4, value)
+            if isinstance(value, int)
+            else struct.pack(">BH", 7, len(value.encode())) + value.encode()
+        )
     prelude = struct.pack(">II", 16 + len(block) + len(payload), len(block))
     body = prelude + struct.pack(">I", zlib.crc32(prelude)) + block + payload
     return body + struct.pack(">I", zlib.crc32(body))
@@ -44,7 +52,11 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[dict[str, Any], byte
     headers, at = {}, 0
     while at < size:
         length = rest[at]
-        name, kind, at = rest[at + 1 : at + 1 + length].decode(), rest[at + 1 + length], at + 2 + length
+        name, kind, at = (
+            rest[at + 1 : at + 1 + length].decode(),
+            rest[at + 1 + length],
+            at + 2 + length,
+        )
         if kind == 4:
             headers[name], at = struct.unpack_from(">i", rest, at)[0], at + 4
         else:
@@ -55,7 +67,9 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[dict[str, Any], byte
 
 @dataclass
 class Nucleus:
-    """One core with one component. ``broker``: a connected transport of the core's own; ``recipe``: the component's."""
+    """One core with one component. ``broker``: a connected transport of the core's own; ``recipe``:
+    the component's.
+    """
 
     broker: Any
     recipe: dict[str, Any]
@@ -73,12 +87,23 @@ class Nucleus:
 
     def environment(self, socket: Path) -> dict[str, str]:
         """What a nucleus sets for its components."""
-        return {"AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(socket), "SVCUID": self.token, "AWS_IOT_THING_NAME": self.thing}
+        return {
+            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": str(socket),
+            "SVCUID": self.token,
+            "AWS_IOT_THING_NAME": self.thing,
+        }
 
     def allows(self, operation: str, topic: str) -> bool:
         """The recipe's accessControl, with its variables filled in."""
-        groups = self.recipe["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]["aws.greengrass.ipc.mqttproxy"].values()
-        patterns = [r.replace("{iot:thingName}", self.thing) for g in groups if operation in g["operations"] for r in g["resources"]]
+        groups = self.recipe["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"][
+            "aws.greengrass.ipc.mqttproxy"
+        ].values()
+        patterns = [
+            r.replace("{iot:thingName}", self.thing)
+            for g in groups
+            if operation in g["operations"]
+            for r in g["resources"]
+        ]
         return any(fnmatch.fnmatchcase(topic, pattern) for pattern in patterns)
 
     def deliver(self, topic: str, payload: bytes) -> None:
@@ -86,15 +111,38 @@ class Nucleus:
         if len(payload) > IN_LIMIT:
             self.dropped += 1
             return
-        body = json.dumps({"message": {"topicName": topic, "payload": base64.b64encode(payload).decode()}}).encode()
+        body = json.dumps(
+            {"message": {"topicName": topic, "payload": base64.b64encode(payload).decode()}}
+        ).encode()
         for pattern, stream, writer in self._listeners:
             if pattern == topic:
-                writer.write(frame({":message-type": MESSAGE, ":message-flags": 0, ":stream-id": stream, "service-model-type": "aws.greengrass#IoTCoreMessage", ":content-type": "application/json"}, body))
+                writer.write(
+                    frame(
+                        {
+                            ":message-type": MESSAGE,
+                            ":message-flags": 0,
+                            ":stream-id": stream,
+                            "service-model-type": "aws.greengrass#IoTCoreMessage",
+                            ":content-type": "application/json",
+                        },
+                        body,
+                    )
+                )
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         headers, payload = await read_frame(reader)
-        accepted = headers[":message-type"] == CONNECT and json.loads(payload)["authToken"] == self.token
-        writer.write(frame({":message-type": CONNECT_ACK, ":message-flags": ACCEPTED if accepted else 0, ":stream-id": 0}))
+        accepted = (
+            headers[":message-type"] == CONNECT and json.loads(payload)["authToken"] == self.token
+        )
+        writer.write(
+            frame(
+                {
+                    ":message-type": CONNECT_ACK,
+                    ":message-flags": ACCEPTED if accepted else 0,
+                    ":stream-id": 0,
+                }
+            )
+        )
         tasks = set()
         try:
             while accepted:
@@ -109,11 +157,24 @@ class Nucleus:
             self._listeners = [entry for entry in self._listeners if entry[2] is not writer]
             writer.close()
 
-    async def _answer(self, headers: dict[str, Any], request: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, headers: dict[str, Any], request: dict[str, Any], writer: asyncio.StreamWriter
+    ) -> None:
         operation, stream, topic = headers["operation"], headers[":stream-id"], request["topicName"]
 
         def reply(kind: int, flags: int, model: str, body: dict[str, Any]) -> None:
-            writer.write(frame({":message-type": kind, ":message-flags": flags, ":stream-id": stream, "service-model-type": model, ":content-type": "application/json"}, json.dumps(body).encode()))
+            writer.write(
+                frame(
+                    {
+                        ":message-type": kind,
+                        ":message-flags": flags,
+                        ":stream-id": stream,
+                        "service-model-type": model,
+                        ":content-type": "application/json",
+                    },
+                    json.dumps(body).encode(),
+                )
+            )
 
         def refuse(error: str, message: str) -> None:
             self.refused.append(f"{operation} {topic}")
@@ -129,7 +190,9 @@ class Nucleus:
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             if len(payload) > OUT_LIMIT or self._at_once > AT_ONCE:
-                return refuse("ServiceError", "the message is too long, or too many are unacknowledged")
+                return refuse(
+                    "ServiceError", "the message is too long, or too many are unacknowledged"
+                )
             await self.broker.publish(topic, payload)
             return reply(MESSAGE, TERMINATE, "aws.greengrass#PublishToIoTCoreResponse", {})
         finally:

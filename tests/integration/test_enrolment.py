@@ -28,15 +28,23 @@ from pipelines.local.cloud import LocalCloud
 def test_a_new_device_gets_a_certificate_of_its_own(reached: LocalCloud, tmp_path: Path) -> None:
     config = enrolled_by_claim(reached, tmp_path, "press-1")
     thing = client("iot").describe_thing(thingName="press-1")
-    assert (thing["thingTypeName"], thing["attributes"]["fleet"]) == (reached.deployment.thing_type, "plant")
-    assert [g["groupName"] for g in client("iot").list_thing_groups_for_thing(thingName="press-1")["thingGroups"]] == [reached.deployment.thing_group]
+    assert (thing["thingTypeName"], thing["attributes"]["fleet"]) == (
+        reached.deployment.thing_type,
+        "plant",
+    )
+    assert [
+        g["groupName"]
+        for g in client("iot").list_thing_groups_for_thing(thingName="press-1")["thingGroups"]
+    ] == [reached.deployment.thing_group]
     assert stat.S_IMODE(Path(config.private_key).stat().st_mode) == 0o600
     before, after, heard = renewed(reached, config)
     assert before != after
     # The old certificate is taken away once the device has been heard of with the new one.
     gone = certificates.retire(client("iot"), iter([("press-1", heard)]))
     assert [item.device for item in gone] == ["press-1"]
-    assert client("iot").list_thing_principals(thingName="press-1")["principals"] == [f"arn:aws:iot:us-east-1:000000000000:cert/{heard}"]
+    assert client("iot").list_thing_principals(thingName="press-1")["principals"] == [
+        f"arn:aws:iot:us-east-1:000000000000:cert/{heard}"
+    ]
     assert certificates.retire(client("iot"), iter([("press-1", heard)])) == []
 
 
@@ -55,8 +63,12 @@ def test_a_claim_works_once_and_for_its_device_only(reached: LocalCloud, tmp_pat
         asyncio.run(enrol(other))
 
 
-def test_an_enrolment_ends_after_its_connection(reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """awscrt reads freed memory when a message arrives for a client that was forgotten while it was connected."""
+def test_an_enrolment_ends_after_its_connection(
+    reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """awscrt reads freed memory when a message arrives for a client that was forgotten while it was
+    connected.
+    """
     ended = connections_that_end(monkeypatch)
     enrolled_by_claim(reached, tmp_path, "press-5")
     assert len(ended) == 1
@@ -75,16 +87,26 @@ def test_a_client_that_does_not_stop_in_time_is_kept(monkeypatch: pytest.MonkeyP
     assert client() is not None
 
 
-def test_the_claim_certificate_is_good_for_nothing_else(reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens one new device has it: it must not speak as a device, listen to one, or take one's name."""
+def test_the_claim_certificate_is_good_for_nothing_else(
+    reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens one new device has it: it must not speak as a device, listen to one, or take
+    one's name.
+    """
     monkeypatch.setattr("edge.transports.mqtt.CONNECT_SECONDS", 3.0)
     claim = claim_for(reached, tmp_path, "press-4")
 
     def as_device(name: str) -> DeviceConfig:
         return DeviceConfig(
-            fleet="plant", device=name, endpoint=claim.endpoint, port=claim.port, certificate=claim.certificate, private_key=claim.private_key, ca=claim.ca,
+            fleet="plant",
+            device=name,
+            endpoint=claim.endpoint,
+            port=claim.port,
+            certificate=claim.certificate,
+            private_key=claim.private_key,
+            ca=claim.ca,
             home=str(tmp_path),
-        )  # fmt: skip
+        )
 
     async def attempt(name: str) -> None:
         transport = MqttTransport(as_device(name), will=("fl/plant/press-1/heartbeat", b"{}"))
@@ -99,11 +121,19 @@ def test_the_claim_certificate_is_good_for_nothing_else(reached: LocalCloud, tmp
         asyncio.run(attempt("claim-press-4"))
 
 
-@pytest.mark.parametrize("event", [
-    {}, {"clientId": 1}, {"clientId": "claim-x", "claimCertificateId": "c", "parameters": {"SerialNumber": ["new"]}},
-    {"clientId": "claim-x", "claimCertificateId": "c", "parameters": "new"}, {"clientId": "x" * 10_000, "claimCertificateId": "c", "parameters": {}},
-])  # fmt: skip
-def test_whatever_the_hook_is_given_it_answers_no(event: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"clientId": 1},
+        {"clientId": "claim-x", "claimCertificateId": "c", "parameters": {"SerialNumber": ["new"]}},
+        {"clientId": "claim-x", "claimCertificateId": "c", "parameters": "new"},
+        {"clientId": "x" * 10_000, "claimCertificateId": "c", "parameters": {}},
+    ],
+)
+def test_whatever_the_hook_is_given_it_answers_no(
+    event: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.handlers.enrol.client", lambda _: THINGS)
     monkeypatch.setattr("pipelines.handlers.enrol.set_up_logs", lambda: None)
     assert handler(event, None) == {"allowProvisioning": False}
@@ -125,34 +155,84 @@ class Iot:
         return {"attributes": self.things[thingName][0]}
 
     def list_thing_principals(self, thingName: str) -> dict[str, Any]:
-        return {"principals": [f"arn:aws:iot:r:a:cert/{name}" for name in self.things[thingName][1]]}
+        return {
+            "principals": [f"arn:aws:iot:r:a:cert/{name}" for name in self.things[thingName][1]]
+        }
 
 
 EXPECTED = {"fleet": "f", "enrolment_token_sha256": token_digest("secret")}
-THINGS = Iot({"new": (EXPECTED, []), "old": (EXPECTED, ["c1"]), "two": (EXPECTED, ["c1", "c2"]), "bare": ({"fleet": "f"}, [])})
+THINGS = Iot(
+    {
+        "new": (EXPECTED, []),
+        "old": (EXPECTED, ["c1"]),
+        "two": (EXPECTED, ["c1", "c2"]),
+        "bare": ({"fleet": "f"}, []),
+    }
+)
 
 
-@pytest.mark.parametrize(("client_id", "certificate", "parameters", "reason"), [
-    ("claim-x", "claim", {"SerialNumber": "unknown", "Fleet": "f", "Token": "secret"}, "not expected"),
-    ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "g", "Token": "secret"}, "another fleet"),
-    ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f", "Token": "guess"}, "token"),
-    ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f"}, "token"),
-    ("claim-x", "claim", {"SerialNumber": "bare", "Fleet": "f", "Token": ""}, "token"),
-    ("claim-x", "claim", {"SerialNumber": "old", "Fleet": "f", "Token": "secret"}, "certificate already"),
-    ("old", "c9", {"SerialNumber": "old", "Fleet": "f"}, "certificate already"),
-    ("new", "c1", {"SerialNumber": "old", "Fleet": "f"}, "another name"),
-    ("two", "c1", {"SerialNumber": "two", "Fleet": "f"}, "2 certificates"),
-    ("claim-x", "claim", {"SerialNumber": "../old", "Fleet": "f"}, "device"),
-    ("claim-x", "claim", {}, "device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("client_id", "certificate", "parameters", "reason"),
+    [
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "unknown", "Fleet": "f", "Token": "secret"},
+            "not expected",
+        ),
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "new", "Fleet": "g", "Token": "secret"},
+            "another fleet",
+        ),
+        ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f", "Token": "guess"}, "token"),
+        ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f"}, "token"),
+        ("claim-x", "claim", {"SerialNumber": "bare", "Fleet": "f", "Token": ""}, "token"),
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "old", "Fleet": "f", "Token": "secret"},
+            "certificate already",
+        ),
+        ("old", "c9", {"SerialNumber": "old", "Fleet": "f"}, "certificate already"),
+        ("new", "c1", {"SerialNumber": "old", "Fleet": "f"}, "another name"),
+        ("two", "c1", {"SerialNumber": "two", "Fleet": "f"}, "2 certificates"),
+        ("claim-x", "claim", {"SerialNumber": "../old", "Fleet": "f"}, "device"),
+        ("claim-x", "claim", {}, "device"),
+    ],
+)
 def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
-        check(Request(client_id=client_id, claim_certificate_id=certificate, parameters=parameters), THINGS)
+        check(
+            Request(client_id=client_id, claim_certificate_id=certificate, parameters=parameters),
+            THINGS,
+        )
 
 
 def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
-    assert check(Request(client_id="claim-x", claim_certificate_id="claim", parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"}), THINGS) == "new"
-    assert check(Request(client_id="old", claim_certificate_id="c1", parameters={"SerialNumber": "old", "Fleet": "f"}), THINGS) == "old"
+    assert (
+        check(
+            Request(
+                client_id="claim-x",
+                claim_certificate_id="claim",
+                parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"},
+            ),
+            THINGS,
+        )
+        == "new"
+    )
+    assert (
+        check(
+            Request(
+                client_id="old",
+                claim_certificate_id="c1",
+                parameters={"SerialNumber": "old", "Fleet": "f"},
+            ),
+            THINGS,
+        )
+        == "old"
+    )
 
 
 def test_a_pair_of_credentials_is_switched_as_one(tmp_path: Path) -> None:
@@ -160,9 +240,15 @@ def test_a_pair_of_credentials_is_switched_as_one(tmp_path: Path) -> None:
     first = credentials.store("a", b"key a", "certificate a")
     credentials.use(first)
     second = credentials.store("b", b"key b", "certificate b")
-    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (b"key a", "certificate a")
+    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (
+        b"key a",
+        "certificate a",
+    )
     credentials.use(second)
-    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (b"key b", "certificate b")
+    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (
+        b"key b",
+        "certificate b",
+    )
     assert not first.exists()
 
 
@@ -174,20 +260,38 @@ def agent_config(folder: Path, **more: Any) -> DeviceConfig:
     key = serialization.load_pem_private_key(key_pem, None)
     name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
     made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=10)).not_valid_after(now + datetime.timedelta(days=10)).sign(key, hashes.SHA256())
-    )  # fmt: skip
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=10))
+        .sign(key, hashes.SHA256())
+    )
     (folder / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     return DeviceConfig(
-        fleet="f", device="d", endpoint="e", certificate=str(folder / "c.pem"), private_key=str(folder / "k"), ca=str(folder / "ca"), home=str(folder),
-        provisioning_template="t", **more,
-    )  # fmt: skip
+        fleet="f",
+        device="d",
+        endpoint="e",
+        certificate=str(folder / "c.pem"),
+        private_key=str(folder / "k"),
+        ca=str(folder / "ca"),
+        home=str(folder),
+        provisioning_template="t",
+        **more,
+    )
 
 
-@pytest.mark.parametrize(("settings", "shadow", "renewals"), [
-    ({"rotate_days": 9}, b"{}", 1), ({"rotate_days": 11}, b"{}", 0),
-    ({}, b'{"state": {"certificate_after": 1.0}}', 0), ({}, b'{"state": {"desired": {"certificate_after": 9e9}}}', 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("settings", "shadow", "renewals"),
+    [
+        ({"rotate_days": 9}, b"{}", 1),
+        ({"rotate_days": 11}, b"{}", 0),
+        ({}, b'{"state": {"certificate_after": 1.0}}', 0),
+        ({}, b'{"state": {"desired": {"certificate_after": 9e9}}}', 1),
+    ],
+)
 def test_an_agent_renews_a_certificate_that_is_old_or_that_the_shadow_wants_younger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, shadow: bytes, renewals: int
 ) -> None:
@@ -195,7 +299,9 @@ def test_an_agent_renews_a_certificate_that_is_old_or_that_the_shadow_wants_youn
 
     async def main() -> int:
         transport = MemoryTransport()
-        agent = Agent(agent_config(tmp_path, **settings), transport, FileObjects(tmp_path), InstantWorkers({}))
+        agent = Agent(
+            agent_config(tmp_path, **settings), transport, FileObjects(tmp_path), InstantWorkers({})
+        )
         running = asyncio.ensure_future(agent.run())
         await transport.until(1, "heartbeat")
         transport.handler("$aws/things/d/shadow/update/delta", shadow)

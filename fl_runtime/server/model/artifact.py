@@ -1,4 +1,5 @@
-"""The final model: for devices (safetensors), for SageMaker (model.tar.gz), for MLflow (a pyfunc model).
+"""The final model: for devices (safetensors), for SageMaker (model.tar.gz), for MLflow (a pyfunc
+model).
 
 No pickle: MLflow gets a model from code (https://mlflow.org/docs/latest/ml/model/models-from-code/)
 that reads the safetensors file and, where the app names one, calls the app's own predict function.
@@ -46,15 +47,27 @@ class FinalModel(msgspec.Struct, frozen=True, kw_only=True):
 def final_model(arrays: ArrayMap, metric: str, goal: Goal, value: float) -> FinalModel:
     """Pack the final weights."""
     weights = encode_records(Records(arrays={"arrays": arrays}))
-    return FinalModel(weights=weights, digest=digest(weights), metric=metric, goal=goal, value=value)
+    return FinalModel(
+        weights=weights, digest=digest(weights), metric=metric, goal=goal, value=value
+    )
 
 
 def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes) -> bytes:
     """SageMaker's ``model.tar.gz``: weights, app and a manifest, the same bytes for the same model."""
-    manifest = {"run": spec.run, "app": spec.app_name, "app_digest": spec.app, "weights_digest": model.digest, "metric": model.metric}
+    manifest = {
+        "run": spec.run,
+        "app": spec.app_name,
+        "app_digest": spec.app,
+        "weights_digest": model.digest,
+        "metric": model.metric,
+    }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
-        for name, data in ((MODEL_FILE, model.weights), ("app.zip", app_bundle), ("manifest.json", msgspec.json.encode(manifest))):
+        for name, data in (
+            (MODEL_FILE, model.weights),
+            ("app.zip", app_bundle),
+            ("manifest.json", msgspec.json.encode(manifest)),
+        ):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -89,11 +102,14 @@ def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
         example, outputs = _example(app, model)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
-                name="model", python_model=str(Path(__file__).with_name("mlflow_model.py")),
-                artifacts={"weights": str(weights), "hooks": str(hooks)}, code_paths=_modules(app),
-                signature=infer_signature(example, outputs), pip_requirements=_requirements(),
+                name="model",
+                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                artifacts={"weights": str(weights), "hooks": str(hooks)},
+                code_paths=_modules(app),
+                signature=infer_signature(example, outputs),
+                pip_requirements=_requirements(),
                 metadata={"weights_sha256": model.digest, "metric": model.metric},
-            )  # fmt: skip
+            )
     return str(info.model_id)
 
 
@@ -107,7 +123,9 @@ def load_hook(app: FlowerApp, name: str) -> Any:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise AppError(f"[tool.mledgeops] {name} = {reference!r} cannot be loaded: {error}") from error
+            raise AppError(
+                f"[tool.mledgeops] {name} = {reference!r} cannot be loaded: {error}"
+            ) from error
 
 
 def _example(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
@@ -115,21 +133,33 @@ def _example(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
     from edge.protocol.records import decode_records
 
     predict, example = load_hook(app, "predict"), load_hook(app, "input-example")
-    arrays = {key: np.array(value) for key, value in decode_records(model.weights).arrays["arrays"].items()}
+    arrays = {
+        key: np.array(value)
+        for key, value in decode_records(model.weights).arrays["arrays"].items()
+    }
     if predict is None or example is None:
         import pandas as pd
 
-        return pd.DataFrame({"array": list(arrays)}), [float(np.mean(array)) for array in arrays.values()]
+        return pd.DataFrame({"array": list(arrays)}), [
+            float(np.mean(array)) for array in arrays.values()
+        ]
     try:
         inputs = example() if callable(example) else example
         return inputs, predict(arrays, inputs)
     except Exception as error:  # the app's own code
-        raise RunFailed("predict", f"The app's predict raised {type(error).__name__} on its input-example: {error}") from error
+        raise RunFailed(
+            "predict",
+            f"The app's predict raised {type(error).__name__} on its input-example: {error}",
+        ) from error
 
 
 def _modules(app: FlowerApp) -> list[str]:
     """The app's packages and modules, each by itself: MLflow puts what holds them on the path."""
-    tops = {app.folder / file.relative_to(app.folder).parts[0] for file in app.files() if file.suffix == ".py"}
+    tops = {
+        app.folder / file.relative_to(app.folder).parts[0]
+        for file in app.files()
+        if file.suffix == ".py"
+    }
     return sorted(str(top) for top in tops)
 
 
@@ -137,6 +167,7 @@ def _requirements() -> list[str]:
     """What loading needs; asking MLflow to guess would load the model once more in a new process."""
     from importlib.metadata import version
 
-    return [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "safetensors", "msgspec", "torch")]
-
-
+    return [
+        f"{name}=={version(name)}"
+        for name in ("mlflow", "numpy", "safetensors", "msgspec", "torch")
+    ]

@@ -1,6 +1,7 @@
 """A model from code, as MLflow stores it beside the weights: loads without pickle and without us.
 
-With a predict function of the app's: table in, predictions out. Without: array names in, their means out.
+With a predict function of the app's: table in, predictions out. Without: array names in, their
+means out.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ class FederatedModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped he
             self.arrays = {name: file.get_tensor(str(index)) for index, name in enumerate(names)}
         reference = json.loads(Path(context.artifacts["hooks"]).read_text())["predict"]
         module, _, attribute = reference.partition(":")
-        self.app_predict = getattr(importlib.import_module(module), attribute) if reference else None
+        self.app_predict = (
+            getattr(importlib.import_module(module), attribute) if reference else None
+        )
 
     # A DataFrame is the one type hint that MLflow neither warns of nor checks inputs against.
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> Any:
         """Predictions by the app's function, or the mean of each named array."""
         if self.app_predict is not None:
             return self.app_predict(self.arrays, model_input)

@@ -1,6 +1,8 @@
-"""After each round: the model, the strategy's state and the random state, so that a server can go on where one died.
+"""After each round: the model, the strategy's state and the random state, so that a server can go
+on where one died.
 
-A checkpoint counts once the ``runs`` table names it; everything before that write may be repeated. Its
+A checkpoint counts once the ``runs`` table names it; everything before that write may be repeated.
+Its
 key holds its digest, so a damaged one is found out and the one before it is used.
 """
 
@@ -19,7 +21,14 @@ from flwr.serverapp.strategy import Strategy
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import transient_prefix
-from edge.protocol.records import ArrayMap, Records, ValueMap, decode_records, digest, encode_records
+from edge.protocol.records import (
+    ArrayMap,
+    Records,
+    ValueMap,
+    decode_records,
+    digest,
+    encode_records,
+)
 from fl_runtime.cohort.aggregation import array_specs
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
@@ -32,7 +41,9 @@ _STATE = "strategy:"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The state of a run after ``round``. ``sequence`` is the grid's: resumed phases keep their names."""
+    """The state of a run after ``round``. ``sequence`` is the grid's: resumed phases keep their
+    names.
+    """
 
     round: int
     sequence: int
@@ -44,7 +55,11 @@ class Checkpoint:
 def take(number: int, sequence: int, arrays: ArrayMap, strategy: Strategy) -> Checkpoint:
     """A checkpoint of this moment."""
     return Checkpoint(
-        round=number, sequence=sequence, arrays=arrays, random_state=msgspec.json.encode(random.getstate()).decode(), state=_state_of(strategy)
+        round=number,
+        sequence=sequence,
+        arrays=arrays,
+        random_state=msgspec.json.encode(random.getstate()).decode(),
+        state=_state_of(strategy),
     )
 
 
@@ -52,7 +67,10 @@ def restore(checkpoint: Checkpoint, initial: ArrayMap, strategy: Strategy) -> No
     """Put strategy and random state back; raises RunFailed when the model is another one."""
     came = {(s.name, s.shape) for s in array_specs(checkpoint.arrays)}
     if came != {(s.name, s.shape) for s in array_specs(initial)}:
-        raise RunFailed("checkpoint", "The run's checkpoint is of another model: its array names or shapes are not those of the app.")
+        raise RunFailed(
+            "checkpoint",
+            "The run's checkpoint is of another model: its array names or shapes are not those of the app.",
+        )
     version, internal, gauss = msgspec.json.decode(checkpoint.random_state)
     random.setstate((version, tuple(internal), gauss))
     _put_back(strategy, checkpoint.state)
@@ -60,10 +78,17 @@ def restore(checkpoint: Checkpoint, initial: ArrayMap, strategy: Strategy) -> No
 
 def encode(checkpoint: Checkpoint) -> bytes:
     """One records file."""
-    meta: ValueMap = {"round": checkpoint.round, "sequence": checkpoint.sequence, "random": checkpoint.random_state}
-    return encode_records(Records(
-        arrays={_MODEL: checkpoint.arrays, **checkpoint.state.arrays}, configs={_META: meta, **checkpoint.state.configs}
-    ))  # fmt: skip
+    meta: ValueMap = {
+        "round": checkpoint.round,
+        "sequence": checkpoint.sequence,
+        "random": checkpoint.random_state,
+    }
+    return encode_records(
+        Records(
+            arrays={_MODEL: checkpoint.arrays, **checkpoint.state.arrays},
+            configs={_META: meta, **checkpoint.state.configs},
+        )
+    )
 
 
 def decode(blob: bytes) -> Checkpoint:
@@ -72,15 +97,20 @@ def decode(blob: bytes) -> Checkpoint:
     try:
         meta, arrays = records.configs.pop(_META), records.arrays.pop(_MODEL)
         return Checkpoint(
-            round=int(str(meta["round"])), sequence=int(str(meta["sequence"])), arrays=arrays, random_state=str(meta["random"]),
+            round=int(str(meta["round"])),
+            sequence=int(str(meta["sequence"])),
+            arrays=arrays,
+            random_state=str(meta["random"]),
             state=Records(arrays=records.arrays, configs=records.configs),
-        )  # fmt: skip
+        )
     except (KeyError, ValueError) as error:
         raise ProtocolError("malformed", f"The checkpoint lacks {error}.") from error
 
 
 class CheckpointStore:
-    """A run's checkpoints in the object store. The last two are named by the ``runs`` table, as one string."""
+    """A run's checkpoints in the object store. The last two are named by the ``runs`` table, as one
+    string.
+    """
 
     KEPT = 2
 
@@ -108,7 +138,14 @@ class CheckpointStore:
                     raise ProtocolError("bad-digest", "its digest is not the one in its name")
                 return decode(blob)
             except (ProtocolError, ObjectMissing) as error:
-                event(logger, "checkpoint-damaged", logging.ERROR, run=self._run, checkpoint=name, reason=str(error))
+                event(
+                    logger,
+                    "checkpoint-damaged",
+                    logging.ERROR,
+                    run=self._run,
+                    checkpoint=name,
+                    reason=str(error),
+                )
                 self._names.pop(0)
         return None
 
@@ -136,13 +173,24 @@ def _state_of(strategy: Strategy, path: str = "") -> Records:
 
 
 def _pack(value: Any) -> tuple[str, ArrayMap] | None:
-    """(kind, arrays) of an attribute that holds arrays, such as Adam's moments; None for anything else."""
+    """(kind, arrays) of an attribute that holds arrays, such as Adam's moments; None for anything
+    else.
+    """
     if isinstance(value, ArrayRecord):
         return "record", {key: array.numpy() for key, array in value.items()}
-    # numpy turns an array without dimensions into a scalar (np.generic) as soon as one computes with it.
-    if isinstance(value, dict) and value and all(isinstance(item, np.ndarray | np.generic) for item in value.values()):
+    # numpy turns an array without dimensions into a scalar (np.generic) as soon as one computes
+    # with it.
+    if (
+        isinstance(value, dict)
+        and value
+        and all(isinstance(item, np.ndarray | np.generic) for item in value.values())
+    ):
         return "dict", {key: np.asarray(item) for key, item in value.items()}
-    if isinstance(value, list) and value and all(isinstance(item, np.ndarray | np.generic) for item in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(item, np.ndarray | np.generic) for item in value)
+    ):
         return "list", {str(index): np.asarray(item) for index, item in enumerate(value)}
     return None
 

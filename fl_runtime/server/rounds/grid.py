@@ -22,7 +22,15 @@ from flwr.supercore.run import Run
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.names import arrays_key, phase_id
-from edge.protocol.records import ArrayMap, Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
+from edge.protocol.records import (
+    ArrayMap,
+    Records,
+    decode_records,
+    decode_skeleton,
+    digest,
+    encode_records,
+    encode_skeleton,
+)
 from edge.protocol.signed import phase_text
 from edge.training.flower_compat import from_recorddict, to_recorddict
 from fl_runtime.cohort.aggregation import ArraySpec, array_specs
@@ -36,7 +44,9 @@ from fl_runtime.server.flower_compat import empty_run, make_error, make_reply, n
 from fl_runtime.server.rounds.selection import NORM_FACTOR
 
 MODEL = "arrays"
-"""The record key by which Flower's strategies send the model: what is stored of a round is what the next one sends."""
+"""The record key by which Flower's strategies send the model: what is stored of a round is what the
+next one sends.
+"""
 
 
 class Cohorts(Protocol):
@@ -66,14 +76,25 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
     """A grid whose nodes are the devices of one run's cohorts."""
 
     def __init__(
-        self, spec: RunSpec, cohorts: list[Cohort], backend: Cohorts, objects: ObjectStore, *, clock: Clock, signer: Signer = lambda _: ""
+        self,
+        spec: RunSpec,
+        cohorts: list[Cohort],
+        backend: Cohorts,
+        objects: ObjectStore,
+        *,
+        clock: Clock,
+        signer: Signer = lambda _: "",
     ) -> None:
         self._spec = spec
         self._sign = signer
         self._backend = backend
         self._objects = objects
         self._clock = clock
-        self._members = {member.node_id: (cohort.cohort, member.device) for cohort in cohorts for member in cohort.members}
+        self._members = {
+            member.node_id: (cohort.cohort, member.device)
+            for cohort in cohorts
+            for member in cohort.members
+        }
         self.cohorts = cohorts
         self.members = [member for cohort in cohorts for member in cohort.members]
         self._run = empty_run(flower_run_id(spec.run))
@@ -86,7 +107,8 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         self.checked = False
         """Whether replies must look like the model (set by the round loop)."""
         self.norm_limit = 0.0
-        """Largest norm of a change that counts, known from earlier rounds (set by the round loop)."""
+        """Largest norm of a change that counts, known from earlier rounds (set by the round loop).
+        """
         self.asked: list[Member] = self.members
         """The devices that strategies may choose among in this round (set by the round loop)."""
         self.stats: list[PhaseStats] = []
@@ -97,7 +119,9 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         return self._sequence
 
     def resume_at(self, sequence: int) -> None:
-        """Name the next phases as the server before would have: devices that have answered them need not train again."""
+        """Name the next phases as the server before would have: devices that have answered them
+        need not train again.
+        """
         self._sequence = sequence
 
     def set_run(self, run: Run) -> None:
@@ -109,7 +133,14 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         """Flower's description of this run."""
         return self._run
 
-    def create_message(self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None) -> Message:
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
         """Deprecated in Flower, still used by older apps."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
@@ -130,66 +161,128 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies to pushed messages, each once."""
-        return [self._pulled.pop(message_id) for message_id in message_ids if message_id in self._pulled]
+        return [
+            self._pulled.pop(message_id) for message_id in message_ids if message_id in self._pulled
+        ]
 
     def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None, spares: frozenset[int] = frozenset()
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        spares: frozenset[int] = frozenset(),
     ) -> Iterable[Message]:
-        """Send to devices and gather replies until all came or time is up; a silent device gives an error reply.
+        """Send to devices and gather replies until all came or time is up; a silent device gives an
+        error reply.
 
-        With ``spares`` (node ids), a cohort's part is over once as many have answered as it has devices that are none.
+        With ``spares`` (node ids), a cohort's part is over once as many have answered as it has
+        devices that are none.
         """
         batches: dict[tuple[int, str], list[Message]] = {}
         for message in messages:
-            # All messages of a phase share one RecordDict (Flower's strategies do so): it is sent once.
-            batches.setdefault((id(message.content), message.metadata.message_type), []).append(message)
+            # All messages of a phase share one RecordDict (Flower's strategies do so): it is sent
+            # once.
+            batches.setdefault((id(message.content), message.metadata.message_type), []).append(
+                message
+            )
         seconds = min(timeout or self._spec.phase_seconds, self._spec.phase_seconds)
-        return [reply for batch in batches.values() for reply in self._phase(batch, seconds, spares)]
+        return [
+            reply for batch in batches.values() for reply in self._phase(batch, seconds, spares)
+        ]
 
-    def _phase(self, messages: list[Message], seconds: float, spares: frozenset[int]) -> list[Message]:
+    def _phase(
+        self, messages: list[Message], seconds: float, spares: frozenset[int]
+    ) -> list[Message]:
         content = from_recorddict(messages[0].content)
         kind = messages[0].metadata.message_type
         server_round = _round_of(content)
         arrays, specs = self._store_arrays(content)
-        skeleton = encode_skeleton(Records(metrics=content.metrics, configs=content.configs, order=content.order))
+        skeleton = encode_skeleton(
+            Records(metrics=content.metrics, configs=content.configs, order=content.order)
+        )
         sent = digest(f"{arrays.digest if arrays else ''} {skeleton}".encode())
         with self._lock:  # an app may send from several threads
             self._sequence += 1
-            stats = PhaseStats(phase_id(server_round, kind, self._sequence, sent), kind, server_round)
+            stats = PhaseStats(
+                phase_id(server_round, kind, self._sequence, sent), kind, server_round
+            )
         by_node = {message.metadata.dst_node_id: message for message in messages}
         for node_id, message in by_node.items():
             name_message(message, f"{self._spec.run}.{stats.phase}.{self._members[node_id][1]}")
         requests = self._requests(stats, _Sent(arrays, specs, skeleton), by_node, seconds, spares)
         started = self._clock()
-        replies = [reply for item, request in self._events(requests) if (reply := self._reply(item, request, by_node, stats)) is not None]
+        replies = [
+            reply
+            for item, request in self._events(requests)
+            if (reply := self._reply(item, request, by_node, stats)) is not None
+        ]
         stats.seconds = self._clock() - started
         stats.results.sort(key=lambda result: result.device)
         self.stats.append(stats)
-        # In a fixed order, whoever answered first: a sum of floats depends on it, and so would a run's result.
+        # In a fixed order, whoever answered first: a sum of floats depends on it, and so would a
+        # run's result.
         return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
     def _requests(
-        self, stats: PhaseStats, sent: _Sent, by_node: dict[int, Message], seconds: float, spares: frozenset[int]
-    ) -> list[PhaseRequest]:  # fmt: skip
+        self,
+        stats: PhaseStats,
+        sent: _Sent,
+        by_node: dict[int, Message],
+        seconds: float,
+        spares: frozenset[int],
+    ) -> list[PhaseRequest]:
         fold = self.folding is not None and stats.kind in ("train", "evaluate")
-        run_config, arrays = msgspec.json.encode(self._spec.run_config).decode(), sent.arrays.digest if sent.arrays else ""
-        signature = self._sign(phase_text(
-            run=self._spec.run, phase=stats.phase, kind=stats.kind, app=self._spec.app, arrays=arrays, content=sent.skeleton, run_config=run_config,
-        ))  # fmt: skip
+        run_config, arrays = (
+            msgspec.json.encode(self._spec.run_config).decode(),
+            sent.arrays.digest if sent.arrays else "",
+        )
+        signature = self._sign(
+            phase_text(
+                run=self._spec.run,
+                phase=stats.phase,
+                kind=stats.kind,
+                app=self._spec.app,
+                arrays=arrays,
+                content=sent.skeleton,
+                run_config=run_config,
+            )
+        )
         requests = []
         for cohort in self.cohorts:
-            targets = [Target(m.device, m.node_id, by_node[m.node_id].metadata.message_id) for m in cohort.members if m.node_id in by_node]
+            targets = [
+                Target(m.device, m.node_id, by_node[m.node_id].metadata.message_id)
+                for m in cohort.members
+                if m.node_id in by_node
+            ]
             if not targets:
                 continue
             wanted = sum(target.node_id not in spares for target in targets)
-            requests.append(PhaseRequest(
-                run=self._spec.run, fleet=self._spec.fleet, cohort=cohort.cohort, phase=stats.phase, server_round=stats.server_round,
-                kind=stats.kind, app=self._spec.app, targets=targets, content=sent.skeleton, arrays=sent.arrays, seconds=seconds,
-                flower_run_id=flower_run_id(self._spec.run), run_config=run_config, signature=signature,
-                fold=fold, weighted_by=self.folding.weighted_by if self.folding else "num-examples",
-                specs=sent.specs if self.checked else None, size_limit=_size_limit(sent.arrays, self.checked), checked=self.checked,
-                enough=wanted if wanted < len(targets) else 0, norm_limit=self.norm_limit, norm_factor=NORM_FACTOR,
-            ))  # fmt: skip
+            requests.append(
+                PhaseRequest(
+                    run=self._spec.run,
+                    fleet=self._spec.fleet,
+                    cohort=cohort.cohort,
+                    phase=stats.phase,
+                    server_round=stats.server_round,
+                    kind=stats.kind,
+                    app=self._spec.app,
+                    targets=targets,
+                    content=sent.skeleton,
+                    arrays=sent.arrays,
+                    seconds=seconds,
+                    flower_run_id=flower_run_id(self._spec.run),
+                    run_config=run_config,
+                    signature=signature,
+                    fold=fold,
+                    weighted_by=self.folding.weighted_by if self.folding else "num-examples",
+                    specs=sent.specs if self.checked else None,
+                    size_limit=_size_limit(sent.arrays, self.checked),
+                    checked=self.checked,
+                    enough=wanted if wanted < len(targets) else 0,
+                    norm_limit=self.norm_limit,
+                    norm_factor=NORM_FACTOR,
+                )
+            )
         return requests
 
     def store(self, arrays: ArrayMap) -> str:
@@ -198,7 +291,11 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
 
     def stored(self, name: str) -> ArrayMap:
         """Weights that :meth:`store` put; raises ObjectMissing."""
-        return next(iter(decode_records(self._objects.get(arrays_key(self._spec.run, name))).arrays.values()))
+        return next(
+            iter(
+                decode_records(self._objects.get(arrays_key(self._spec.run, name))).arrays.values()
+            )
+        )
 
     def adopt(self, name: str, run: str) -> None:
         """Keep another run's weights as this run's too; those that are gone are left."""
@@ -218,7 +315,9 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
             return None, None
         blob = encode_records(Records(arrays=content.arrays))
         name = self._store(blob)
-        specs = array_specs(next(iter(content.arrays.values()))) if len(content.arrays) == 1 else None
+        specs = (
+            array_specs(next(iter(content.arrays.values()))) if len(content.arrays) == 1 else None
+        )
         return ObjectRef(name, len(blob)), specs
 
     def _events(self, requests: list[PhaseRequest]) -> Iterator[tuple[Event, PhaseRequest]]:
@@ -249,7 +348,9 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
             else:
                 yield item
 
-    def _reply(self, item: Event, request: PhaseRequest, by_node: dict[int, Message], stats: PhaseStats) -> Message | None:
+    def _reply(
+        self, item: Event, request: PhaseRequest, by_node: dict[int, Message], stats: PhaseStats
+    ) -> Message | None:
         if isinstance(item, DeviceResult):
             stats.results.append(item)
             message = by_node[item.node_id]
@@ -263,11 +364,17 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
                 return self._changed(item, message, stats, error)
         if isinstance(item, Folded):
             # The mean speaks for its cohort: it answers the message of the cohort's first device.
-            first = next(t for t in request.targets if any(r.device == t.device and r.status == "ok" for r in stats.results))
+            first = next(
+                t
+                for t in request.targets
+                if any(r.device == t.device and r.status == "ok" for r in stats.results)
+            )
             return make_reply(by_node[first.node_id], to_recorddict(decode_records(item.records)))
         return None
 
-    def _changed(self, item: DeviceResult, message: Message, stats: PhaseStats, error: Exception) -> Message:
+    def _changed(
+        self, item: DeviceResult, message: Message, stats: PhaseStats, error: Exception
+    ) -> Message:
         stats.results[-1] = changed_meanwhile(item, error)
         return make_error(message, "bad-digest", stats.results[-1].reason)
 
@@ -287,7 +394,7 @@ def _round_of(content: Records) -> int:
 
 
 def _size_limit(arrays: ObjectRef | None, checked: bool) -> int:
-    """An update that must look like the model may be its size and a little; any other is bounded by 2 GiB."""
+    """An update that must look like the model may be its size and a little; any other is bounded by
+    2 GiB.
+    """
     return arrays.size * 2 + 2**20 if arrays is not None and checked else 2**31
-
-

@@ -1,6 +1,8 @@
-"""Which devices a round asks. Choices depend on the run's seed, the round and what devices did before, on nothing else.
+"""Which devices a round asks. Choices depend on the run's seed, the round and what devices did
+before, on nothing else.
 
-Over-selection as in Bonawitz et al. 2019, section 4 (https://arxiv.org/abs/1902.01046): more devices than wanted
+Over-selection as in Bonawitz et al. 2019, section 4 (https://arxiv.org/abs/1902.01046): more
+devices than wanted
 are asked, and the round is over when the wanted number has answered.
 """
 
@@ -26,7 +28,9 @@ NORM_ROUNDS = 3
 
 
 class History:
-    """What the devices did in finished rounds. Made of round records alone, so a resumed run has the same."""
+    """What the devices did in finished rounds. Made of round records alone, so a resumed run has
+    the same.
+    """
 
     def __init__(self) -> None:
         self.seen: collections.Counter[str] = collections.Counter()
@@ -58,20 +62,33 @@ class History:
         return NORM_FACTOR * max(self._norms) if self._norms else 0.0
 
 
-def available(members: Sequence[Member], history: History, number: int, at_least: int) -> list[Member]:
-    """The members that round ``number`` may ask. Those left out come back when too few would remain."""
+def available(
+    members: Sequence[Member], history: History, number: int, at_least: int
+) -> list[Member]:
+    """The members that round ``number`` may ask. Those left out come back when too few would
+    remain.
+    """
     out = history.left_out(number)
     stay = [member for member in members if member.device not in out]
     if len(stay) >= at_least:
         return stay
-    back = sorted((member for member in members if member.device in out), key=lambda m: m.device)[: at_least - len(stay)]
+    back = sorted((member for member in members if member.device in out), key=lambda m: m.device)[
+        : at_least - len(stay)
+    ]
     return [*stay, *back]
 
 
 Policy = Callable[[Sequence[Member], int, random.Random, History], list[Member]]
 
 
-def choose(spec: RunSpec, members: Sequence[Member], count: int, history: History, number: int, attempt: int) -> list[Member]:
+def choose(
+    spec: RunSpec,
+    members: Sequence[Member],
+    count: int,
+    history: History,
+    number: int,
+    attempt: int,
+) -> list[Member]:
     """``count`` of the members by the run's policy; the same for the same seed, round and history."""
     policy, _, label = spec.selection.partition(":")
     dice = _dice(spec, number, attempt, "select")
@@ -84,11 +101,17 @@ def choose(spec: RunSpec, members: Sequence[Member], count: int, history: Histor
 
 
 def with_spares(
-    spec: RunSpec, cohorts: Sequence[Cohort], chosen: Sequence[Member], members: Sequence[Member], number: int, attempt: int
+    spec: RunSpec,
+    cohorts: Sequence[Cohort],
+    chosen: Sequence[Member],
+    members: Sequence[Member],
+    number: int,
+    attempt: int,
 ) -> list[Member]:
     """Members to ask besides those chosen, so that ``over_selection`` times as many are asked.
 
-    They are of cohorts that have somebody chosen: each cohort ends its part by itself, when as many have answered.
+    They are of cohorts that have somebody chosen: each cohort ends its part by itself, when as many
+    have answered.
     """
     wanted, free = {member.device for member in chosen}, {member.device for member in members}
     rest: list[Member] = []
@@ -96,17 +119,27 @@ def with_spares(
         if any(member.device in wanted for member in cohort.members):
             rest += [member for member in cohort.members if member.device in free - wanted]
     count = math.ceil(len(chosen) * spec.over_selection) - len(chosen)
-    return _dice(spec, number, attempt, "spares").sample(sorted(rest, key=lambda m: m.device), min(len(rest), count))
+    return _dice(spec, number, attempt, "spares").sample(
+        sorted(rest, key=lambda m: m.device), min(len(rest), count)
+    )
 
 
-def _least_seen(members: Sequence[Member], count: int, dice: random.Random, history: History) -> list[Member]:
+def _least_seen(
+    members: Sequence[Member], count: int, dice: random.Random, history: History
+) -> list[Member]:
     """Round robin: those that have trained least often, ties by lot."""
     lots = {member.device: dice.random() for member in members}
-    return sorted(members, key=lambda member: (history.seen[member.device], lots[member.device]))[:count]
+    return sorted(members, key=lambda member: (history.seen[member.device], lots[member.device]))[
+        :count
+    ]
 
 
-def _stratified(members: Sequence[Member], count: int, dice: random.Random, label: str) -> list[Member]:
-    """In turn one of each value of the label (devices without it are a value of their own), so that small groups are heard."""
+def _stratified(
+    members: Sequence[Member], count: int, dice: random.Random, label: str
+) -> list[Member]:
+    """In turn one of each value of the label (devices without it are a value of their own), so that
+    small groups are heard.
+    """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(member.labels.get(label, ""), []).append(member)

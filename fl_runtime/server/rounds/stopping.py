@@ -36,7 +36,10 @@ class Judge:
 
     def of(self, reported: Mapping[str, Any]) -> Judged:
         """Raises RunFailed when the metric was not reported."""
-        metric = choose_metric([name for name, value in reported.items() if isinstance(value, int | float)], self.metric)
+        metric = choose_metric(
+            [name for name, value in reported.items() if isinstance(value, int | float)],
+            self.metric,
+        )
         return Judged(metric, self.goal or goal_of(metric), float(reported[metric]))
 
     def try_of(self, reported: Mapping[str, Any]) -> Judged | None:
@@ -48,7 +51,9 @@ class Judge:
 
 
 class Ending:
-    """Watches finished rounds. ``reason`` says why no more are run; ``best`` is the best round so far."""
+    """Watches finished rounds. ``reason`` says why no more are run; ``best`` is the best round so
+    far.
+    """
 
     def __init__(self, spec: RunSpec, shape: Shape, judge: Judge) -> None:
         self._spec = spec
@@ -60,7 +65,9 @@ class Ending:
         self.best: RoundRecord | None = None
         self.reason = ""
         self.keep_best = False
-        """A budget that ran out ends the run wherever it was: then the best round's model is the run's."""
+        """A budget that ran out ends the run wherever it was: then the best round's model is the
+        run's.
+        """
 
     def take(self, record: RoundRecord) -> None:
         """One finished round, also one of an earlier server."""
@@ -71,8 +78,15 @@ class Ending:
         judged, target = self._judge.try_of(reported), self._spec.target
         if judged is not None and (self._best_score is None or judged.score > self._best_score):
             self._best_score, self.best = judged.score, record
-        if judged is not None and target is not None and judged.score >= score_of(target, judged.goal):
-            self.reason, self.keep_best = f"the target of {target:g} was reached in round {record.round}", False
+        if (
+            judged is not None
+            and target is not None
+            and judged.score >= score_of(target, judged.goal)
+        ):
+            self.reason, self.keep_best = (
+                f"the target of {target:g} was reached in round {record.round}",
+                False,
+            )
         elif over := self._over():
             self.reason, self.keep_best = f"{over} after round {record.round}", True
 

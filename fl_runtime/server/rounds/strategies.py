@@ -25,9 +25,16 @@ from fl_runtime.run.spec import ConfigValue
 from fl_runtime.server.flower_compat import averages_metrics
 
 WEIGHTED_MEANS = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)
-"""Strategies whose aggregation is a weighted mean, or starts with one: cohorts may fold for them."""
+"""Strategies whose aggregation is a weighted mean, or starts with one: cohorts may fold for them.
+"""
 
-_SHARED = ("fraction_train", "fraction_evaluate", "weighted_by_key", "arrayrecord_key", "configrecord_key")
+_SHARED = (
+    "fraction_train",
+    "fraction_evaluate",
+    "weighted_by_key",
+    "arrayrecord_key",
+    "configrecord_key",
+)
 _MINIMUMS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
@@ -35,32 +42,50 @@ def names() -> list[str]:
     """Every stock strategy that can be made from plain parameters."""
     found = []
     for name, kind in inspect.getmembers(stock, inspect.isclass):
-        if issubclass(kind, Strategy) and not inspect.isabstract(kind) and "strategy" not in inspect.signature(kind).parameters:
+        if (
+            issubclass(kind, Strategy)
+            and not inspect.isabstract(kind)
+            and "strategy" not in inspect.signature(kind).parameters
+        ):
             found.append(name)
     return sorted(found)
 
 
-def build(name: str, parameters: Mapping[str, ConfigValue], devices: int, like: Strategy | None = None) -> Strategy:
+def build(
+    name: str, parameters: Mapping[str, ConfigValue], devices: int, like: Strategy | None = None
+) -> Strategy:
     """Make a strategy; raises RunFailed that names what is wrong and what there is instead.
 
     ``devices`` lowers Flower's minimum of two nodes for a smaller fleet. ``like`` is the app's own
     strategy, whose record keys and fractions are kept.
     """
     if name not in names():
-        raise RunFailed("strategy", f"There is no strategy {name!r}; there are {', '.join(names())}.")
+        raise RunFailed(
+            "strategy", f"There is no strategy {name!r}; there are {', '.join(names())}."
+        )
     kind = getattr(stock, name)
     arguments: dict[str, Any] = {key: min(2, devices) for key in _MINIMUMS}
-    arguments.update({key: getattr(like, key) for key in _SHARED if like is not None and hasattr(like, key)})
-    known = {key: p for key, p in inspect.signature(kind).parameters.items() if key != "self"} or _inherited(kind)
-    arguments.update({check_parameter(name, known, key, value): value for key, value in parameters.items()})
+    arguments.update(
+        {key: getattr(like, key) for key in _SHARED if like is not None and hasattr(like, key)}
+    )
+    known = {
+        key: p for key, p in inspect.signature(kind).parameters.items() if key != "self"
+    } or _inherited(kind)
+    arguments.update(
+        {check_parameter(name, known, key, value): value for key, value in parameters.items()}
+    )
     try:
         return cast(Strategy, kind(**arguments))
     except (TypeError, ValueError) as error:
-        raise RunFailed("strategy", f"The strategy {name} refuses its parameters: {error}.") from error
+        raise RunFailed(
+            "strategy", f"The strategy {name} refuses its parameters: {error}."
+        ) from error
 
 
 def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
-    """Change parameters of the app's own strategy in place; raises RunFailed for one it does not have."""
+    """Change parameters of the app's own strategy in place; raises RunFailed for one it does not
+    have.
+    """
     known = inspect.signature(type(strategy)).parameters
     for key, value in parameters.items():
         check_parameter(type(strategy).__name__, known, key, value)
@@ -68,7 +93,9 @@ def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
 
 
 def foldable(strategy: Strategy) -> bool:
-    """Whether cohorts may answer with one weighted mean: exactly the stock types, with stock metrics."""
+    """Whether cohorts may answer with one weighted mean: exactly the stock types, with stock
+    metrics.
+    """
     return type(strategy) in WEIGHTED_MEANS and averages_metrics(strategy)
 
 
@@ -88,16 +115,31 @@ def minimum_results(strategy: Strategy) -> int:
     return 1
 
 
-def check_parameter(strategy: str, known: Mapping[str, inspect.Parameter], key: str, value: ConfigValue) -> str:
-    """Return ``key`` if the strategy takes it and the value's type fits; raises RunFailed otherwise."""
+def check_parameter(
+    strategy: str, known: Mapping[str, inspect.Parameter], key: str, value: ConfigValue
+) -> str:
+    """Return ``key`` if the strategy takes it and the value's type fits; raises RunFailed
+    otherwise.
+    """
     if key not in known:
-        raise RunFailed("strategy", f"The strategy {strategy} has no parameter {key!r}; it has {', '.join(known)}."[:256])
+        raise RunFailed(
+            "strategy",
+            f"The strategy {strategy} has no parameter {key!r}; it has {', '.join(known)}."[:256],
+        )
     default = known[key].default
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, float) and not numeric:
-        raise RunFailed("strategy", f"The strategy {strategy} wants a number for {key!r}, not {value!r}.")
-    if isinstance(default, int) and not isinstance(default, bool) and not (numeric and float(value) == int(value)):
-        raise RunFailed("strategy", f"The strategy {strategy} wants a whole number for {key!r}, not {value!r}.")
+        raise RunFailed(
+            "strategy", f"The strategy {strategy} wants a number for {key!r}, not {value!r}."
+        )
+    if (
+        isinstance(default, int)
+        and not isinstance(default, bool)
+        and not (numeric and float(value) == int(value))
+    ):
+        raise RunFailed(
+            "strategy", f"The strategy {strategy} wants a whole number for {key!r}, not {value!r}."
+        )
     return key
 
 

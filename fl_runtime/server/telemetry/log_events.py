@@ -1,6 +1,7 @@
 """The server's log lines that metrics are made of: rounds, failures, progress.
 
-Most are read by log metric filters (:mod:`pipelines.aws.metrics`). Bytes and cost carry their own unit and dimension
+Most are read by log metric filters (:mod:`pipelines.aws.metrics`). Bytes and cost carry their own
+unit and dimension
 in the embedded metric format, because a filter would need a log line for each.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -31,7 +32,13 @@ class RoundLog:
     """Writes one run's lines."""
 
     def __init__(
-        self, spec: RunSpec, shape: Shape, judge: Judge, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
+        self,
+        spec: RunSpec,
+        shape: Shape,
+        judge: Judge,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
         self._shape = shape
@@ -47,17 +54,35 @@ class RoundLog:
         judged: dict[str, Any] = self._judged(record)
         cost = round_cost(self._shape, record.seconds.total, len(record.devices))
         event(
-            logger, "round", run=self._spec.run, app=self._spec.app_name, round=record.round, participants=record.participants,
-            failures=sum(record.failures.values()), seconds=record.seconds.total, overhead=record.seconds.overhead,
-            BytesUp=record.bytes.up, BytesDown=record.bytes.down, EstimatedCost=round(cost, 8), App=self._spec.app_name,
-            _aws=self._directive(), **judged,
-        )  # fmt: skip
+            logger,
+            "round",
+            run=self._spec.run,
+            app=self._spec.app_name,
+            round=record.round,
+            participants=record.participants,
+            failures=sum(record.failures.values()),
+            seconds=record.seconds.total,
+            overhead=record.seconds.overhead,
+            BytesUp=record.bytes.up,
+            BytesDown=record.bytes.down,
+            EstimatedCost=round(cost, 8),
+            App=self._spec.app_name,
+            _aws=self._directive(),
+            **judged,
+        )
         failed = [row for row in record.devices if row.status == "error"]
         for row in failed[:FAILURES_LOGGED]:
             event(
-                logger, "device-failed", logging.WARNING, run=self._spec.run, round=row.round, kind=row.kind, device=row.device, code=row.code,
+                logger,
+                "device-failed",
+                logging.WARNING,
+                run=self._spec.run,
+                round=row.round,
+                kind=row.kind,
+                device=row.device,
+                code=row.code,
                 reason=row.reason,
-            )  # fmt: skip
+            )
         self._round, self._began = record.round, self._clock()
 
     def beat(self) -> None:
@@ -65,15 +90,30 @@ class RoundLog:
         if self._clock() - self._told < PROGRESS_SECONDS:
             return
         self._told = self._clock()
-        event(logger, "progress", run=self._spec.run, finished_round=self._round, round_age=round(self._clock() - self._began, 1))
+        event(
+            logger,
+            "progress",
+            run=self._spec.run,
+            finished_round=self._round,
+            round_age=round(self._clock() - self._began, 1),
+        )
 
     def _judged(self, record: RoundRecord) -> dict[str, float]:
         """The judged metric under one name for all apps, and all metrics under their own."""
         reported = record.evaluate or record.server
-        fields = {f"evaluate_{key}": float(value) for key, value in reported.items() if isinstance(value, int | float)}
+        fields = {
+            f"evaluate_{key}": float(value)
+            for key, value in reported.items()
+            if isinstance(value, int | float)
+        }
         judged = self._judge.try_of(reported)
         return fields if judged is None else {**fields, "value": judged.value}
 
     def _directive(self) -> dict[str, object]:
         metrics = [{"Name": name, "Unit": unit} for name, unit in EMBEDDED.items()]
-        return {"Timestamp": int(self._now() * 1000), "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": [["App"]], "Metrics": metrics}]}
+        return {
+            "Timestamp": int(self._now() * 1000),
+            "CloudWatchMetrics": [
+                {"Namespace": NAMESPACE, "Dimensions": [["App"]], "Metrics": metrics}
+            ],
+        }

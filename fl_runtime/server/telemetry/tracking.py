@@ -1,7 +1,9 @@
 """Every round in MLflow, without holding up the rounds.
 
-One thread does all calls in order, each until it succeeds: while MLflow is down the run goes on, and what was to be
-logged waits. A call that is repeated leaves what the first one left: metrics carry the time at which they were
+One thread does all calls in order, each until it succeeds: while MLflow is down the run goes on,
+and what was to be
+logged waits. A call that is repeated leaves what the first one left: metrics carry the time at
+which they were
 submitted, artifacts are written over. MLflow's own ids are used throughout: no global active run.
 """
 
@@ -47,7 +49,12 @@ class MlflowTracker:
     """:class:`Tracker` on an MLflow tracking server or store (``MLFLOW_TRACKING_URI``)."""
 
     def __init__(
-        self, spec: RunSpec, details: Mapping[str, str], *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+        self,
+        spec: RunSpec,
+        details: Mapping[str, str],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sleep = sleep
         self._clock = clock
@@ -111,37 +118,61 @@ class MlflowTracker:
                 return call()
             except RunFailed:  # the app's own fault: no waiting will mend it
                 raise
-            except Exception as error:  # MLflow's stores raise their own backends' errors: SQL, HTTP, S3
+            except (
+                Exception
+            ) as error:  # MLflow's stores raise their own backends' errors: SQL, HTTP, S3
                 if self._clock() > self._give_up_at:
                     raise RunFailed(
-                        "mlflow", f"MLflow does not take what the run has to log ({type(error).__name__}: {error}); the rounds are kept, and "
+                        "mlflow",
+                        f"MLflow does not take what the run has to log ({type(error).__name__}: {error}); the rounds are kept, and "
                         "`mledgeops run --resume` ends the run once MLflow is back.",
-                    ) from error  # fmt: skip
-                event(logger, "mlflow-waits", logging.WARNING, waiting=len(self._pending), reason=f"{type(error).__name__}: {error}"[:300])
+                    ) from error
+                event(
+                    logger,
+                    "mlflow-waits",
+                    logging.WARNING,
+                    waiting=len(self._pending),
+                    reason=f"{type(error).__name__}: {error}"[:300],
+                )
                 self._sleep(pause)
                 pause = min(pause * 2, RETRY_SECONDS[1])
 
 
 def open_run(spec: RunSpec, details: Mapping[str, str]) -> str:
-    """Find or make the MLflow run of a federated run: a server that starts again goes on with the same one."""
+    """Find or make the MLflow run of a federated run: a server that starts again goes on with the
+    same one.
+    """
     client = _client()
     found = find_run(spec.run, spec.experiment)
     if found is not None:
         return found
     experiment = client.get_experiment_by_name(spec.experiment)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(
-        spec.experiment, artifact_location=os.environ.get("MLEDGEOPS_ARTIFACT_ROOT")
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment(
+            spec.experiment, artifact_location=os.environ.get("MLEDGEOPS_ARTIFACT_ROOT")
+        )
     )
     tags = {
-        "mledgeops.run_id": spec.run, "mledgeops.fleet": spec.fleet, "mledgeops.app": spec.app_name, "mledgeops.app_digest": spec.app,
-        "mledgeops.pipeline_execution_arn": spec.pipeline_execution_arn, "mlflow.source.name": spec.app_name, **details,
-    }  # fmt: skip
+        "mledgeops.run_id": spec.run,
+        "mledgeops.fleet": spec.fleet,
+        "mledgeops.app": spec.app_name,
+        "mledgeops.app_digest": spec.app,
+        "mledgeops.pipeline_execution_arn": spec.pipeline_execution_arn,
+        "mlflow.source.name": spec.app_name,
+        **details,
+    }
     run_id: str = client.create_run(experiment_id, run_name=spec.run, tags=tags).info.run_id
     parameters = {
-        "num_rounds": spec.num_rounds, "strategy": spec.strategy or "(the app's)", "devices_per_proxy": spec.devices_per_proxy,
-        "min_devices": spec.min_devices, "seed": spec.seed, **{f"app.{k}": v for k, v in spec.run_config.items()},
+        "num_rounds": spec.num_rounds,
+        "strategy": spec.strategy or "(the app's)",
+        "devices_per_proxy": spec.devices_per_proxy,
+        "min_devices": spec.min_devices,
+        "seed": spec.seed,
+        **{f"app.{k}": v for k, v in spec.run_config.items()},
         **{f"strategy.{k}": v for k, v in spec.strategy_params.items()},
-    }  # fmt: skip
+    }
     for key, value in parameters.items():
         client.log_param(run_id, key, value)
     return run_id
@@ -153,18 +184,26 @@ def find_run(run: str, experiment: str) -> str | None:
     place = client.get_experiment_by_name(experiment)
     if place is None:
         return None
-    found = client.search_runs([place.experiment_id], f"tags.`mledgeops.run_id` = '{run}'", max_results=1)
+    found = client.search_runs(
+        [place.experiment_id], f"tags.`mledgeops.run_id` = '{run}'", max_results=1
+    )
     return found[0].info.run_id if found else None
 
 
 def end_run(run_id: str, status: str, reason: str = "", execution_arn: str = "") -> None:
-    """Set MLflow's terminal status (FINISHED, FAILED or KILLED), our reason, and who conducted the run."""
+    """Set MLflow's terminal status (FINISHED, FAILED or KILLED), our reason, and who conducted the
+    run.
+    """
     client = _client()
     if execution_arn:
         client.set_tag(run_id, "mledgeops.execution_arn", execution_arn)
     if reason:
         client.set_tag(run_id, "mledgeops.reason", reason)
-    client.set_tag(run_id, "mledgeops.status", {"FINISHED": "Succeeded", "KILLED": "Stopped"}.get(status, "Failed"))
+    client.set_tag(
+        run_id,
+        "mledgeops.status",
+        {"FINISHED": "Succeeded", "KILLED": "Stopped"}.get(status, "Failed"),
+    )
     client.set_terminated(run_id, status)
 
 
@@ -178,22 +217,52 @@ def _client() -> Any:
 def _log_round(run_id: str, record: RoundRecord, rows: list[DeviceRow], now: int) -> None:
     from mlflow.entities import Metric
 
-    values: dict[str, float] = {"participants": record.participants, "bytes.up": record.bytes.up, "bytes.down": record.bytes.down}
-    values.update({f"seconds.{key}": value for key, value in msgspec.structs.asdict(record.seconds).items()})
+    values: dict[str, float] = {
+        "participants": record.participants,
+        "bytes.up": record.bytes.up,
+        "bytes.down": record.bytes.down,
+    }
+    values.update(
+        {f"seconds.{key}": value for key, value in msgspec.structs.asdict(record.seconds).items()}
+    )
     values.update({f"failures.{reason}": count for reason, count in record.failures.items()})
-    for group, metrics in (("train", record.train), ("evaluate", record.evaluate), ("server", record.server)):
-        values.update({f"{group}.{key}": value for key, value in metrics.items() if isinstance(value, int | float)})
+    for group, metrics in (
+        ("train", record.train),
+        ("evaluate", record.evaluate),
+        ("server", record.server),
+    ):
+        values.update(
+            {
+                f"{group}.{key}": value
+                for key, value in metrics.items()
+                if isinstance(value, int | float)
+            }
+        )
     client = _client()
-    client.log_batch(run_id, metrics=[Metric(key, float(value), now, record.round) for key, value in values.items()])
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, float(value), now, record.round) for key, value in values.items()],
+    )
     columns: dict[str, list[Any]] = {name: [] for name in DeviceRow.__struct_fields__}
     for row in rows:
         for name, value in msgspec.structs.asdict(row).items():
-            columns[name].append(msgspec.json.encode(value).decode() if isinstance(value, dict) else value)
-    client.log_dict(run_id, {"columns": list(columns), "data": [list(row) for row in zip(*columns.values(), strict=True)]}, "devices.json")
+            columns[name].append(
+                msgspec.json.encode(value).decode() if isinstance(value, dict) else value
+            )
+    client.log_dict(
+        run_id,
+        {
+            "columns": list(columns),
+            "data": [list(row) for row in zip(*columns.values(), strict=True)],
+        },
+        "devices.json",
+    )
     event(logger, "round-logged", round=record.round)
 
 
-def _log_missing(run_id: str, records: Sequence[RoundRecord], rows: list[DeviceRow], now: int) -> None:
+def _log_missing(
+    run_id: str, records: Sequence[RoundRecord], rows: list[DeviceRow], now: int
+) -> None:
     logged = {point.step for point in _client().get_metric_history(run_id, "participants")}
     for record in records:
         if record.round not in logged:
@@ -201,7 +270,9 @@ def _log_missing(run_id: str, records: Sequence[RoundRecord], rows: list[DeviceR
 
 
 def _log_table(run_id: str, name: str, table: Table) -> None:
-    """Written whole: MLflow's own log_table appends, so a call that is repeated would double the rows."""
+    """Written whole: MLflow's own log_table appends, so a call that is repeated would double the
+    rows.
+    """
     columns = {key: list(column) for key, column in table.items()}
     data = [list(row) for row in zip(*columns.values(), strict=True)]
     _client().log_dict(run_id, {"columns": list(columns), "data": data}, f"tables/{name}.json")

@@ -20,13 +20,22 @@ from pipelines.aws.stacks.base import accept_bucket, base_key, signing_keys
 from pipelines.aws.stacks.devices import Devices
 from pipelines.aws.stacks.network import Network
 from pipelines.aws.stacks.observability import Observability
-from pipelines.aws.stacks.stack import Stack, accept, architecture_parameter, conducted, function_environment, tracking_uri_of
+from pipelines.aws.stacks.stack import (
+    Stack,
+    accept,
+    architecture_parameter,
+    conducted,
+    function_environment,
+    tracking_uri_of,
+)
 from pipelines.deployment import Deployment
 
 TASKS = {"server": ("2048", "8192"), "proxy": ("256", "512")}
 """Fargate tasks with their CPU units and MiB."""
 TRANSIENT_DAYS = 30
-"""Devices' updates, weights on their way and checkpoints are kept so long; models and round records stay."""
+"""Devices' updates, weights on their way and checkpoints are kept so long; models and round records
+stay.
+"""
 
 
 class DataStack(Stack):
@@ -35,14 +44,27 @@ class DataStack(Stack):
     def __init__(self, scope: Construct, name: str) -> None:
         super().__init__(scope, name, "MLEdgeOps: data plane")
         self.key, self.key_arn = base_key(self)
-        code_key = self.parameter("CodeKey", "Key of the functions' code in the code bucket").value_as_string
-        self.image_tag = self.parameter("ImageTag", "Tag of the server's and the proxy's image", default="latest").value_as_string
+        code_key = self.parameter(
+            "CodeKey", "Key of the functions' code in the code bucket"
+        ).value_as_string
+        self.image_tag = self.parameter(
+            "ImageTag", "Tag of the server's and the proxy's image", default="latest"
+        ).value_as_string
         self.architecture, lambda_architecture = architecture_parameter(self)
         fresh = self.parameter(
-            "FreshSeconds", "A device not heard of for so long is not asked", kind="Number", default=90, min_value=5
+            "FreshSeconds",
+            "A device not heard of for so long is not asked",
+            kind="Number",
+            default=90,
+            min_value=5,
         ).value_as_string
         network = Network(self, "Network", self.prefix)
-        d = self.deployment(key=self.key_arn, subnets=network.subnets, security_groups=network.security_groups, **signing_keys(self))
+        d = self.deployment(
+            key=self.key_arn,
+            subnets=network.subnets,
+            security_groups=network.security_groups,
+            **signing_keys(self),
+        )
         tracking_uri, _ = tracking_uri_of(self, d)
         self.task_environment = function_environment(d, tracking_uri, fresh)
         self.roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in DATA_ROLES}
@@ -50,13 +72,26 @@ class DataStack(Stack):
         self.queue, self.dead = self._queue(d)
         self._tasks(d)
         made = {
-            name: self.function(name, d, self.roles[name], code_key, lambda_architecture, self.task_environment, self.key)
-            for name in FUNCTIONS if name not in SAGEMAKER_FUNCTIONS
-        }  # fmt: skip
+            name: self.function(
+                name,
+                d,
+                self.roles[name],
+                code_key,
+                lambda_architecture,
+                self.task_environment,
+                self.key,
+            )
+            for name in FUNCTIONS
+            if name not in SAGEMAKER_FUNCTIONS
+        }
         functions.CfnEventSourceMapping(
-            self, "Callbacks", event_source_arn=self.queue.queue_arn, function_name=made["dispatch"].ref, batch_size=1,
+            self,
+            "Callbacks",
+            event_source_arn=self.queue.queue_arn,
+            function_name=made["dispatch"].ref,
+            batch_size=1,
             function_response_types=["ReportBatchItemFailures"],
-        )  # fmt: skip
+        )
         machine = self._state_machine(d)
         machine.node.add_dependency(made["discover"], made["conclude"])
         errors = self.log_group("iot-errors", d.log_group("iot-errors"), self.key)
@@ -67,68 +102,153 @@ class DataStack(Stack):
 
     def _storage(self, d: Deployment) -> None:
         bucket = s3.Bucket(
-            self, "Bucket", bucket_name=d.bucket, encryption=s3.BucketEncryption.KMS, encryption_key=self.key, bucket_key_enabled=True,
-            enforce_ssl=True, versioned=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL, removal_policy=cdk.RemovalPolicy.RETAIN,
+            self,
+            "Bucket",
+            bucket_name=d.bucket,
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            bucket_key_enabled=True,
+            enforce_ssl=True,
+            versioned=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            removal_policy=cdk.RemovalPolicy.RETAIN,
             lifecycle_rules=[
-                s3.LifecycleRule(id="transient", expiration=cdk.Duration.days(TRANSIENT_DAYS), prefix="transient/"),
-                s3.LifecycleRule(id="versions", noncurrent_version_expiration=cdk.Duration.days(TRANSIENT_DAYS),
-                                 abort_incomplete_multipart_upload_after=cdk.Duration.days(2)),
+                s3.LifecycleRule(
+                    id="transient",
+                    expiration=cdk.Duration.days(TRANSIENT_DAYS),
+                    prefix="transient/",
+                ),
+                s3.LifecycleRule(
+                    id="versions",
+                    noncurrent_version_expiration=cdk.Duration.days(TRANSIENT_DAYS),
+                    abort_incomplete_multipart_upload_after=cdk.Duration.days(2),
+                ),
             ],
-        )  # fmt: skip
+        )
         accept_bucket(bucket)
         for identifier, name, keys, kept in (
-            ("Devices", d.devices_table, ("fleet", "device"), False), ("Replies", d.replies_table, ("reply_key", "device"), False),
-            ("Runs", d.runs_table, ("run",), True), ("Rollouts", d.rollouts_table, ("fleet", "rollout"), True),
-        ):  # fmt: skip
-            attributes = [dynamodb.Attribute(name=key, type=dynamodb.AttributeType.STRING) for key in keys]
+            ("Devices", d.devices_table, ("fleet", "device"), False),
+            ("Replies", d.replies_table, ("reply_key", "device"), False),
+            ("Runs", d.runs_table, ("run",), True),
+            ("Rollouts", d.rollouts_table, ("fleet", "rollout"), True),
+        ):
+            attributes = [
+                dynamodb.Attribute(name=key, type=dynamodb.AttributeType.STRING) for key in keys
+            ]
             table = dynamodb.Table(
-                self, f"Table{identifier}", table_name=name, partition_key=attributes[0], sort_key=attributes[1] if len(keys) > 1 else None,
-                billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST, time_to_live_attribute="expires_at", encryption_key=self.key,
-                encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED, removal_policy=cdk.RemovalPolicy.RETAIN if kept else None,
-                point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(point_in_time_recovery_enabled=kept),
+                self,
+                f"Table{identifier}",
+                table_name=name,
+                partition_key=attributes[0],
+                sort_key=attributes[1] if len(keys) > 1 else None,
+                billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+                time_to_live_attribute="expires_at",
+                encryption_key=self.key,
+                encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
+                removal_policy=cdk.RemovalPolicy.RETAIN if kept else None,
+                point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                    point_in_time_recovery_enabled=kept
+                ),
                 deletion_protection=kept,
-            )  # fmt: skip
+            )
             if not kept:
-                accept(cast(dynamodb.CfnTable, table.node.default_child), {"CKV_AWS_28": "its rows expire in days; devices write them again"})
+                accept(
+                    cast(dynamodb.CfnTable, table.node.default_child),
+                    {"CKV_AWS_28": "its rows expire in days; devices write them again"},
+                )
 
     def _queue(self, d: Deployment) -> tuple[sqs.Queue, sqs.Queue]:
         """Six minutes of visibility: six times the dispatch function's limit, as AWS advises."""
         dead = sqs.Queue(
-            self, "DeadLetters", queue_name=d.dead_queue, encryption=sqs.QueueEncryption.KMS, encryption_master_key=self.key,
-            enforce_ssl=True, retention_period=cdk.Duration.days(14),
-        )  # fmt: skip
+            self,
+            "DeadLetters",
+            queue_name=d.dead_queue,
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=self.key,
+            enforce_ssl=True,
+            retention_period=cdk.Duration.days(14),
+        )
         queue = sqs.Queue(
-            self, "CallbackQueue", queue_name=d.queue, encryption=sqs.QueueEncryption.KMS, encryption_master_key=self.key, enforce_ssl=True,
+            self,
+            "CallbackQueue",
+            queue_name=d.queue,
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=self.key,
+            enforce_ssl=True,
             visibility_timeout=cdk.Duration.seconds(6 * FUNCTIONS["dispatch"]),
             dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=5, queue=dead),
-        )  # fmt: skip
+        )
         return queue, dead
 
     def _tasks(self, d: Deployment) -> None:
         ecs.CfnCluster(
-            self, "Cluster", cluster_name=d.cluster, capacity_providers=["FARGATE", "FARGATE_SPOT"],
-            cluster_settings=[ecs.CfnCluster.ClusterSettingsProperty(name="containerInsights", value="enabled")],
-        )  # fmt: skip
-        environment = [ecs.CfnTaskDefinition.KeyValuePairProperty(name=key, value=value) for key, value in sorted(self.task_environment.items())]
+            self,
+            "Cluster",
+            cluster_name=d.cluster,
+            capacity_providers=["FARGATE", "FARGATE_SPOT"],
+            cluster_settings=[
+                ecs.CfnCluster.ClusterSettingsProperty(name="containerInsights", value="enabled")
+            ],
+        )
+        environment = [
+            ecs.CfnTaskDefinition.KeyValuePairProperty(name=key, value=value)
+            for key, value in sorted(self.task_environment.items())
+        ]
         for task, (cpu, memory) in TASKS.items():
             group = self.log_group(f"Task-{task}", d.log_group(task), self.key)
             image = f"{cdk.Aws.ACCOUNT_ID}.dkr.ecr.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}/{d.repository(task)}:{self.image_tag}"
             container = ecs.CfnTaskDefinition.ContainerDefinitionProperty(
-                name=task, image=image, essential=True, command=["python", "-m", f"fl_runtime.{task}"], environment=environment,
-                readonly_root_filesystem=True, user="10001", stop_timeout=30,
-                mount_points=[ecs.CfnTaskDefinition.MountPointProperty(source_volume="scratch", container_path="/tmp", read_only=False)],  # noqa: S108
-                linux_parameters=ecs.CfnTaskDefinition.LinuxParametersProperty(init_process_enabled=True),
-                log_configuration=ecs.CfnTaskDefinition.LogConfigurationProperty(log_driver="awslogs", options={
-                    "awslogs-group": group.log_group_name, "awslogs-region": cdk.Aws.REGION, "awslogs-stream-prefix": task,
-                }),
-            )  # fmt: skip
+                name=task,
+                image=image,
+                essential=True,
+                command=["python", "-m", f"fl_runtime.{task}"],
+                environment=environment,
+                readonly_root_filesystem=True,
+                user="10001",
+                stop_timeout=30,
+                mount_points=[
+                    ecs.CfnTaskDefinition.MountPointProperty(
+                        source_volume="scratch",
+                        container_path="/tmp",  # noqa: S108  # a mount of the task, not this machine's
+                        read_only=False,
+                    )
+                ],
+                linux_parameters=ecs.CfnTaskDefinition.LinuxParametersProperty(
+                    init_process_enabled=True
+                ),
+                log_configuration=ecs.CfnTaskDefinition.LogConfigurationProperty(
+                    log_driver="awslogs",
+                    options={
+                        "awslogs-group": group.log_group_name,
+                        "awslogs-region": cdk.Aws.REGION,
+                        "awslogs-stream-prefix": task,
+                    },
+                ),
+            )
             ecs.CfnTaskDefinition(
-                self, f"Task{task.capitalize()}", family=d.task_family(task), requires_compatibilities=["FARGATE"], network_mode="awsvpc",
-                cpu=cpu, memory=memory, task_role_arn=self.roles[task].attr_arn, execution_role_arn=self.roles["execution"].attr_arn,
-                container_definitions=[container], volumes=[ecs.CfnTaskDefinition.VolumeProperty(name="scratch")],
-                runtime_platform=ecs.CfnTaskDefinition.RuntimePlatformProperty(cpu_architecture=self.architecture, operating_system_family="LINUX"),
-            )  # fmt: skip
+                self,
+                f"Task{task.capitalize()}",
+                family=d.task_family(task),
+                requires_compatibilities=["FARGATE"],
+                network_mode="awsvpc",
+                cpu=cpu,
+                memory=memory,
+                task_role_arn=self.roles[task].attr_arn,
+                execution_role_arn=self.roles["execution"].attr_arn,
+                container_definitions=[container],
+                volumes=[ecs.CfnTaskDefinition.VolumeProperty(name="scratch")],
+                runtime_platform=ecs.CfnTaskDefinition.RuntimePlatformProperty(
+                    cpu_architecture=self.architecture, operating_system_family="LINUX"
+                ),
+            )
 
     def _state_machine(self, d: Deployment) -> steps.CfnStateMachine:
         group = self.log_group("state-machine", f"/aws/vendedlogs/states/{d.prefix}-run", self.key)
-        return conducted(self, "StateMachine", f"{d.prefix}-run", self.roles["state-machine"].attr_arn, state_machine.definition(d), group)
+        return conducted(
+            self,
+            "StateMachine",
+            f"{d.prefix}-run",
+            self.roles["state-machine"].attr_arn,
+            state_machine.definition(d),
+            group,
+        )

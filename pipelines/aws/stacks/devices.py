@@ -1,4 +1,6 @@
-"""Devices in AWS IoT: the policies they carry, the rules that take what they send, and how they are enrolled."""
+"""Devices in AWS IoT: the policies they carry, the rules that take what they send, and how they are
+enrolled.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ RULES = {
         "SELECT topic(2) AS fleet, topic(3) AS device, body, principal() AS certificate, timestamp() AS last_seen, "
         "timestamp() / 1000 + 2592000 AS expires_at FROM 'fl/+/+/heartbeat'"
     ),
-    "reply": ("SELECT key AS reply_key, topic(2) AS fleet, topic(3) AS device, body, timestamp() / 1000 + 604800 AS expires_at FROM 'fl/+/+/reply'"),
+    "reply": (
+        "SELECT key AS reply_key, topic(2) AS fleet, topic(3) AS device, body, timestamp() / 1000 + 604800 AS expires_at FROM 'fl/+/+/reply'"
+    ),
 }
 CREDENTIAL_SECONDS = 3600
 
@@ -29,68 +33,119 @@ class Devices(Construct):
     """Everything of AWS IoT Core."""
 
     def __init__(
-        self, scope: Construct, name: str, d: Deployment, roles: dict[str, iam.CfnRole], hook: functions.CfnFunction, errors: logs.LogGroup
+        self,
+        scope: Construct,
+        name: str,
+        d: Deployment,
+        roles: dict[str, iam.CfnRole],
+        hook: functions.CfnFunction,
+        errors: logs.LogGroup,
     ) -> None:
         super().__init__(scope, name)
-        policy = iot.CfnPolicy(self, "Policy", policy_name=d.device_policy, policy_document=device_policy(d))
-        iot.CfnPolicy(self, "ClaimPolicy", policy_name=d.claim_policy, policy_document=claim_policy(d))
+        policy = iot.CfnPolicy(
+            self, "Policy", policy_name=d.device_policy, policy_document=device_policy(d)
+        )
+        iot.CfnPolicy(
+            self, "ClaimPolicy", policy_name=d.claim_policy, policy_document=claim_policy(d)
+        )
         kind = iot.CfnThingType(self, "Type", thing_type_name=d.thing_type)
         group = iot.CfnThingGroup(self, "Group", thing_group_name=d.thing_group)
         iot.CfnRoleAlias(
-            self, "RoleAlias", role_alias=f"{d.prefix}-device", role_arn=roles["device"].attr_arn, credential_duration_seconds=CREDENTIAL_SECONDS
+            self,
+            "RoleAlias",
+            role_alias=f"{d.prefix}-device",
+            role_arn=roles["device"].attr_arn,
+            credential_duration_seconds=CREDENTIAL_SECONDS,
         )
         self._rules(d, roles["iot-rule"], errors)
         self._provisioning(d, roles["provisioning"], hook).node.add_dependency(policy, kind, group)
 
     def _rules(self, d: Deployment, role: iam.CfnRole, errors: logs.LogGroup) -> None:
         failed = iot.CfnTopicRule.ActionProperty(
-            cloudwatch_logs=iot.CfnTopicRule.CloudwatchLogsActionProperty(log_group_name=errors.log_group_name, role_arn=role.attr_arn)
+            cloudwatch_logs=iot.CfnTopicRule.CloudwatchLogsActionProperty(
+                log_group_name=errors.log_group_name, role_arn=role.attr_arn
+            )
         )
         for rule, sql in RULES.items():
             table = d.devices_table if rule == "heartbeat" else d.replies_table
-            put = iot.CfnTopicRule.DynamoDBv2ActionProperty(put_item=iot.CfnTopicRule.PutItemInputProperty(table_name=table), role_arn=role.attr_arn)
+            put = iot.CfnTopicRule.DynamoDBv2ActionProperty(
+                put_item=iot.CfnTopicRule.PutItemInputProperty(table_name=table),
+                role_arn=role.attr_arn,
+            )
             iot.CfnTopicRule(
-                self, f"Rule{rule.capitalize()}", rule_name=f"{d.prefix}_{rule}",
+                self,
+                f"Rule{rule.capitalize()}",
+                rule_name=f"{d.prefix}_{rule}",
                 topic_rule_payload=iot.CfnTopicRule.TopicRulePayloadProperty(
-                    sql=sql, aws_iot_sql_version="2016-03-23", rule_disabled=False, error_action=failed,
+                    sql=sql,
+                    aws_iot_sql_version="2016-03-23",
+                    rule_disabled=False,
+                    error_action=failed,
                     actions=[iot.CfnTopicRule.ActionProperty(dynamo_d_bv2=put)],
                 ),
-            )  # fmt: skip
+            )
 
-    def _provisioning(self, d: Deployment, role: iam.CfnRole, hook: functions.CfnFunction) -> iot.CfnProvisioningTemplate:
+    def _provisioning(
+        self, d: Deployment, role: iam.CfnRole, hook: functions.CfnFunction
+    ) -> iot.CfnProvisioningTemplate:
         """Enrolment by claim, and rotation by a device's own certificate; the hook decides.
 
         https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
         """
         permission = functions.CfnPermission(
-            self, "HookPermission", action="lambda:InvokeFunction", function_name=hook.attr_arn, principal="iot.amazonaws.com",
+            self,
+            "HookPermission",
+            action="lambda:InvokeFunction",
+            function_name=hook.attr_arn,
+            principal="iot.amazonaws.com",
             source_arn=f"arn:aws:iot:{d.region}:{d.account}:provisioningtemplate/{d.provisioning_template}",
-        )  # fmt: skip
+        )
         template = iot.CfnProvisioningTemplate(
-            self, "Provisioning", template_name=d.provisioning_template, enabled=True, provisioning_role_arn=role.attr_arn,
+            self,
+            "Provisioning",
+            template_name=d.provisioning_template,
+            enabled=True,
+            provisioning_role_arn=role.attr_arn,
             template_body=cdk.Stack.of(self).to_json_string(provisioning_template(d)),
-            pre_provisioning_hook=iot.CfnProvisioningTemplate.ProvisioningHookProperty(payload_version="2020-04-01", target_arn=hook.attr_arn),
-        )  # fmt: skip
+            pre_provisioning_hook=iot.CfnProvisioningTemplate.ProvisioningHookProperty(
+                payload_version="2020-04-01", target_arn=hook.attr_arn
+            ),
+        )
         template.node.add_dependency(permission)
         return template
 
 
 def provisioning_template(d: Deployment) -> dict[str, Any]:
-    """What becomes of a device that asks: its thing is there already (the operator expects it), the certificate is new."""
+    """What becomes of a device that asks: its thing is there already (the operator expects it), the
+    certificate is new.
+    """
     return {
-        "Parameters": {name: {"Type": "String"} for name in ("SerialNumber", "Fleet", "Token", "AWS::IoT::Certificate::Id")},
+        "Parameters": {
+            name: {"Type": "String"}
+            for name in ("SerialNumber", "Fleet", "Token", "AWS::IoT::Certificate::Id")
+        },
         "Resources": {
             "thing": {
                 "Type": "AWS::IoT::Thing",
                 "Properties": {
-                    "ThingName": {"Ref": "SerialNumber"}, "ThingTypeName": d.thing_type, "ThingGroups": [d.thing_group],
+                    "ThingName": {"Ref": "SerialNumber"},
+                    "ThingTypeName": d.thing_type,
+                    "ThingGroups": [d.thing_group],
                     "AttributePayload": {"fleet": {"Ref": "Fleet"}},
                 },
-                "OverrideSettings": {"AttributePayload": "MERGE", "ThingTypeName": "REPLACE", "ThingGroups": "REPLACE"},
+                "OverrideSettings": {
+                    "AttributePayload": "MERGE",
+                    "ThingTypeName": "REPLACE",
+                    "ThingGroups": "REPLACE",
+                },
             },
             "certificate": {
-                "Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"},
+                "Type": "AWS::IoT::Certificate",
+                "Properties": {
+                    "CertificateId": {"Ref": "AWS::IoT::Certificate::Id"},
+                    "Status": "ACTIVE",
+                },
             },
             "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": d.device_policy}},
         },
-    }  # fmt: skip
+    }

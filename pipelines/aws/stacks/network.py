@@ -1,6 +1,8 @@
-"""The tasks' network: private subnets without a way to the internet; AWS is reached by VPC endpoints.
+"""The tasks' network: private subnets without a way to the internet; AWS is reached by VPC
+endpoints.
 
-Data may not leave: a task that were taken over could speak to these services, by their policies, and to nothing else.
+Data may not leave: a task that were taken over could speak to these services, by their policies,
+and to nothing else.
 """
 
 from __future__ import annotations
@@ -11,9 +13,15 @@ from constructs import Construct
 
 ZONES = 2
 ENDPOINTS = {
-    "EcrApi": "ecr.api", "EcrImages": "ecr.dkr", "Logs": "logs", "Steps": "states", "Secrets": "secretsmanager", "Iot": "iot.data", "Kms": "kms",
+    "EcrApi": "ecr.api",
+    "EcrImages": "ecr.dkr",
+    "Logs": "logs",
+    "Steps": "states",
+    "Secrets": "secretsmanager",
+    "Iot": "iot.data",
+    "Kms": "kms",
     "Mlflow": "sagemaker.experiments",
-}  # fmt: skip
+}
 """https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html"""
 
 
@@ -23,36 +31,78 @@ class Network(Construct):
     def __init__(self, scope: Construct, name: str, prefix: str) -> None:
         super().__init__(scope, name)
         vpc = ec2.Vpc(
-            self, "Vpc", vpc_name=prefix, ip_addresses=ec2.IpAddresses.cidr("10.61.0.0/20"), max_azs=ZONES, nat_gateways=0,
+            self,
+            "Vpc",
+            vpc_name=prefix,
+            ip_addresses=ec2.IpAddresses.cidr("10.61.0.0/20"),
+            max_azs=ZONES,
+            nat_gateways=0,
             restrict_default_security_group=False,
-            subnet_configuration=[ec2.SubnetConfiguration(name="tasks", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=22)],
+            subnet_configuration=[
+                ec2.SubnetConfiguration(
+                    name="tasks", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED, cidr_mask=22
+                )
+            ],
             gateway_endpoints={
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3),
-                "DynamoDB": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.DYNAMODB),
+                "DynamoDB": ec2.GatewayVpcEndpointOptions(
+                    service=ec2.GatewayVpcEndpointAwsService.DYNAMODB
+                ),
             },
-        )  # fmt: skip
-        tasks = ec2.CfnSecurityGroup(
-            self, "Tasks", group_description="Servers and proxies of MLEdgeOps", vpc_id=vpc.vpc_id, group_name=f"{prefix}-tasks"
         )
-        links = ec2.CfnSecurityGroup(self, "Links", group_description="VPC endpoints of MLEdgeOps", vpc_id=vpc.vpc_id, group_name=f"{prefix}-links")
+        tasks = ec2.CfnSecurityGroup(
+            self,
+            "Tasks",
+            group_description="Servers and proxies of MLEdgeOps",
+            vpc_id=vpc.vpc_id,
+            group_name=f"{prefix}-tasks",
+        )
+        links = ec2.CfnSecurityGroup(
+            self,
+            "Links",
+            group_description="VPC endpoints of MLEdgeOps",
+            vpc_id=vpc.vpc_id,
+            group_name=f"{prefix}-links",
+        )
         self._rules(tasks, links)
         for endpoint, service in ENDPOINTS.items():
             ec2.CfnVPCEndpoint(
-                self, f"Link{endpoint}", vpc_id=vpc.vpc_id, vpc_endpoint_type="Interface", private_dns_enabled=True,
-                service_name=_service_name(service), subnet_ids=[subnet.subnet_id for subnet in vpc.isolated_subnets],
+                self,
+                f"Link{endpoint}",
+                vpc_id=vpc.vpc_id,
+                vpc_endpoint_type="Interface",
+                private_dns_enabled=True,
+                service_name=_service_name(service),
+                subnet_ids=[subnet.subnet_id for subnet in vpc.isolated_subnets],
                 security_group_ids=[links.attr_group_id],
-            )  # fmt: skip
+            )
         self.subnets = tuple(subnet.subnet_id for subnet in vpc.isolated_subnets)
         self.security_groups = (tasks.attr_group_id,)
 
     def _rules(self, tasks: ec2.CfnSecurityGroup, links: ec2.CfnSecurityGroup) -> None:
-        """Proxies reach their server's gRPC port, whichever it got; both reach the endpoints and the gateways; nobody else comes in."""
+        """Proxies reach their server's gRPC port, whichever it got; both reach the endpoints and
+        the gateways; nobody else comes in.
+        """
         for name, settings in {
-            "Grpc": {"group_id": tasks.attr_group_id, "source_security_group_id": tasks.attr_group_id, "from_port": 1024, "to_port": 65535},
-            "ToLinks": {"group_id": links.attr_group_id, "source_security_group_id": tasks.attr_group_id, "from_port": 443, "to_port": 443},
+            "Grpc": {
+                "group_id": tasks.attr_group_id,
+                "source_security_group_id": tasks.attr_group_id,
+                "from_port": 1024,
+                "to_port": 65535,
+            },
+            "ToLinks": {
+                "group_id": links.attr_group_id,
+                "source_security_group_id": tasks.attr_group_id,
+                "from_port": 443,
+                "to_port": 443,
+            },
         }.items():
-            description = "gRPC from proxies to their server" if name == "Grpc" else "HTTPS from tasks"
-            ec2.CfnSecurityGroupIngress(self, name, ip_protocol="tcp", description=description, **settings)
+            description = (
+                "gRPC from proxies to their server" if name == "Grpc" else "HTTPS from tasks"
+            )
+            ec2.CfnSecurityGroupIngress(
+                self, name, ip_protocol="tcp", description=description, **settings
+            )
 
 
 def _service_name(service: str) -> str:

@@ -1,4 +1,6 @@
-"""SageMaker's side: the pipelines' role, registration and promotion, schedules, and a managed MLflow where wanted."""
+"""SageMaker's side: the pipelines' role, registration and promotion, schedules, and a managed
+MLflow where wanted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from pipelines.aws.metrics import FILTERS
 from pipelines.aws.policies import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.aws.stacks.base import base_key, signing_keys
 from pipelines.aws.stacks.observability import add_filters
-from pipelines.aws.stacks.stack import Stack, architecture_parameter, conducted, function_environment, tracking_uri_of
+from pipelines.aws.stacks.stack import (
+    Stack,
+    architecture_parameter,
+    conducted,
+    function_environment,
+    tracking_uri_of,
+)
 from pipelines.aws.state_machine import rollout_definition
 from pipelines.deployment import Deployment
 
@@ -27,22 +35,42 @@ class SageMakerStack(Stack):
     """What happens to a finished model."""
 
     def __init__(self, scope: Construct, name: str) -> None:
-        super().__init__(scope, name, "MLEdgeOps: SageMaker pipelines, registry, promotion, schedules, MLflow")
+        super().__init__(
+            scope, name, "MLEdgeOps: SageMaker pipelines, registry, promotion, schedules, MLflow"
+        )
         key, arn = base_key(self)
-        code_key = self.parameter("CodeKey", "Key of the functions' code in the code bucket").value_as_string
+        code_key = self.parameter(
+            "CodeKey", "Key of the functions' code in the code bucket"
+        ).value_as_string
         group = self.parameter(
-            "ModelGroup", "The first app's model package group; other apps' groups are made by their first run", default="wind-farm"
+            "ModelGroup",
+            "The first app's model package group; other apps' groups are made by their first run",
+            default="wind-farm",
         )
         d = self.deployment(key=arn, **signing_keys(self))
         _, lambda_architecture = architecture_parameter(self)
         tracking_uri, managed = tracking_uri_of(self, d)
         roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in SAGEMAKER_ROLES}
         environment = function_environment(d, tracking_uri, "90")
-        made = {name: self.function(name, d, roles[name], code_key, lambda_architecture, environment, key) for name in SAGEMAKER_FUNCTIONS}
+        made = {
+            name: self.function(
+                name, d, roles[name], code_key, lambda_architecture, environment, key
+            )
+            for name in SAGEMAKER_FUNCTIONS
+        }
         self._promotion(d, made["promote"])
         self._latecomers(d, made["rollout"])
-        group_of_machine = self.log_group("rollout-machine", f"/aws/vendedlogs/states/{d.prefix}-rollout", key)
-        machine = conducted(self, "RolloutMachine", f"{d.prefix}-rollout", roles["rollout-machine"].attr_arn, rollout_definition(d), group_of_machine)
+        group_of_machine = self.log_group(
+            "rollout-machine", f"/aws/vendedlogs/states/{d.prefix}-rollout", key
+        )
+        machine = conducted(
+            self,
+            "RolloutMachine",
+            f"{d.prefix}-rollout",
+            roles["rollout-machine"].attr_arn,
+            rollout_definition(d),
+            group_of_machine,
+        )
         machine.node.add_dependency(made["rollout"])
         scheduler.CfnScheduleGroup(self, "Schedules", name=d.schedule_group)
         add_filters(self, d, [item for item in FILTERS if item.group in SAGEMAKER_FUNCTIONS])
@@ -58,28 +86,50 @@ class SageMakerStack(Stack):
     def _latecomers(self, d: Deployment, rollout: functions.CfnFunction) -> None:
         """Devices that were enrolled after a rollout are given its model within :data:`LATECOMERS`."""
         rule = events.CfnRule(
-            self, "Latecomers", name=f"{d.prefix}-latecomers", schedule_expression=LATECOMERS, state="ENABLED",
+            self,
+            "Latecomers",
+            name=f"{d.prefix}-latecomers",
+            schedule_expression=LATECOMERS,
+            state="ENABLED",
             targets=[events.CfnRule.TargetProperty(id="rollout", arn=rollout.attr_arn, input="{}")],
-        )  # fmt: skip
+        )
         self._invoked_by(rule, "Latecomers", rollout)
 
     def _invoked_by(self, rule: events.CfnRule, name: str, function: functions.CfnFunction) -> None:
         functions.CfnPermission(
-            self, f"{name}Permission", action="lambda:InvokeFunction", function_name=function.attr_arn, principal="events.amazonaws.com",
+            self,
+            f"{name}Permission",
+            action="lambda:InvokeFunction",
+            function_name=function.attr_arn,
+            principal="events.amazonaws.com",
             source_arn=rule.attr_arn,
-        )  # fmt: skip
+        )
 
     def _promotion(self, d: Deployment, promote: functions.CfnFunction) -> None:
         rule = events.CfnRule(
-            self, "Promotion", name=f"{d.prefix}-promote", event_pattern=MODEL_EVENT, state="ENABLED",
-            targets=[events.CfnRule.TargetProperty(
-                id="promote", arn=promote.attr_arn, retry_policy=events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20),
-            )],
-        )  # fmt: skip
+            self,
+            "Promotion",
+            name=f"{d.prefix}-promote",
+            event_pattern=MODEL_EVENT,
+            state="ENABLED",
+            targets=[
+                events.CfnRule.TargetProperty(
+                    id="promote",
+                    arn=promote.attr_arn,
+                    retry_policy=events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20),
+                )
+            ],
+        )
         self._invoked_by(rule, "Promotion", promote)
 
     def _mlflow(self, d: Deployment, role: iam.CfnRole) -> sagemaker.CfnMlflowTrackingServer:
         return sagemaker.CfnMlflowTrackingServer(
-            self, "Mlflow", tracking_server_name=d.prefix, artifact_store_uri=f"s3://{d.bucket}/mlflow", role_arn=role.attr_arn,
-            tracking_server_size="Small", mlflow_version=MLFLOW_VERSION, automatic_model_registration=False,
-        )  # fmt: skip
+            self,
+            "Mlflow",
+            tracking_server_name=d.prefix,
+            artifact_store_uri=f"s3://{d.bucket}/mlflow",
+            role_arn=role.attr_arn,
+            tracking_server_size="Small",
+            mlflow_version=MLFLOW_VERSION,
+            automatic_model_registration=False,
+        )

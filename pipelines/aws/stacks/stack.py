@@ -26,110 +26,204 @@ FUNCTION_SKIPS = {
     "CKV_AWS_117": "it calls AWS APIs only; in the VPC each would need an endpoint more",
     "CKV_AWS_173": "its environment holds names, no secret; Lambda's own key encrypts it",
 }
-SYNCHRONOUS = {"CKV_AWS_116": "its caller waits for the answer and tries again: no event can be lost"}
+SYNCHRONOUS = {
+    "CKV_AWS_116": "its caller waits for the answer and tries again: no event can be lost"
+}
 
 
 def accept(resource: cdk.CfnResource, findings: Mapping[str, str]) -> None:
     """Record which of checkov's findings do not hold for a resource, and why."""
-    resource.add_metadata("checkov", {"skip": [{"id": check, "comment": reason} for check, reason in sorted(findings.items())]})
+    resource.add_metadata(
+        "checkov",
+        {"skip": [{"id": check, "comment": reason} for check, reason in sorted(findings.items())]},
+    )
 
 
 class Stack(cdk.Stack):
-    """A stack without the CDK's own assets and bootstrap rules: it deploys anywhere CloudFormation does."""
+    """A stack without the CDK's own assets and bootstrap rules: it deploys anywhere CloudFormation
+    does.
+    """
 
     def __init__(self, scope: Construct, name: str, description: str) -> None:
-        super().__init__(scope, name, description=description, synthesizer=cdk.LegacyStackSynthesizer())
-        prefix = self.parameter("Prefix", "Begins every name; one deployment each in an account and region", default="mledgeops")
+        super().__init__(
+            scope, name, description=description, synthesizer=cdk.LegacyStackSynthesizer()
+        )
+        prefix = self.parameter(
+            "Prefix",
+            "Begins every name; one deployment each in an account and region",
+            default="mledgeops",
+        )
         self.prefix = prefix.value_as_string
         prefix.allowed_pattern = PREFIX_PATTERN
         cdk.Tags.of(self).add("mledgeops", self.prefix)
 
-    def parameter(self, name: str, description: str, *, kind: str = "String", **settings: Any) -> cdk.CfnParameter:
+    def parameter(
+        self, name: str, description: str, *, kind: str = "String", **settings: Any
+    ) -> cdk.CfnParameter:
         """A parameter with a description."""
         return cdk.CfnParameter(self, name, type=kind, description=description, **settings)
 
     def deployment(self, **known: Any) -> Deployment:
         """The names of this deployment, as tokens."""
-        return Deployment(account=cdk.Aws.ACCOUNT_ID, region=cdk.Aws.REGION, prefix=self.prefix, **known)
+        return Deployment(
+            account=cdk.Aws.ACCOUNT_ID, region=cdk.Aws.REGION, prefix=self.prefix, **known
+        )
 
     def role(self, name: str, d: Deployment) -> iam.CfnRole:
         """A role with its one policy; only its service may take it, and only for this account."""
         service = f"{SERVICE_OF_ROLE.get(name, 'lambda')}.amazonaws.com"
-        trust: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
-        if name in ("server", "proxy", "state-machine", "pipeline", "mlflow", "scheduler", "job-urls", "rollout-machine"):
+        trust: dict[str, Any] = {
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": "sts:AssumeRole",
+        }
+        if name in (
+            "server",
+            "proxy",
+            "state-machine",
+            "pipeline",
+            "mlflow",
+            "scheduler",
+            "job-urls",
+            "rollout-machine",
+        ):
             # https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
             trust["Condition"] = {"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}}
         return iam.CfnRole(
-            self, f"Role{_camel(name)}", role_name=f"{self.prefix}-{name}", assume_role_policy_document=document([trust]),
+            self,
+            f"Role{_camel(name)}",
+            role_name=f"{self.prefix}-{name}",
+            assume_role_policy_document=document([trust]),
             description=f"{name} of MLEdgeOps",
-            policies=[iam.CfnRole.PolicyProperty(policy_name="own", policy_document=document(statements(name, d)))],
-        )  # fmt: skip
+            policies=[
+                iam.CfnRole.PolicyProperty(
+                    policy_name="own", policy_document=document(statements(name, d))
+                )
+            ],
+        )
 
     def log_group(self, identifier: str, name: str, key: kms.IKey) -> logs.LogGroup:
         """An encrypted log group that forgets after three months."""
         return logs.LogGroup(
-            self, f"Logs{_camel(identifier)}", log_group_name=name, retention=RETENTION, encryption_key=key,
+            self,
+            f"Logs{_camel(identifier)}",
+            log_group_name=name,
+            retention=RETENTION,
+            encryption_key=key,
             removal_policy=cdk.RemovalPolicy.DESTROY,
-        )  # fmt: skip
+        )
 
     def function(
-        self, name: str, d: Deployment, role: iam.CfnRole, code_key: str, architecture: str, environment: dict[str, str], key: kms.IKey
+        self,
+        name: str,
+        d: Deployment,
+        role: iam.CfnRole,
+        code_key: str,
+        architecture: str,
+        environment: dict[str, str],
+        key: kms.IKey,
     ) -> functions.CfnFunction:
         """A Lambda function of ours and its log group."""
         group = self.log_group(f"Function-{name}", d.function_log_group(name), key)
         function = functions.CfnFunction(
-            self, f"Function{_camel(name)}", function_name=d.function(name), role=role.attr_arn, runtime="python3.11",
-            handler=f"pipelines.handlers.{name}.handler", timeout=FUNCTIONS[name], memory_size=1024, architectures=[architecture],
+            self,
+            f"Function{_camel(name)}",
+            function_name=d.function(name),
+            role=role.attr_arn,
+            runtime="python3.11",
+            handler=f"pipelines.handlers.{name}.handler",
+            timeout=FUNCTIONS[name],
+            memory_size=1024,
+            architectures=[architecture],
             code=functions.CfnFunction.CodeProperty(s3_bucket=d.code_bucket, s3_key=code_key),
             environment=functions.CfnFunction.EnvironmentProperty(variables=environment),
             tracing_config=functions.CfnFunction.TracingConfigProperty(mode="Active"),
-        )  # fmt: skip
+        )
         if name in EVENT_FUNCTIONS:
             function.dead_letter_config = functions.CfnFunction.DeadLetterConfigProperty(
                 target_arn=f"arn:aws:sqs:{d.region}:{d.account}:{d.dead_queue}"
             )
-        accept(function, FUNCTION_SKIPS if name in EVENT_FUNCTIONS else {**FUNCTION_SKIPS, **SYNCHRONOUS})
+        accept(
+            function,
+            FUNCTION_SKIPS if name in EVENT_FUNCTIONS else {**FUNCTION_SKIPS, **SYNCHRONOUS},
+        )
         function.node.add_dependency(group)
         return function
 
 
-def conducted(stack: Stack, identifier: str, name: str, role: str, definition: dict[str, Any], group: logs.LogGroup) -> steps.CfnStateMachine:
+def conducted(
+    stack: Stack,
+    identifier: str,
+    name: str,
+    role: str,
+    definition: dict[str, Any],
+    group: logs.LogGroup,
+) -> steps.CfnStateMachine:
     """A state machine that logs its errors and is traced."""
     return steps.CfnStateMachine(
-        stack, identifier, state_machine_name=name, role_arn=role, definition_string=cdk.Stack.of(stack).to_json_string(definition),
+        stack,
+        identifier,
+        state_machine_name=name,
+        role_arn=role,
+        definition_string=cdk.Stack.of(stack).to_json_string(definition),
         tracing_configuration=steps.CfnStateMachine.TracingConfigurationProperty(enabled=True),
         logging_configuration=steps.CfnStateMachine.LoggingConfigurationProperty(
-            level="ERROR", include_execution_data=True,
-            destinations=[steps.CfnStateMachine.LogDestinationProperty(
-                cloud_watch_logs_log_group=steps.CfnStateMachine.CloudWatchLogsLogGroupProperty(log_group_arn=group.log_group_arn),
-            )],
+            level="ERROR",
+            include_execution_data=True,
+            destinations=[
+                steps.CfnStateMachine.LogDestinationProperty(
+                    cloud_watch_logs_log_group=steps.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                        log_group_arn=group.log_group_arn
+                    ),
+                )
+            ],
         ),
-    )  # fmt: skip
+    )
 
 
 def architecture_parameter(stack: Stack) -> tuple[str, str]:
     """ARM or x86, for tasks and functions: ECS's word and Lambda's."""
-    chosen = stack.parameter("Architecture", "Of tasks and functions; ARM64 costs a fifth less", default="ARM64", allowed_values=["ARM64", "X86_64"])
-    arm = cdk.CfnCondition(stack, "Arm", expression=cdk.Fn.condition_equals(chosen.value_as_string, "ARM64"))
-    return chosen.value_as_string, cdk.Fn.condition_if(arm.logical_id, "arm64", "x86_64").to_string()
+    chosen = stack.parameter(
+        "Architecture",
+        "Of tasks and functions; ARM64 costs a fifth less",
+        default="ARM64",
+        allowed_values=["ARM64", "X86_64"],
+    )
+    arm = cdk.CfnCondition(
+        stack, "Arm", expression=cdk.Fn.condition_equals(chosen.value_as_string, "ARM64")
+    )
+    return chosen.value_as_string, cdk.Fn.condition_if(
+        arm.logical_id, "arm64", "x86_64"
+    ).to_string()
 
 
 def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -> dict[str, str]:
     """What functions and tasks find in their environment."""
     return {
-        **d.environment(), "MLEDGEOPS_COMMANDS_KEY": d.commands_key_arn, "MLEDGEOPS_MODELS_KEY": d.models_key_arn,
-        "MLFLOW_TRACKING_URI": tracking_uri, "MLEDGEOPS_FRESH_SECONDS": fresh_seconds,
-        "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "FLWR_TELEMETRY_ENABLED": "0",
-    }  # fmt: skip
+        **d.environment(),
+        "MLEDGEOPS_COMMANDS_KEY": d.commands_key_arn,
+        "MLEDGEOPS_MODELS_KEY": d.models_key_arn,
+        "MLFLOW_TRACKING_URI": tracking_uri,
+        "MLEDGEOPS_FRESH_SECONDS": fresh_seconds,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "FLWR_TELEMETRY_ENABLED": "0",
+    }
 
 
 def tracking_uri_of(stack: Stack, d: Deployment) -> tuple[str, cdk.CfnCondition]:
     """Where MLflow is: the user's own server, or the managed one that the SageMaker stack makes."""
     given = stack.parameter(
-        "MlflowTrackingUri", "An MLflow server that the tasks can reach; empty: a managed one in SageMaker, by the hour", default=""
+        "MlflowTrackingUri",
+        "An MLflow server that the tasks can reach; empty: a managed one in SageMaker, by the hour",
+        default="",
     )
-    managed = cdk.CfnCondition(stack, "ManagedMlflow", expression=cdk.Fn.condition_equals(given.value_as_string, ""))
-    return cdk.Fn.condition_if(managed.logical_id, d.mlflow_arn, given.value_as_string).to_string(), managed
+    managed = cdk.CfnCondition(
+        stack, "ManagedMlflow", expression=cdk.Fn.condition_equals(given.value_as_string, "")
+    )
+    return cdk.Fn.condition_if(
+        managed.logical_id, d.mlflow_arn, given.value_as_string
+    ).to_string(), managed
 
 
 def _camel(name: str) -> str:

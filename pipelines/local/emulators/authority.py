@@ -1,4 +1,6 @@
-"""IAM for the services that moto serves: a role's call is decided by its policy, which lives in ministack, and written down."""
+"""IAM for the services that moto serves: a role's call is decided by its policy, which lives in
+ministack, and written down.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,19 @@ from pipelines.local.emulators.calls import CallLog, role_of
 from pipelines.local.home import ACCOUNT, REGION
 
 NAMED_BY = {
-    "ModelPackageName": "model-package", "ModelPackageArn": "model-package", "ModelPackageGroupName": "model-package-group",
-    "PipelineName": "pipeline", "PipelineExecutionArn": "pipeline",
-}  # fmt: skip
+    "ModelPackageName": "model-package",
+    "ModelPackageArn": "model-package",
+    "ModelPackageGroupName": "model-package-group",
+    "PipelineName": "pipeline",
+    "PipelineExecutionArn": "pipeline",
+}
 """Request parameters that name the resource of a SageMaker call, and its kind."""
 
 
 class Authority:
-    """Decides on calls of role sessions. The account's own key may do anything, as the root user may."""
+    """Decides on calls of role sessions. The account's own key may do anything, as the root user
+    may.
+    """
 
     def __init__(self, iam: Any, calls: CallLog) -> None:
         self._iam = iam
@@ -28,9 +35,16 @@ class Authority:
         if principal is None:
             return True
         role = f"arn:aws:iam::{ACCOUNT}:role/{role_of(principal)}"
-        answer = self._iam.simulate_principal_policy(PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource])
+        answer = self._iam.simulate_principal_policy(
+            PolicySourceArn=role, ActionNames=[action], ResourceArns=[resource]
+        )
         allowed = bool(answer["EvaluationResults"][0]["EvalDecision"] == "allowed")
-        self._calls.write(principal=principal, action=action, resource=resource, decision="Allow" if allowed else "Deny")
+        self._calls.write(
+            principal=principal,
+            action=action,
+            resource=resource,
+            decision="Allow" if allowed else "Deny",
+        )
         return allowed
 
 
@@ -39,7 +53,11 @@ def sagemaker_resource(params: dict[str, Any]) -> str:
     for name, kind in NAMED_BY.items():
         value = params.get(name)
         if value:
-            return str(value) if str(value).startswith("arn:") else f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{value}"
+            return (
+                str(value)
+                if str(value).startswith("arn:")
+                else f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{value}"
+            )
     return "*"
 
 
@@ -52,9 +70,11 @@ def role_client(sts: Any, role: str) -> Callable[[str], Any]:
     def take() -> dict[str, str]:
         given = sts.assume_role(RoleArn=role, RoleSessionName="service")["Credentials"]
         return {
-            "access_key": given["AccessKeyId"], "secret_key": given["SecretAccessKey"], "token": given["SessionToken"],
+            "access_key": given["AccessKeyId"],
+            "secret_key": given["SecretAccessKey"],
+            "token": given["SessionToken"],
             "expiry_time": given["Expiration"].isoformat(),
-        }  # fmt: skip
+        }
 
     session = get_session()
     session._credentials = RefreshableCredentials.create_from_metadata(take(), take, "assume-role")

@@ -1,6 +1,8 @@
-"""The record of who asked for what: each decision on a role's or device's call, once. The audit of least privilege reads it.
+"""The record of who asked for what: each decision on a role's or device's call, once. The audit of
+least privilege reads it.
 
-Each line is ``{"principal", "action", "resource", "decision"}``, or ``{"session", "principal"}``: whose access key that is.
+Each line is ``{"principal", "action", "resource", "decision"}``, or ``{"session", "principal"}``:
+whose access key that is.
 """
 
 from __future__ import annotations
@@ -31,7 +33,14 @@ class CallLog:
 
     def principal(self, access_key: str) -> str | None:
         """ARN of the role session that an access key belongs to; None for the account's own key."""
-        return next((line["principal"] for line in reversed(list(self.lines())) if line.get("session") == access_key), None)
+        return next(
+            (
+                line["principal"]
+                for line in reversed(list(self.lines()))
+                if line.get("session") == access_key
+            ),
+            None,
+        )
 
     def lines(self) -> Iterator[dict[str, str]]:
         """All lines, oldest first."""

@@ -1,7 +1,9 @@
 """CloudWatch's log metric filters on one machine: the emulator stores them, this evaluates them.
 
-Of the pattern syntax, what JSON log lines need: comparisons, ``= *``, ``IS TRUE|FALSE|NULL``, ``EXISTS``, ``NOT EXISTS``,
-``&&``, ``||`` and parentheses. Anything else is refused, so a filter that this cannot read fails at the cloud's start.
+Of the pattern syntax, what JSON log lines need: comparisons, ``= *``, ``IS TRUE|FALSE|NULL``,
+``EXISTS``, ``NOT EXISTS``,
+``&&``, ``||`` and parentheses. Anything else is refused, so a filter that this cannot read fails at
+the cloud's start.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax-for-Metric-Filters.html
 """
 
@@ -29,13 +31,19 @@ Predicate = Callable[[Line], bool]
 POLL_SECONDS = 2.0
 OVERLAP_MS = 10_000
 """Log events may arrive a little late: each look goes back so far, and counts none twice."""
-_TOKEN = re.compile(r'\s*(?:(&&|\|\||[(){}])|(\$(?:\.[A-Za-z0-9_\-]+)+)|(!=|<=|>=|=|<|>)|("(?:[^"\\]|\\.)*")|(NOT EXISTS|EXISTS|IS)|([^\s(){}&|]+))')
+_TOKEN = re.compile(
+    r'\s*(?:(&&|\|\||[(){}])|(\$(?:\.[A-Za-z0-9_\-]+)+)|(!=|<=|>=|=|<|>)|("(?:[^"\\]|\\.)*")|(NOT EXISTS|EXISTS|IS)|([^\s(){}&|]+))'
+)
 _ABSENT = object()
 _WORDS = {"TRUE": True, "FALSE": False, "NULL": None}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, ">": lambda a, b: a > b,
-    "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b,
-}  # fmt: skip
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    ">": lambda a, b: a > b,
+    "<=": lambda a, b: a <= b,
+    ">=": lambda a, b: a >= b,
+}
 
 
 class PatternError(ValueError):
@@ -110,20 +118,29 @@ class _Parser:
             raise self._wrong()
 
     def _wrong(self) -> PatternError:
-        return PatternError(f"The filter pattern {self._pattern!r} is not one that JSON log lines can be matched with here.")
+        return PatternError(
+            f"The filter pattern {self._pattern!r} is not one that JSON log lines can be matched with here."
+        )
 
 
-def _comparison(selector: str, operator: str, value: str, wrong: Callable[[], PatternError]) -> Predicate:
+def _comparison(
+    selector: str, operator: str, value: str, wrong: Callable[[], PatternError]
+) -> Predicate:
     if value == "*":
         return lambda line: (_field(line, selector) is not _ABSENT) == (operator == "=")
     if value.startswith('"'):
         text = json.loads(value)
-        return lambda line: (isinstance(found := _field(line, selector), str) and fnmatch.fnmatchcase(found, text)) == (operator == "=")
+        return lambda line: (
+            (isinstance(found := _field(line, selector), str) and fnmatch.fnmatchcase(found, text))
+            == (operator == "=")
+        )
     try:
         number = float(value)
     except ValueError as error:
         raise wrong() from error
-    return lambda line: _number(found := _field(line, selector)) and _COMPARE[operator](float(found), number)
+    return lambda line: (
+        _number(found := _field(line, selector)) and _COMPARE[operator](float(found), number)
+    )
 
 
 def _field(line: Line, selector: str) -> Any:
@@ -152,7 +169,13 @@ class Point:
     def datum(self, seconds: float) -> dict[str, Any]:
         """As PutMetricData takes it."""
         dimensions = [{"Name": name, "Value": value} for name, value in self.dimensions]
-        return {"MetricName": self.metric, "Value": self.value, "Unit": self.unit, "Dimensions": dimensions, "Timestamp": seconds}
+        return {
+            "MetricName": self.metric,
+            "Value": self.value,
+            "Unit": self.unit,
+            "Dimensions": dimensions,
+            "Timestamp": seconds,
+        }
 
 
 class Rule:
@@ -169,28 +192,44 @@ class Rule:
         for t in self._transformations:
             text = str(t["metricValue"])
             value = _field(line, text) if text.startswith("$.") else float(text)
-            dimensions = tuple((name, _field(line, selector)) for name, selector in sorted((t.get("dimensions") or {}).items()))
+            dimensions = tuple(
+                (name, _field(line, selector))
+                for name, selector in sorted((t.get("dimensions") or {}).items())
+            )
             if _number(value) and all(isinstance(found, str) for _, found in dimensions):
                 yield Point(
-                    namespace=t["metricNamespace"], metric=t["metricName"], value=float(value), unit=t.get("unit") or "None", dimensions=dimensions
+                    namespace=t["metricNamespace"],
+                    metric=t["metricName"],
+                    value=float(value),
+                    unit=t.get("unit") or "None",
+                    dimensions=dimensions,
                 )
 
 
 def embedded(line: Line) -> Iterator[Point]:
     """Points of a line in the embedded metric format."""
-    directives = line.get("_aws", {}).get("CloudWatchMetrics", []) if isinstance(line.get("_aws"), dict) else []
+    directives = (
+        line.get("_aws", {}).get("CloudWatchMetrics", [])
+        if isinstance(line.get("_aws"), dict)
+        else []
+    )
     for directive in directives:
         for names in directive["Dimensions"]:
             dimensions = tuple((name, str(line[name])) for name in names)
             for metric in directive["Metrics"]:
                 yield Point(
-                    namespace=directive["Namespace"], metric=metric["Name"], value=float(line[metric["Name"]]),
-                    unit=metric.get("Unit", "None"), dimensions=dimensions,
-                )  # fmt: skip
+                    namespace=directive["Namespace"],
+                    metric=metric["Name"],
+                    value=float(line[metric["Name"]]),
+                    unit=metric.get("Unit", "None"),
+                    dimensions=dimensions,
+                )
 
 
 class MetricFilters:
-    """Reads all log groups that have filters, and puts what they give to CloudWatch, where alarms and dashboards see it."""
+    """Reads all log groups that have filters, and puts what they give to CloudWatch, where alarms
+    and dashboards see it.
+    """
 
     def __init__(self, logs: Any, cloudwatch: Any) -> None:
         self._logs = logs
@@ -229,7 +268,9 @@ class MetricFilters:
                 event(logger, "metrics-not-read", logging.WARNING, group=group, reason=str(error))
 
     def _new(self, group: str, since: int) -> Iterator[dict[str, Any]]:
-        for page in self._logs.get_paginator("filter_log_events").paginate(logGroupName=group, startTime=since):
+        for page in self._logs.get_paginator("filter_log_events").paginate(
+            logGroupName=group, startTime=since
+        ):
             for item in page["events"]:
                 # Lines of functions carry no id in the emulator.
                 identifier = f"{group}/{item['logStreamName']}/{item.get('eventId') or hash((item['timestamp'], item['message']))}"
@@ -245,9 +286,20 @@ class MetricFilters:
         if not isinstance(line, dict):
             return
         try:
-            points = [*(p for rule in self._rules[group] for p in rule.points(line)), *embedded(line)]
+            points = [
+                *(p for rule in self._rules[group] for p in rule.points(line)),
+                *embedded(line),
+            ]
         except (KeyError, TypeError, ValueError) as error:
-            event(logger, "metrics-not-read", logging.WARNING, group=group, reason=f"a line is not in the embedded metric format: {error!r}")
+            event(
+                logger,
+                "metrics-not-read",
+                logging.WARNING,
+                group=group,
+                reason=f"a line is not in the embedded metric format: {error!r}",
+            )
             return
         for point in points:
-            self._cloudwatch.put_metric_data(Namespace=point.namespace, MetricData=[point.datum(item["timestamp"] / 1000)])
+            self._cloudwatch.put_metric_data(
+                Namespace=point.namespace, MetricData=[point.datum(item["timestamp"] / 1000)]
+            )

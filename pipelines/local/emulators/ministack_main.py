@@ -1,10 +1,14 @@
-"""ministack, with what a run needs and it lacks. Pinned to 1.5.33; tests/test_local_cloud.py holds each patch.
+"""ministack, with what a run needs and it lacks. Pinned to 1.5.33; tests/test_local_cloud.py holds
+each patch.
 
 - a task token's ``HeartbeatSeconds`` is enforced (``States.HeartbeatTimeout``);
-- ``ecs:runTask.sync`` fails with ``States.TaskFailed`` when a container's exit code is not 0, and waits as long as it takes;
+- ``ecs:runTask.sync`` fails with ``States.TaskFailed`` when a container's exit code is not 0, and
+  waits as long as it takes;
 - ``PutEvents`` takes the source ``aws.sagemaker``, for which the local SageMaker speaks;
-- loopback counts as secure transport, and who takes a service's role acts for this account: policies stay as they deploy;
-- every decision on a role's or a device's call is written down (``MLEDGEOPS_CALLS``), once each, for the audit of least privilege;
+- loopback counts as secure transport, and who takes a service's role acts for this account:
+  policies stay as they deploy;
+- every decision on a role's or a device's call is written down (``MLEDGEOPS_CALLS``), once each,
+  for the audit of least privilege;
 - fleet provisioning takes certificate signing requests.
 """
 
@@ -48,7 +52,10 @@ def _watch(token: str, seconds: float) -> None:
     while (info := _find(token)) is not None and not info["event"].is_set():
         last = max(started, _epoch(info.get("heartbeat")))
         if time.time() - last > seconds:
-            info["error"] = {"Error": "States.HeartbeatTimeout", "Cause": f"no heartbeat for {seconds:.0f} s"}
+            info["error"] = {
+                "Error": "States.HeartbeatTimeout",
+                "Cause": f"no heartbeat for {seconds:.0f} s",
+            }
             info["event"].set()
             return
         time.sleep(0.25)
@@ -56,7 +63,10 @@ def _watch(token: str, seconds: float) -> None:
 
 def _find(token: str) -> dict[str, Any] | None:
     """A token's record, whatever account and region it belongs to."""
-    return next((info for key, info in list(stepfunctions._task_tokens._data.items()) if key[-1] == token), None)
+    return next(
+        (info for key, info in list(stepfunctions._task_tokens._data.items()) if key[-1] == token),
+        None,
+    )
 
 
 def _epoch(moment: Any) -> float:
@@ -107,11 +117,26 @@ class Watch(CallLog):
     def watch_requests(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap the decision on a request by HTTP."""
 
-        def enforce(access_key_id: str, iam_action: str, service: str, region: str, resource_arn: str = "*", *rest: Any, **more: Any) -> Any:
-            refused = original(access_key_id, iam_action, service, region, resource_arn, *rest, **more)
+        def enforce(
+            access_key_id: str,
+            iam_action: str,
+            service: str,
+            region: str,
+            resource_arn: str = "*",
+            *rest: Any,
+            **more: Any,
+        ) -> Any:
+            refused = original(
+                access_key_id, iam_action, service, region, resource_arn, *rest, **more
+            )
             caller = iam_evaluator.resolve_caller_identity(access_key_id)
             if caller is not None and caller["session"] is not None:
-                self.write(principal=caller["userArn"], action=iam_action, resource=resource_arn, decision="Deny" if refused else "Allow")
+                self.write(
+                    principal=caller["userArn"],
+                    action=iam_action,
+                    resource=resource_arn,
+                    decision="Deny" if refused else "Allow",
+                )
             return refused
 
         return enforce
@@ -121,7 +146,12 @@ class Watch(CallLog):
 
         def evaluate(ctx: Any, *policies: Any) -> Any:
             result = original(ctx, *policies)
-            self.write(principal=ctx.principal_arn, action=ctx.action, resource=ctx.resource_arn, decision=result.decision)
+            self.write(
+                principal=ctx.principal_arn,
+                action=ctx.action,
+                resource=ctx.resource_arn,
+                decision=result.decision,
+            )
             return result
 
         return evaluate
@@ -132,7 +162,12 @@ class Watch(CallLog):
         def allowed(role: str, requests: list[tuple[str, str]]) -> Any:
             result = original(role, requests)
             for action, resource in requests:
-                self.write(principal=role, action=action, resource=resource, decision="Allow" if result else "Deny")
+                self.write(
+                    principal=role,
+                    action=action,
+                    resource=resource,
+                    decision="Allow" if result else "Deny",
+                )
             return result
 
         return allowed
@@ -148,7 +183,8 @@ class Watch(CallLog):
 
 
 QUEUE_PORT = "4566"
-"""In the URLs of queues, which the emulator keeps by URL: they must outlive a change of its port."""
+"""In the URLs of queues, which the emulator keeps by URL: they must outlive a change of its port.
+"""
 CSR_TOPIC = "$aws/certificates/create-from-csr/json"
 
 
@@ -157,7 +193,14 @@ def _parse_csr_topic(original: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _answer_csr(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def reply(account: str, region: str, operation: str, template: str | None, payload: bytes, connection: dict[str, Any]) -> Any:
+    async def reply(
+        account: str,
+        region: str,
+        operation: str,
+        template: str | None,
+        payload: bytes,
+        connection: dict[str, Any],
+    ) -> Any:
         if operation != "create-from-csr":
             return await original(account, region, operation, template, payload, connection)
         return _certificate_of(account, region, payload)
@@ -166,7 +209,9 @@ def _answer_csr(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
 
 
 def _certificate_of(account: str, region: str, payload: bytes) -> tuple[str, dict[str, Any]]:
-    """Sign a request and hand out the token of ownership, as CreateCertificateFromCsr over MQTT does."""
+    """Sign a request and hand out the token of ownership, as CreateCertificateFromCsr over MQTT
+    does.
+    """
     from ministack.core.responses import request_scope
     from ministack.core.x509_utils import sign_certificate_request
 
@@ -174,12 +219,25 @@ def _certificate_of(account: str, region: str, payload: bytes) -> tuple[str, dic
         request = json.loads(payload)["certificateSigningRequest"]
         pem = sign_certificate_request(*iot._ensure_ca(), request)
     except Exception as error:  # noqa: BLE001  # whatever a device sent: it is told, and the broker goes on
-        return "rejected", {"statusCode": 400, "errorCode": "InvalidCertificateSigningRequest", "errorMessage": str(error)}
+        return "rejected", {
+            "statusCode": 400,
+            "errorCode": "InvalidCertificateSigningRequest",
+            "errorMessage": str(error),
+        }
     identifier, token = iot.get_certificate_id(pem), secrets.token_urlsafe(48)
     with request_scope(account, region):
-        iot._certificates[identifier] = iot._certificate_record(identifier, pem, "PENDING_ACTIVATION")
-        iot._ownership_tokens[token] = {"certificateId": identifier, "expiration": time.time() + iot._OWNERSHIP_TOKEN_SECONDS}
-    return "accepted", {"certificateId": identifier, "certificatePem": pem, "certificateOwnershipToken": token}
+        iot._certificates[identifier] = iot._certificate_record(
+            identifier, pem, "PENDING_ACTIVATION"
+        )
+        iot._ownership_tokens[token] = {
+            "certificateId": identifier,
+            "expiration": time.time() + iot._OWNERSHIP_TOKEN_SECONDS,
+        }
+    return "accepted", {
+        "certificateId": identifier,
+        "certificatePem": pem,
+        "certificateOwnershipToken": token,
+    }
 
 
 def patch() -> None:
@@ -192,7 +250,9 @@ def patch() -> None:
         iot._provisioning_role_allows = log.watch_provisioning(iot._provisioning_role_allows)
         sts.register_session = log.watch_sessions(sts.register_session)
     sqs.DEFAULT_PORT = QUEUE_PORT
-    iam_evaluator._resolve_condition_key = _loopback_conditions(iam_evaluator._resolve_condition_key)
+    iam_evaluator._resolve_condition_key = _loopback_conditions(
+        iam_evaluator._resolve_condition_key
+    )
     iot._parse_fleet_provisioning_topic = _parse_csr_topic(iot._parse_fleet_provisioning_topic)
     iot._fleet_provisioning_reply = _answer_csr(iot._fleet_provisioning_reply)
     stepfunctions._invoke_with_callback = _enforce_heartbeats(stepfunctions._invoke_with_callback)

@@ -68,21 +68,31 @@ class Engine:
 
     def __init__(self, folder: Path, clients: dict[str, Any], arn_prefix: str) -> None:
         self._folder = folder
-        self._sqs, self._lambda, self._sagemaker = (clients[name] for name in ("sqs", "lambda", "sagemaker"))
+        self._sqs, self._lambda, self._sagemaker = (
+            clients[name] for name in ("sqs", "lambda", "sagemaker")
+        )
         self._prefix = arn_prefix
         self._executions: dict[str, Execution] = {}
         self._callbacks: dict[str, _Callback] = {}
         self._executors: dict[str, Callable[[Execution, dict[str, Any], Scope], dict[str, Any]]] = {
-            "Callback": self._run_callback, "Lambda": self._run_lambda, "Condition": self._run_condition,
-            "RegisterModel": self._run_register, "Fail": self._run_fail,
-        }  # fmt: skip
+            "Callback": self._run_callback,
+            "Lambda": self._run_lambda,
+            "Condition": self._run_condition,
+            "RegisterModel": self._run_register,
+            "Fail": self._run_fail,
+        }
         self._load()
 
     def start(self, pipeline: str, definition: dict[str, Any], given: dict[str, str]) -> Execution:
         """Begin an execution; raises ValueError for a parameter that the pipeline does not declare."""
         parameters = _parameters(definition, given)
         token = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(12))
-        execution = Execution(f"{self._prefix}:pipeline/{pipeline}/execution/{token}", pipeline, definition, parameters)
+        execution = Execution(
+            f"{self._prefix}:pipeline/{pipeline}/execution/{token}",
+            pipeline,
+            definition,
+            parameters,
+        )
         self._executions[execution.arn] = execution
         self._save(execution)
         threading.Thread(target=self._run, args=(execution,), daemon=True).start()
@@ -94,7 +104,11 @@ class Engine:
 
     def of_pipeline(self, pipeline: str) -> list[Execution]:
         """A pipeline's executions, newest first."""
-        return sorted((e for e in self._executions.values() if e.pipeline == pipeline), key=lambda e: e.started_at, reverse=True)
+        return sorted(
+            (e for e in self._executions.values() if e.pipeline == pipeline),
+            key=lambda e: e.started_at,
+            reverse=True,
+        )
 
     def stop(self, execution: Execution) -> None:
         """Ask an execution to stop; it is Stopped once its callback has been answered."""
@@ -128,22 +142,38 @@ class Engine:
             execution.status, execution.reason = "Failed", str(error)
         except (ClientError, BotoCoreError, KeyError, ValueError) as error:
             logger.exception("pipeline-crashed")
-            execution.status, execution.reason = "Failed", f"The local cloud could not run a step: {error}"[:1024]
+            execution.status, execution.reason = (
+                "Failed",
+                f"The local cloud could not run a step: {error}"[:1024],
+            )
         self._save(execution)
-        event(logger, "pipeline-ended", execution=execution.arn, status=execution.status, reason=execution.reason)
+        event(
+            logger,
+            "pipeline-ended",
+            execution=execution.arn,
+            status=execution.status,
+            reason=execution.reason,
+        )
 
     def _run_steps(self, execution: Execution, steps: list[dict[str, Any]], scope: Scope) -> None:
         """In the order the SDK writes them, which respects their dependencies."""
         for step in steps:
             if execution.stopping.is_set():
                 raise Stopped
-            record = {"StepName": step["Name"], "StepStatus": "Executing", "StartTime": time.time(), "Metadata": {}}
+            record = {
+                "StepName": step["Name"],
+                "StepStatus": "Executing",
+                "StartTime": time.time(),
+                "Metadata": {},
+            }
             execution.steps[step["Name"]] = record
             self._save(execution)
             try:
                 executor = self._executors.get(step["Type"])
                 if executor is None:
-                    raise StepFailed(f"The local cloud does not run steps of type {step['Type']} (step {step['Name']}).")
+                    raise StepFailed(
+                        f"The local cloud does not run steps of type {step['Type']} (step {step['Name']})."
+                    )
                 scope.outputs[step["Name"]] = executor(execution, step, scope)
                 record["StepStatus"] = "Succeeded"
             except (StepFailed, Stopped) as error:
@@ -153,11 +183,19 @@ class Engine:
             finally:
                 record["EndTime"] = time.time()
 
-    def _run_callback(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
-        token = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
+    def _run_callback(
+        self, execution: Execution, step: dict[str, Any], scope: Scope
+    ) -> dict[str, Any]:
+        token = "".join(
+            secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH)
+        )
         callback = self._callbacks[token] = _Callback(execution.arn)
         outputs = step.get("OutputParameters", [])
-        metadata = {"CallbackToken": token, "SqsQueueUrl": step["SqsQueueUrl"], "OutputParameters": []}
+        metadata = {
+            "CallbackToken": token,
+            "SqsQueueUrl": step["SqsQueueUrl"],
+            "OutputParameters": [],
+        }
         execution.steps[step["Name"]]["Metadata"] = {"Callback": metadata}
         self._save(execution)
         arguments = scope.resolve(step["Arguments"])
@@ -170,26 +208,56 @@ class Engine:
             raise Stopped(callback.failure or "")
         if callback.failure is not None:
             raise StepFailed(callback.failure)
-        metadata["OutputParameters"] = [{"Name": name, "Value": value} for name, value in callback.outputs.items()]
-        return {"OutputParameters": {o["OutputName"]: _typed(callback.outputs.get(o["OutputName"], ""), o["OutputType"]) for o in outputs}}
+        metadata["OutputParameters"] = [
+            {"Name": name, "Value": value} for name, value in callback.outputs.items()
+        ]
+        return {
+            "OutputParameters": {
+                o["OutputName"]: _typed(callback.outputs.get(o["OutputName"], ""), o["OutputType"])
+                for o in outputs
+            }
+        }
 
     def _send(self, url: str, token: str, arn: str, arguments: Any, status: str) -> None:
-        body = {"token": token, "pipelineExecutionArn": arn, "arguments": arguments, "status": status}
+        body = {
+            "token": token,
+            "pipelineExecutionArn": arn,
+            "arguments": arguments,
+            "status": status,
+        }
         self._sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
 
-    def _run_lambda(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
-        answer = self._lambda.invoke(FunctionName=step["FunctionArn"], Payload=json.dumps(scope.resolve(step["Arguments"])))
+    def _run_lambda(
+        self, execution: Execution, step: dict[str, Any], scope: Scope
+    ) -> dict[str, Any]:
+        answer = self._lambda.invoke(
+            FunctionName=step["FunctionArn"], Payload=json.dumps(scope.resolve(step["Arguments"]))
+        )
         payload = json.loads(answer["Payload"].read() or b"null")
         if answer.get("FunctionError"):
-            raise StepFailed(f"Lambda {step['FunctionArn'].rsplit(':', 1)[1]}: {payload.get('errorMessage', payload)}"[:REASON_LIMIT])
+            raise StepFailed(
+                f"Lambda {step['FunctionArn'].rsplit(':', 1)[1]}: {payload.get('errorMessage', payload)}"[
+                    :REASON_LIMIT
+                ]
+            )
         values = payload if isinstance(payload, dict) else {}
-        outputs = {o["OutputName"]: _typed(values.get(o["OutputName"], ""), o["OutputType"]) for o in step.get("OutputParameters", [])}
-        execution.steps[step["Name"]]["Metadata"] = {"Lambda": {"Arn": step["FunctionArn"], "OutputParameters": [
-            {"Name": name, "Value": str(value)} for name, value in outputs.items()
-        ]}}  # fmt: skip
+        outputs = {
+            o["OutputName"]: _typed(values.get(o["OutputName"], ""), o["OutputType"])
+            for o in step.get("OutputParameters", [])
+        }
+        execution.steps[step["Name"]]["Metadata"] = {
+            "Lambda": {
+                "Arn": step["FunctionArn"],
+                "OutputParameters": [
+                    {"Name": name, "Value": str(value)} for name, value in outputs.items()
+                ],
+            }
+        }
         return {"OutputParameters": outputs}
 
-    def _run_condition(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
+    def _run_condition(
+        self, execution: Execution, step: dict[str, Any], scope: Scope
+    ) -> dict[str, Any]:
         met = all(holds(condition, scope) for condition in step["Arguments"]["Conditions"])
         record = execution.steps[step["Name"]]
         record["Metadata"] = {"Condition": {"Outcome": "True" if met else "False"}}
@@ -197,7 +265,9 @@ class Engine:
         self._run_steps(execution, step["Arguments"]["IfSteps" if met else "ElseSteps"], scope)
         return {"Outcome": met}
 
-    def _run_register(self, execution: Execution, step: dict[str, Any], scope: Scope) -> dict[str, Any]:
+    def _run_register(
+        self, execution: Execution, step: dict[str, Any], scope: Scope
+    ) -> dict[str, Any]:
         """As SageMaker does: the group is made when it is missing, the version's name is its own."""
         arguments = scope.resolve(step["Arguments"])
         group = arguments["ModelPackageGroupName"]
@@ -205,7 +275,9 @@ class Engine:
             self._sagemaker.describe_model_package_group(ModelPackageGroupName=group)
         except ClientError:
             self._sagemaker.create_model_package_group(ModelPackageGroupName=group)
-        arguments["ModelMetrics"] = {key: value for key, value in arguments.get("ModelMetrics", {}).items() if value}
+        arguments["ModelMetrics"] = {
+            key: value for key, value in arguments.get("ModelMetrics", {}).items() if value
+        }
         arn = self._sagemaker.create_model_package(**arguments)["ModelPackageArn"]
         execution.steps[step["Name"]]["Metadata"] = {"RegisterModel": {"Arn": arn}}
         return {"ModelPackageArn": arn}
@@ -227,7 +299,10 @@ class Engine:
         for file in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
             execution = Execution(**json.loads(file.read_text()))
             if execution.status in ("Executing", "Stopping"):
-                execution.status, execution.reason = "Failed", "The local cloud ended while this ran."
+                execution.status, execution.reason = (
+                    "Failed",
+                    "The local cloud ended while this ran.",
+                )
             self._executions[execution.arn] = execution
 
 
@@ -236,10 +311,15 @@ def _parameters(definition: dict[str, Any], given: dict[str, str]) -> dict[str, 
     unknown = sorted(set(given) - set(declared))
     if unknown:
         raise ValueError(f"Unknown parameters in the request: {', '.join(unknown)}.")
-    missing = sorted(name for name, item in declared.items() if name not in given and "DefaultValue" not in item)
+    missing = sorted(
+        name for name, item in declared.items() if name not in given and "DefaultValue" not in item
+    )
     if missing:
         raise ValueError(f"Missing parameters: {', '.join(missing)}.")
-    return {name: _typed(given.get(name, item.get("DefaultValue")), item["Type"]) for name, item in declared.items()}
+    return {
+        name: _typed(given.get(name, item.get("DefaultValue")), item["Type"])
+        for name, item in declared.items()
+    }
 
 
 def _typed(value: Any, kind: str) -> Any:

@@ -13,9 +13,12 @@ from typing import Any
 _STEP = re.compile(r"Steps\.([A-Za-z0-9-]+)\.(\w+)(?:\['([^']+)'\])?")
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "Equals": operator.eq, "GreaterThan": operator.gt, "GreaterThanOrEqualTo": operator.ge,
-    "LessThan": operator.lt, "LessThanOrEqualTo": operator.le,
-}  # fmt: skip
+    "Equals": operator.eq,
+    "GreaterThan": operator.gt,
+    "GreaterThanOrEqualTo": operator.ge,
+    "LessThan": operator.lt,
+    "LessThanOrEqualTo": operator.le,
+}
 
 
 class Scope:
@@ -24,7 +27,11 @@ class Scope:
     def __init__(self, parameters: dict[str, Any], arn: str, pipeline: str) -> None:
         self.parameters = parameters
         self.outputs: dict[str, dict[str, Any]] = {}
-        self._execution = {"PipelineExecutionArn": arn, "PipelineExecutionId": arn.rsplit("/", 1)[1], "PipelineName": pipeline}
+        self._execution = {
+            "PipelineExecutionArn": arn,
+            "PipelineExecutionId": arn.rsplit("/", 1)[1],
+            "PipelineName": pipeline,
+        }
 
     def resolve(self, value: Any) -> Any:
         """Replace every reference in a JSON value; raises ValueError for one that leads nowhere."""
@@ -63,4 +70,6 @@ def holds(condition: dict[str, Any], scope: Scope) -> bool:
         return bool(scope.resolve(condition["QueryValue"]) in scope.resolve(condition["Values"]))
     if kind not in _COMPARISONS:
         raise ValueError(f"The local cloud does not know the condition {kind}.")
-    return _COMPARISONS[kind](scope.resolve(condition["LeftValue"]), scope.resolve(condition["RightValue"]))
+    return _COMPARISONS[kind](
+        scope.resolve(condition["LeftValue"]), scope.resolve(condition["RightValue"])
+    )

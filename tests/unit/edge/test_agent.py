@@ -16,8 +16,24 @@ from keys import Key, signed, trust
 
 from edge.agent.agent import Agent, last_will
 from edge.config import ConfigError, DeviceConfig, load_config
-from edge.protocol.messages import Claim, Command, Envelope, Heartbeat, ObjectRef, Reply, decode, encode
-from edge.protocol.records import Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
+from edge.protocol.messages import (
+    Claim,
+    Command,
+    Envelope,
+    Heartbeat,
+    ObjectRef,
+    Reply,
+    decode,
+    encode,
+)
+from edge.protocol.records import (
+    Records,
+    decode_records,
+    decode_skeleton,
+    digest,
+    encode_records,
+    encode_skeleton,
+)
 from edge.training.app_bundle import load_app
 from edge.training.worker import Job, Outcome
 from edge.training.worker_process import WorkerProcess
@@ -29,9 +45,16 @@ class Device:
 
     def __init__(self, folder: Path, workers) -> None:
         self.config = DeviceConfig(
-            fleet="f", device="d0", endpoint="127.0.0.1", certificate="c", private_key="k", ca="a", home=str(folder),
-            heartbeat_seconds=0.05, node_config={"partition-id": 0, "num-partitions": 3},
-        )  # fmt: skip
+            fleet="f",
+            device="d0",
+            endpoint="127.0.0.1",
+            certificate="c",
+            private_key="k",
+            ca="a",
+            home=str(folder),
+            heartbeat_seconds=0.05,
+            node_config={"partition-id": 0, "num-partitions": 3},
+        )
         self.config.cache_dir.mkdir(parents=True, exist_ok=True)
         self.app = load_app(APPS / "digits")
         install(self.app, self.config.apps_dir)
@@ -41,10 +64,22 @@ class Device:
 
     def command(self, message_id: str = "m1", **changes: object) -> Command:
         fields = {
-            "run": "run-1", "phase": "00001-train-0001", "server_round": 1, "kind": "train", "message_id": message_id, "reply_key": "key",
-            "app": self.app.digest(), "seconds": 60.0, "flower_run_id": 7, "node_id": 8, "upload_url": "up", "run_config": "{}",
-            "content": encode_skeleton(Records(configs={"config": {"server-round": 1}}, order=("arrays", "config"))),
-        }  # fmt: skip
+            "run": "run-1",
+            "phase": "00001-train-0001",
+            "server_round": 1,
+            "kind": "train",
+            "message_id": message_id,
+            "reply_key": "key",
+            "app": self.app.digest(),
+            "seconds": 60.0,
+            "flower_run_id": 7,
+            "node_id": 8,
+            "upload_url": "up",
+            "run_config": "{}",
+            "content": encode_skeleton(
+                Records(configs={"config": {"server-round": 1}}, order=("arrays", "config"))
+            ),
+        }
         return signed(Command(**{**fields, **changes}))
 
     def deliver(self, payload: bytes, topic: str = "fl/f/d0/command") -> None:
@@ -53,10 +88,14 @@ class Device:
 
     async def replies(self, count: int) -> list[Reply]:
         payloads = await self.transport.until(count, "/reply")
-        return [decode(msgspec.json.decode(payload, type=Envelope).body, Reply) for payload in payloads]
+        return [
+            decode(msgspec.json.decode(payload, type=Envelope).body, Reply) for payload in payloads
+        ]
 
 
-def with_device(folder: Path, workers, test: Callable[[Device], Awaitable[None]], kind: type[Device] = Device) -> Device:
+def with_device(
+    folder: Path, workers, test: Callable[[Device], Awaitable[None]], kind: type[Device] = Device
+) -> Device:
     async def main() -> Device:
         device = kind(folder, workers)
         task = asyncio.ensure_future(device.agent.run())
@@ -73,7 +112,15 @@ def with_device(folder: Path, workers, test: Callable[[Device], Awaitable[None]]
 
 
 def instant(**fields: object) -> InstantWorkers:
-    return InstantWorkers(lambda job: Outcome(**{"ok": True, "content": encode_skeleton(Records(metrics={"m": {"loss": 1.0}})), **fields}))
+    return InstantWorkers(
+        lambda job: Outcome(
+            **{
+                "ok": True,
+                "content": encode_skeleton(Records(metrics={"m": {"loss": 1.0}})),
+                **fields,
+            }
+        )
+    )
 
 
 def test_heartbeats_say_what_the_device_can_run(tmp_path: Path) -> None:
@@ -97,7 +144,9 @@ def test_a_command_is_run_and_answered(tmp_path: Path) -> None:
         assert decode_skeleton(reply.content).metrics == {"m": {"loss": 1.0}}
 
     with_device(tmp_path, workers, test)
-    assert workers.jobs[0].run_config["learning-rate"] == 0.25, "the run's settings override the app's"
+    assert workers.jobs[0].run_config["learning-rate"] == 0.25, (
+        "the run's settings override the app's"
+    )
     assert workers.jobs[0].run_config["local-steps"] == 30
     assert workers.jobs[0].node_config == {"partition-id": 0, "num-partitions": 3}
 
@@ -125,14 +174,19 @@ def test_a_large_command_is_fetched_by_its_claim(tmp_path: Path) -> None:
     with_device(tmp_path, instant(), test)
 
 
-@pytest.mark.parametrize(("changes", "code"), [
-    ({"app": "b" * 64}, "app-missing"),
-    ({"seconds": 0.0}, "deadline"),
-    ({"arrays": ObjectRef("c" * 64, 5, "nowhere")}, "bad-digest"),
-    ({"content": "not json"}, "malformed"),
-    ({"run_config": "[]"}, "malformed"),
-])  # fmt: skip
-def test_what_cannot_be_run_is_answered_with_the_reason(tmp_path: Path, changes: dict, code: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"app": "b" * 64}, "app-missing"),
+        ({"seconds": 0.0}, "deadline"),
+        ({"arrays": ObjectRef("c" * 64, 5, "nowhere")}, "bad-digest"),
+        ({"content": "not json"}, "malformed"),
+        ({"run_config": "[]"}, "malformed"),
+    ],
+)
+def test_what_cannot_be_run_is_answered_with_the_reason(
+    tmp_path: Path, changes: dict, code: str
+) -> None:
     workers = instant()
 
     async def test(device: Device) -> None:
@@ -145,7 +199,9 @@ def test_what_cannot_be_run_is_answered_with_the_reason(tmp_path: Path, changes:
     assert workers.jobs == []
 
 
-@pytest.mark.parametrize("noise", [b"", b"\xff\xfe", b"{}", b"[" * 10_000, b'{"type":"command"}', b"x" * 100_000])
+@pytest.mark.parametrize(
+    "noise", [b"", b"\xff\xfe", b"{}", b"[" * 10_000, b'{"type":"command"}', b"x" * 100_000]
+)
 def test_noise_on_the_command_topic_does_no_harm(tmp_path: Path, noise: bytes) -> None:
     async def test(device: Device) -> None:
         device.deliver(noise)
@@ -156,11 +212,22 @@ def test_noise_on_the_command_topic_does_no_harm(tmp_path: Path, noise: bytes) -
     with_device(tmp_path, instant(), test)
 
 
-@pytest.mark.parametrize("change", [
-    {"signature": ""}, {"signature": "AAAA"}, {"signature": "not base64!"}, {"run": "run-2"}, {"run_config": '{"learning-rate": 9}'}, {"kind": "query"},
-    {"arrays": ObjectRef("d" * 64, 5, "url")}, {"content": encode_skeleton(Records(configs={"config": {"lr": 9.0}}))},
-])  # fmt: skip
-def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(tmp_path: Path, change: dict) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signature": ""},
+        {"signature": "AAAA"},
+        {"signature": "not base64!"},
+        {"run": "run-2"},
+        {"run_config": '{"learning-rate": 9}'},
+        {"kind": "query"},
+        {"arrays": ObjectRef("d" * 64, 5, "url")},
+        {"content": encode_skeleton(Records(configs={"config": {"lr": 9.0}}))},
+    ],
+)
+def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(
+    tmp_path: Path, change: dict
+) -> None:
     workers = instant()
 
     async def test(device: Device) -> None:
@@ -172,7 +239,9 @@ def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(tmp_path
     assert workers.jobs == []
 
 
-def test_a_server_with_another_key_is_not_believed_nor_one_by_a_device_without_keys(tmp_path: Path) -> None:
+def test_a_server_with_another_key_is_not_believed_nor_one_by_a_device_without_keys(
+    tmp_path: Path,
+) -> None:
     async def other(device: Device) -> None:
         device.deliver(encode(signed(device.command(), key=Key())))
         assert (await device.replies(1))[0].code == "unsigned"
@@ -193,14 +262,26 @@ def test_a_server_with_another_key_is_not_believed_nor_one_by_a_device_without_k
 
 
 def job_of(folder: Path, **changes: object) -> Job:
-    blob = encode_records(Records(arrays={"arrays": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}))
+    blob = encode_records(
+        Records(
+            arrays={"arrays": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}
+        )
+    )
     (folder / "arrays").write_bytes(blob)
     app = load_app(APPS / "digits")
     fields = {
-        "app": str(app.folder), "client_app": app.client_app, "kind": "train", "message_id": "m", "flower_run_id": 1, "node_id": 2,
-        "node_config": {"partition-id": 0, "num-partitions": 3}, "run_config": app.config, "update_path": str(folder / "update"),
-        "content": encode_skeleton(Records(configs={"config": {}}, order=("arrays", "config"))), "arrays_path": str(folder / "arrays"),
-    }  # fmt: skip
+        "app": str(app.folder),
+        "client_app": app.client_app,
+        "kind": "train",
+        "message_id": "m",
+        "flower_run_id": 1,
+        "node_id": 2,
+        "node_config": {"partition-id": 0, "num-partitions": 3},
+        "run_config": app.config,
+        "update_path": str(folder / "update"),
+        "content": encode_skeleton(Records(configs={"config": {}}, order=("arrays", "config"))),
+        "arrays_path": str(folder / "arrays"),
+    }
     return Job(**{**fields, **changes})
 
 
@@ -222,22 +303,44 @@ def test_a_four_method_client_trains_and_evaluates_in_the_worker_process(tmp_pat
     assert list(records.arrays["arrays"]) == ["0", "1"]
     assert records.metrics["metrics"]["num-examples"] == 479
     assert digest((tmp_path / "update").read_bytes()) == trained.update.digest  # type: ignore[union-attr]
-    assert set(decode_skeleton(evaluated.content).metrics["metrics"]) == {"num-examples", "loss", "accuracy"}
+    assert set(decode_skeleton(evaluated.content).metrics["metrics"]) == {
+        "num-examples",
+        "loss",
+        "accuracy",
+    }
 
 
 def test_a_client_speaks_to_an_older_server_in_its_own_records(tmp_path: Path) -> None:
-    blob = encode_records(Records(arrays={"fitins.parameters": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}))
+    blob = encode_records(
+        Records(
+            arrays={
+                "fitins.parameters": {
+                    "0": np.zeros((64, 10), np.float32),
+                    "1": np.zeros(10, np.float32),
+                }
+            }
+        )
+    )
     (tmp_path / "old").write_bytes(blob)
-    content = encode_skeleton(Records(configs={"fitins.config": {}}, order=("fitins.parameters", "fitins.config")))
+    content = encode_skeleton(
+        Records(configs={"fitins.config": {}}, order=("fitins.parameters", "fitins.config"))
+    )
     (trained,) = in_worker(job_of(tmp_path, content=content, arrays_path=str(tmp_path / "old")))
     assert trained.ok, trained.reason
     answer = decode_records((tmp_path / "update").read_bytes())
-    assert set(answer.names()) == {"fitres.parameters", "fitres.num_examples", "fitres.metrics", "fitres.status"}
+    assert set(answer.names()) == {
+        "fitres.parameters",
+        "fitres.num_examples",
+        "fitres.metrics",
+        "fitres.status",
+    }
 
 
 def write_app(folder: Path, body: str) -> Path:
     (folder / "bad").mkdir()
-    (folder / "pyproject.toml").write_text('[tool.flwr.app.components]\nclientapp = "bad.client:app"\n')
+    (folder / "pyproject.toml").write_text(
+        '[tool.flwr.app.components]\nclientapp = "bad.client:app"\n'
+    )
     (folder / "bad" / "client.py").write_text(body)
     return folder
 
@@ -251,16 +354,29 @@ def train(message, context):
 """
 
 
-@pytest.mark.parametrize(("body", "code", "text"), [
-    ("import missing_module", "app-load", "missing_module"),
-    ("app = 3", "app-load", "not a ClientApp"),
-    (RAISES.format("raise ValueError('no data on this device')"), "app-error", "no data on this device"),
-    (RAISES.format("import os; os._exit(9)"), "worker-died", "code 9"),
-    (RAISES.format("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), "worker-died", "signal 9"),
-    (RAISES.format("raise MemoryError"), "out-of-memory", "memory"),
-    (RAISES.format("return 3"), "app-error", "Error"),
-])  # fmt: skip
-def test_whatever_an_app_does_becomes_an_outcome(tmp_path: Path, body: str, code: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "code", "text"),
+    [
+        ("import missing_module", "app-load", "missing_module"),
+        ("app = 3", "app-load", "not a ClientApp"),
+        (
+            RAISES.format("raise ValueError('no data on this device')"),
+            "app-error",
+            "no data on this device",
+        ),
+        (RAISES.format("import os; os._exit(9)"), "worker-died", "code 9"),
+        (
+            RAISES.format("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+            "worker-died",
+            "signal 9",
+        ),
+        (RAISES.format("raise MemoryError"), "out-of-memory", "memory"),
+        (RAISES.format("return 3"), "app-error", "Error"),
+    ],
+)
+def test_whatever_an_app_does_becomes_an_outcome(
+    tmp_path: Path, body: str, code: str, text: str
+) -> None:
     folder = write_app(tmp_path, body)
     bad = job_of(tmp_path, app=str(folder), client_app="bad.client:app")
     outcome, after = in_worker(bad, job_of(tmp_path))
@@ -271,17 +387,27 @@ def test_whatever_an_app_does_becomes_an_outcome(tmp_path: Path, body: str, code
 
 def test_an_app_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     folder = write_app(tmp_path, RAISES.format("import time; time.sleep(100)"))
-    (outcome,) = in_worker(job_of(tmp_path, app=str(folder), client_app="bad.client:app"), seconds=2.0)
+    (outcome,) = in_worker(
+        job_of(tmp_path, app=str(folder), client_app="bad.client:app"), seconds=2.0
+    )
     assert outcome.code == "deadline"
 
 
 def test_an_app_may_print_without_harm(tmp_path: Path) -> None:
-    folder = write_app(tmp_path, RAISES.format("print('x' * 100000); import sys; sys.stdout.flush(); raise ValueError('after print')"))
+    folder = write_app(
+        tmp_path,
+        RAISES.format(
+            "print('x' * 100000); import sys; sys.stdout.flush(); raise ValueError('after print')"
+        ),
+    )
     (outcome,) = in_worker(job_of(tmp_path, app=str(folder), client_app="bad.client:app"))
     assert "after print" in outcome.reason
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "malformed"), ('{"fleet": "a/b"}', "malformed"), ("{}", "malformed")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "malformed"), ('{"fleet": "a/b"}', "malformed"), ("{}", "malformed")],
+)
 def test_a_bad_device_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "device.json"
     file.write_text(text)

@@ -1,4 +1,6 @@
-"""What a device does when its link, its disk or its power fails: a reply that says so, or one that comes later."""
+"""What a device does when its link, its disk or its power fails: a reply that says so, or one that
+comes later.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def server(answer: Answer) -> Iterator[str]:
 
 
 def cut_at_first(request: http.server.BaseHTTPRequestHandler, number: int) -> None:
-    """The first answer is announced whole and ends half way; an upload's connection is cut while it sends."""
+    """The first answer is announced whole and ends half way; an upload's connection is cut while it
+    sends.
+    """
     if request.command == "PUT" and number == 1:
         request.rfile.read(1000)
         request.close_connection = True
@@ -76,7 +80,9 @@ def test_a_transfer_that_is_cut_off_is_tried_again(tmp_path: Path) -> None:
     upload.write_bytes(DATA * 20)
     with server(cut_at_first) as url:
         asyncio.run(objects.put(url, upload, 20.0))
-    assert [f.name for f in (tmp_path / "cache").iterdir()] == [digest(DATA)], "no part of a file is left"
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == [digest(DATA)], (
+        "no part of a file is left"
+    )
 
 
 def test_an_address_whose_time_is_over_is_not_tried_again(tmp_path: Path) -> None:
@@ -92,7 +98,9 @@ def test_an_address_whose_time_is_over_is_not_tried_again(tmp_path: Path) -> Non
     assert uptime() - began < 30
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     objects, whole = HttpObjects(tmp_path / "cache"), Path.open
 
     class Full:
@@ -108,8 +116,17 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path, monkeypat
         def write(self, data: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", lambda self, *a, **k: Full(whole(self, *a, **k)) if self.suffix == ".part" else whole(self, *a, **k))
-    with server(lambda request, number: cut_at_first(request, 2)) as url, pytest.raises(ObjectError, match="No space") as failed:
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, *a, **k: (
+            Full(whole(self, *a, **k)) if self.suffix == ".part" else whole(self, *a, **k)
+        ),
+    )
+    with (
+        server(lambda request, number: cut_at_first(request, 2)) as url,
+        pytest.raises(ObjectError, match="No space") as failed,
+    ):
         asyncio.run(objects.fetch(ObjectRef(digest(DATA), len(DATA), url), 20.0))
     assert failed.value.code == "disk-full"
     assert list((tmp_path / "cache").iterdir()) == []
@@ -136,7 +153,9 @@ def test_a_reply_outlives_a_lost_connection(tmp_path: Path) -> None:
     with_device(tmp_path, instant(), test)
 
 
-def test_a_device_that_was_restarted_answers_a_repeated_command_without_training_again(tmp_path: Path) -> None:
+def test_a_device_that_was_restarted_answers_a_repeated_command_without_training_again(
+    tmp_path: Path,
+) -> None:
     from edge.protocol.messages import encode
 
     async def first(device: Device) -> None:
@@ -161,7 +180,9 @@ def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_
     spool.sent("m/../7")
     (tmp_path / "torn.json").write_bytes(b'{"message_id": "x"')
     again = Spool(tmp_path)
-    assert [entry.payload for entry in again.unsent()] == [f"p{n}".encode() for n in range(5, KEPT + 5) if n != 7]
+    assert [entry.payload for entry in again.unsent()] == [
+        f"p{n}".encode() for n in range(5, KEPT + 5) if n != 7
+    ]
     assert again.get("m/../7") == b"p7"
     assert again.get("m/../0") is None
     assert len(list(tmp_path.iterdir())) == KEPT
@@ -177,10 +198,15 @@ def test_a_disk_that_takes_nothing_costs_no_reply(tmp_path: Path) -> None:
     assert [entry.message_id for entry in spool.unsent()] == ["m"]
 
 
-@pytest.mark.parametrize(("files", "expected"), [
-    ({}, ""), ({"AC/type": "Mains", "AC/online": "1", "BAT0/type": "Battery"}, "mains"), ({"AC/type": "Mains", "AC/online": "0", "BAT0/type": "Battery"}, "battery"),
-    ({"mouse/type": "Battery", "mouse/scope": "Device"}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, ""),
+        ({"AC/type": "Mains", "AC/online": "1", "BAT0/type": "Battery"}, "mains"),
+        ({"AC/type": "Mains", "AC/online": "0", "BAT0/type": "Battery"}, "battery"),
+        ({"mouse/type": "Battery", "mouse/scope": "Device"}, ""),
+    ],
+)
 def test_power_is_read_from_the_kernel(tmp_path: Path, files: dict, expected: str) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

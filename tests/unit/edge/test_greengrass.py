@@ -1,4 +1,6 @@
-"""The agent as a Greengrass component: recipe, accessControl, IPC limits, and a whole run through the nucleus's socket."""
+"""The agent as a Greengrass component: recipe, accessControl, IPC limits, and a whole run through
+the nucleus's socket.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ RECIPE = json.loads(encode(agent_recipe("0.1.0", "s3://bucket/components")))
 
 
 @contextlib.asynccontextmanager
-async def core(folder: Path, broker: Any, thing: str = "press-1") -> AsyncIterator[tuple[Nucleus, Path]]:
+async def core(
+    folder: Path, broker: Any, thing: str = "press-1"
+) -> AsyncIterator[tuple[Nucleus, Path]]:
     nucleus, socket = Nucleus(broker, RECIPE, thing), folder / "ipc.socket"
     server = await nucleus.serve(socket)
     try:
@@ -41,7 +45,9 @@ async def core(folder: Path, broker: Any, thing: str = "press-1") -> AsyncIterat
         server.close()
 
 
-def with_component(folder: Path, monkeypatch: pytest.MonkeyPatch, work: Any) -> tuple[Nucleus, MemoryTransport]:
+def with_component(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, work: Any
+) -> tuple[Nucleus, MemoryTransport]:
     async def main() -> tuple[Nucleus, MemoryTransport]:
         broker = MemoryTransport()
         async with core(folder, broker) as (nucleus, socket):
@@ -57,11 +63,15 @@ def with_component(folder: Path, monkeypatch: pytest.MonkeyPatch, work: Any) -> 
     return asyncio.run(main())
 
 
-def test_messages_pass_both_ways_by_awss_own_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_pass_both_ways_by_awss_own_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list = []
 
     async def work(transport: GreengrassTransport, nucleus: Nucleus) -> None:
-        await transport.connect(["fl/f/press-1/command"], lambda topic, payload: heard.append((topic, payload)))
+        await transport.connect(
+            ["fl/f/press-1/command"], lambda topic, payload: heard.append((topic, payload))
+        )
         await transport.publish("fl/f/press-1/heartbeat", b'{"body": "idle"}')
         nucleus.deliver("fl/f/press-1/command", b"train")
         nucleus.deliver("fl/f/press-1/command", b"x" * 5000)
@@ -77,11 +87,17 @@ def test_messages_pass_both_ways_by_awss_own_client(tmp_path: Path, monkeypatch:
     assert nucleus.dropped == 1
 
 
-def test_what_the_recipe_does_not_allow_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_recipe_does_not_allow_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(transport: GreengrassTransport, _: Nucleus) -> None:
-        with pytest.raises(TransportError, match="accessControl does not let it subscribe to fl/f/press-2/command"):
+        with pytest.raises(
+            TransportError, match="accessControl does not let it subscribe to fl/f/press-2/command"
+        ):
             await transport.connect(["fl/f/press-2/command"], lambda *_: None)
-        with pytest.raises(TransportError, match="accessControl does not let it publish to fl/f/press-2/reply"):
+        with pytest.raises(
+            TransportError, match="accessControl does not let it publish to fl/f/press-2/reply"
+        ):
             await transport.publish("fl/f/press-2/reply", b"{}")
         await transport.publish("fl/f/press-1/reply", b"{}")
 
@@ -89,12 +105,16 @@ def test_what_the_recipe_does_not_allow_is_refused_in_one_sentence(tmp_path: Pat
     assert [topic for topic, _ in broker.published] == ["fl/f/press-1/reply"]
 
 
-def test_long_messages_never_reach_the_nucleus_and_a_burst_stays_below_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_messages_never_reach_the_nucleus_and_a_burst_stays_below_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(transport: GreengrassTransport, _: Nucleus) -> None:
         await transport.connect([], lambda *_: None)
         with pytest.raises(TransportError, match="4097 bytes"):
             await transport.publish("fl/f/press-1/reply", b"x" * 4097)
-        await asyncio.gather(*(transport.publish("fl/f/press-1/reply", b"x" * 4096) for _ in range(60)))
+        await asyncio.gather(
+            *(transport.publish("fl/f/press-1/reply", b"x" * 4096) for _ in range(60))
+        )
 
     nucleus, broker = with_component(tmp_path, monkeypatch, work)
     assert len(broker.published) == 60
@@ -103,22 +123,44 @@ def test_long_messages_never_reach_the_nucleus_and_a_burst_stays_below_its_limit
 
 
 def test_without_a_nucleus_the_agent_says_so(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_GG", "SVCUID", "AWS_IOT"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("AWS_GG", "SVCUID", "AWS_IOT"))
+    }
     run = [sys.executable, "-m", "edge.agent", "--greengrass", "--home", str(tmp_path)]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, "AWS_IOT_THING_NAME is not set" in done.stderr) == (2, True)
-    done = subprocess.run(run, env={**environment, "AWS_IOT_THING_NAME": "d"}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        run,
+        env={**environment, "AWS_IOT_THING_NAME": "d"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 1
     assert "not a Greengrass component" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda r: r.update(Surprise=1), "Surprise"), (lambda r: r.update(ComponentVersion="1"), "ComponentVersion"),
-    (lambda r: r.update(Manifests=[]), "Manifests"), (lambda r: r["Manifests"][0]["Artifacts"][0].update(URI="http://x"), "URI"),
-    (lambda r: r["Manifests"][0]["Lifecycle"].update(boot={}), "boot"), (lambda r: r.pop("ComponentName"), "ComponentName"),
-    (lambda r: r["Manifests"][0]["Lifecycle"]["run"].update(Script="{configuratoin:/fleet}"), "configuratoin"),
-    (lambda r: next(iter(r["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"].values()))["com.mledgeops.Agent:mqttproxy:1"].pop("resources"), "resources"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r.update(Surprise=1), "Surprise"),
+        (lambda r: r.update(ComponentVersion="1"), "ComponentVersion"),
+        (lambda r: r.update(Manifests=[]), "Manifests"),
+        (lambda r: r["Manifests"][0]["Artifacts"][0].update(URI="http://x"), "URI"),
+        (lambda r: r["Manifests"][0]["Lifecycle"].update(boot={}), "boot"),
+        (lambda r: r.pop("ComponentName"), "ComponentName"),
+        (
+            lambda r: r["Manifests"][0]["Lifecycle"]["run"].update(Script="{configuratoin:/fleet}"),
+            "configuratoin",
+        ),
+        (
+            lambda r: next(
+                iter(r["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"].values())
+            )["com.mledgeops.Agent:mqttproxy:1"].pop("resources"),
+            "resources",
+        ),
+    ],
+)
 def test_a_recipe_that_greengrass_would_refuse_is_refused_here(change: Any, said: str) -> None:
     recipe = json.loads(json.dumps(RECIPE))
     change(recipe)
@@ -130,7 +172,9 @@ def test_an_app_is_a_component_that_puts_its_bundle_where_the_agent_looks() -> N
     app = load_app(APPS / "digits")
     recipe = json.loads(encode(app_recipe(app, "1.2.3", "s3://bucket/components")))
     assert recipe["ComponentName"] == "com.mledgeops.app.digits"
-    assert recipe["Manifests"][0]["Artifacts"] == [{"URI": f"s3://bucket/components/{app.digest()}.zip", "Unarchive": "ZIP"}]
+    assert recipe["Manifests"][0]["Artifacts"] == [
+        {"URI": f"s3://bucket/components/{app.digest()}.zip", "Unarchive": "ZIP"}
+    ]
     assert recipe["Manifests"][0]["Platform"] == {"os": "linux", "runtime": "*"}
     assert f"/data/apps/{app.digest()}" in recipe["Manifests"][0]["Lifecycle"]["install"]["Script"]
 
@@ -139,11 +183,15 @@ def test_the_install_script_of_an_app_leaves_it_where_the_agent_finds_it(tmp_pat
     import zipfile
 
     app = load_app(APPS / "digits")
-    script = json.loads(encode(app_recipe(app, "1.0.0", "s3://bucket/components")))["Manifests"][0]["Lifecycle"]["install"]["Script"]
+    script = json.loads(encode(app_recipe(app, "1.0.0", "s3://bucket/components")))["Manifests"][0][
+        "Lifecycle"
+    ]["install"]["Script"]
     unpacked = tmp_path / "artifacts" / app.digest()
     (tmp_path / "bundle.zip").write_bytes(app.bundle())
     zipfile.ZipFile(tmp_path / "bundle.zip").extractall(unpacked)
-    script = script.replace("{kernel:rootPath}", str(tmp_path / "root")).replace("{artifacts:decompressedPath}", str(tmp_path / "artifacts"))
+    script = script.replace("{kernel:rootPath}", str(tmp_path / "root")).replace(
+        "{artifacts:decompressedPath}", str(tmp_path / "artifacts")
+    )
     for _ in range(2):
         subprocess.run(["sh", "-ec", script], check=True)
     apps = tmp_path / "root" / "work" / "com.mledgeops.Agent" / "data" / "apps"
@@ -153,47 +201,109 @@ def test_the_install_script_of_an_app_leaves_it_where_the_agent_finds_it(tmp_pat
 
 @pytest.fixture(scope="module")
 def installed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A device set up by the systemd installer, below another root: its programs, and its state. Nothing of this checkout is on its path."""
+    """A device set up by the systemd installer, below another root: its programs, and its state.
+    Nothing of this checkout is on its path.
+    """
     folder = tmp_path_factory.mktemp("device")
     home = Path(cloud.home.root)
     machine = {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()]
-    mledgeops("component", "agent", "--architecture", machine, "--out", str(folder / "component"), home=home)
-    mledgeops("component", str(APPS / "digits"), "--architecture", machine, "--out", str(folder / "component"), home=home)
+    mledgeops(
+        "component",
+        "agent",
+        "--architecture",
+        machine,
+        "--out",
+        str(folder / "component"),
+        home=home,
+    )
+    mledgeops(
+        "component",
+        str(APPS / "digits"),
+        "--architecture",
+        machine,
+        "--out",
+        str(folder / "component"),
+        home=home,
+    )
     state = folder / "root" / "var" / "lib" / "mledgeops"
-    mledgeops("devices", "expect", "press-7", "--fleet", "lab", "--out", str(folder / "claims"), "--device-home", str(state), home=home)
+    mledgeops(
+        "devices",
+        "expect",
+        "press-7",
+        "--fleet",
+        "lab",
+        "--out",
+        str(folder / "claims"),
+        "--device-home",
+        str(state),
+        home=home,
+    )
     app = folder / "component" / f"{load_app(APPS / 'digits').digest()}.zip"
-    script = ["sh", str(ROOT / "edge" / "systemd" / "install.sh"), str(folder / "component" / "agent.zip"), str(folder / "claims"), str(app)]
-    environment = {"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(folder / "root"), "MLEDGEOPS_PYTHON": sys.executable}
+    script = [
+        "sh",
+        str(ROOT / "edge" / "systemd" / "install.sh"),
+        str(folder / "component" / "agent.zip"),
+        str(folder / "claims"),
+        str(app),
+    ]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MLEDGEOPS_ROOT": str(folder / "root"),
+        "MLEDGEOPS_PYTHON": sys.executable,
+    }
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "root" / "opt" / "mledgeops" / "venv", state
 
 
-def test_an_installed_device_is_small_enrolled_and_has_no_torch(installed: tuple[Path, Path], reached: LocalCloud) -> None:
+def test_an_installed_device_is_small_enrolled_and_has_no_torch(
+    installed: tuple[Path, Path], reached: LocalCloud
+) -> None:
     venv, state = installed
-    size = sum(file.stat().st_size for file in venv.rglob("*") if file.is_file() and not file.is_symlink())
+    size = sum(
+        file.stat().st_size for file in venv.rglob("*") if file.is_file() and not file.is_symlink()
+    )
     assert size < 200e6, f"{size / 1e6:.0f} MB"
     assert not list(venv.rglob("torch"))
     assert load_config(state / "device.json").device == "press-7"
     assert len(client("iot").list_thing_principals(thingName="press-7")["principals"]) == 1
     assert not (state / "claim").exists()
-    assert sorted(path.name for path in (state / "apps").iterdir()) == [".site", load_app(APPS / "digits").digest()]
+    assert sorted(path.name for path in (state / "apps").iterdir()) == [
+        ".site",
+        load_app(APPS / "digits").digest(),
+    ]
 
 
 def test_the_installer_says_what_is_missing(tmp_path: Path) -> None:
     def install_with(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["sh", str(ROOT / "edge" / "systemd" / "install.sh"), *arguments], capture_output=True, text=True, timeout=20, env={"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(tmp_path)})
+        return subprocess.run(
+            ["sh", str(ROOT / "edge" / "systemd" / "install.sh"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env={"PATH": os.environ["PATH"], "MLEDGEOPS_ROOT": str(tmp_path)},
+        )
 
     (tmp_path / "agent.zip").touch()
     (tmp_path / "claims").mkdir()
     assert install_with().returncode == 2
-    assert "agent.zip is not there" in install_with(str(tmp_path / "x" / "agent.zip"), str(tmp_path / "claims")).stderr
-    assert "just one claim file" in install_with(str(tmp_path / "agent.zip"), str(tmp_path / "claims")).stderr
+    assert (
+        "agent.zip is not there"
+        in install_with(str(tmp_path / "x" / "agent.zip"), str(tmp_path / "claims")).stderr
+    )
+    assert (
+        "just one claim file"
+        in install_with(str(tmp_path / "agent.zip"), str(tmp_path / "claims")).stderr
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.zip", "claims"]
 
 
-def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(reached: LocalCloud, home: Path, installed: tuple[Path, Path], tmp_path: Path) -> None:
-    """An installed agent trains through IPC only, and ``--cloud aws`` finds deployment and devices by its credentials and endpoints, as on AWS."""
+def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(
+    reached: LocalCloud, home: Path, installed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """An installed agent trains through IPC only, and ``--cloud aws`` finds deployment and devices
+    by its credentials and endpoints, as on AWS.
+    """
     venv, state = installed
     config = load_config(state / "device.json")
 
@@ -201,12 +311,33 @@ def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(reached: LocalCloud, ho
         broker = MqttTransport(config, will=last_will(config))
         async with core(tmp_path, broker, config.device) as (nucleus, socket):
             shadow = f"$aws/things/{config.device}/shadow"
-            await broker.connect([f"fl/lab/{config.device}/command", f"{shadow}/update/delta", f"{shadow}/get/accepted"], nucleus.deliver)
+            await broker.connect(
+                [
+                    f"fl/lab/{config.device}/command",
+                    f"{shadow}/update/delta",
+                    f"{shadow}/get/accepted",
+                ],
+                nucleus.deliver,
+            )
             component = await asyncio.create_subprocess_exec(
-                venv / "bin" / "mledgeops-agent", "--greengrass", "--fleet", "lab", "--home", str(state), "--heartbeat-seconds", "1",
-                "--node-config", '{"partition-id": 0, "num-partitions": 3}',
-                env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **nucleus.environment(socket)}, cwd=tmp_path, stderr=(tmp_path / "agent.log").open("wb"),
-            )  # fmt: skip
+                venv / "bin" / "mledgeops-agent",
+                "--greengrass",
+                "--fleet",
+                "lab",
+                "--home",
+                str(state),
+                "--heartbeat-seconds",
+                "1",
+                "--node-config",
+                '{"partition-id": 0, "num-partitions": 3}',
+                env={
+                    "PATH": "/usr/bin:/bin",
+                    "OMP_NUM_THREADS": "1",
+                    **nucleus.environment(socket),
+                },
+                cwd=tmp_path,
+                stderr=(tmp_path / "agent.log").open("wb"),
+            )
             try:
                 report = await asyncio.to_thread(run_as_on_aws)
             finally:

@@ -1,4 +1,6 @@
-"""Predictions on the device: only by a signed model, from this process or over the socket; counted, and nothing else leaves."""
+"""Predictions on the device: only by a signed model, from this process or over the socket; counted,
+and nothing else leaves.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,15 @@ from keys import document, trust
 from test_agent import Device, instant, with_device
 
 from edge.identity.trust import Trust
-from edge.protocol.messages import COMMAND_LIMIT, Envelope, Heartbeat, Served, Serving, decode, encode
+from edge.protocol.messages import (
+    COMMAND_LIMIT,
+    Envelope,
+    Heartbeat,
+    Served,
+    Serving,
+    decode,
+    encode,
+)
 from edge.protocol.records import Records, digest, encode_records
 from edge.protocol.signed import Manifest
 from edge.serving.model import POOLED, Model, NoModel, columns, residuals
@@ -33,7 +43,7 @@ from edge.serving.socket_server import LINE_LIMIT, SOCKET, PredictSocket
 from edge.serving.statistics import BLOCK, FIRST, Tally, Window, serving, sweep
 from edge.training.app_bundle import load_app
 
-PREDICT = '''
+PREDICT = """
 import numpy as np
 
 def predict(arrays, inputs):
@@ -44,7 +54,7 @@ def predict(arrays, inputs):
         import os
         os._exit(9)
     return table.sum(axis=1) * float(arrays["w"][0])
-'''
+"""
 
 
 class Turbine:
@@ -56,7 +66,9 @@ class Turbine:
         trust(home / "trust.json")
         (home / "cache").mkdir(exist_ok=True)
         self.objects = FileObjects(home / "cache")
-        self.store = ModelStore(home / "models", self.objects, Trust.of(home / "trust.json"), "f", lambda: 1000.0)
+        self.store = ModelStore(
+            home / "models", self.objects, Trust.of(home / "trust.json"), "f", lambda: 1000.0
+        )
         self.sequence = 0
 
     def app(self, code: str = PREDICT, reference: str = "power:predict") -> str:
@@ -65,16 +77,26 @@ class Turbine:
         folder.mkdir(parents=True)
         (folder / "power.py").write_text(code)
         hook = f'[tool.mledgeops]\npredict = "{reference}"\n' if reference else ""
-        (folder / "pyproject.toml").write_text(f'[project]\nname = "power"\n[tool.flwr.app.components]\nclientapp = "power:app"\n{hook}')
+        (folder / "pyproject.toml").write_text(
+            f'[project]\nname = "power"\n[tool.flwr.app.components]\nclientapp = "power:app"\n{hook}'
+        )
         return name
 
     def use(self, factor: float, app: str) -> None:
         self.sequence += 1
         weights = encode_records(Records(arrays={"arrays": {"w": np.array([factor], np.float32)}}))
         manifest = Manifest(
-            fleet="f", model_version=f"power/{self.sequence}", digest=digest(weights), size=len(weights), app=app, metric="rmse", goal="minimize",
-            tolerance=0.0, sequence=self.sequence, forced=True,
-        )  # fmt: skip
+            fleet="f",
+            model_version=f"power/{self.sequence}",
+            digest=digest(weights),
+            size=len(weights),
+            app=app,
+            metric="rmse",
+            goal="minimize",
+            tolerance=0.0,
+            sequence=self.sequence,
+            forced=True,
+        )
         self.objects.data["url"] = weights
 
         async def test(*_: Any) -> float:
@@ -95,7 +117,9 @@ def turbine() -> Iterator[Turbine]:
         yield Turbine(Path(folder))
 
 
-def test_the_model_in_use_predicts_and_the_next_one_takes_over_at_the_next_call(turbine: Turbine) -> None:
+def test_the_model_in_use_predicts_and_the_next_one_takes_over_at_the_next_call(
+    turbine: Turbine,
+) -> None:
     model = Model(turbine.home)
     with pytest.raises(NoModel, match="no model yet"):
         model.predict([[1.0, 2.0]])
@@ -106,7 +130,8 @@ def test_the_model_in_use_predicts_and_the_next_one_takes_over_at_the_next_call(
     turbine.use(10.0, app)
     assert model.predict([{"wind": 1.0, "angle": 2.0}]).tolist() == [30.0]
     assert model.version == "power/2"
-    turbine.use(1.0, turbine.app(PREDICT.replace("table.sum(axis=1)", "table.max(axis=1)")))  # another version of the app, with the same module names
+    # another version of the app, with the same module names
+    turbine.use(1.0, turbine.app(PREDICT.replace("table.sum(axis=1)", "table.max(axis=1)")))
     assert model.predict([[1.0, 2.0]]).tolist() == [2.0]
     assert read_active(turbine.home / "models").since == 1000.0
 
@@ -121,12 +146,26 @@ def test_what_was_not_signed_never_predicts(turbine: Turbine) -> None:
     with pytest.raises(NoModel, match="not those that were signed"):
         Model(turbine.home).predict([[1.0, 2.0]])
     weights.write_bytes(good)
-    for change in ({"signed": None}, {"signed": {**active["signed"], "manifest": active["signed"]["manifest"].replace("power/1", "power/9")}}):
+    for change in (
+        {"signed": None},
+        {
+            "signed": {
+                **active["signed"],
+                "manifest": active["signed"]["manifest"].replace("power/1", "power/9"),
+            }
+        },
+    ):
         pointer.write_text(json.dumps({**active, **change}))
         with pytest.raises(NoModel):
             Model(turbine.home).predict([[1.0, 2.0]])
-    other = Manifest(**{**msgspec.to_builtins(read_active(turbine.home / "models").manifest), "model_version": "power/7"})
-    pointer.write_text(json.dumps({**active, "manifest": msgspec.to_builtins(other)}))  # only the signed text counts
+    other = Manifest(
+        **{
+            **msgspec.to_builtins(read_active(turbine.home / "models").manifest),
+            "model_version": "power/7",
+        }
+    )
+    # only the signed text counts
+    pointer.write_text(json.dumps({**active, "manifest": msgspec.to_builtins(other)}))
     model = Model(turbine.home)
     model.predict([[1.0, 2.0]])
     assert model.version == "power/1"
@@ -145,7 +184,10 @@ def test_predictions_inputs_and_residuals_are_counted_and_no_row_is_kept(turbine
     turbine.use(1.0, turbine.app())
     model = Model(turbine.home)
     rows = np.column_stack([np.linspace(0, 10, 600), np.full(600, 123456.789)])
-    model.predict([{"wind": float(a), "angle": float(b)} for a, b in rows], truth=(rows.sum(axis=1) - 2).tolist())
+    model.predict(
+        [{"wind": float(a), "angle": float(b)} for a, b in rows],
+        truth=(rows.sum(axis=1) - 2).tolist(),
+    )
     with pytest.raises(ValueError, match="one too many"):
         model.predict([[1.0, 2.0, 3.0]])
     model.close()
@@ -168,7 +210,11 @@ def test_counts_outlive_processes_and_begin_anew_with_another_model(turbine: Tur
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code], check=True)
     folder = turbine.home / "serving"
-    assert (turbine.serving().predictions, turbine.serving().inputs[0].first.count, turbine.serving().inputs[0].recent.count) == (600, 500, 100)
+    assert (
+        turbine.serving().predictions,
+        turbine.serving().inputs[0].first.count,
+        turbine.serving().inputs[0].recent.count,
+    ) == (600, 500, 100)
     sweep(folder, turbine.sequence)
     assert [file.name for file in folder.iterdir()] == ["ended.json"]
     assert turbine.serving().predictions == 600
@@ -219,7 +265,15 @@ def test_an_input_with_the_residuals_name_is_an_input(tmp_path: Path) -> None:
 
 def test_numbers_that_are_none_do_no_harm(tmp_path: Path) -> None:
     tally = Tally(tmp_path, 1)
-    tally.observe({"x": np.array([np.nan, np.inf, 1.0, 1e300]), "\x1b[31m<b>": np.ones(3), "": np.ones(3), "w" * 90: np.ones(3)}, 4)
+    tally.observe(
+        {
+            "x": np.array([np.nan, np.inf, 1.0, 1e300]),
+            "\x1b[31m<b>": np.ones(3),
+            "": np.ones(3),
+            "w" * 90: np.ones(3),
+        },
+        4,
+    )
     tally.write(now=True)
     found = serving(tmp_path, 1)
     assert found is not None
@@ -229,27 +283,46 @@ def test_numbers_that_are_none_do_no_harm(tmp_path: Path) -> None:
 
 def test_a_heartbeat_with_all_statistics_stays_small() -> None:
     moments = Window(10**9, -123456.789, 1e22).moments()
-    told = Serving(predictions=10**9, inputs=[Served("a" * 40, moments, moments) for _ in range(16)])
+    told = Serving(
+        predictions=10**9, inputs=[Served("a" * 40, moments, moments) for _ in range(16)]
+    )
     assert len(encode(Heartbeat(state="idle", apps=["a" * 64] * 4, serving=told))) < COMMAND_LIMIT
 
 
-@pytest.mark.parametrize(("table", "names"), [
-    (np.zeros((4, 2)), ["0", "1"]), (np.zeros(4), ["0"]), (np.zeros((4, 64)), [POOLED]), (np.zeros((4, 8, 8)), [POOLED]), (np.array(["a"]), []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        (np.zeros((4, 2)), ["0", "1"]),
+        (np.zeros(4), ["0"]),
+        (np.zeros((4, 64)), [POOLED]),
+        (np.zeros((4, 8, 8)), [POOLED]),
+        (np.array(["a"]), []),
+    ],
+)
 def test_inputs_become_columns(table: np.ndarray, names: list[str]) -> None:
     assert list(columns(table)) == names
 
 
-@pytest.mark.parametrize(("outputs", "truth", "expected"), [
-    ([1.5, 2.0], [1.0, 2.0], [0.5, 0.0]), ([1, 2], [1, 3], [0.0, 1.0]), (["a", "b"], ["a", "a"], [0.0, 1.0]), ([1.0], None, None), ([1.0], [1.0, 2.0], None),
-])  # fmt: skip
-def test_residuals_are_differences_or_mistakes(outputs: list, truth: list | None, expected: list | None) -> None:
+@pytest.mark.parametrize(
+    ("outputs", "truth", "expected"),
+    [
+        ([1.5, 2.0], [1.0, 2.0], [0.5, 0.0]),
+        ([1, 2], [1, 3], [0.0, 1.0]),
+        (["a", "b"], ["a", "a"], [0.0, 1.0]),
+        ([1.0], None, None),
+        ([1.0], [1.0, 2.0], None),
+    ],
+)
+def test_residuals_are_differences_or_mistakes(
+    outputs: list, truth: list | None, expected: list | None
+) -> None:
     found = residuals(np.array(outputs), truth)
     assert (found.tolist() if found is not None else None) == expected
 
 
 def served(turbine: Turbine, talk: Any) -> Any:
     """Run the socket while ``talk`` speaks to it."""
+
     async def session() -> Any:
         work = asyncio.create_task(PredictSocket(turbine.home, {}).run())
         while not (turbine.home / SOCKET).exists():
@@ -279,13 +352,25 @@ def test_the_socket_answers_programs_in_any_language(turbine: Turbine) -> None:
     async def talk(path: str) -> list[dict]:
         assert os.stat(path).st_mode & 0o077 == 0
         return await ask(
-            path, b'{"inputs": [[1, 2]]}', b"nonsense", b'{"inputs": [], "more": 1}', b'{"inputs": []}', b'{"inputs": [[1, 2, 3]]}',
-            b'{"inputs": [[1, 2, 3, 4, 5]]}', b'{"inputs": [{"a": 1, "b": 4}], "truth": [9]}',
-        )  # fmt: skip
+            path,
+            b'{"inputs": [[1, 2]]}',
+            b"nonsense",
+            b'{"inputs": [], "more": 1}',
+            b'{"inputs": []}',
+            b'{"inputs": [[1, 2, 3]]}',
+            b'{"inputs": [[1, 2, 3, 4, 5]]}',
+            b'{"inputs": [{"a": 1, "b": 4}], "truth": [9]}',
+        )
 
     answers = served(turbine, talk)
     assert answers[0] == {"model_version": "power/1", "outputs": [6.0]}
-    assert [answer["error"]["code"] for answer in answers[1:6]] == ["malformed", "malformed", "predict", "predict", "predict"]
+    assert [answer["error"]["code"] for answer in answers[1:6]] == [
+        "malformed",
+        "malformed",
+        "predict",
+        "predict",
+        "predict",
+    ]
     assert "exited with code 9" in answers[5]["error"]["message"]
     assert answers[6] == {"model_version": "power/1", "outputs": [10.0]}  # by a new process
     assert not (turbine.home / SOCKET).exists()
@@ -323,20 +408,35 @@ def test_a_folder_too_deep_for_a_socket_is_no_failure(turbine: Turbine) -> None:
 def test_the_digits_app_reads_digits(turbine: Turbine) -> None:
     """What data scientists ship, as it runs on a device."""
     app = load_app(APPS / "digits")
-    shutil.copytree(APPS / "digits", turbine.home / "apps" / app.digest(), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        APPS / "digits",
+        turbine.home / "apps" / app.digest(),
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     sys.path.insert(0, str(APPS / "digits"))
     try:
         from digits.client_app import load
     finally:
         sys.path.remove(str(APPS / "digits"))
     x, y, _, _ = load(0, 1)
-    weights = {"0": np.stack([x[y == n].mean(axis=0) for n in range(10)], axis=1).astype(np.float32) * 20, "1": np.zeros(10, np.float32)}
+    weights = {
+        "0": np.stack([x[y == n].mean(axis=0) for n in range(10)], axis=1).astype(np.float32) * 20,
+        "1": np.zeros(10, np.float32),
+    }
     turbine.sequence += 1
     blob = encode_records(Records(arrays={"arrays": weights}))
     manifest = Manifest(
-        fleet="f", model_version="digits/1", digest=digest(blob), size=len(blob), app=app.digest(), metric="accuracy", goal="maximize", tolerance=0,
-        sequence=1, forced=True,
-    )  # fmt: skip
+        fleet="f",
+        model_version="digits/1",
+        digest=digest(blob),
+        size=len(blob),
+        app=app.digest(),
+        metric="accuracy",
+        goal="maximize",
+        tolerance=0,
+        sequence=1,
+        forced=True,
+    )
     turbine.objects.data["url"] = blob
 
     async def test(*_: Any) -> float:
@@ -363,9 +463,17 @@ def test_the_agent_serves_the_socket_and_tells_of_it_in_its_heartbeats(turbine: 
         (answer,) = await ask(str(turbine.home / SOCKET), b'{"inputs": [[1, 2], [3, 4]]}')
         assert answer == {"model_version": "power/1", "outputs": [6.0, 14.0]}
         before = len(await device.transport.until(1, "/heartbeat"))
-        beat = decode(msgspec.json.decode((await device.transport.until(before + 2, "/heartbeat"))[-1], type=Envelope).body, Heartbeat)
+        beat = decode(
+            msgspec.json.decode(
+                (await device.transport.until(before + 2, "/heartbeat"))[-1], type=Envelope
+            ).body,
+            Heartbeat,
+        )
         assert (beat.model, beat.since) == ("power/1", 1000.0)
         assert beat.serving is not None
-        assert (beat.serving.predictions, [served.name for served in beat.serving.inputs]) == (2, ["0", "1"])
+        assert (beat.serving.predictions, [served.name for served in beat.serving.inputs]) == (
+            2,
+            ["0", "1"],
+        )
 
     with_device(turbine.home, instant(), test)

@@ -13,16 +13,63 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load as load_safetensors
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import COMMAND_LIMIT, Command, Envelope, Heartbeat, ObjectRef, Reply, decode, decode_order, encode, seal
-from edge.protocol.names import arrays_key, check_name, parse_topic, phase_id, reply_key, topic, update_key
-from edge.protocol.records import Records, decode_records, decode_skeleton, digest, encode_records, encode_skeleton
+from edge.protocol.messages import (
+    COMMAND_LIMIT,
+    Command,
+    Envelope,
+    Heartbeat,
+    ObjectRef,
+    Reply,
+    decode,
+    decode_order,
+    encode,
+    seal,
+)
+from edge.protocol.names import (
+    arrays_key,
+    check_name,
+    parse_topic,
+    phase_id,
+    reply_key,
+    topic,
+    update_key,
+)
+from edge.protocol.records import (
+    Records,
+    decode_records,
+    decode_skeleton,
+    digest,
+    encode_records,
+    encode_skeleton,
+)
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
-DTYPES = [np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint64, np.uint32, np.uint16, np.uint8, np.bool_]
-ARRAYS = st.sampled_from(DTYPES).flatmap(lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
+DTYPES = [
+    np.float64,
+    np.float32,
+    np.float16,
+    np.int64,
+    np.int32,
+    np.int16,
+    np.int8,
+    np.uint64,
+    np.uint32,
+    np.uint16,
+    np.uint8,
+    np.bool_,
+]
+ARRAYS = st.sampled_from(DTYPES).flatmap(
+    lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats()
 VALUES = NUMBERS | st.lists(st.floats(), max_size=4) | st.lists(st.integers(-100, 100), max_size=4)
-PLAIN = NUMBERS | st.text(max_size=20) | st.binary(max_size=20) | st.booleans() | st.lists(st.text(max_size=5), max_size=3)
+PLAIN = (
+    NUMBERS
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.booleans()
+    | st.lists(st.text(max_size=5), max_size=3)
+)
 GROUP = st.text(min_size=1, max_size=12)
 
 
@@ -30,8 +77,15 @@ GROUP = st.text(min_size=1, max_size=12)
 def records(draw: st.DrawFn) -> Records:
     names = draw(st.lists(GROUP, unique=True, max_size=5))
     kinds = [draw(st.sampled_from("amc")) for _ in names]
-    contents = {"a": st.dictionaries(GROUP, ARRAYS, max_size=4), "m": st.dictionaries(GROUP, VALUES, max_size=4), "c": st.dictionaries(GROUP, PLAIN, max_size=4)}
-    made = {kind: {n: draw(contents[kind]) for n, k in zip(names, kinds, strict=True) if k == kind} for kind in "amc"}
+    contents = {
+        "a": st.dictionaries(GROUP, ARRAYS, max_size=4),
+        "m": st.dictionaries(GROUP, VALUES, max_size=4),
+        "c": st.dictionaries(GROUP, PLAIN, max_size=4),
+    }
+    made = {
+        kind: {n: draw(contents[kind]) for n, k in zip(names, kinds, strict=True) if k == kind}
+        for kind in "amc"
+    }
     return Records(arrays=made["a"], metrics=made["m"], configs=made["c"], order=tuple(names))
 
 
@@ -43,7 +97,11 @@ def same(a: Records, b: Records) -> None:
     for name, group in a.arrays.items():
         for key, array in group.items():
             other = b.arrays[name][key]
-            assert (array.dtype, array.shape, array.tobytes()) == (other.dtype, other.shape, other.tobytes())
+            assert (array.dtype, array.shape, array.tobytes()) == (
+                other.dtype,
+                other.shape,
+                other.tobytes(),
+            )
 
 
 @given(records())
@@ -64,7 +122,9 @@ def test_small_answers_survive_as_text(original: Records) -> None:
 
 def test_big_endian_arrays_arrive_as_their_values() -> None:
     array = np.arange(5, dtype=">f4")
-    assert decode_records(encode_records(Records(arrays={"a": {"x": array}}))).arrays["a"]["x"].tolist() == [0, 1, 2, 3, 4]
+    assert decode_records(encode_records(Records(arrays={"a": {"x": array}}))).arrays["a"][
+        "x"
+    ].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_objects_are_refused() -> None:
@@ -72,7 +132,12 @@ def test_objects_are_refused() -> None:
         encode_records(Records(arrays={"a": {"x": np.array([object()])}}))
 
 
-BLOB = encode_records(Records(arrays={"arrays": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)}}, metrics={"m": {"loss": 1.5}}))
+BLOB = encode_records(
+    Records(
+        arrays={"arrays": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)}},
+        metrics={"m": {"loss": 1.5}},
+    )
+)
 
 
 @given(st.data())
@@ -90,7 +155,13 @@ def test_a_damaged_weights_file_is_refused_or_of_the_same_form(data: st.DataObje
 
 @given(st.binary(max_size=400))
 def test_noise_is_refused(noise: bytes) -> None:
-    for parse in (decode_records, decode_skeleton, lambda b: decode(b, Reply), lambda b: decode(b, Heartbeat), decode_order):
+    for parse in (
+        decode_records,
+        decode_skeleton,
+        lambda b: decode(b, Reply),
+        lambda b: decode(b, Heartbeat),
+        decode_order,
+    ):
         with pytest.raises(ProtocolError):
             parse(noise)
 
@@ -100,23 +171,68 @@ def hostile(header: dict | bytes, data: bytes = b"") -> bytes:
     return len(head).to_bytes(8, "little") + head + data
 
 
-META = {"records": json.dumps({"order": ["a"], "arrays": {"a": ["w"]}, "metrics": {}, "configs": {}})}
+META = {
+    "records": json.dumps({"order": ["a"], "arrays": {"a": ["w"]}, "metrics": {}, "configs": {}})
+}
 
 
-@pytest.mark.parametrize("blob", [
-    b"", b"\x00" * 7, (2**63).to_bytes(8, "little") + b"{}", hostile(b"{"), hostile(b"[]"), hostile({}),
-    hostile({"__metadata__": META}),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 8),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 9),
-    hostile({"__metadata__": META, "0": {"dtype": "OBJ", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4),
-    hostile({"__metadata__": META, "1": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4),
-    hostile({"__metadata__": META, "0": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]}}, b"\0" * 4),
-    hostile({"__metadata__": {"records": "{}"}, "0": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4),
-    hostile(b'{"a":' * 100_000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"\x00" * 7,
+        (2**63).to_bytes(8, "little") + b"{}",
+        hostile(b"{"),
+        hostile(b"[]"),
+        hostile({}),
+        hostile({"__metadata__": META}),
+        hostile(
+            {
+                "__metadata__": META,
+                "0": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+            }
+        ),
+        hostile(
+            {"__metadata__": META, "0": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+            b"\0" * 8,
+        ),
+        hostile(
+            {"__metadata__": META, "0": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}},
+            b"\0" * 4,
+        ),
+        hostile(
+            {"__metadata__": META, "0": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+            b"\0" * 8,
+        ),
+        hostile(
+            {"__metadata__": META, "0": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+            b"\0" * 9,
+        ),
+        hostile(
+            {"__metadata__": META, "0": {"dtype": "OBJ", "shape": [1], "data_offsets": [0, 4]}},
+            b"\0" * 4,
+        ),
+        hostile(
+            {"__metadata__": META, "1": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+            b"\0" * 4,
+        ),
+        hostile(
+            {
+                "__metadata__": META,
+                "0": {"dtype": "F32", "shape": [1] * 40, "data_offsets": [0, 4]},
+            },
+            b"\0" * 4,
+        ),
+        hostile(
+            {
+                "__metadata__": {"records": "{}"},
+                "0": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+            },
+            b"\0" * 4,
+        ),
+        hostile(b'{"a":' * 100_000),
+    ],
+)
 def test_forged_weights_files_are_refused(blob: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_records(blob)
@@ -129,7 +245,24 @@ def test_topics_name_their_sender(fleet: str, device: str, channel: str) -> None
     assert text.count("/") <= 7
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a+b", "#", "a b", "-a", "a" * 64, "a\n", "é", "$aws", "../../etc/passwd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a+b",
+        "#",
+        "a b",
+        "-a",
+        "a" * 64,
+        "a\n",
+        "é",
+        "$aws",
+        "../../etc/passwd",
+    ],
+)
 def test_names_that_would_escape_are_refused(name: str) -> None:
     with pytest.raises(ProtocolError):
         check_name("device", name)
@@ -137,7 +270,18 @@ def test_names_that_would_escape_are_refused(name: str) -> None:
         update_key("run-1", phase_id(1, "train", 1, "0" * 64), name)
 
 
-@pytest.mark.parametrize("text", ["fl/f/d", "fl/f/d/x", "fl/f/d/reply/x", "FL/f/d/reply", "fl//d/reply", "fl/+/d/reply", "$aws/things/d/shadow"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fl/f/d",
+        "fl/f/d/x",
+        "fl/f/d/reply/x",
+        "FL/f/d/reply",
+        "fl//d/reply",
+        "fl/+/d/reply",
+        "$aws/things/d/shadow",
+    ],
+)
 def test_other_topics_are_refused(text: str) -> None:
     with pytest.raises(ProtocolError):
         parse_topic(text)
@@ -151,15 +295,31 @@ def test_keys_are_what_lifecycle_rules_and_dashboards_rely_on() -> None:
 
 def command(**changes: object) -> Command:
     fields = {
-        "run": "run-1", "phase": "00001-train-0001", "server_round": 1, "kind": "train", "message_id": "m", "reply_key": "k", "app": "a" * 64,
-        "seconds": 60.0, "flower_run_id": 1, "node_id": 2, "upload_url": "http://127.0.0.1/x",
-    }  # fmt: skip
+        "run": "run-1",
+        "phase": "00001-train-0001",
+        "server_round": 1,
+        "kind": "train",
+        "message_id": "m",
+        "reply_key": "k",
+        "app": "a" * 64,
+        "seconds": 60.0,
+        "flower_run_id": 1,
+        "node_id": 2,
+        "upload_url": "http://127.0.0.1/x",
+    }
     return Command(**{**fields, **changes})
 
 
 def test_commands_survive_and_unknown_fields_do_not() -> None:
     assert decode_order(encode(command())) == command()
-    for change in ({"v": 2}, {"run": "../x"}, {"app": "zz"}, {"seconds": -1.0}, {"seconds": "soon"}, {"extra": 1}):
+    for change in (
+        {"v": 2},
+        {"run": "../x"},
+        {"app": "zz"},
+        {"seconds": -1.0},
+        {"seconds": "soon"},
+        {"extra": 1},
+    ):
         forged = {**msgspec.to_builtins(command()), **change}
         with pytest.raises(ProtocolError):
             decode_order(json.dumps(forged).encode())
@@ -171,7 +331,9 @@ def test_a_message_above_the_transports_limit_is_not_sent() -> None:
 
 
 def test_replies_and_heartbeats_travel_sealed() -> None:
-    reply = Reply(run="run-1", phase="p", message_id="m", status="ok", update=ObjectRef(digest(b"x"), 1))
+    reply = Reply(
+        run="run-1", phase="p", message_id="m", status="ok", update=ObjectRef(digest(b"x"), 1)
+    )
     envelope = msgspec.json.decode(seal(reply, "key"), type=Envelope)
     assert (decode(envelope.body, Reply), envelope.key) == (reply, "key")
     beat = Heartbeat(state="idle", apps=["b" * 64])

@@ -24,8 +24,19 @@ def updates(draw: st.DrawFn) -> list[tuple[Records, float]]:
     for _ in range(draw(st.integers(1, 6))):
         values = draw(st.lists(FLOATS, min_size=size, max_size=size))
         weight = draw(st.integers(1, 10_000))
-        arrays = {"w": np.array(values, np.float32).reshape(shape), "steps": np.array(draw(st.integers(0, 1000)), np.int64)}
-        made.append((Records(arrays={"arrays": arrays}, metrics={"metrics": {"loss": draw(FLOATS), "num-examples": weight}}), float(weight)))
+        arrays = {
+            "w": np.array(values, np.float32).reshape(shape),
+            "steps": np.array(draw(st.integers(0, 1000)), np.int64),
+        }
+        made.append(
+            (
+                Records(
+                    arrays={"arrays": arrays},
+                    metrics={"metrics": {"loss": draw(FLOATS), "num-examples": weight}},
+                ),
+                float(weight),
+            )
+        )
     return made
 
 
@@ -39,7 +50,9 @@ def folded(items: list[tuple[Records, float]]) -> WeightedMean:
 def close(a: Records, b: Records) -> None:
     for key, array in a.arrays["arrays"].items():
         np.testing.assert_allclose(array, b.arrays["arrays"][key], rtol=2e-5, atol=2e-2)
-    np.testing.assert_allclose(a.metrics["metrics"]["loss"], b.metrics["metrics"]["loss"], rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(
+        a.metrics["metrics"]["loss"], b.metrics["metrics"]["loss"], rtol=1e-9, atol=1e-6
+    )
     assert a.metrics["metrics"]["num-examples"] == b.metrics["metrics"]["num-examples"]
 
 
@@ -47,13 +60,25 @@ def close(a: Records, b: Records) -> None:
 def test_the_fold_is_what_fedavg_gives(items: list[tuple[Records, float]]) -> None:
     mean = folded(items).records()
     contents = [
-        RecordDict({"arrays": ArrayRecord({k: Array(v) for k, v in r.arrays["arrays"].items()}), "metrics": MetricRecord(dict(r.metrics["metrics"]))})
+        RecordDict(
+            {
+                "arrays": ArrayRecord({k: Array(v) for k, v in r.arrays["arrays"].items()}),
+                "metrics": MetricRecord(dict(r.metrics["metrics"])),
+            }
+        )
         for r, _ in items
     ]
     expected = aggregate_arrayrecords(contents, "num-examples")
     for key, array in mean.arrays["arrays"].items():
-        np.testing.assert_allclose(array, expected[key].numpy(), rtol=2e-5, atol=0.51 if key == "steps" else 2e-2)
-    np.testing.assert_allclose(mean.metrics["metrics"]["loss"], aggregate_metricrecords(contents, "num-examples")["loss"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            array, expected[key].numpy(), rtol=2e-5, atol=0.51 if key == "steps" else 2e-2
+        )
+    np.testing.assert_allclose(
+        mean.metrics["metrics"]["loss"],
+        aggregate_metricrecords(contents, "num-examples")["loss"],
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 @given(updates(), st.randoms(use_true_random=False))
@@ -79,7 +104,9 @@ def test_dtypes_stay(items: list[tuple[Records, float]]) -> None:
 
 
 @given(updates(), st.randoms(use_true_random=False))
-def test_a_float32_model_does_not_show_who_answered_first(items: list[tuple[Records, float]], random: object) -> None:
+def test_a_float32_model_does_not_show_who_answered_first(
+    items: list[tuple[Records, float]], random: object
+) -> None:
     shuffled = list(items)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     a, b = (folded(order).records().arrays["arrays"]["w"] for order in (items, shuffled))
@@ -87,7 +114,16 @@ def test_a_float32_model_does_not_show_who_answered_first(items: list[tuple[Reco
 
 
 def test_float16_is_summed_in_float32_and_returned_as_float16() -> None:
-    items = [(Records(arrays={"arrays": {"w": np.full(2, v, np.float16)}}, metrics={"m": {"num-examples": 1}}), 1.0) for v in (1.0, 2.0)]
+    items = [
+        (
+            Records(
+                arrays={"arrays": {"w": np.full(2, v, np.float16)}},
+                metrics={"m": {"num-examples": 1}},
+            ),
+            1.0,
+        )
+        for v in (1.0, 2.0)
+    ]
     assert folded(items).records().arrays["arrays"]["w"].tolist() == [1.5, 1.5]
     assert folded(items).records().arrays["arrays"]["w"].dtype == np.float16
 
@@ -95,31 +131,43 @@ def test_float16_is_summed_in_float32_and_returned_as_float16() -> None:
 def test_aggregated_float64_goes_back_to_the_models_dtype() -> None:
     model = {"w": np.ones(2, np.float32), "n": np.array(4, np.int64)}
     restored = restore_dtypes({"w": np.ones(2, np.float64), "n": np.array(4.6)}, array_specs(model))
-    assert (restored["w"].dtype, restored["n"].dtype, int(restored["n"])) == (np.float32, np.int64, 5)
+    assert (restored["w"].dtype, restored["n"].dtype, int(restored["n"])) == (
+        np.float32,
+        np.int64,
+        5,
+    )
 
 
 MODEL = {"w": np.zeros((2, 2), np.float32)}
 
 
 def update(arrays: dict | None = None, **metrics: object) -> Records:
-    return Records(arrays={"arrays": MODEL if arrays is None else arrays}, metrics={"metrics": {"num-examples": 5, **metrics}})  # type: ignore[dict-item]
+    return Records(
+        arrays={"arrays": MODEL if arrays is None else arrays},
+        metrics={"metrics": {"num-examples": 5, **metrics}},
+    )  # type: ignore[dict-item]
 
 
-@pytest.mark.parametrize(("records", "code"), [
-    (update({"w": np.full((2, 2), np.nan, np.float32)}), "not-finite"),
-    (update({"w": np.zeros((2, 3), np.float32)}), "shape"),
-    (update({"w": np.zeros((2, 2), np.float64)}), "dtype"),
-    (update({"v": np.zeros((2, 2), np.float32)}), "arrays"),
-    (update({}), "arrays"),
-    (update(loss=float("inf")), "not-finite"),
-    (update(**{"num-examples": 0}), "examples"),
-    (update(**{"num-examples": -3}), "examples"),
-    (update(**{"num-examples": 10**15}), "examples"),
-    (update(**{"num-examples": [1, 2]}), "examples"),
-    (Records(arrays={"arrays": MODEL}), "metrics"),
-    (Records(arrays={"a": MODEL, "b": MODEL}, metrics={"m": {"num-examples": 1}}), "arrays"),
-])  # fmt: skip
-def test_an_update_that_must_not_count_is_refused_with_its_reason(records: Records, code: str) -> None:
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        (update({"w": np.full((2, 2), np.nan, np.float32)}), "not-finite"),
+        (update({"w": np.zeros((2, 3), np.float32)}), "shape"),
+        (update({"w": np.zeros((2, 2), np.float64)}), "dtype"),
+        (update({"v": np.zeros((2, 2), np.float32)}), "arrays"),
+        (update({}), "arrays"),
+        (update(loss=float("inf")), "not-finite"),
+        (update(**{"num-examples": 0}), "examples"),
+        (update(**{"num-examples": -3}), "examples"),
+        (update(**{"num-examples": 10**15}), "examples"),
+        (update(**{"num-examples": [1, 2]}), "examples"),
+        (Records(arrays={"arrays": MODEL}), "metrics"),
+        (Records(arrays={"a": MODEL, "b": MODEL}, metrics={"m": {"num-examples": 1}}), "arrays"),
+    ],
+)
+def test_an_update_that_must_not_count_is_refused_with_its_reason(
+    records: Records, code: str
+) -> None:
     with pytest.raises(ProtocolError) as refused:
         UpdateCheck(weighted_by="num-examples", arrays=array_specs(MODEL)).weight_of(records)
     assert refused.value.code == code

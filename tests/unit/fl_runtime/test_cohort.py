@@ -23,25 +23,47 @@ def trained(value: float, examples: int = 10, **metrics: float):
     def device(command: Command, content: Records) -> Records:
         assert content.configs["config"]["lr"] == 0.1
         arrays = {"w": content.arrays["arrays"]["w"] + np.float32(value)}
-        return Records(arrays={"arrays": arrays}, metrics={"metrics": {"loss": value, "num-examples": examples, **metrics}})
+        return Records(
+            arrays={"arrays": arrays},
+            metrics={"metrics": {"loss": value, "num-examples": examples, **metrics}},
+        )
 
     return device
 
 
-def run(devices: dict, *, fold: bool = True, config: dict | None = None, seconds: float = 5.0) -> tuple[dict[str, DeviceResult], Records | None, MemoryFleet]:
+def run(
+    devices: dict, *, fold: bool = True, config: dict | None = None, seconds: float = 5.0
+) -> tuple[dict[str, DeviceResult], Records | None, MemoryFleet]:
     objects, clock = MemoryObjects(), Clock()
     objects.put(arrays_key("run-1", digest(BLOB)), BLOB)
     fleet = MemoryFleet(objects, devices)
-    content = encode_skeleton(Records(configs={"config": config or {"lr": 0.1}}, order=("arrays", "config")))
+    content = encode_skeleton(
+        Records(configs={"config": config or {"lr": 0.1}}, order=("arrays", "config"))
+    )
     request = PhaseRequest(
-        run="run-1", fleet="f", cohort="c0000", phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
-        targets=[Target(name, i, f"m-{name}") for i, name in enumerate(devices)], content=content, arrays=ObjectRef(digest(BLOB), len(BLOB)),
-        seconds=seconds, flower_run_id=1, run_config="{}", fold=fold, specs=array_specs(MODEL), size_limit=10_000,
-    )  # fmt: skip
+        run="run-1",
+        fleet="f",
+        cohort="c0000",
+        phase="00001-train-0001",
+        server_round=1,
+        kind="train",
+        app="a" * 64,
+        targets=[Target(name, i, f"m-{name}") for i, name in enumerate(devices)],
+        content=content,
+        arrays=ObjectRef(digest(BLOB), len(BLOB)),
+        seconds=seconds,
+        flower_run_id=1,
+        run_config="{}",
+        fold=fold,
+        specs=array_specs(MODEL),
+        size_limit=10_000,
+    )
     events = list(CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep).run(request))
     assert isinstance(events[-1], PhaseDone)
     results = [item for item in events if isinstance(item, DeviceResult)]
-    assert sorted(item.device for item in results) == sorted(devices), "each device gets exactly one verdict"
+    assert sorted(item.device for item in results) == sorted(devices), (
+        "each device gets exactly one verdict"
+    )
     means = [decode_records(item.records) for item in events if isinstance(item, Folded)]
     return {item.device: item for item in results}, means[0] if means else None, fleet
 
@@ -71,12 +93,25 @@ def test_the_weights_are_stored_once_for_all_devices() -> None:
 
 
 def error(command: Command, content: Records) -> Reply:
-    return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="boom")
+    return Reply(
+        run=command.run,
+        phase=command.phase,
+        message_id=command.message_id,
+        status="error",
+        code="app-error",
+        reason="boom",
+    )
 
 
 def forged(**changes):
     def device(command: Command, content: Records) -> Reply:
-        good = Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("0" * 64, 10))
+        good = Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="ok",
+            update=ObjectRef("0" * 64, 10),
+        )
         return replace(good, **changes)
 
     return device
@@ -84,27 +119,38 @@ def forged(**changes):
 
 def swapped(command: Command, content: Records) -> Reply:
     """Announces one file and uploads another."""
-    return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="ok", update=ObjectRef("1" * 64, 2000))
+    return Reply(
+        run=command.run,
+        phase=command.phase,
+        message_id=command.message_id,
+        status="ok",
+        update=ObjectRef("1" * 64, 2000),
+    )
 
 
 def records_of(**arrays):
-    return lambda command, content: Records(arrays={"arrays": arrays}, metrics={"metrics": {"num-examples": 1, "loss": 0.0}})
+    return lambda command, content: Records(
+        arrays={"arrays": arrays}, metrics={"metrics": {"num-examples": 1, "loss": 0.0}}
+    )
 
 
-@pytest.mark.parametrize(("device", "code"), [
-    (error, "app-error"),
-    (lambda c, r: None, "no-reply"),
-    (forged(run="run-2"), "foreign"),
-    (forged(message_id="other"), "foreign"),
-    (forged(phase="00002-train-0002"), "foreign"),
-    (forged(), "update-missing"),
-    (forged(update=ObjectRef("0" * 64, 2**33)), "too-large"),
-    (swapped, "update-missing"),
-    (records_of(w=np.full(3, np.nan, np.float32)), "not-finite"),
-    (records_of(w=np.zeros(4, np.float32)), "shape"),
-    (trained(1.0, -5), "examples"),
-    (trained(1.0, 10, odd=1.0), "metrics"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "code"),
+    [
+        (error, "app-error"),
+        (lambda c, r: None, "no-reply"),
+        (forged(run="run-2"), "foreign"),
+        (forged(message_id="other"), "foreign"),
+        (forged(phase="00002-train-0002"), "foreign"),
+        (forged(), "update-missing"),
+        (forged(update=ObjectRef("0" * 64, 2**33)), "too-large"),
+        (swapped, "update-missing"),
+        (records_of(w=np.full(3, np.nan, np.float32)), "not-finite"),
+        (records_of(w=np.zeros(4, np.float32)), "shape"),
+        (trained(1.0, -5), "examples"),
+        (trained(1.0, 10, odd=1.0), "metrics"),
+    ],
+)
 def test_one_bad_device_costs_itself_and_nothing_else(device, code: str) -> None:
     results, mean, _ = run({"bad": device, "a": trained(1.0), "c": trained(3.0)})
     assert results["bad"].code == code
@@ -139,8 +185,18 @@ def test_a_changed_upload_is_found_out() -> None:
 def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
     def device(command: Command, content: Records) -> Records:
         fleet = run_fleet[0]
-        fleet.put_row(command.reply_key, "other", "b", Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"))
-        fleet.put_row(command.reply_key, "f", "stranger", Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"))
+        fleet.put_row(
+            command.reply_key,
+            "other",
+            "b",
+            Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"),
+        )
+        fleet.put_row(
+            command.reply_key,
+            "f",
+            "stranger",
+            Reply(run=command.run, phase=command.phase, message_id="x", status="error", code="x"),
+        )
         return trained(1.0)(command, content)
 
     objects = MemoryObjects()
@@ -149,17 +205,35 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
     run_fleet[0].devices = {"a": device, "b": lambda c, r: None}
     clock = Clock()
     request = PhaseRequest(
-        run="run-1", fleet="f", cohort="c0000", phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
-        targets=[Target("a", 0, "m-a"), Target("b", 1, "m-b")], content=encode_skeleton(Records(configs={"config": {"lr": 0.1}})),
-        arrays=ObjectRef(digest(BLOB), len(BLOB)), seconds=3.0, flower_run_id=1, run_config="{}", fold=True, specs=array_specs(MODEL),
-    )  # fmt: skip
-    events = list(CohortRunner(run_fleet[0], run_fleet[0], objects, clock=clock, sleep=clock.sleep).run(request))
+        run="run-1",
+        fleet="f",
+        cohort="c0000",
+        phase="00001-train-0001",
+        server_round=1,
+        kind="train",
+        app="a" * 64,
+        targets=[Target("a", 0, "m-a"), Target("b", 1, "m-b")],
+        content=encode_skeleton(Records(configs={"config": {"lr": 0.1}})),
+        arrays=ObjectRef(digest(BLOB), len(BLOB)),
+        seconds=3.0,
+        flower_run_id=1,
+        run_config="{}",
+        fold=True,
+        specs=array_specs(MODEL),
+    )
+    events = list(
+        CohortRunner(run_fleet[0], run_fleet[0], objects, clock=clock, sleep=clock.sleep).run(
+            request
+        )
+    )
     codes = {item.device: item.code for item in events if isinstance(item, DeviceResult)}
     assert codes == {"a": "", "b": "no-reply"}
 
 
 def test_long_configs_travel_beside_the_message() -> None:
-    _, mean, fleet = run({"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000})
+    _, mean, fleet = run(
+        {"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000}
+    )
     assert mean is not None
     assert mean.metrics["metrics"]["num-examples"] == 20
     assert len([key for key in fleet.objects.puts if "/content/" in key]) == 1
@@ -168,7 +242,11 @@ def test_long_configs_travel_beside_the_message() -> None:
 def test_long_urls_are_claim_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     original = MemoryObjects.url_to_put
     padding = "?" + "s" * COMMAND_LIMIT
-    monkeypatch.setattr(MemoryObjects, "url_to_put", lambda self, key, seconds: original(self, key, seconds) + padding)
+    monkeypatch.setattr(
+        MemoryObjects,
+        "url_to_put",
+        lambda self, key, seconds: original(self, key, seconds) + padding,
+    )
     _, mean, fleet = run({"a": trained(1.0)})
     assert mean is not None
     assert [key for key in fleet.objects.puts if "/commands/" in key]
@@ -176,8 +254,16 @@ def test_long_urls_are_claim_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_device_cannot_make_up_reasons() -> None:
     """Each reason is a metric: thousands of them would cost, and hide the others."""
+
     def liar(command: Command, content: Records) -> Reply:
-        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="x9-made-up", reason="ha")
+        return Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="error",
+            code="x9-made-up",
+            reason="ha",
+        )
 
     results, _, _ = run({"a": trained(1.0), "b": liar})
     assert results["b"].code == "other"
@@ -192,8 +278,20 @@ def test_every_reason_that_our_devices_give_is_known() -> None:
     given = set()
     for file in (ROOT / "edge").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("ProtocolError", "ObjectError", "CommandRefused", "_refuse"):
-                given |= {node.args[0].value} if node.args and isinstance(node.args[0], ast.Constant) else set()
-            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("ProtocolError", "ObjectError", "CommandRefused", "_refuse")
+            ):
+                given |= (
+                    {node.args[0].value}
+                    if node.args and isinstance(node.args[0], ast.Constant)
+                    else set()
+                )
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "code"
+                and isinstance(node.value, ast.Constant)
+            ):
                 given.add(node.value.value)
     assert given - {"flood"} <= DEVICE_CODES, "add them to edge/protocol/errors.py"

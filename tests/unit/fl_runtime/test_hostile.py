@@ -9,7 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 from fakes import Clock, MemoryFleet, MemoryObjects
-from hostile import APP, MODEL, broken_update, corpus, good_command, good_heartbeat, good_reply, good_update
+from hostile import (
+    APP,
+    MODEL,
+    broken_update,
+    corpus,
+    good_command,
+    good_heartbeat,
+    good_reply,
+    good_update,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,19 +48,36 @@ class Rows(MemoryFleet):
         return
 
 
-def judged(replies: dict[str, bytes], updates: dict[str, bytes], *, norm_limit: float = 100.0) -> tuple[dict[str, DeviceResult], Records | None]:
+def judged(
+    replies: dict[str, bytes], updates: dict[str, bytes], *, norm_limit: float = 100.0
+) -> tuple[dict[str, DeviceResult], Records | None]:
     """What a cohort makes of replies and uploads, by device."""
     objects, clock = MemoryObjects(), Clock()
     objects.data[arrays_key("run-1", digest(BLOB))] = BLOB
     rows = Rows(objects, {})
     request = PhaseRequest(
-        run="run-1", fleet="f", cohort="c0", phase=PHASE, server_round=1, kind="train", app=APP,
-        targets=[Target(device, index, message_of(device)) for index, device in enumerate(replies)], content=encode_skeleton(Records()),
-        arrays=ObjectRef(digest(BLOB), len(BLOB)), seconds=5.0, flower_run_id=1, run_config="{}", fold=True, specs=array_specs(MODEL),
-        size_limit=100_000, norm_limit=norm_limit,
-    )  # fmt: skip
+        run="run-1",
+        fleet="f",
+        cohort="c0",
+        phase=PHASE,
+        server_round=1,
+        kind="train",
+        app=APP,
+        targets=[Target(device, index, message_of(device)) for index, device in enumerate(replies)],
+        content=encode_skeleton(Records()),
+        arrays=ObjectRef(digest(BLOB), len(BLOB)),
+        seconds=5.0,
+        flower_run_id=1,
+        run_config="{}",
+        fold=True,
+        specs=array_specs(MODEL),
+        size_limit=100_000,
+        norm_limit=norm_limit,
+    )
     for device, body in replies.items():
-        rows.rows.setdefault(f"run-1#{PHASE}#c0", {})[device] = StoredReply("f", device, body.decode("utf-8", "replace"))
+        rows.rows.setdefault(f"run-1#{PHASE}#c0", {})[device] = StoredReply(
+            "f", device, body.decode("utf-8", "replace")
+        )
     for device, blob in updates.items():
         objects.data[update_key("run-1", PHASE, device)] = blob
     events = list(CohortRunner(rows, rows, objects, clock=clock, sleep=clock.sleep).run(request))
@@ -73,7 +99,12 @@ def test_ten_thousand_hostile_inputs() -> None:
     tracemalloc.start()
     try:
         rows = [
-            {"device": {"S": f"d{number}"}, "body": {"S": body.decode("utf-8", "replace")}, "last_seen": {"N": "99000"}} for number, body in inputs["heartbeat"]
+            {
+                "device": {"S": f"d{number}"},
+                "body": {"S": body.decode("utf-8", "replace")},
+                "last_seen": {"N": "99000"},
+            }
+            for number, body in inputs["heartbeat"]
         ]
         assert eligible(rows, SPEC, 100.0, 90.0) == {}
         replies = {f"d{number}": body for number, body in inputs["reply"]}
@@ -82,7 +113,10 @@ def test_ten_thousand_hostile_inputs() -> None:
         assert (accepted, mean) == ([], None)
         uploads = {f"d{number}": blob for number, blob in inputs["update"]}
         announced = {
-            device: msgspec.json.encode(good_reply(message_of(device), update=ObjectRef(digest(blob), len(blob)))) for device, blob in uploads.items()
+            device: msgspec.json.encode(
+                good_reply(message_of(device), update=ObjectRef(digest(blob), len(blob)))
+            )
+            for device, blob in uploads.items()
         }
         results, mean = judged(announced, uploads)
         accepted = [uploads[device] for device, result in results.items() if result.status == "ok"]
@@ -117,19 +151,37 @@ def test_what_the_corpus_is_made_from_is_accepted() -> None:
 
 def test_honest_updates_count_among_hostile_ones() -> None:
     dice = random.Random(7)
-    uploads = {f"d{n}": (good_update(n) if n % 10 == 0 else broken_update(dice)) for n in range(1, 60)}
-    announced = {d: msgspec.json.encode(good_reply(message_of(d), update=ObjectRef(digest(blob), len(blob)))) for d, blob in uploads.items()}
+    uploads = {
+        f"d{n}": (good_update(n) if n % 10 == 0 else broken_update(dice)) for n in range(1, 60)
+    }
+    announced = {
+        d: msgspec.json.encode(good_reply(message_of(d), update=ObjectRef(digest(blob), len(blob))))
+        for d, blob in uploads.items()
+    }
     results, mean = judged(announced, uploads, norm_limit=1e4)
-    assert sorted(device for device, result in results.items() if result.status == "ok") == ["d10", "d20", "d30", "d40", "d50"]
+    assert sorted(device for device, result in results.items() if result.status == "ok") == [
+        "d10",
+        "d20",
+        "d30",
+        "d40",
+        "d50",
+    ]
     assert mean is not None
     np.testing.assert_allclose(mean.arrays["arrays"]["w"], 30.0)
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["v", "run", "state", "apps", "update", "order", "x"]) | st.text(max_size=5), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["v", "run", "state", "apps", "update", "order", "x"])
+            | st.text(max_size=5),
+            inner,
+        )
+    ),
     max_leaves=10,
-)  # fmt: skip
+)
 
 
 @given(JSON)

@@ -1,4 +1,6 @@
-"""A server that dies anywhere is started again, goes on at the last finished round, and ends with the same model."""
+"""A server that dies anywhere is started again, goes on at the last finished round, and ends with
+the same model.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,8 @@ class World:
         objects, clock, fleet = Objects(), Clock(), Fleet()
         set_identity(1, 1)
         random.seed(0)
-        the_spec = spec(num_rounds=ROUNDS, over_selection=1.0)  # with spares, who answers first counts
+        # with spares, who answers first counts
+        the_spec = spec(num_rounds=ROUNDS, over_selection=1.0)
         store = CheckpointStore(objects, the_spec.run)
 
         def record(done: Any, stats: Any, checkpoint: Any) -> None:
@@ -100,19 +103,37 @@ class World:
 
         def resume() -> Resumed | None:
             checkpoint = store.load(self.committed)
-            return Resumed(checkpoint, [self.records[n] for n in range(1, checkpoint.round + 1)]) if checkpoint else None
+            return (
+                Resumed(checkpoint, [self.records[n] for n in range(1, checkpoint.round + 1)])
+                if checkpoint
+                else None
+            )
 
-        grid = IoTGrid(the_spec, form_cohorts("f", DEVICES, 100), CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep), objects, clock=clock)
+        grid = IoTGrid(
+            the_spec,
+            form_cohorts("f", DEVICES, 100),
+            CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep),
+            objects,
+            clock=clock,
+        )
         loop = RoundLoop(the_spec, record, lambda: False, resume)
         with round_loop(IoTGrid, loop):
             result = build(self.name, self.parameters, 6).start(grid=grid, initial_arrays=initial())
-        assert set(result.evaluate_metrics_clientapp) == set(range(1, ROUNDS + 1)), "the history is whole"
+        assert set(result.evaluate_metrics_clientapp) == set(range(1, ROUNDS + 1)), (
+            "the history is whole"
+        )
         return result.arrays
 
 
-@pytest.mark.parametrize(("name", "parameters"), [
-    ("FedAvg", {"fraction_train": 0.5}), ("FedAdam", {"eta": 0.05}), ("FedAvgM", {"server_momentum": 0.9}), ("FedMedian", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("FedAvg", {"fraction_train": 0.5}),
+        ("FedAdam", {"eta": 0.05}),
+        ("FedAvgM", {"server_momentum": 0.9}),
+        ("FedMedian", {}),
+    ],
+)
 def test_killed_after_any_step_the_final_model_is_the_same(name: str, parameters: dict) -> None:
     undisturbed = World(name, parameters)
     expected = undisturbed.serve()["w"].numpy()
@@ -127,18 +148,31 @@ def test_killed_after_any_step_the_final_model_is_the_same(name: str, parameters
             finished = len(world.records)
             arrays = world.serve()
             assert len(world.records) == ROUNDS
-            np.testing.assert_array_equal(arrays["w"].numpy(), expected, err_msg=f"killed at step {step}, after {finished} rounds")
-            assert sorted(set(world.trained)) == sorted(world.trained), "no device trains for the same message twice"
-            assert sorted(world.trained) == sorted(undisturbed.trained), "nor for another than it would have"
+            np.testing.assert_array_equal(
+                arrays["w"].numpy(),
+                expected,
+                err_msg=f"killed at step {step}, after {finished} rounds",
+            )
+            assert sorted(set(world.trained)) == sorted(world.trained), (
+                "no device trains for the same message twice"
+            )
+            assert sorted(world.trained) == sorted(undisturbed.trained), (
+                "nor for another than it would have"
+            )
 
 
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used() -> None:
     world = World("FedAdam", {"eta": 0.05})
     expected = world.serve()["w"].numpy()
-    newest, before = (next(key for key in world.objects.data if name in key) for name in world.committed.split(","))
+    newest, before = (
+        next(key for key in world.objects.data if name in key)
+        for name in world.committed.split(",")
+    )
     world.objects.data[newest] = world.objects.data[newest][:-1] + b"\x00"
     np.testing.assert_array_equal(world.serve()["w"].numpy(), expected)
-    assert world.committed.split(",")[1] in before, "the damaged one is not counted among the last two"
+    assert world.committed.split(",")[1] in before, (
+        "the damaged one is not counted among the last two"
+    )
     for key in (newest, before):
         world.objects.data.pop(key)
     np.testing.assert_array_equal(world.serve()["w"].numpy(), expected)
@@ -161,7 +195,11 @@ def test_wrapped_strategies_keep_their_state() -> None:
     assert fresh.clipping_norm == 0.25
 
 
-@given(st.integers(1, 10**6), st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5), st.integers(0, 2**32))
+@given(
+    st.integers(1, 10**6),
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5),
+    st.integers(0, 2**32),
+)
 def test_a_checkpoint_survives_storage(number: int, values: list[float], seed: int) -> None:
     random.seed(seed)
     strategy = build("FedAvgM", {"server_momentum": 0.5}, 2)

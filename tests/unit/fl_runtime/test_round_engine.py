@@ -20,7 +20,13 @@ from fl_runtime.run.spec import Member, form_cohorts
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.rounds.grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
-from fl_runtime.server.rounds.selection import LEFT_OUT_ROUNDS, History, available, choose, with_spares
+from fl_runtime.server.rounds.selection import (
+    LEFT_OUT_ROUNDS,
+    History,
+    available,
+    choose,
+    with_spares,
+)
 from fl_runtime.server.rounds.stopping import Ending
 from fl_runtime.server.rounds.strategies import build, minimum_results
 
@@ -35,7 +41,14 @@ def failing(code: str = "worker-died", times: int = 10**6):
     def device(command: Command, content: Records) -> Records | Reply:
         if left[0] > 0:
             left[0] -= 1
-            return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code=code, reason="no")
+            return Reply(
+                run=command.run,
+                phase=command.phase,
+                message_id=command.message_id,
+                status="error",
+                code=code,
+                reason="no",
+            )
         return client("d0")(command, content)
 
     return device
@@ -59,16 +72,37 @@ def scaled(factor: float):
 
 def row(device: str, status: str = "ok", kind: str = "train", norm: float = 0.0) -> DeviceRow:
     return DeviceRow(
-        round=1, phase="p", kind=kind, device=device, status=status, code="", reason="", digest="", seconds_fetch=0, seconds_work=0,
-        seconds_upload=0, bytes_up=0, bytes_down=0, metrics={}, norm=norm,
-    )  # fmt: skip
+        round=1,
+        phase="p",
+        kind=kind,
+        device=device,
+        status=status,
+        code="",
+        reason="",
+        digest="",
+        seconds_fetch=0,
+        seconds_work=0,
+        seconds_upload=0,
+        bytes_up=0,
+        bytes_down=0,
+        metrics={},
+        norm=norm,
+    )
 
 
 def record(number: int, *rows: DeviceRow, seconds: float = 1.0, **evaluate: float) -> RoundRecord:
     return RoundRecord(
-        round=number, train={}, evaluate=evaluate, server={}, participants=len(rows), failures={}, seconds=Seconds(total=seconds), bytes=Bytes(),
-        devices=list(rows), model="m" * 64,
-    )  # fmt: skip
+        round=number,
+        train={},
+        evaluate=evaluate,
+        server={},
+        participants=len(rows),
+        failures={},
+        seconds=Seconds(total=seconds),
+        bytes=Bytes(),
+        devices=list(rows),
+        model="m" * 64,
+    )
 
 
 def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -> None:
@@ -76,7 +110,10 @@ def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -
     _, records = ours(FedAvg(), two, quorum=6)
     assert [r.participants for r in records] == [6, 6, 6], "the second try of round 1 has all six"
     assert records[0].failures == {"worker-died": 2}
-    with pytest.raises(RunFailed, match=r"Only 4 devices gave a valid update, where 5 are needed, in round 1 \(2 worker-died\)"):
+    with pytest.raises(
+        RunFailed,
+        match=r"Only 4 devices gave a valid update, where 5 are needed, in round 1 \(2 worker-died\)",
+    ):
         ours(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
 
 
@@ -92,10 +129,18 @@ def test_a_failure_that_will_not_pass_is_not_tried_again() -> None:
     assert len(tries) == 1
 
 
-@pytest.mark.parametrize(("name", "parameters", "least"), [
-    ("FedAvg", {}, 1), ("Krum", {"num_malicious_nodes": 1}, 5), ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 6}, 6),
-    ("Bulyan", {"num_malicious_nodes": 1}, 7), ("Bulyan", {}, 3), ("FedTrimmedAvg", {"beta": 0.2}, 2), ("FedMedian", {}, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "parameters", "least"),
+    [
+        ("FedAvg", {}, 1),
+        ("Krum", {"num_malicious_nodes": 1}, 5),
+        ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 6}, 6),
+        ("Bulyan", {"num_malicious_nodes": 1}, 7),
+        ("Bulyan", {}, 3),
+        ("FedTrimmedAvg", {"beta": 0.2}, 2),
+        ("FedMedian", {}, 1),
+    ],
+)
 def test_each_strategy_has_its_own_minimum(name: str, parameters: dict, least: int) -> None:
     assert minimum_results(build(name, parameters, 9)) == least
     if least > len(DEVICES):
@@ -105,17 +150,38 @@ def test_each_strategy_has_its_own_minimum(name: str, parameters: dict, least: i
 
 def test_spares_stand_in_for_silent_devices_and_the_round_does_not_wait_for_them() -> None:
     devices = {f"d{i}": client(f"d{i % 6}") for i in range(6)} | {"e0": silent}
-    _, records = ours(FedAvg(), devices, per_proxy=0, num_rounds=12, strategy_params=HALF, over_selection=2.0)
-    asked = collections.Counter(row.device for r in records for row in r.devices if row.kind == "train" and row.status != "spare")
-    assert all(r.participants == 3 for r in records), "as many as the strategy wants, though one of those asked is silent"
+    _, records = ours(
+        FedAvg(), devices, per_proxy=0, num_rounds=12, strategy_params=HALF, over_selection=2.0
+    )
+    asked = collections.Counter(
+        row.device
+        for r in records
+        for row in r.devices
+        if row.kind == "train" and row.status != "spare"
+    )
+    assert all(r.participants == 3 for r in records), (
+        "as many as the strategy wants, though one of those asked is silent"
+    )
     assert asked["e0"] == 0, "a silent device was a spare by the end of each round, not a failure"
-    assert any(row.device == "e0" for r in records for row in r.devices), "it was asked all the same"
+    assert any(row.device == "e0" for r in records for row in r.devices), (
+        "it was asked all the same"
+    )
 
 
-@given(st.integers(1, 40), st.integers(0, 9), st.floats(1.0, 3.0), st.integers(0, 5), st.sampled_from(["", "random", "least-seen", "stratified:site"]))
-def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(count: int, per_proxy: int, over: float, seed: int, policy: str) -> None:
+@given(
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.floats(1.0, 3.0),
+    st.integers(0, 5),
+    st.sampled_from(["", "random", "least-seen", "stratified:site"]),
+)
+def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(
+    count: int, per_proxy: int, over: float, seed: int, policy: str
+) -> None:
     devices = [f"d{i:02d}" for i in range(20)]
-    cohorts = form_cohorts("f", devices, per_proxy, {d: {"site": str(i % 3)} for i, d in enumerate(devices)})
+    cohorts = form_cohorts(
+        "f", devices, per_proxy, {d: {"site": str(i % 3)} for i, d in enumerate(devices)}
+    )
     members = [member for cohort in cohorts for member in cohort.members]
     the_spec = spec(selection=policy, over_selection=over, seed=seed)
     chosen = choose(the_spec, members, count, History(), 1, 1)
@@ -133,8 +199,17 @@ def test_a_device_that_is_silent_in_training_is_not_waited_for_again_in_evaluati
 
 
 def test_those_seen_least_come_first() -> None:
-    _, records = ours(FedAvg(), GOOD, num_rounds=6, selection="least-seen", strategy_params=HALF, over_selection=1.0)
-    seen = collections.Counter(row.device for r in records for row in r.devices if row.kind == "train")
+    _, records = ours(
+        FedAvg(),
+        GOOD,
+        num_rounds=6,
+        selection="least-seen",
+        strategy_params=HALF,
+        over_selection=1.0,
+    )
+    seen = collections.Counter(
+        row.device for r in records for row in r.devices if row.kind == "train"
+    )
     assert set(seen.values()) == {3}, "six rounds of three: each of six devices three times"
 
 
@@ -154,7 +229,9 @@ def test_a_device_that_keeps_failing_is_left_out_for_a_while_and_comes_back() ->
         history.take(record(number, row("a", "error"), row("b")))
     members = [Member("a", 1), Member("b", 2)]
     assert available(members, history, 4, 1) == [members[1]]
-    assert available(members, history, 4, 2) == [members[1], members[0]], "never fewer than the round needs"
+    assert available(members, history, 4, 2) == [members[1], members[0]], (
+        "never fewer than the round needs"
+    )
 
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
@@ -170,19 +247,36 @@ def test_one_update_out_of_proportion_never_reaches_the_model(name: str) -> None
 
 def test_an_update_changed_after_its_check_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address is good until the deadline: what is read again must be what was checked."""
-    poison = encode_records(Records(arrays={"arrays": {"w": np.full(5, 1e9, np.float32), "n": np.array(0)}}, metrics={"metrics": {"num-examples": 9}}))
+    poison = encode_records(
+        Records(
+            arrays={"arrays": {"w": np.full(5, 1e9, np.float32), "n": np.array(0)}},
+            metrics={"metrics": {"num-examples": 9}},
+        )
+    )
     for name in ("FedAvg", "FedMedian"):
         reads: collections.Counter[str] = collections.Counter()
 
-        def get(self, key: str, limit: int | None = None, *, reads: collections.Counter = reads) -> bytes:
+        def get(
+            self, key: str, limit: int | None = None, *, reads: collections.Counter = reads
+        ) -> bytes:
             reads[key] += 1
-            return poison if key.endswith("/d0.safetensors") and "train" in key and reads[key] > 1 else self.data[key]
+            return (
+                poison
+                if key.endswith("/d0.safetensors") and "train" in key and reads[key] > 1
+                else self.data[key]
+            )
 
         monkeypatch.setattr("fakes.MemoryObjects.get", get)
         records: list[RoundRecord] = []
-        loop = RoundLoop(spec(num_rounds=1), lambda r, stats, checkpoint, records=records: records.append(r), lambda: False)
+        loop = RoundLoop(
+            spec(num_rounds=1),
+            lambda r, stats, checkpoint, records=records: records.append(r),
+            lambda: False,
+        )
         with round_loop(IoTGrid, loop):
-            result = build(name, {}, 6).start(grid=grid_of(GOOD, spec(), 0), initial_arrays=initial())
+            result = build(name, {}, 6).start(
+                grid=grid_of(GOOD, spec(), 0), initial_arrays=initial()
+            )
         assert records[0].failures == {"bad-digest": 1}, name
         assert np.abs(result.arrays["w"].numpy()).max() < 1e3
 
@@ -201,11 +295,15 @@ def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> Non
 
     def ended(**changes: object) -> tuple[RoundLoop, list]:
         the_spec, records, clock = spec(num_rounds=4, metric="loss", **changes), [], [0.0]
-        loop = RoundLoop(the_spec, lambda r, stats, checkpoint: records.append((r, checkpoint)), lambda: False)
+        loop = RoundLoop(
+            the_spec, lambda r, stats, checkpoint: records.append((r, checkpoint)), lambda: False
+        )
         grid = grid_of({"d0": device}, the_spec)
         grid._clock = lambda: clock.__setitem__(0, clock[0] + 5.0) or clock[0]
         with round_loop(IoTGrid, loop):
-            FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(grid=grid, initial_arrays=initial())
+            FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
+                grid=grid, initial_arrays=initial()
+            )
         return loop, records
 
     loop, records = ended(max_seconds=25.0)
@@ -224,7 +322,11 @@ def test_goals_by_name_and_by_word() -> None:
     from fl_runtime.run.cost import Shape
     from fl_runtime.server.rounds.stopping import Judge
 
-    for judge, values, best in ((Judge("accuracy"), (0.5, 0.9, 0.7), 2), (Judge("loss"), (0.5, 0.9, 0.7), 1), (Judge("loss", "maximize"), (0.5, 0.9, 0.7), 2)):
+    for judge, values, best in (
+        (Judge("accuracy"), (0.5, 0.9, 0.7), 2),
+        (Judge("loss"), (0.5, 0.9, 0.7), 1),
+        (Judge("loss", "maximize"), (0.5, 0.9, 0.7), 2),
+    ):
         ending = Ending(spec(), Shape(proxies=0), judge)
         for number, value in enumerate(values, 1):
             ending.take(record(number, accuracy=value, loss=value))
@@ -233,23 +335,40 @@ def test_goals_by_name_and_by_word() -> None:
     assert Judge("accuracy").try_of({"loss": 1.0}) is None
 
 
-@pytest.mark.parametrize(("require", "fits"), [
-    ({}, True), ({"idle": True}, True), ({"power": "mains"}, True), ({"power": "battery"}, False), ({"free-memory": 512}, True),
-    ({"free-memory": 2048}, False), ({"site": "north"}, True), ({"site": "south"}, False), ({"line": 3}, True), ({"other": "x"}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("require", "fits"),
+    [
+        ({}, True),
+        ({"idle": True}, True),
+        ({"power": "mains"}, True),
+        ({"power": "battery"}, False),
+        ({"free-memory": 512}, True),
+        ({"free-memory": 2048}, False),
+        ({"site": "north"}, True),
+        ({"site": "south"}, False),
+        ({"line": 3}, True),
+        ({"other": "x"}, False),
+    ],
+)
 def test_requirements_are_held_against_heartbeats(require: dict, fits: bool) -> None:
-    beat = Heartbeat(state="idle", power="mains", free_memory=1024, labels={"site": "north", "line": "3"})
+    beat = Heartbeat(
+        state="idle", power="mains", free_memory=1024, labels={"site": "north", "line": "3"}
+    )
     check_requirements(require)
     assert meets(beat, require) is fits
 
 
-@pytest.mark.parametrize("require", [{"idle": "yes"}, {"power": "solar"}, {"free-memory": "lots"}, {"free-memory": True}])
+@pytest.mark.parametrize(
+    "require", [{"idle": "yes"}, {"power": "solar"}, {"free-memory": "lots"}, {"free-memory": True}]
+)
 def test_requirements_that_nobody_could_meet_are_refused(require: dict) -> None:
     with pytest.raises(RunFailed, match="must be"):
         check_requirements(require)
 
 
-def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_the_deadline() -> None:
+def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_the_deadline() -> (
+    None
+):
     looks, now = [], [0.0]
 
     def ready() -> set[str]:
@@ -260,13 +379,25 @@ def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_th
         now[0] += seconds
 
     the_spec, records = spec(num_rounds=1, require={"idle": True}, deadline_seconds=60.0), []
-    loop = RoundLoop(the_spec, lambda r, stats, checkpoint: records.append(r), lambda: False, ready=ready, clock=lambda: now[0], sleep=sleep)
+    loop = RoundLoop(
+        the_spec,
+        lambda r, stats, checkpoint: records.append(r),
+        lambda: False,
+        ready=ready,
+        clock=lambda: now[0],
+        sleep=sleep,
+    )
     with round_loop(IoTGrid, loop):
         FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
     assert records[0].participants == 2
     assert now[0] == 10.0
-    loop = RoundLoop(the_spec, lambda *_: None, lambda: False, ready=set, clock=lambda: now[0], sleep=sleep)
-    with round_loop(IoTGrid, loop), pytest.raises(RunFailed, match="met its requirements after 60 s"):
+    loop = RoundLoop(
+        the_spec, lambda *_: None, lambda: False, ready=set, clock=lambda: now[0], sleep=sleep
+    )
+    with (
+        round_loop(IoTGrid, loop),
+        pytest.raises(RunFailed, match="met its requirements after 60 s"),
+    ):
         FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
 
 

@@ -26,7 +26,9 @@ DEVICES = [f"d{i}" for i in range(6)]
 
 
 def initial() -> ArrayRecord:
-    return ArrayRecord({"w": Array(np.linspace(0, 1, 5, dtype=np.float32)), "n": Array(np.array(3, np.int64))})
+    return ArrayRecord(
+        {"w": Array(np.linspace(0, 1, 5, dtype=np.float32)), "n": Array(np.array(3, np.int64))}
+    )
 
 
 def client(device: str):
@@ -36,16 +38,36 @@ def client(device: str):
     def answer(command: Command, content: Records) -> Records:
         w = content.arrays["arrays"]["w"]
         target = np.full(5, index, np.float32)
-        metrics = {"loss": float(np.abs(w - target).mean()), "train_loss": float(index + 1), "num-examples": 10 * (index + 1)}
+        metrics = {
+            "loss": float(np.abs(w - target).mean()),
+            "train_loss": float(index + 1),
+            "num-examples": 10 * (index + 1),
+        }
         if command.kind == "evaluate":
             return Records(metrics={"metrics": metrics})
-        return Records(arrays={"arrays": {"w": (w + 0.3 * (target - w)).astype(np.float32), "n": np.array(index, np.int64)}}, metrics={"metrics": metrics})
+        return Records(
+            arrays={
+                "arrays": {
+                    "w": (w + 0.3 * (target - w)).astype(np.float32),
+                    "n": np.array(index, np.int64),
+                }
+            },
+            metrics={"metrics": metrics},
+        )
 
     return answer
 
 
 def spec(**changes: object) -> RunSpec:
-    fields = {"run": "run-1", "fleet": "f", "app": "a" * 64, "app_name": "x", "num_rounds": 3, "min_devices": 1, "phase_seconds": 5.0}
+    fields = {
+        "run": "run-1",
+        "fleet": "f",
+        "app": "a" * 64,
+        "app_name": "x",
+        "num_rounds": 3,
+        "min_devices": 1,
+        "phase_seconds": 5.0,
+    }
     return RunSpec(**{**fields, **changes})
 
 
@@ -54,15 +76,21 @@ def grid_of(devices: dict, the_spec: RunSpec, per_proxy: int = 2) -> IoTGrid:
     fleet = MemoryFleet(objects, devices)
     set_identity(1, 1)
     runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)
-    return IoTGrid(the_spec, form_cohorts("f", list(devices), per_proxy), runner, objects, clock=clock)
+    return IoTGrid(
+        the_spec, form_cohorts("f", list(devices), per_proxy), runner, objects, clock=clock
+    )
 
 
 def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
     the_spec, records = spec(**changes), []
     random.seed(0)
-    loop = RoundLoop(the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
+    loop = RoundLoop(
+        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
+    )
     with round_loop(IoTGrid, loop):
-        result = given.start(grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99)
+        result = given.start(
+            grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99
+        )
     return result, records
 
 
@@ -74,7 +102,9 @@ class PlainGrid(IoTGrid):
         for message in messages:
             name_message(message, "m")
             device = self.device(message.metadata.dst_node_id)
-            content = Records(arrays={"arrays": {k: a.numpy() for k, a in message.content["arrays"].items()}})
+            content = Records(
+                arrays={"arrays": {k: a.numpy() for k, a in message.content["arrays"].items()}}
+            )
             command = type("C", (), {"kind": message.metadata.message_type})
             replies.append(make_reply(message, to_recorddict(client(device)(command, content))))
         return replies
@@ -88,15 +118,29 @@ def theirs(strategy: Strategy, rounds: int = 3):
 
 
 @pytest.mark.parametrize("per_proxy", [0, 1, 2, 100])
-@pytest.mark.parametrize(("name", "parameters"), [
-    ("FedAvg", {}), ("FedProx", {"proximal_mu": 0.1}), ("FedAvgM", {"server_momentum": 0.9}), ("FedAdam", {"eta": 0.05}),
-    ("FedYogi", {}), ("FedAdagrad", {}), ("FedMedian", {}), ("FedTrimmedAvg", {"beta": 0.2}), ("Krum", {"num_malicious_nodes": 1}),
-    ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 3}),
-])  # fmt: skip
-def test_every_stock_strategy_gives_flowers_own_result(name: str, parameters: dict, per_proxy: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("FedAvg", {}),
+        ("FedProx", {"proximal_mu": 0.1}),
+        ("FedAvgM", {"server_momentum": 0.9}),
+        ("FedAdam", {"eta": 0.05}),
+        ("FedYogi", {}),
+        ("FedAdagrad", {}),
+        ("FedMedian", {}),
+        ("FedTrimmedAvg", {"beta": 0.2}),
+        ("Krum", {"num_malicious_nodes": 1}),
+        ("MultiKrum", {"num_malicious_nodes": 1, "num_nodes_to_select": 3}),
+    ],
+)
+def test_every_stock_strategy_gives_flowers_own_result(
+    name: str, parameters: dict, per_proxy: int
+) -> None:
     expected = theirs(build(name, parameters, 6))
     result, records = ours(build(name, parameters, 6), {d: client(d) for d in DEVICES}, per_proxy)
-    np.testing.assert_allclose(result.arrays["w"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        result.arrays["w"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5, atol=1e-6
+    )
     assert result.arrays["w"].numpy().dtype == np.float32, "dtypes stay what they were"
     assert result.arrays["n"].numpy().dtype == np.int64
     for number in (1, 2, 3):
@@ -114,7 +158,14 @@ def test_only_stock_means_are_folded() -> None:
 
 def test_a_failing_device_is_counted_and_the_round_goes_on() -> None:
     def broken(command: Command, content: Records) -> Reply:
-        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="no data")
+        return Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="error",
+            code="app-error",
+            reason="no data",
+        )
 
     result, records = ours(FedAvg(), {**{d: client(d) for d in DEVICES}, "d0": broken})
     assert [record.participants for record in records] == [5, 5, 5]
@@ -124,7 +175,14 @@ def test_a_failing_device_is_counted_and_the_round_goes_on() -> None:
 
 def test_a_round_without_any_valid_update_ends_the_run_with_the_reasons() -> None:
     def broken(command: Command, content: Records) -> Reply:
-        return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="no data")
+        return Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="error",
+            code="app-error",
+            reason="no data",
+        )
 
     with pytest.raises(RunFailed, match=r"round 1 \(6 app-error\).*no data"):
         ours(FedAvg(), dict.fromkeys(DEVICES, broken))
@@ -134,9 +192,13 @@ def test_a_round_without_any_valid_update_ends_the_run_with_the_reasons() -> Non
 def test_one_devices_odd_metric_keys_never_end_a_run(name: str) -> None:
     def odd(command: Command, content: Records) -> Records:
         good = client("d5")(command, content)
-        return Records(arrays=good.arrays, metrics={"metrics": {"surprise": 1.0, "num-examples": 3}})
+        return Records(
+            arrays=good.arrays, metrics={"metrics": {"surprise": 1.0, "num-examples": 3}}
+        )
 
-    _, records = ours(build(name, {}, 6), {**{d: client(d) for d in DEVICES}, "d5": odd}, per_proxy=3)
+    _, records = ours(
+        build(name, {}, 6), {**{d: client(d) for d in DEVICES}, "d5": odd}, per_proxy=3
+    )
     assert all(record.participants == 5 for record in records)
     assert all(record.failures == {"metrics": 2} for record in records)
 
@@ -148,34 +210,62 @@ def test_the_runs_strategy_replaces_the_apps() -> None:
 
 
 def test_parameters_alone_change_the_apps_strategy() -> None:
-    _, records = ours(FedAvg(), {d: client(d) for d in DEVICES}, strategy_params={"fraction_train": 0.5})
+    _, records = ours(
+        FedAvg(), {d: client(d) for d in DEVICES}, strategy_params={"fraction_train": 0.5}
+    )
     assert [record.participants for record in records] == [3, 3, 3]
 
 
-@pytest.mark.parametrize(("name", "parameters", "message"), [
-    ("FedMagic", {}, "no strategy 'FedMagic'.*FedAvg"),
-    ("FedAdam", {"etta": 1.0}, "no parameter 'etta'"),
-    ("FedAdam", {"eta": "fast"}, "wants a number"),
-    ("FedAvg", {"min_train_nodes": 1.5}, "whole number"),
-    ("FedTrimmedAvg", {"beta": 0.9}, "refuses its parameters"),
-    ("QFedAvg", {}, "refuses its parameters"),
-])  # fmt: skip
-def test_a_wrong_strategy_is_refused_in_one_sentence(name: str, parameters: dict, message: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("FedMagic", {}, "no strategy 'FedMagic'.*FedAvg"),
+        ("FedAdam", {"etta": 1.0}, "no parameter 'etta'"),
+        ("FedAdam", {"eta": "fast"}, "wants a number"),
+        ("FedAvg", {"min_train_nodes": 1.5}, "whole number"),
+        ("FedTrimmedAvg", {"beta": 0.9}, "refuses its parameters"),
+        ("QFedAvg", {}, "refuses its parameters"),
+    ],
+)
+def test_a_wrong_strategy_is_refused_in_one_sentence(
+    name: str, parameters: dict, message: str
+) -> None:
     with pytest.raises(RunFailed, match=message):
         build(name, parameters, 4)
 
 
 def test_all_weighted_strategies_can_be_named() -> None:
-    assert {"FedAvg", "FedProx", "FedAdam", "FedYogi", "FedAdagrad", "FedAvgM", "Krum", "FedMedian", "FedTrimmedAvg"} <= set(names())
+    assert {
+        "FedAvg",
+        "FedProx",
+        "FedAdam",
+        "FedYogi",
+        "FedAdagrad",
+        "FedAvgM",
+        "Krum",
+        "FedMedian",
+        "FedTrimmedAvg",
+    } <= set(names())
 
 
 def test_an_apps_own_messages_go_through_unfolded() -> None:
     def device(command: Command, content: Records) -> Records:
-        return Records(metrics={"m": {"who": int(command.node_id % 97)}}, configs={"c": {"text": "hello"}})
+        return Records(
+            metrics={"m": {"who": int(command.node_id % 97)}}, configs={"c": {"text": "hello"}}
+        )
 
     grid = grid_of(dict.fromkeys(DEVICES[:3], device), spec())
-    replies = list(grid.send_and_receive([Message(RecordDict({"c": ConfigRecord({"a": 1})}), node, "query.hello") for node in grid.get_node_ids()]))
-    assert {reply.content["m"]["who"] for reply in replies} == {node % 97 for node in grid.get_node_ids()}
+    replies = list(
+        grid.send_and_receive(
+            [
+                Message(RecordDict({"c": ConfigRecord({"a": 1})}), node, "query.hello")
+                for node in grid.get_node_ids()
+            ]
+        )
+    )
+    assert {reply.content["m"]["who"] for reply in replies} == {
+        node % 97 for node in grid.get_node_ids()
+    }
     assert {reply.content["c"]["text"] for reply in replies} == {"hello"}
     ids = grid.push_messages([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
     assert len(list(grid.pull_messages(ids))) == 3
@@ -188,7 +278,10 @@ def test_node_ids_are_stable_and_fit_flowers_integers() -> None:
     assert Context(1, node_id("f", "d"), {}, RecordDict(), {}).node_id > 0
 
 
-@pytest.mark.parametrize(("count", "per_proxy", "sizes"), [(0, 5, []), (5, 0, [5]), (5, 1, [1] * 5), (5, 2, [2, 2, 1]), (4, 100, [4])])
+@pytest.mark.parametrize(
+    ("count", "per_proxy", "sizes"),
+    [(0, 5, []), (5, 0, [5]), (5, 1, [1] * 5), (5, 2, [2, 2, 1]), (4, 100, [4])],
+)
 def test_cohorts_are_even(count: int, per_proxy: int, sizes: list[int]) -> None:
     cohorts = form_cohorts("f", [f"d{i}" for i in range(count)], per_proxy)
     assert sorted((len(c.members) for c in cohorts), reverse=True) == sizes
@@ -213,39 +306,65 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
 
         def answer(command: Command, content: Records) -> Records:
             modern = client(device)
-            w = content.arrays["fitins.parameters" if command.kind == "train" else "evaluateins.parameters"]["0"]
+            w = content.arrays[
+                "fitins.parameters" if command.kind == "train" else "evaluateins.parameters"
+            ]["0"]
             found = modern(command, Records(arrays={"arrays": {"w": w, "n": np.array(0)}}))
             metrics = found.metrics["metrics"]
             count = {"num_examples": metrics["num-examples"]}
             status = {"code": 0, "message": "ok"}
             if command.kind == "train":
                 return Records(
-                    arrays={"fitres.parameters": {"0": found.arrays["arrays"]["w"]}}, metrics={"fitres.num_examples": count},
+                    arrays={"fitres.parameters": {"0": found.arrays["arrays"]["w"]}},
+                    metrics={"fitres.num_examples": count},
                     configs={"fitres.metrics": {}, "fitres.status": status},
-                )  # fmt: skip
+                )
             return Records(
-                metrics={"evaluateres.loss": {"loss": metrics["loss"]}, "evaluateres.num_examples": count},
+                metrics={
+                    "evaluateres.loss": {"loss": metrics["loss"]},
+                    "evaluateres.num_examples": count,
+                },
                 configs={"evaluateres.metrics": {}, "evaluateres.status": status},
             )
 
         return answer
 
     start = np.linspace(0, 1, 5, dtype=np.float32)
-    old = functools.partial(OldFedAvg, min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6)
-    app = ServerApp(server_fn=lambda context: ServerAppComponents(
-        strategy=old(initial_parameters=ndarrays_to_parameters([start])), config=ServerConfig(num_rounds=99)
-    ))  # fmt: skip
+    old = functools.partial(
+        OldFedAvg, min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6
+    )
+    app = ServerApp(
+        server_fn=lambda context: ServerAppComponents(
+            strategy=old(initial_parameters=ndarrays_to_parameters([start])),
+            config=ServerConfig(num_rounds=99),
+        )
+    )
     the_spec, records = spec(num_rounds=2), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
-    loop = RoundLoop(the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False)
+    loop = RoundLoop(
+        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
+    )
     run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), loop, lambda: False)
     result = loop.result
     expected = theirs(FedAvg(), rounds=2)
     np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
     assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
-    assert records[1].evaluate["loss"] == pytest.approx(expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5)
+    assert records[1].evaluate["loss"] == pytest.approx(
+        expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5
+    )
     with pytest.raises(RunFailed, match="brings its own strategy"):
-        run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), RoundLoop(spec(strategy="FedAdam"), loop.record, lambda: False), lambda: False)
-    goal = RoundLoop(spec(num_rounds=9, target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False)
+        run_server_fn(
+            app,
+            grid,
+            Context(1, 1, {}, RecordDict(), {}),
+            RoundLoop(spec(strategy="FedAdam"), loop.record, lambda: False),
+            lambda: False,
+        )
+    goal = RoundLoop(
+        spec(num_rounds=9, target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False
+    )
     run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), goal, lambda: False)
-    assert (goal.final_round, goal.ending.reason) == (1, "the target of 1e+09 was reached in round 1")
+    assert (goal.final_round, goal.ending.reason) == (
+        1,
+        "the target of 1e+09 was reached in round 1",
+    )

@@ -16,9 +16,21 @@ from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseReques
 
 def request(cohort: str, seconds: float = 20.0) -> PhaseRequest:
     return PhaseRequest(
-        run="run-1", fleet="f", cohort=cohort, phase="00001-train-0001", server_round=1, kind="train", app="a" * 64,
-        targets=[Target("d0", 1, "m0"), Target("d1", 2, "m1")], content="{}", arrays=None, seconds=seconds, flower_run_id=1, run_config="{}", fold=True,
-    )  # fmt: skip
+        run="run-1",
+        fleet="f",
+        cohort=cohort,
+        phase="00001-train-0001",
+        server_round=1,
+        kind="train",
+        app="a" * 64,
+        targets=[Target("d0", 1, "m0"), Target("d1", 2, "m1")],
+        content="{}",
+        arrays=None,
+        seconds=seconds,
+        flower_run_id=1,
+        run_config="{}",
+        fold=True,
+    )
 
 
 class Answers:
@@ -31,7 +43,13 @@ class Answers:
     def run(self, asked: PhaseRequest):
         self.seen.append(asked.phase)
         for target in asked.targets:
-            yield DeviceResult(device=target.device, node_id=target.node_id, message_id=target.message_id, status="ok", metrics={"loss": [1.0, 2.0], "n": 3})
+            yield DeviceResult(
+                device=target.device,
+                node_id=target.node_id,
+                message_id=target.message_id,
+                status="ok",
+                metrics={"loss": [1.0, 2.0], "n": 3},
+            )
             if self.fail_first and len(self.seen) == 1:
                 raise ConnectionError("the proxy was killed")
         yield Folded(asked.phase, encode_records(Records(metrics={"m": {"n": 6}})), 2)
@@ -65,7 +83,12 @@ def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
     ended: list = []
     thread = proxy_thread(address, "c0001", identity, Answers(), ended)
     events = list(made.run(request("c0001")))
-    assert [type(item).__name__ for item in events] == ["DeviceResult", "DeviceResult", "Folded", "PhaseDone"]
+    assert [type(item).__name__ for item in events] == [
+        "DeviceResult",
+        "DeviceResult",
+        "Folded",
+        "PhaseDone",
+    ]
     assert events[0].metrics == {"loss": [1.0, 2.0], "n": 3}
     made.close()
     thread.join(10)
@@ -79,7 +102,9 @@ def test_a_proxy_that_comes_late_gets_the_waiting_phase(hub) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the mean", "after the mean"])
-def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(hub, late: bool) -> None:
+def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(
+    hub, late: bool
+) -> None:
     made, address, identity = hub
     first: list = []
     proxy_thread(address, "c0000", identity, Answers(fail_first=not late, fail_late=late), first)
@@ -89,11 +114,16 @@ def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(hu
     assert sum(isinstance(item, Folded) for item in events) == 1
 
 
-def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(
+    hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fl_runtime.cohort.rpc.GRACE_SECONDS", 0.2)
     made, _, _ = hub
     events = list(made.run(request("c0000", seconds=0.3)))
-    assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost", "cohort-lost"]
+    assert [item.code for item in events if isinstance(item, DeviceResult)] == [
+        "cohort-lost",
+        "cohort-lost",
+    ]
 
 
 def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> None:
@@ -102,7 +132,12 @@ def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> N
     class Confused(Answers):
         def run(self, asked: PhaseRequest):
             for target in asked.targets:
-                yield DeviceResult(device=target.device, node_id=target.node_id, message_id="an earlier one", status="ok")
+                yield DeviceResult(
+                    device=target.device,
+                    node_id=target.node_id,
+                    message_id="an earlier one",
+                    status="ok",
+                )
             yield Folded("00000-train-0000", b"", 2)
             yield from super().run(asked)
 
@@ -136,7 +171,9 @@ def test_a_server_that_is_replaced_leaves_the_proxies_to_its_successor(hub) -> N
     other, proxy_identity = make_identities("127.0.0.1")
     successor = ProxyHub(["c0000"], other, host="127.0.0.1", clock=time.monotonic)
     try:
-        thread = proxy_thread(f"127.0.0.1:{successor.port}", "c0000", proxy_identity, Answers(), results)
+        thread = proxy_thread(
+            f"127.0.0.1:{successor.port}", "c0000", proxy_identity, Answers(), results
+        )
         assert any(isinstance(item, Folded) for item in successor.run(request("c0000")))
     finally:
         successor.close()

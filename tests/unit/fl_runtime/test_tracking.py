@@ -1,4 +1,6 @@
-"""MLflow away for a while: the run goes on, and what was to be logged is logged later, in order, once."""
+"""MLflow away for a while: the run goes on, and what was to be logged is logged later, in order,
+once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from fl_runtime.server.telemetry.tracking import MlflowTracker
 
 
 class Store:
-    """MLflow as a list of what it took; each call fails a number of times, before or after it took effect."""
+    """MLflow as a list of what it took; each call fails a number of times, before or after it took
+    effect.
+    """
 
     def __init__(self, failures: int) -> None:
         self.left = failures
@@ -70,9 +74,13 @@ def test_training_does_not_wait_for_mlflow(store: Store) -> None:
 def test_an_mlflow_that_stays_away_ends_the_run_with_the_way_out(store: Store) -> None:
     store.left = 10**6
     now = [0.0]
-    tracker = MlflowTracker(spec(), {}, sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0])
+    tracker = MlflowTracker(
+        spec(), {}, sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0]
+    )
     tracker.log_round(record(1))
-    with pytest.raises(RunFailed, match=r"MLflow is away.*the rounds are kept, and `mledgeops run --resume`"):
+    with pytest.raises(
+        RunFailed, match=r"MLflow is away.*the rounds are kept, and `mledgeops run --resume`"
+    ):
         tracker.flush(30.0)
 
 

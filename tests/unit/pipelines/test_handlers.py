@@ -28,21 +28,52 @@ APP = "a" * 64
 
 
 def message(**arguments: Any) -> CallbackMessage:
-    given = {p.argument: p.default for p in definition.PARAMETERS} | {"app": APP, "app_name": "x", "fleet": "f"}
-    return CallbackMessage(token="Tok1234567", pipeline_execution_arn="arn:p", arguments={**given, **arguments})
+    given = {p.argument: p.default for p in definition.PARAMETERS} | {
+        "app": APP,
+        "app_name": "x",
+        "fleet": "f",
+    }
+    return CallbackMessage(
+        token="Tok1234567", pipeline_execution_arn="arn:p", arguments={**given, **arguments}
+    )
 
 
 def test_a_callback_message_becomes_a_run() -> None:
-    spec = spec_of(message(num_rounds="5", strategy="FedAdam", strategy_params='{"eta": 0.1}', run_config='{"lr": 0.5, "on": true}'), 10.0)
-    assert (spec.run, spec.num_rounds, spec.strategy, spec.strategy_params, spec.run_config) == ("run-Tok1234567", 5, "FedAdam", {"eta": 0.1}, {"lr": 0.5, "on": True})
+    spec = spec_of(
+        message(
+            num_rounds="5",
+            strategy="FedAdam",
+            strategy_params='{"eta": 0.1}',
+            run_config='{"lr": 0.5, "on": true}',
+        ),
+        10.0,
+    )
+    assert (spec.run, spec.num_rounds, spec.strategy, spec.strategy_params, spec.run_config) == (
+        "run-Tok1234567",
+        5,
+        "FedAdam",
+        {"eta": 0.1},
+        {"lr": 0.5, "on": True},
+    )
     assert (spec.metric, spec.goal) == ("", "")
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ({"num_rounds": "0"}, "num_rounds"), ({"num_rounds": -1}, "num_rounds"), ({"min_devices": 0}, "min_devices"), ({"app": "x"}, "app"),
-    ({"fleet": "a/b"}, "fleet"), ({"run_config": "[1]"}, "run_config"), ({"strategy_params": "{"}, "strategy_params"),
-    ({"devices_per_proxy": -1}, "devices_per_proxy"), ({"phase_seconds": 0}, "phase_seconds"), ({"goal": "sideways"}, "goal"), ({"surprise": 1}, "surprise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"num_rounds": "0"}, "num_rounds"),
+        ({"num_rounds": -1}, "num_rounds"),
+        ({"min_devices": 0}, "min_devices"),
+        ({"app": "x"}, "app"),
+        ({"fleet": "a/b"}, "fleet"),
+        ({"run_config": "[1]"}, "run_config"),
+        ({"strategy_params": "{"}, "strategy_params"),
+        ({"devices_per_proxy": -1}, "devices_per_proxy"),
+        ({"phase_seconds": 0}, "phase_seconds"),
+        ({"goal": "sideways"}, "goal"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
 def test_parameters_that_make_no_run_are_named(arguments: dict, text: str) -> None:
     with pytest.raises(RunFailed) as refused:
         spec_of(message(**arguments), 0.0)
@@ -56,13 +87,29 @@ def row(device: str, seen: float, **beat: Any) -> dict:
 
 
 def spec(**changes: Any) -> RunSpec:
-    return RunSpec(**{"run": "run-1", "fleet": "f", "app": APP, "app_name": "x", "num_rounds": 1, "min_devices": 2, "deadline_seconds": 100.0, **changes})
+    return RunSpec(
+        **{
+            "run": "run-1",
+            "fleet": "f",
+            "app": APP,
+            "app_name": "x",
+            "num_rounds": 1,
+            "min_devices": 2,
+            "deadline_seconds": 100.0,
+            **changes,
+        }
+    )
 
 
 def test_only_devices_that_are_there_and_have_the_app_take_part() -> None:
     rows = [
-        row("fresh", 95), row("stale", 5), row("off", 99, state="offline"), row("other", 99, apps=["b" * 64]), row("busy", 99, state="busy"),
-        {"device": {"S": "forged"}, "body": {"S": "{}"}, "last_seen": {"N": "99000"}}, {"device": {"S": "empty"}},
+        row("fresh", 95),
+        row("stale", 5),
+        row("off", 99, state="offline"),
+        row("other", 99, apps=["b" * 64]),
+        row("busy", 99, state="busy"),
+        {"device": {"S": "forged"}, "body": {"S": "{}"}, "last_seen": {"N": "99000"}},
+        {"device": {"S": "empty"}},
     ]
     assert list(eligible(iter(rows), spec(), 100.0, 30.0)) == ["busy", "fresh"]
 
@@ -88,20 +135,29 @@ def test_a_wait_never_fills_the_history_of_the_state_machine(deadline: float) ->
 
 
 def test_outputs_keep_the_callbacks_limits() -> None:
-    outcome = dict.fromkeys((*definition.STRING_OUTPUTS, *definition.FLOAT_OUTPUTS), "x" * 2000) | {"score": -1.5, "value": 1.5}
+    outcome = dict.fromkeys((*definition.STRING_OUTPUTS, *definition.FLOAT_OUTPUTS), "x" * 2000) | {
+        "score": -1.5,
+        "value": 1.5,
+    }
     outputs = outputs_of(outcome, -9.0, "arn:e")
     assert len(outputs) <= 50
     assert all(isinstance(o["Value"], str) and len(o["Value"]) <= 1024 for o in outputs)
     assert {"Name": "champion_score", "Value": "-9.0"} in outputs
 
 
-@pytest.mark.parametrize(("error", "reason"), [
-    ({"Error": "RunFailed", "Cause": "No device gave a valid update."}, "No device gave a valid update."),
-    ({"Error": "TooFewDevices", "Cause": "1 of 2"}, "1 of 2"),
-    ({"Error": "Lambda.Unknown", "Cause": '{"errorMessage": "boom"}'}, "Lambda.Unknown: boom"),
-    ({"Error": "States.HeartbeatTimeout"}, "States.HeartbeatTimeout: "),
-    ({"Error": "X", "Cause": "y" * 999}, "X: " + "y" * 253),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            {"Error": "RunFailed", "Cause": "No device gave a valid update."},
+            "No device gave a valid update.",
+        ),
+        ({"Error": "TooFewDevices", "Cause": "1 of 2"}, "1 of 2"),
+        ({"Error": "Lambda.Unknown", "Cause": '{"errorMessage": "boom"}'}, "Lambda.Unknown: boom"),
+        ({"Error": "States.HeartbeatTimeout"}, "States.HeartbeatTimeout: "),
+        ({"Error": "X", "Cause": "y" * 999}, "X: " + "y" * 253),
+    ],
+)
 def test_reasons_are_one_short_sentence(error: dict, reason: str) -> None:
     assert reason_of(error) == reason
 
@@ -111,7 +167,16 @@ def test_a_refused_model_says_its_numbers() -> None:
     assert "-9.0" in text and "-5.0" in text and "-7.0" in text
 
 
-@pytest.mark.parametrize(("metric", "goal"), [("rmse_kw", "minimize"), ("loss", "minimize"), ("eval_acc", "maximize"), ("accuracy", "maximize"), ("r2", "maximize")])
+@pytest.mark.parametrize(
+    ("metric", "goal"),
+    [
+        ("rmse_kw", "minimize"),
+        ("loss", "minimize"),
+        ("eval_acc", "maximize"),
+        ("accuracy", "maximize"),
+        ("r2", "maximize"),
+    ],
+)
 def test_goals_are_known_by_name(metric: str, goal: str) -> None:
     assert goal_of(metric) == goal
 
@@ -128,7 +193,10 @@ def test_the_judging_metric_is_chosen_or_refused() -> None:
 def states_of(document: dict) -> dict[str, dict]:
     found = dict(document["States"])
     for state in document["States"].values():
-        for branch in (*state.get("Branches", []), *([state["Iterator"]] if "Iterator" in state else [])):
+        for branch in (
+            *state.get("Branches", []),
+            *([state["Iterator"]] if "Iterator" in state else []),
+        ):
             found |= states_of(branch)
     return found
 
@@ -137,21 +205,31 @@ def test_the_state_machine_is_closed_and_every_task_is_guarded() -> None:
     document = state_machine.definition(D)
     states = states_of(document)
     for name, state in states.items():
-        targets = [state.get("Next"), state.get("Default"), *(c["Next"] for c in (*state.get("Catch", []), *state.get("Choices", [])))]
+        targets = [
+            state.get("Next"),
+            state.get("Default"),
+            *(c["Next"] for c in (*state.get("Catch", []), *state.get("Choices", []))),
+        ]
         assert all(target in states for target in targets if target), name
-        assert "Next" in state or state.get("End") or state["Type"] in ("Choice", "Succeed", "Fail"), name
+        assert (
+            "Next" in state or state.get("End") or state["Type"] in ("Choice", "Succeed", "Fail")
+        ), name
         if state["Type"] == "Task":
             assert state.get("Retry"), f"{name} has no retry"
     assert states["Server"]["HeartbeatSeconds"] == 30
     assert states["Server"]["Resource"].endswith("ecs:runTask.waitForTaskToken")
     assert states["Proxy"]["Resource"].endswith("ecs:runTask.sync")
     assert states["Proxy"]["ResultPath"] is None
-    assert "RunFailed" not in states["Server"]["Retry"][0]["ErrorEquals"], "an app's own failure is not tried again"
+    assert "RunFailed" not in states["Server"]["Retry"][0]["ErrorEquals"], (
+        "an app's own failure is not tried again"
+    )
 
 
 @pytest.fixture(scope="module")
 def pipeline_document() -> dict:
-    session = definition.session(D, boto3.Session(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"))
+    session = definition.session(
+        D, boto3.Session(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    )
     return json.loads(definition.build(D, "wind_farm", session).definition())
 
 
@@ -168,11 +246,20 @@ def test_the_pipeline_is_callback_condition_register_fail(pipeline_document: dic
 
 def test_the_registered_package_fits_sagemakers_api(pipeline_document: dict) -> None:
     """The step's arguments, with references filled in, against botocore's own shapes."""
-    model = botocore.session.get_session().get_service_model("sagemaker").operation_model("CreateModelPackage").input_shape
+    model = (
+        botocore.session.get_session()
+        .get_service_model("sagemaker")
+        .operation_model("CreateModelPackage")
+        .input_shape
+    )
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
-            return "s3://bucket/key" if set(value) == {"Get"} else {key: fill(item) for key, item in value.items() if item != {}}
+            return (
+                "s3://bucket/key"
+                if set(value) == {"Get"}
+                else {key: fill(item) for key, item in value.items() if item != {}}
+            )
         return [fill(item) for item in value] if isinstance(value, list) else value
 
     arguments = fill(pipeline_document["Steps"][1]["Arguments"]["IfSteps"][0]["Arguments"])

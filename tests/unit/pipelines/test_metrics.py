@@ -1,4 +1,6 @@
-"""Metrics from the logs: patterns, what the server writes, the deployed filters on a real run, the dashboard."""
+"""Metrics from the logs: patterns, what the server writes, the deployed filters on a real run, the
+dashboard.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,36 @@ SPEC = RunSpec(run="run-1", fleet="f", app="a" * 64, app_name="digits", num_roun
 
 def row(device: str, code: str = "") -> DeviceRow:
     return DeviceRow(
-        round=1, phase="p", kind="train", device=device, status="error" if code else "ok", code=code, reason=code, digest="", seconds_fetch=0.0,
-        seconds_work=0.0, seconds_upload=0.0, bytes_up=10, bytes_down=20, metrics={},
-    )  # fmt: skip
+        round=1,
+        phase="p",
+        kind="train",
+        device=device,
+        status="error" if code else "ok",
+        code=code,
+        reason=code,
+        digest="",
+        seconds_fetch=0.0,
+        seconds_work=0.0,
+        seconds_upload=0.0,
+        bytes_up=10,
+        bytes_down=20,
+        metrics={},
+    )
 
 
 def record(rows: list[DeviceRow], evaluate: dict[str, Any]) -> RoundRecord:
     failures = {"app-error": sum(r.status == "error" for r in rows)}
     return RoundRecord(
-        round=1, train={}, evaluate=evaluate, server={}, participants=sum(r.status == "ok" for r in rows), failures=failures,
-        seconds=Seconds(2.0, 1.0, 0.5, 0.25), bytes=Bytes(100, 200), devices=rows,
-    )  # fmt: skip
+        round=1,
+        train={},
+        evaluate=evaluate,
+        server={},
+        participants=sum(r.status == "ok" for r in rows),
+        failures=failures,
+        seconds=Seconds(2.0, 1.0, 0.5, 0.25),
+        bytes=Bytes(100, 200),
+        devices=rows,
+    )
 
 
 def lines_of(write: Any) -> list[dict[str, Any]]:
@@ -63,10 +84,22 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
     """What the catalogue's filters, and the embedded metrics, make of lines."""
     found: dict[tuple, float] = {}
     for item in metrics.FILTERS:
-        described = {"filterPattern": item.pattern, "metricTransformations": [
-            {"metricName": item.metric, "metricNamespace": "n", "metricValue": item.value, "unit": item.unit, "dimensions": item.dimensions}]}  # fmt: skip
+        described = {
+            "filterPattern": item.pattern,
+            "metricTransformations": [
+                {
+                    "metricName": item.metric,
+                    "metricNamespace": "n",
+                    "metricValue": item.value,
+                    "unit": item.unit,
+                    "dimensions": item.dimensions,
+                }
+            ],
+        }
         for point in (p for line in lines for p in Rule(described).points(line)):
-            found[(point.metric, *(value for _, value in point.dimensions))] = found.get((point.metric, *(v for _, v in point.dimensions)), 0) + point.value
+            found[(point.metric, *(value for _, value in point.dimensions))] = (
+                found.get((point.metric, *(v for _, v in point.dimensions)), 0) + point.value
+            )
     for point in (p for line in lines for p in embedded(line)):
         found[(point.metric, *(value for _, value in point.dimensions))] = point.value
     return found
@@ -74,17 +107,34 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
 
 def test_a_round_becomes_its_metrics() -> None:
     log = RoundLog(SPEC, Shape(proxies=2), Judge(), clock=lambda: 0.0)
-    found = points(lines_of(lambda: log.finished(record([row("a"), row("b"), row("c", "app-error")], {"accuracy": 0.9, "loss": 0.3}))))
+    found = points(
+        lines_of(
+            lambda: log.finished(
+                record([row("a"), row("b"), row("c", "app-error")], {"accuracy": 0.9, "loss": 0.3})
+            )
+        )
+    )
     assert found == {
-        ("Rounds", "digits"): 1, ("Participants", "digits"): 2, ("RoundSeconds", "digits"): 2.0, ("RoundOverheadSeconds", "digits"): 0.25,
-        ("Loss", "digits"): 0.9, ("DeviceFailures", "app-error"): 1, ("FailedReplies",): 1, ("BytesUp", "digits"): 100, ("BytesDown", "digits"): 200,
+        ("Rounds", "digits"): 1,
+        ("Participants", "digits"): 2,
+        ("RoundSeconds", "digits"): 2.0,
+        ("RoundOverheadSeconds", "digits"): 0.25,
+        ("Loss", "digits"): 0.9,
+        ("DeviceFailures", "app-error"): 1,
+        ("FailedReplies",): 1,
+        ("BytesUp", "digits"): 100,
+        ("BytesDown", "digits"): 200,
         ("EstimatedCost", "digits"): pytest.approx(round_cost(Shape(proxies=2), 2.0, 3), abs=1e-8),
-    }  # fmt: skip
+    }
 
 
-def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> None:
+def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> (
+    None
+):
     log = RoundLog(SPEC, Shape(proxies=0), Judge())
-    written = lines_of(lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {})))
+    written = lines_of(
+        lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {}))
+    )
     assert len(written) == 1 + FAILURES_LOGGED
     assert ("Loss", "digits") not in points(written)
 
@@ -105,48 +155,117 @@ def test_progress_is_told_once_a_minute_and_starts_anew_with_each_round() -> Non
 
 
 def test_every_filter_is_fed_by_an_event_that_the_code_logs() -> None:
-    source = "".join(file.read_text() for folder in ("edge", "fl_runtime", "registry", "pipelines") for file in (ROOT / folder).rglob("*.py") if "metrics.py" not in file.name)
+    source = "".join(
+        file.read_text()
+        for folder in ("edge", "fl_runtime", "registry", "pipelines")
+        for file in (ROOT / folder).rglob("*.py")
+        if "metrics.py" not in file.name
+    )
     for item in metrics.FILTERS:
         for event in re.findall(r'\$\.event = "([^"]+)"', item.pattern):
-            assert f'logger, "{event}"' in source.replace("\n            ", " ").replace("( logger", "(logger"), f"nothing logs {event!r}, which {item.metric} counts"
+            assert f'logger, "{event}"' in source.replace("\n            ", " ").replace(
+                "( logger", "(logger"
+            ), f"nothing logs {event!r}, which {item.metric} counts"
 
 
 def test_alarms_and_graphs_are_of_metrics_that_exist() -> None:
     known = {item.metric for item in metrics.FILTERS} | set(metrics.EMBEDDED)
-    assert {alarm.metric for alarm in metrics.ALARMS if alarm.namespace == metrics.NAMESPACE} <= known
+    assert {
+        alarm.metric for alarm in metrics.ALARMS if alarm.namespace == metrics.NAMESPACE
+    } <= known
     assert {metric for widget in metrics.WIDGETS for metric, _ in widget.metrics} <= known
-    assert {alarm.metric for alarm in metrics.ALARMS if alarm.namespace == metrics.NAMESPACE and metrics.dimensions_of(alarm.metric)} == set(), "an alarm on a metric with dimensions would need one alarm a value"
+    assert {
+        alarm.metric
+        for alarm in metrics.ALARMS
+        if alarm.namespace == metrics.NAMESPACE and metrics.dimensions_of(alarm.metric)
+    } == set(), "an alarm on a metric with dimensions would need one alarm a value"
 
 
-@pytest.mark.parametrize(("pattern", "line", "matches"), [
-    ('{ $.event = "round" }', {"event": "round"}, True), ('{ $.event = "round" }', {"event": "rounds"}, False), ('{ $.event = "ro*" }', {"event": "rounds"}, True),
-    ('{ $.a.b >= 2 }', {"a": {"b": 2}}, True), ('{ $.a.b >= 2 }', {"a": {"b": True}}, False), ('{ $.a = * }', {"b": 1}, False), ('{ $.a != "x" }', {"a": "y"}, True),
-    ('{ $.ok IS TRUE }', {"ok": True}, True), ('{ $.ok IS TRUE }', {"ok": 1}, False), ('{ $.ok IS FALSE }', {"ok": False}, True), ('{ $.ok NOT EXISTS }', {}, True),
-    ('{ ($.a = 1) && ($.b = 2 || $.c = 3) }', {"a": 1, "c": 3}, True), ('{ $.a = 1 && $.b = 2 || $.c = 3 }', {"c": 3}, True), ('{ $.a < -1.5 }', {"a": -2}, True),
-])  # fmt: skip
-def test_filter_patterns_match_as_cloudwatch_documents(pattern: str, line: dict, matches: bool) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "line", "matches"),
+    [
+        ('{ $.event = "round" }', {"event": "round"}, True),
+        ('{ $.event = "round" }', {"event": "rounds"}, False),
+        ('{ $.event = "ro*" }', {"event": "rounds"}, True),
+        ("{ $.a.b >= 2 }", {"a": {"b": 2}}, True),
+        ("{ $.a.b >= 2 }", {"a": {"b": True}}, False),
+        ("{ $.a = * }", {"b": 1}, False),
+        ('{ $.a != "x" }', {"a": "y"}, True),
+        ("{ $.ok IS TRUE }", {"ok": True}, True),
+        ("{ $.ok IS TRUE }", {"ok": 1}, False),
+        ("{ $.ok IS FALSE }", {"ok": False}, True),
+        ("{ $.ok NOT EXISTS }", {}, True),
+        ("{ ($.a = 1) && ($.b = 2 || $.c = 3) }", {"a": 1, "c": 3}, True),
+        ("{ $.a = 1 && $.b = 2 || $.c = 3 }", {"c": 3}, True),
+        ("{ $.a < -1.5 }", {"a": -2}, True),
+    ],
+)
+def test_filter_patterns_match_as_cloudwatch_documents(
+    pattern: str, line: dict, matches: bool
+) -> None:
     assert parse(pattern)(line) is matches
 
 
-@pytest.mark.parametrize("pattern", ["", "round", "{ }", "{ $.a }", "{ $.a = }", "{ $.a = 1", '{ a = "1" }', "{ $.a IS MAYBE }", "{ $.a ~ 1 }", "{ $.a = 1 } x", "{ ($.a = 1 }"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "round",
+        "{ }",
+        "{ $.a }",
+        "{ $.a = }",
+        "{ $.a = 1",
+        '{ a = "1" }',
+        "{ $.a IS MAYBE }",
+        "{ $.a ~ 1 }",
+        "{ $.a = 1 } x",
+        "{ ($.a = 1 }",
+    ],
+)
 def test_a_pattern_that_could_never_match_is_refused(pattern: str) -> None:
     with pytest.raises(PatternError, match="filter pattern"):
         parse(pattern)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    )
+)
 def test_no_log_line_breaks_a_filter(value: Any) -> None:
     line = {"event": value, "value": value, "app": value, "ok": value, "ruleName": value}
     for item in metrics.FILTERS:
-        described = {"filterPattern": item.pattern, "metricTransformations": [{"metricName": "m", "metricNamespace": "n", "metricValue": item.value, "dimensions": item.dimensions}]}
+        described = {
+            "filterPattern": item.pattern,
+            "metricTransformations": [
+                {
+                    "metricName": "m",
+                    "metricNamespace": "n",
+                    "metricValue": item.value,
+                    "dimensions": item.dimensions,
+                }
+            ],
+        }
         assert len(list(Rule(described).points(line))) <= 1
 
 
-def test_the_deployed_filters_and_dashboard_show_a_real_run(report: dict, home: Path, cloud: LocalCloud) -> None:
+def test_the_deployed_filters_and_dashboard_show_a_real_run(
+    report: dict, home: Path, cloud: LocalCloud
+) -> None:
     def shown() -> dict:
         return json.loads(mledgeops("dashboard", "--json", home=home).stdout)
 
-    drawn = until(lambda: (d := shown()) and sum(d["graphs"]["Rounds finished"].get("Rounds digits", [])) >= len(report["rounds"]) and sum(d["graphs"]["Runs"]["RunsSucceeded"]) and d)
+    drawn = until(
+        lambda: (
+            (d := shown())
+            and sum(d["graphs"]["Rounds finished"].get("Rounds digits", []))
+            >= len(report["rounds"])
+            and sum(d["graphs"]["Runs"]["RunsSucceeded"])
+            and d
+        )
+    )
     assert drawn["graphs"]["Loss (the judged metric)"]["Loss digits"]
     assert min(drawn["graphs"]["Estimated cost"]["EstimatedCost digits"]) > 0
     assert set(drawn["alarms"]) == {f"mledgeops-{alarm.name}" for alarm in metrics.ALARMS}
@@ -158,5 +277,10 @@ def test_the_deployed_filters_and_dashboard_show_a_real_run(report: dict, home: 
 
 def test_cost_grows_with_time_proxies_and_devices() -> None:
     base = round_cost(Shape(proxies=1), 60.0, 10)
-    assert base < round_cost(Shape(proxies=2), 60.0, 10) < round_cost(Shape(proxies=2), 120.0, 10) < round_cost(Shape(proxies=2), 120.0, 10_000)
+    assert (
+        base
+        < round_cost(Shape(proxies=2), 60.0, 10)
+        < round_cost(Shape(proxies=2), 120.0, 10)
+        < round_cost(Shape(proxies=2), 120.0, 10_000)
+    )
     assert 0.05 < cost.tasks_per_second(Shape(proxies=0)) * 3600 < 0.15

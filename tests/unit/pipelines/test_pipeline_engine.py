@@ -29,8 +29,13 @@ class Sqs:
 class Functions:
     def invoke(self, FunctionName: str, Payload: str) -> dict:
         if "broken" in FunctionName:
-            return {"FunctionError": "Unhandled", "Payload": io.BytesIO(b'{"errorMessage": "boom"}')}
-        return {"Payload": io.BytesIO(json.dumps({"version": json.loads(Payload)["arn"][-1]}).encode())}
+            return {
+                "FunctionError": "Unhandled",
+                "Payload": io.BytesIO(b'{"errorMessage": "boom"}'),
+            }
+        return {
+            "Payload": io.BytesIO(json.dumps({"version": json.loads(Payload)["arn"][-1]}).encode())
+        }
 
 
 class Packages:
@@ -40,7 +45,9 @@ class Packages:
 
     def describe_model_package_group(self, ModelPackageGroupName: str) -> None:
         if ModelPackageGroupName not in self.groups:
-            raise ClientError({"Error": {"Code": "ValidationException"}}, "DescribeModelPackageGroup")
+            raise ClientError(
+                {"Error": {"Code": "ValidationException"}}, "DescribeModelPackageGroup"
+            )
 
     def create_model_package_group(self, ModelPackageGroupName: str) -> None:
         self.groups.append(ModelPackageGroupName)
@@ -51,34 +58,84 @@ class Packages:
 
 
 CALLBACK = {
-    "Name": "Run", "Type": "Callback", "SqsQueueUrl": "https://sqs/q", "Arguments": {"rounds": {"Get": "Parameters.Rounds"}},
-    "OutputParameters": [{"OutputName": "score", "OutputType": "Float"}, {"OutputName": "uri", "OutputType": "String"}],
-}  # fmt: skip
+    "Name": "Run",
+    "Type": "Callback",
+    "SqsQueueUrl": "https://sqs/q",
+    "Arguments": {"rounds": {"Get": "Parameters.Rounds"}},
+    "OutputParameters": [
+        {"OutputName": "score", "OutputType": "Float"},
+        {"OutputName": "uri", "OutputType": "String"},
+    ],
+}
 SCORE = {"Get": "Steps.Run.OutputParameters['score']"}
 
 
 def pipeline(*then: dict, otherwise: list[dict] | None = None) -> dict:
-    condition = {"Type": "GreaterThanOrEqualTo", "LeftValue": SCORE, "RightValue": {"Get": "Parameters.Bar"}}
-    steps = [CALLBACK, {"Name": "Good", "Type": "Condition", "Arguments": {"Conditions": [condition], "IfSteps": list(then), "ElseSteps": otherwise or []}}]
-    parameters = [{"Name": "Rounds", "Type": "Integer", "DefaultValue": 3}, {"Name": "Bar", "Type": "Float", "DefaultValue": 0.5}]
+    condition = {
+        "Type": "GreaterThanOrEqualTo",
+        "LeftValue": SCORE,
+        "RightValue": {"Get": "Parameters.Bar"},
+    }
+    steps = [
+        CALLBACK,
+        {
+            "Name": "Good",
+            "Type": "Condition",
+            "Arguments": {
+                "Conditions": [condition],
+                "IfSteps": list(then),
+                "ElseSteps": otherwise or [],
+            },
+        },
+    ]
+    parameters = [
+        {"Name": "Rounds", "Type": "Integer", "DefaultValue": 3},
+        {"Name": "Bar", "Type": "Float", "DefaultValue": 0.5},
+    ]
     return {"Parameters": parameters, "Steps": steps}
 
 
-REGISTER = {"Name": "Reg", "Type": "RegisterModel", "Arguments": {"ModelPackageGroupName": "g", "ModelDataUrl": {"Get": "Steps.Run.OutputParameters['uri']"}, "ModelMetrics": {"Bias": {}}}}
-LINK = {"Name": "Link", "Type": "Lambda", "FunctionArn": "arn:f:link", "Arguments": {"arn": {"Get": "Steps.Reg.ModelPackageArn"}}, "OutputParameters": [{"OutputName": "version", "OutputType": "String"}]}
-FAIL = {"Name": "Low", "Type": "Fail", "Arguments": {"ErrorMessage": {"Std:Join": {"On": " ", "Values": ["score", SCORE]}}}}
+REGISTER = {
+    "Name": "Reg",
+    "Type": "RegisterModel",
+    "Arguments": {
+        "ModelPackageGroupName": "g",
+        "ModelDataUrl": {"Get": "Steps.Run.OutputParameters['uri']"},
+        "ModelMetrics": {"Bias": {}},
+    },
+}
+LINK = {
+    "Name": "Link",
+    "Type": "Lambda",
+    "FunctionArn": "arn:f:link",
+    "Arguments": {"arn": {"Get": "Steps.Reg.ModelPackageArn"}},
+    "OutputParameters": [{"OutputName": "version", "OutputType": "String"}],
+}
+FAIL = {
+    "Name": "Low",
+    "Type": "Fail",
+    "Arguments": {"ErrorMessage": {"Std:Join": {"On": " ", "Values": ["score", SCORE]}}},
+}
 
 
 class World:
     def __init__(self, folder: Path) -> None:
         self.sqs, self.packages = Sqs(), Packages()
-        self.engine = Engine(folder, {"sqs": self.sqs, "lambda": Functions(), "sagemaker": self.packages}, "arn:aws:sagemaker:r:a")
+        self.engine = Engine(
+            folder,
+            {"sqs": self.sqs, "lambda": Functions(), "sagemaker": self.packages},
+            "arn:aws:sagemaker:r:a",
+        )
 
-    def run(self, definition: dict, answer: dict | None = None, failure: str | None = None, **given: str) -> Execution:
+    def run(
+        self, definition: dict, answer: dict | None = None, failure: str | None = None, **given: str
+    ) -> Execution:
         execution = self.engine.start("p", definition, given)
         self.until(lambda: self.sqs.sent)
         assert self.engine.answer(self.sqs.sent[0]["token"], answer, failure)
-        assert not self.engine.answer(self.sqs.sent[0]["token"], answer, failure), "a callback is answered once"
+        assert not self.engine.answer(self.sqs.sent[0]["token"], answer, failure), (
+            "a callback is answered once"
+        )
         self.until(lambda: execution.status not in ("Executing", "Stopping"))
         return execution
 
@@ -96,11 +153,17 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_good_score_is_registered_and_linked(world: World) -> None:
-    execution = world.run(pipeline(REGISTER, LINK, otherwise=[FAIL]), {"score": "0.9", "uri": "s3://b/k"}, Rounds="7")
+    execution = world.run(
+        pipeline(REGISTER, LINK, otherwise=[FAIL]), {"score": "0.9", "uri": "s3://b/k"}, Rounds="7"
+    )
     assert execution.status == "Succeeded"
     assert world.sqs.sent[0]["arguments"] == {"rounds": 7}
-    assert world.packages.created == [{"ModelPackageGroupName": "g", "ModelDataUrl": "s3://b/k", "ModelMetrics": {}}]
-    assert execution.steps["Link"]["Metadata"]["Lambda"]["OutputParameters"] == [{"Name": "version", "Value": "1"}]
+    assert world.packages.created == [
+        {"ModelPackageGroupName": "g", "ModelDataUrl": "s3://b/k", "ModelMetrics": {}}
+    ]
+    assert execution.steps["Link"]["Metadata"]["Lambda"]["OutputParameters"] == [
+        {"Name": "version", "Value": "1"}
+    ]
     assert [step["StepStatus"] for step in execution.steps.values()] == ["Succeeded"] * 4
 
 
@@ -117,12 +180,16 @@ def test_a_failed_run_fails_with_its_reason(world: World) -> None:
 
 
 def test_a_failing_function_fails_the_execution(world: World) -> None:
-    execution = world.run(pipeline(REGISTER, {**LINK, "FunctionArn": "arn:f:broken"}), {"score": "1", "uri": "x"})
+    execution = world.run(
+        pipeline(REGISTER, {**LINK, "FunctionArn": "arn:f:broken"}), {"score": "1", "uri": "x"}
+    )
     assert "boom" in execution.reason
 
 
 def test_a_step_it_cannot_run_says_so(world: World) -> None:
-    execution = world.run(pipeline({"Name": "T", "Type": "Training", "Arguments": {}}), {"score": "1", "uri": "x"})
+    execution = world.run(
+        pipeline({"Name": "T", "Type": "Training", "Arguments": {}}), {"score": "1", "uri": "x"}
+    )
     assert "does not run steps of type Training" in execution.reason
 
 
@@ -153,12 +220,28 @@ def test_an_undeclared_parameter_is_refused(world: World, given: dict) -> None:
         world.engine.start("p", {"Parameters": [{"Name": "A", "Type": "String"}], "Steps": []}, {})
 
 
-@pytest.mark.parametrize(("condition", "expected"), [
-    ({"Type": "LessThan", "LeftValue": 1, "RightValue": 2}, True), ({"Type": "Equals", "LeftValue": "a", "RightValue": "b"}, False),
-    ({"Type": "Not", "Expression": {"Type": "GreaterThan", "LeftValue": 1, "RightValue": 2}}, True),
-    ({"Type": "Or", "Conditions": [{"Type": "Equals", "LeftValue": 1, "RightValue": 2}, {"Type": "LessThanOrEqualTo", "LeftValue": 1, "RightValue": 1}]}, True),
-    ({"Type": "In", "QueryValue": {"Get": "Parameters.P"}, "Values": ["x", "y"]}, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({"Type": "LessThan", "LeftValue": 1, "RightValue": 2}, True),
+        ({"Type": "Equals", "LeftValue": "a", "RightValue": "b"}, False),
+        (
+            {"Type": "Not", "Expression": {"Type": "GreaterThan", "LeftValue": 1, "RightValue": 2}},
+            True,
+        ),
+        (
+            {
+                "Type": "Or",
+                "Conditions": [
+                    {"Type": "Equals", "LeftValue": 1, "RightValue": 2},
+                    {"Type": "LessThanOrEqualTo", "LeftValue": 1, "RightValue": 1},
+                ],
+            },
+            True,
+        ),
+        ({"Type": "In", "QueryValue": {"Get": "Parameters.P"}, "Values": ["x", "y"]}, True),
+    ],
+)
 def test_conditions(condition: dict, expected: bool) -> None:
     assert holds(condition, Scope({"P": "x"}, "arn/1", "p")) is expected
 

@@ -38,7 +38,14 @@ def filled(count: int) -> tuple[Memory, AuditTrail, str]:
     memory = Memory()
     trail, head = AuditTrail(memory), ""
     for number in range(count):
-        head = trail.append(at=float(number), who="ann", what="approve", subject=f"wind/{number}", why="good", score=number)
+        head = trail.append(
+            at=float(number),
+            who="ann",
+            what="approve",
+            subject=f"wind/{number}",
+            why="good",
+            score=number,
+        )
     return memory, trail, head
 
 
@@ -49,12 +56,16 @@ def test_entries_are_chained_and_whole() -> None:
     assert next(iter(trail.entries())).details == {"score": 0}
 
 
-@given(st.integers(0, 5), st.integers(1, 6), st.sampled_from(["change", "remove", "swap", "garbage"]))
+@given(
+    st.integers(0, 5), st.integers(1, 6), st.sampled_from(["change", "remove", "swap", "garbage"])
+)
 def test_tampering_is_found(at: int, count: int, how: str) -> None:
     memory, trail, head = filled(count)
     key = sorted(memory.data)[at % count]
     if how == "change":
-        memory.data[key] = msgspec.json.encode(msgspec.structs.replace(msgspec.json.decode(memory.data[key], type=Entry), who="eve"))
+        memory.data[key] = msgspec.json.encode(
+            msgspec.structs.replace(msgspec.json.decode(memory.data[key], type=Entry), who="eve")
+        )
     elif how == "remove":
         del memory.data[key]
     elif how == "garbage":
@@ -69,7 +80,15 @@ def test_tampering_is_found(at: int, count: int, how: str) -> None:
 
 def test_two_that_append_at_once_come_one_after_the_other() -> None:
     memory, trail, _ = filled(2)
-    rival = Entry(number=3, at=9.0, who="bob", what="reject", subject="wind/9", why="", before=trail.append(at=9.0, who="x", what="y", subject="z", why=""))
+    rival = Entry(
+        number=3,
+        at=9.0,
+        who="bob",
+        what="reject",
+        subject="wind/9",
+        why="",
+        before=trail.append(at=9.0, who="x", what="y", subject="z", why=""),
+    )
     memory.rival = [msgspec.json.encode(msgspec.structs.replace(rival, number=4))]
     head = trail.append(at=10.0, who="ann", what="approve", subject="wind/1", why="")
     assert [entry.who for entry in trail.entries()] == ["ann", "ann", "x", "bob", "ann"]
@@ -98,7 +117,9 @@ class Registries:
             self.approval = "Rejected" if rival == "reject" else "Approved"
 
     def get(self, arn: str) -> Package:
-        found = Package(arn=arn, group="wind", version=1, approval=self.approval, metadata={}, model_data="")
+        found = Package(
+            arn=arn, group="wind", version=1, approval=self.approval, metadata={}, model_data=""
+        )
         self.meanwhile("after reading")
         return found
 
@@ -116,17 +137,36 @@ class Registries:
 
 def version(approval: str = "PendingManualApproval") -> Version:
     return Version(
-        name="wind", version="1", run="run-1", mlflow_run_id="m", model_package_arn="arn:1", approval=approval, score=1.0, model_digest="d", champion=False,
+        name="wind",
+        version="1",
+        run="run-1",
+        mlflow_run_id="m",
+        model_package_arn="arn:1",
+        approval=approval,
+        score=1.0,
+        model_digest="d",
+        champion=False,
         created_at=0.0,
-    )  # fmt: skip
+    )
 
 
-@pytest.mark.parametrize("at", ["after reading", "after saying so", "before writing", "after writing"])
+@pytest.mark.parametrize(
+    "at", ["after reading", "after saying so", "before writing", "after writing"]
+)
 def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
     trail = AuditTrail(Memory())
     both = Registries(trail, "reject", at)
     try:
-        decide(both, both, trail, version(), "Approved", "good", clock=iter(range(1000)).__next__, sleep=lambda _: None)
+        decide(
+            both,
+            both,
+            trail,
+            version(),
+            "Approved",
+            "good",
+            clock=iter(range(1000)).__next__,
+            sleep=lambda _: None,
+        )
     except RegistryError as error:
         assert "a rejection stands" in str(error) or "did not follow" in str(error)
     assert both.approval == "Rejected"

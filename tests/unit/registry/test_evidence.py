@@ -1,10 +1,13 @@
-"""What an approver sees of a candidate: the comparison on the devices' data, the evidence, the card, the pre-checks."""
+"""What an approver sees of a candidate: the comparison on the devices' data, the evidence, the
+card, the pre-checks.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 import re
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,7 +20,13 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
-from sagemaker.model_card import AdditionalInformation, EvaluationJob, IntendedUses, ModelOverview, TrainingDetails
+from sagemaker.model_card import (
+    AdditionalInformation,
+    EvaluationJob,
+    IntendedUses,
+    ModelOverview,
+    TrainingDetails,
+)
 from test_round_engine import GOOD
 from test_rounds import DEVICES, client, grid_of, initial, spec
 
@@ -27,7 +36,16 @@ from edge.protocol.records import Records, encode_records
 from edge.training.app_bundle import load_app
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import Comparison, RoundRecord
-from fl_runtime.run.spec import Champion, RunSpec, champion_key, cohorts_key, form_cohorts, model_key, round_key, spec_key
+from fl_runtime.run.spec import (
+    Champion,
+    RunSpec,
+    champion_key,
+    cohorts_key,
+    form_cohorts,
+    model_key,
+    round_key,
+    spec_key,
+)
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.rounds.champion import Comparing, read_champion
 from fl_runtime.server.rounds.grid import IoTGrid
@@ -43,18 +61,32 @@ from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
 from registry.policy import Gates
 from registry.sagemaker_registry import METRIC, MLFLOW_RUN, PENDING, Package
 
-CHAMPION = Champion(model_version="x/1", digest="c" * 64, app="a" * 64, key="runs/run-0/model/model.safetensors")
-LABELS = {device: {"site": "north" if index < 4 else "south"} for index, device in enumerate(DEVICES)}
+CHAMPION = Champion(
+    model_version="x/1", digest="c" * 64, app="a" * 64, key="runs/run-0/model/model.safetensors"
+)
+LABELS = {
+    device: {"site": "north" if index < 4 else "south"} for index, device in enumerate(DEVICES)
+}
 
 
-def run(comparing: Comparing, devices: dict = GOOD, **changes: Any) -> tuple[RunSpec, list[RoundRecord], IoTGrid]:
+def run(
+    comparing: Comparing, devices: dict = GOOD, **changes: Any
+) -> tuple[RunSpec, list[RoundRecord], IoTGrid]:
     """A run over in-memory devices that ends with the comparison."""
     the_spec, records = spec(**{"num_rounds": 2, **changes}), []
     random.seed(0)
     grid = grid_of(devices, the_spec)
     for cohort in grid.cohorts:
-        cohort.members[:] = [msgspec.structs.replace(member, labels=LABELS[member.device]) for member in cohort.members]
-    loop = RoundLoop(the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False, comparing=comparing)
+        cohort.members[:] = [
+            msgspec.structs.replace(member, labels=LABELS[member.device])
+            for member in cohort.members
+        ]
+    loop = RoundLoop(
+        the_spec,
+        lambda record, stats, checkpoint: records.append(record),
+        lambda: False,
+        comparing=comparing,
+    )
     with round_loop(IoTGrid, loop):
         FedAvg().start(grid=grid, initial_arrays=initial(), num_rounds=2)
     return the_spec, records, grid
@@ -64,17 +96,27 @@ def weights(value: float) -> dict:
     return {"w": np.full(5, value, np.float32), "n": np.array(3, np.int64)}
 
 
-def compared(champion: float = 9.0, devices: dict = GOOD) -> tuple[Comparison, RunSpec, list[RoundRecord]]:
+def compared(
+    champion: float = 9.0, devices: dict = GOOD
+) -> tuple[Comparison, RunSpec, list[RoundRecord]]:
     comparing = Comparing(lambda: (CHAMPION, weights(champion)))
     the_spec, records, _ = run(comparing, devices)
     assert comparing.done is not None
     return comparing.done, the_spec, records
 
 
-def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [], own_rounds: bool = False, goal: Any = "") -> Evidence:  # noqa: B006  # never changed
+def evidence(
+    champion: float = 9.0,
+    devices: dict = GOOD,
+    heartbeats: Sequence = (),
+    own_rounds: bool = False,
+    goal: Any = "",
+) -> Evidence:
     comparison, the_spec, records = compared(champion, devices)
     if own_rounds:
-        comparison = Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")
+        comparison = Comparison(
+            champion=None, round=0, devices=[], reason="The app runs its own rounds."
+        )
     comparison = msgspec.structs.replace(comparison, goal=goal)
     objects, digits = MemoryObjects(), load_app(APPS / "digits")
     objects.put(spec_key("run-1"), msgspec.json.encode(the_spec))
@@ -83,8 +125,21 @@ def evidence(champion: float = 9.0, devices: dict = GOOD, heartbeats: list = [],
     objects.put(app_key(the_spec.app), digits.bundle())
     for record in records:
         objects.put(round_key("run-1", record.round), msgspec.json.encode(record))
-    said = {RUN_TAG: "run-1", SCORE_TAG: str(-float(records[-1].evaluate["loss"])), DIGEST_TAG: "d" * 64, METRIC: "loss", MLFLOW_RUN: "m" * 32}
-    package = Package(arn="arn:package", group="x", version=2, approval=PENDING, metadata=said, model_data="s3://b/k")
+    said = {
+        RUN_TAG: "run-1",
+        SCORE_TAG: str(-float(records[-1].evaluate["loss"])),
+        DIGEST_TAG: "d" * 64,
+        METRIC: "loss",
+        MLFLOW_RUN: "m" * 32,
+    }
+    package = Package(
+        arn="arn:package",
+        group="x",
+        version=2,
+        approval=PENDING,
+        metadata=said,
+        model_data="s3://b/k",
+    )
     return collect(package, "x/2", objects, lambda _: heartbeats)
 
 
@@ -93,7 +148,9 @@ def test_both_models_are_evaluated_on_the_same_devices_with_the_same_data() -> N
     assert {row.device for row in comparison.devices} == set(DEVICES)
     for row in comparison.devices:
         assert row.champion["loss"] == pytest.approx(9.0 - DEVICES.index(row.device))
-        last = next(r for r in records[-1].devices if r.device == row.device and r.kind == "evaluate")
+        last = next(
+            r for r in records[-1].devices if r.device == row.device and r.kind == "evaluate"
+        )
         assert row.candidate == last.metrics
     assert comparison.round == 2
     assert comparison.bytes_down >= 0
@@ -106,16 +163,29 @@ def test_the_comparison_changes_nothing_of_the_run() -> None:
         random.seed(0)
         loop = RoundLoop(the_spec, lambda *_: None, lambda: False, comparing=comparing)
         with round_loop(IoTGrid, loop):
-            results.append(FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=3).arrays)
+            results.append(
+                FedAvg()
+                .start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=3)
+                .arrays
+            )
     assert isinstance(results[0], ArrayRecord)
-    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(results[0].values(), results[1].values(), strict=True))
+    assert all(
+        np.array_equal(a.numpy(), b.numpy())
+        for a, b in zip(results[0].values(), results[1].values(), strict=True)
+    )
 
 
 def test_without_a_champion_or_with_one_of_another_layout_the_reason_is_said() -> None:
     def lost() -> None:
-        raise RunFailed("champion", "The weights of the champion x/1 in S3 are not those that were approved.")
+        raise RunFailed(
+            "champion", "The weights of the champion x/1 in S3 are not those that were approved."
+        )
 
-    for read, text in ((lambda: None, "no earlier version"), (lambda: (CHAMPION, {"other": np.zeros(2)}), "another layout"), (lost, "not those that were approved")):
+    for read, text in (
+        (lambda: None, "no earlier version"),
+        (lambda: (CHAMPION, {"other": np.zeros(2)}), "another layout"),
+        (lost, "not those that were approved"),
+    ):
         comparing = Comparing(read)
         run(comparing)
         assert comparing.done is not None
@@ -138,7 +208,14 @@ def test_a_champion_that_was_changed_in_the_bucket_is_not_compared() -> None:
 def test_a_device_that_cannot_evaluate_the_champion_counts_for_neither() -> None:
     def without(command: Any, content: Records) -> Records | Reply:
         if command.kind == "evaluate" and float(content.arrays["arrays"]["w"][0]) == 9.0:
-            return Reply(run=command.run, phase=command.phase, message_id=command.message_id, status="error", code="app-error", reason="too old")
+            return Reply(
+                run=command.run,
+                phase=command.phase,
+                message_id=command.message_id,
+                status="error",
+                code="app-error",
+                reason="too old",
+            )
         return client("d0")(command, content)
 
     found = evidence(devices={**GOOD, "d0": without})
@@ -149,7 +226,11 @@ def test_a_device_that_cannot_evaluate_the_champion_counts_for_neither() -> None
 def test_the_evidence_names_the_worst_group_and_the_worst_device() -> None:
     """A champion at 4.2 is nearly perfect for device d4: the candidate, a mean, is worse there."""
     found = evidence(champion=4.2)
-    assert {(g.kind, g.name) for g in found.compared.groups} >= {("site", "north"), ("site", "south"), ("cohort", "c0000")}
+    assert {(g.kind, g.name) for g in found.compared.groups} >= {
+        ("site", "north"),
+        ("site", "south"),
+        ("cohort", "c0000"),
+    }
     assert found.compared.worst[0].device == "d4"
     worst = found.compared.groups[0]
     assert worst.worse_by == max(group.worse_by for group in found.compared.groups)
@@ -164,8 +245,16 @@ def test_the_evidence_names_the_worst_group_and_the_worst_device() -> None:
 
 def test_an_app_that_runs_its_own_rounds_has_its_evidence_too() -> None:
     found = evidence(own_rounds=True)
-    assert (found.compared.champion, found.compared.devices, found.compared.round, found.lineage.rounds) == ("", 6, 2, 2)
-    assert {(g.kind, g.name) for g in found.compared.groups} >= {("site", "north"), ("cohort", "c0000")}
+    assert (
+        found.compared.champion,
+        found.compared.devices,
+        found.compared.round,
+        found.lineage.rounds,
+    ) == ("", 6, 2, 2)
+    assert {(g.kind, g.name) for g in found.compared.groups} >= {
+        ("site", "north"),
+        ("cohort", "c0000"),
+    }
     assert "own rounds" in page(found, check(found, Gates()))
 
 
@@ -187,20 +276,35 @@ def test_updates_that_were_refused_are_counted_and_their_senders_named() -> None
     assert found.participation.absent == ["d1"]
 
 
-@pytest.mark.parametrize(("gates", "failing"), [
-    ({}, []), ({"better_by": 0.99}, ["better"]), ({"participants": 7}, ["participants"]), ({"group_worse_by": 0.0}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gates", "failing"),
+    [
+        ({}, []),
+        ({"better_by": 0.99}, ["better"]),
+        ({"participants": 7}, ["participants"]),
+        ({"group_worse_by": 0.0}, []),
+    ],
+)
 def test_pre_checks_say_what_they_hold_against_a_candidate(gates: dict, failing: list[str]) -> None:
     checks = check(evidence(champion=9.0), Gates(**gates))
     assert [item.name for item in checks if not item.passed] == failing
-    assert [item.name for item in checks] == ["better", "groups", "participants", "participation", "rejected", "drift"]
+    assert [item.name for item in checks] == [
+        "better",
+        "groups",
+        "participants",
+        "participation",
+        "rejected",
+        "drift",
+    ]
     assert all(name in failed(checks) for name in failing)
 
 
 def test_a_group_that_loses_fails_the_candidate_although_the_mean_is_better() -> None:
     found = evidence(champion=4.0)
     group = msgspec.structs.replace(found.compared.groups[0], worse_by=0.3)
-    better = msgspec.structs.replace(found, compared=msgspec.structs.replace(found.compared, worse_by=-0.1, groups=[group]))
+    better = msgspec.structs.replace(
+        found, compared=msgspec.structs.replace(found.compared, worse_by=-0.1, groups=[group])
+    )
     assert [item.name for item in check(better, Gates()) if not item.passed] == ["groups"]
     assert "the worst group is" in failed(check(better, Gates()))
     assert not failed(check(better, Gates(group_devices=7)))
@@ -208,23 +312,37 @@ def test_a_group_that_loses_fails_the_candidate_although_the_mean_is_better() ->
 
 def test_a_champion_that_could_not_be_compared_fails_the_check() -> None:
     found = evidence()
-    lost = msgspec.structs.replace(found.compared, candidate=None, champion_value=None, reason="another layout")
+    lost = msgspec.structs.replace(
+        found.compared, candidate=None, champion_value=None, reason="another layout"
+    )
     assert "another layout" in failed(check(msgspec.structs.replace(found, compared=lost), Gates()))
 
 
 def serving(mean: float, std: float = 1.0, count: int = 500) -> Serving:
     moved = Served(name="wind", first=Moments(500, 5.0, 1.0), recent=Moments(count, mean, std))
-    return Serving(predictions=1000, inputs=[moved, Served(name="temperature", first=Moments(500, 1.0, 1.0), recent=Moments(count, 1.0, 1.0))])
+    return Serving(
+        predictions=1000,
+        inputs=[
+            moved,
+            Served(
+                name="temperature", first=Moments(500, 1.0, 1.0), recent=Moments(count, 1.0, 1.0)
+            ),
+        ],
+    )
 
 
 def test_drift_is_the_median_devices_largest_shift() -> None:
-    found = drift_of({"a": serving(5.0), "b": serving(7.0), "c": serving(8.0), "new": serving(50.0, count=3)})
+    found = drift_of(
+        {"a": serving(5.0), "b": serving(7.0), "c": serving(8.0), "new": serving(50.0, count=3)}
+    )
     assert (found.devices, found.drifted, found.score) == (3, 2, 2.0)
     assert [item.feature for item in found.features] == ["wind", "temperature"]
     assert drift_of({}).devices == 0
 
 
-def test_an_input_that_was_constant_drifts_when_it_is_another_constant_and_not_when_it_is_seldom_set() -> None:
+def test_an_input_that_was_constant_drifts_when_it_is_another_constant_and_not_when_it_is_seldom_set() -> (
+    None
+):
     constant = Moments(500, 0.0, 0.0)
     seldom = Moments(500, 0.01, 0.0995)
     assert shift(constant, seldom) < 0.2
@@ -233,7 +351,9 @@ def test_an_input_that_was_constant_drifts_when_it_is_another_constant_and_not_w
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.floats(-1e6, 1e6))
-def test_a_shift_is_a_number_between_nothing_and_far(mean: float, std: float, recent: float) -> None:
+def test_a_shift_is_a_number_between_nothing_and_far(
+    mean: float, std: float, recent: float
+) -> None:
     assert 0 <= shift(Moments(100, mean, std), Moments(100, recent, 1.0)) <= 10
     assert shift(Moments(100, mean, std), Moments(100, mean, 0.0)) == 0
 
@@ -243,7 +363,11 @@ def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
         body = json.loads(seal(Heartbeat(state="idle", model=model, serving=moved)))["body"]
         return {"device": {"S": device}, "body": {"S": body}, "last_seen": {"N": "0"}}
 
-    rows = [row("d0", "x/1", serving(9.0)), row("d1", "x/0", serving(5.0)), {"device": {"S": "d2"}, "body": {"S": "junk"}}]
+    rows = [
+        row("d0", "x/1", serving(9.0)),
+        row("d1", "x/0", serving(5.0)),
+        {"device": {"S": "d2"}, "body": {"S": "junk"}},
+    ]
     found = evidence(heartbeats=rows)
     assert (found.drift.devices, found.drift.score) == (1, 4.0)
     assert "moved by 4 standard deviations" in failed(check(found, Gates()))
@@ -256,7 +380,9 @@ def test_a_schedule_may_wait_until_inputs_have_drifted() -> None:
 
     assert reason_to_wait({}, []) == ""
     assert "enough predictions" in reason_to_wait({"when_drift": 1.0}, [])
-    assert "moved by 2 standard deviations, and 3 was waited for" in reason_to_wait({"when_drift": 3.0}, [row("a", serving(7.0))])
+    assert "moved by 2 standard deviations, and 3 was waited for" in reason_to_wait(
+        {"when_drift": 3.0}, [row("a", serving(7.0))]
+    )
     assert reason_to_wait({"when_drift": 1.0}, [row("a", serving(7.0))]) == ""
 
 
@@ -266,21 +392,38 @@ def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:
     device = msgspec.structs.replace(found.compared.worst[0], device=nasty)
     group = msgspec.structs.replace(found.compared.groups[0], name=nasty)
     compared_ = msgspec.structs.replace(found.compared, worst=[device], groups=[group])
-    html = page(msgspec.structs.replace(found, compared=compared_, description=nasty), check(found, Gates()))
+    html = page(
+        msgspec.structs.replace(found, compared=compared_, description=nasty), check(found, Gates())
+    )
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    for text in ("Pre-checks", "Against the champion", "Participation", "Lineage", "Licence", found.lineage.model_digest, "x/1"):
+    for text in (
+        "Pre-checks",
+        "Against the champion",
+        "Participation",
+        "Lineage",
+        "Licence",
+        found.lineage.model_digest,
+        "x/1",
+    ):
         assert text in html
     assert html.count("<svg") >= 5
     assert "http" not in re.sub(r"<svg[^>]*>", "", html)  # nothing is loaded from elsewhere
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.floats(allow_nan=True, allow_infinity=True)), max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.floats(allow_nan=True, allow_infinity=True)), max_size=20
+    )
+)
 def test_charts_are_well_formed_whatever_the_numbers(points: list[tuple[int, float]]) -> None:
     values = [value for _, value in points]
     for text in (
-        charts.lines([(float(x), y) for x, y in points]), charts.bars([(f"<{x}&", y) for x, y in points], limit=1.0), charts.histogram(values),
-        charts.pairs([(str(x), y, None) for x, y in points]), charts.columns([x for x, _ in points], [x for x, _ in points]),
+        charts.lines([(float(x), y) for x, y in points]),
+        charts.bars([(f"<{x}&", y) for x, y in points], limit=1.0),
+        charts.histogram(values),
+        charts.pairs([(str(x), y, None) for x, y in points]),
+        charts.columns([x for x, _ in points], [x for x, _ in points]),
     ):
         ElementTree.fromstring(text)  # our own
         assert "nan" not in text
@@ -291,16 +434,33 @@ def test_the_model_card_is_sagemakers() -> None:
     found = evidence(champion=4.0)
     card = model_card(found, check(found, Gates()), "s3://bucket/card.html")
     assert len(json.dumps(card)) <= MODEL_CARD_LIMIT
-    kinds = {"model_overview": ModelOverview, "intended_uses": IntendedUses, "training_details": TrainingDetails, "additional_information": AdditionalInformation}
+    kinds = {
+        "model_overview": ModelOverview,
+        "intended_uses": IntendedUses,
+        "training_details": TrainingDetails,
+        "additional_information": AdditionalInformation,
+    }
     for part, kind in kinds.items():  # the SDK's own classes refuse what the schema does not know
         kind(**card[part])
     job = EvaluationJob(**card["evaluation_details"][0])
-    assert {group["name"] for group in card["evaluation_details"][0]["metric_groups"]} == {"devices", "groups", "rounds"}
+    assert {group["name"] for group in card["evaluation_details"][0]["metric_groups"]} == {
+        "devices",
+        "groups",
+        "rounds",
+    }
     assert job.name == "Federated evaluation on the devices"
 
 
-@pytest.mark.parametrize(("candidate", "champion", "goal", "worse"), [
-    (1.1, 1.0, "minimize", 0.1), (0.9, 1.0, "maximize", 0.1), (0.5, 0.0, "minimize", 0.5), (-2.0, -1.0, "minimize", -1.0),
-])  # fmt: skip
-def test_worse_is_a_share_of_the_champions_metric(candidate: float, champion: float, goal: Any, worse: float) -> None:
+@pytest.mark.parametrize(
+    ("candidate", "champion", "goal", "worse"),
+    [
+        (1.1, 1.0, "minimize", 0.1),
+        (0.9, 1.0, "maximize", 0.1),
+        (0.5, 0.0, "minimize", 0.5),
+        (-2.0, -1.0, "minimize", -1.0),
+    ],
+)
+def test_worse_is_a_share_of_the_champions_metric(
+    candidate: float, champion: float, goal: Any, worse: float
+) -> None:
     assert worse_by(candidate, champion, goal) == pytest.approx(worse)

@@ -1,4 +1,6 @@
-"""Whatever was done on either side, and wherever it was interrupted: one reconciliation, and both registries agree."""
+"""Whatever was done on either side, and wherever it was interrupted: one reconciliation, and both
+registries agree.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
 
 
 class World:
-    """Both registries and the fleet, in memory. Rollouts end well when :meth:`settle` is called, unless the devices refuse."""
+    """Both registries and the fleet, in memory. Rollouts end well when :meth:`settle` is called,
+    unless the devices refuse.
+    """
 
     def __init__(self) -> None:
         self.v: dict[str, Version] = {}
@@ -35,46 +39,77 @@ class World:
         return list(self.p.values())
 
     def fleets(self) -> dict[str, FleetState]:
-        return {"m": FleetState(runs=self.runs, busy=bool(self.under_way), behind=tuple(sorted(self.late)) if self.runs else ())}
+        return {
+            "m": FleetState(
+                runs=self.runs,
+                busy=bool(self.under_way),
+                behind=tuple(sorted(self.late)) if self.runs else (),
+            )
+        }
 
     def create(self) -> None:
         arn = f"arn:{len(self.p) + 100 * self.number}"
         self.number += 1
-        self.p[arn] = Package(arn=arn, group="m", version=1, approval="PendingManualApproval", metadata={RUN_TAG: "run-1"}, model_data="")
+        self.p[arn] = Package(
+            arn=arn,
+            group="m",
+            version=1,
+            approval="PendingManualApproval",
+            metadata={RUN_TAG: "run-1"},
+            model_data="",
+        )
 
     def register(self, package: Package) -> str:
         self.link(package.arn, 3)
         return next(v.version for v in self.v.values() if v.model_package_arn == package.arn)
 
     def version_of(self, package: Package) -> str:
-        there = next((v.version for v in self.v.values() if v.model_package_arn == package.arn), None)
+        there = next(
+            (v.version for v in self.v.values() if v.model_package_arn == package.arn), None
+        )
         if there:
             return there
         self.number += 1
         number = str(self.number)
         self.v[number] = Version(
-            name="m", version=number, run="run-1", mlflow_run_id="r", model_package_arn=package.arn, approval="PendingManualApproval", score=1.0,
-            model_digest="d", champion=False, created_at=0.0,
-        )  # fmt: skip
+            name="m",
+            version=number,
+            run="run-1",
+            mlflow_run_id="r",
+            model_package_arn=package.arn,
+            approval="PendingManualApproval",
+            score=1.0,
+            model_digest="d",
+            champion=False,
+            created_at=0.0,
+        )
         return number
 
     def name(self, package: Package, version: Version) -> None:
         names = {MLFLOW_NAME: version.name, MLFLOW_VERSION: version.version}
-        self.p[package.arn] = replace(self.p[package.arn], metadata={**self.p[package.arn].metadata, **names})
-        self.v[version.version] = replace(self.v[version.version], run=package.metadata[RUN_TAG], model_package_arn=package.arn)
+        self.p[package.arn] = replace(
+            self.p[package.arn], metadata={**self.p[package.arn].metadata, **names}
+        )
+        self.v[version.version] = replace(
+            self.v[version.version], run=package.metadata[RUN_TAG], model_package_arn=package.arn
+        )
 
     def link_at_once(self, arn: str) -> None:
         """Two that link a package, of which neither sees the other."""
         self.link(arn, 3)
         first = next(v for v in self.v.values() if v.model_package_arn == arn)
         self.number += 1
-        self.v[str(self.number)] = replace(first, version=str(self.number), checks="", champion=False)
+        self.v[str(self.number)] = replace(
+            first, version=str(self.number), checks="", champion=False
+        )
 
     def give_evidence(self, package: Package, number: str) -> None:
         self.v[number] = replace(self.v[number], checks="passed")
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
-        self.v[version.version] = replace(self.v[version.version], approval=approval, synced=approval)
+        self.v[version.version] = replace(
+            self.v[version.version], approval=approval, synced=approval
+        )
 
     def catch_up(self, name: str, devices: list[str]) -> None:
         self.late -= set(devices)
@@ -91,7 +126,9 @@ class World:
 
     def roll_out(self, version: Version, why: str) -> None:
         if version.version in self.held:
-            self.v[version.version] = replace(self.v[version.version], rollout="Held: 1 of 6 pre-checks fail")
+            self.v[version.version] = replace(
+                self.v[version.version], rollout="Held: 1 of 6 pre-checks fail"
+            )
         elif not self.under_way:
             self.under_way = version.version
 
@@ -129,39 +166,95 @@ def consistent(world: World) -> None:
             assert package.metadata[MLFLOW_VERSION] == version.version
             assert version.approval == version.synced == package.approval
             assert version.run == package.metadata[RUN_TAG], "it leads to where it comes from"
-            assert version.checks or package.approval == "Rejected", "who approves has evidence to judge by"
+            assert version.checks or package.approval == "Rejected", (
+                "who approves has evidence to judge by"
+            )
     for version in world.v.values():
         if not version.model_package_arn:
             continue  # it says no longer that it is ours
-        if version.model_package_arn not in world.p or by_arn[version.model_package_arn] is not version:
+        if (
+            version.model_package_arn not in world.p
+            or by_arn[version.model_package_arn] is not version
+        ):
             assert version.approval == DELETED
         if version.champion:
             assert version.version == world.runs, "the champion is what the fleet runs"
 
 
-OPERATIONS = st.lists(st.tuples(st.sampled_from(["create", "link", "link-at-once", "relabel", "mislead", "approve", "reject", "tag", "alias", "drop", "delete-package", "delete-version", "settle",
-                                                  "refuse", "reconcile", "arrive", "hold"]), st.integers(0, 5), st.integers(0, 3)), max_size=25)  # fmt: skip
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "create",
+                "link",
+                "link-at-once",
+                "relabel",
+                "mislead",
+                "approve",
+                "reject",
+                "tag",
+                "alias",
+                "drop",
+                "delete-package",
+                "delete-version",
+                "settle",
+                "refuse",
+                "reconcile",
+                "arrive",
+                "hold",
+            ]
+        ),
+        st.integers(0, 5),
+        st.integers(0, 3),
+    ),
+    max_size=25,
+)
 
 
 @given(OPERATIONS, st.integers(0, 12))
-def test_any_history_then_one_reconciliation_ends_consistent(operations: list[tuple[str, int, int]], crash_at: int) -> None:
+def test_any_history_then_one_reconciliation_ends_consistent(
+    operations: list[tuple[str, int, int]], crash_at: int
+) -> None:
     world = World()
     for operation, which, how in operations:
         arns, numbers = sorted(world.p), sorted(world.v)
-        arn, number = arns[which % len(arns)] if arns else "", numbers[which % len(numbers)] if numbers else ""
+        arn, number = (
+            arns[which % len(arns)] if arns else "",
+            numbers[which % len(numbers)] if numbers else "",
+        )
         done: dict[str, Any] = {
-            "create": world.create, "link": lambda a=arn, h=how: a and world.link(a, h), "relabel": lambda n=number: n and world.v.update({n: replace(world.v[n], run="another")}),
-            "mislead": lambda n=number, a=arn, h=how: n and world.v.update({n: replace(world.v[n], model_package_arn=(a, "", "arn:no", "")[h])}),
+            "create": world.create,
+            "link": lambda a=arn, h=how: a and world.link(a, h),
+            "relabel": lambda n=number: (
+                n and world.v.update({n: replace(world.v[n], run="another")})
+            ),
+            "mislead": lambda n=number, a=arn, h=how: (
+                n
+                and world.v.update(
+                    {n: replace(world.v[n], model_package_arn=(a, "", "arn:no", "")[h])}
+                )
+            ),
             "link-at-once": lambda a=arn: a and world.link_at_once(a),
-            "approve": lambda a=arn: a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", ""),
+            "approve": lambda a=arn: (
+                a and world.p[a].approval != "Rejected" and world.decide(a, "Approved", "")
+            ),
             "reject": lambda a=arn: a and world.decide(a, "Rejected", ""),
-            "tag": lambda n=number, h=how: n and world.v.update({n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h % 3])}),
-            "alias": lambda n=number: n and world.set_champion("m", n), "drop": lambda: world.drop_champion("m"),
-            "delete-package": lambda a=arn: world.p.pop(a, None), "delete-version": lambda n=number: world.v.pop(n, None),
-            "settle": world.settle, "refuse": lambda n=number: world.refused.add(n), "reconcile": lambda: repair(world, plan(world)[:crash_at]),
+            "tag": lambda n=number, h=how: (
+                n
+                and world.v.update(
+                    {n: replace(world.v[n], approval=("Approved", "Rejected", "nonsense")[h % 3])}
+                )
+            ),
+            "alias": lambda n=number: n and world.set_champion("m", n),
+            "drop": lambda: world.drop_champion("m"),
+            "delete-package": lambda a=arn: world.p.pop(a, None),
+            "delete-version": lambda n=number: world.v.pop(n, None),
+            "settle": world.settle,
+            "refuse": lambda n=number: world.refused.add(n),
+            "reconcile": lambda: repair(world, plan(world)[:crash_at]),
             "hold": lambda n=number: world.held.add(n),
             "arrive": lambda w=which: world.late.add(f"d{w}"),
-        }  # fmt: skip
+        }
         done[operation]()
     if world.runs not in world.v:
         world.runs = ""  # its version was deleted: the fleet has nothing that a registry knows
@@ -188,7 +281,11 @@ def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> Non
 
     world.register = refuses  # type: ignore[method-assign]
     ((item, reason),) = repair(world, plan(world))
-    assert (item.act, item.subject, reason) == ("register", first, "ValueError: Not a proper models:/ URI")
+    assert (item.act, item.subject, reason) == (
+        "register",
+        first,
+        "ValueError: Not a proper models:/ URI",
+    )
     assert [v.model_package_arn for v in world.versions()] == [second]
     world.decide(first, "Rejected", "")  # how whoever made it says that it is nothing
     assert plan(world) == []
@@ -197,7 +294,8 @@ def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> Non
 def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation() -> None:
     world = World()
     number = linked(world)
-    world.v[number] = replace(world.v[number], approval="Approved")  # a wish, in MLflow, that must not be lost
+    # a wish, in MLflow, that must not be lost
+    world.v[number] = replace(world.v[number], approval="Approved")
 
     def refuses(arn: str, approval: str, why: str) -> None:
         raise ConnectionError("SageMaker is away")
@@ -220,18 +318,24 @@ def linked(world: World) -> str:
     return next(v.version for v in world.v.values() if v.model_package_arn == arn)
 
 
-@pytest.mark.parametrize(("change", "acts"), [
-    (lambda w, n: None, []),
-    (lambda w, n: w.decide(w.v[n].model_package_arn, "Approved", ""), ["set-tag", "roll-out"]),
-    (lambda w, n: w.v.update({n: replace(w.v[n], approval="Approved")}), ["approve", "set-tag", "roll-out"]),
-    (lambda w, n: w.set_champion("m", n), ["approve", "set-tag", "roll-out"]),
-    (lambda w, n: w.decide(w.v[n].model_package_arn, "Rejected", ""), ["set-tag"]),
-    (lambda w, n: w.p.pop(w.v[n].model_package_arn), ["set-tag"]),
-    (lambda w, n: w.v.pop(n), ["reject"]),
-    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="")}), ["name"]),
-    (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="arn:no")}), ["name"]),
-    (lambda w, n: w.v.update({n: replace(w.v[n], run="another")}), ["name"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "acts"),
+    [
+        (lambda w, n: None, []),
+        (lambda w, n: w.decide(w.v[n].model_package_arn, "Approved", ""), ["set-tag", "roll-out"]),
+        (
+            lambda w, n: w.v.update({n: replace(w.v[n], approval="Approved")}),
+            ["approve", "set-tag", "roll-out"],
+        ),
+        (lambda w, n: w.set_champion("m", n), ["approve", "set-tag", "roll-out"]),
+        (lambda w, n: w.decide(w.v[n].model_package_arn, "Rejected", ""), ["set-tag"]),
+        (lambda w, n: w.p.pop(w.v[n].model_package_arn), ["set-tag"]),
+        (lambda w, n: w.v.pop(n), ["reject"]),
+        (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="")}), ["name"]),
+        (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="arn:no")}), ["name"]),
+        (lambda w, n: w.v.update({n: replace(w.v[n], run="another")}), ["name"]),
+    ],
+)
 def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
     world = World()
     change(world, linked(world))
@@ -247,7 +351,11 @@ def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_vers
         world = World()
         world.create()
         world.link(next(iter(world.p)), steps)
-        assert [item.act for item in plan(world)] == [["register"], ["name", "give-evidence"], ["give-evidence"]][steps]
+        assert [item.act for item in plan(world)] == [
+            ["register"],
+            ["name", "give-evidence"],
+            ["give-evidence"],
+        ][steps]
         repair(world, plan(world))
         assert plan(world) == []
         assert len(world.v) == 1
@@ -277,12 +385,23 @@ def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -
         def give_evidence(self, package: Package, number: str) -> None:
             raise ObjectMissing("runs/run-1/comparison.json")
 
-    mlflow = SimpleNamespace(versions=lambda: [version], set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}))
+    mlflow = SimpleNamespace(
+        versions=lambda: [version],
+        set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}),
+    )
     rollouts = SimpleNamespace(
-        mlflow=mlflow, sagemaker=SimpleNamespace(packages=world.packages), conductor=lambda: None, linking=Linked, store=SimpleNamespace(fleets=list),
-    )  # fmt: skip
+        mlflow=mlflow,
+        sagemaker=SimpleNamespace(packages=world.packages),
+        conductor=lambda: None,
+        linking=Linked,
+        store=SimpleNamespace(fleets=list),
+    )
     both = AwsRegistries(rollouts, 0.0)  # type: ignore[arg-type]
     repair(both, plan(both))
-    assert said == {f"m/{version.version}": {CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"}}
+    assert said == {
+        f"m/{version.version}": {
+            CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"
+        }
+    }
     version = replace(version, checks=said[f"m/{version.version}"][CHECKS_TAG])
     assert plan(AwsRegistries(rollouts, 0.0)) == []  # type: ignore[arg-type]

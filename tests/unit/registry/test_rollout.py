@@ -13,7 +13,17 @@ from keys import MODELS
 from edge.protocol.signed import Manifest, SignedManifest
 from registry.policy import Policy, check, read_policy
 from registry.policy import Rollout as RolloutPolicy
-from registry.rollout.conductor import OVER, Beat, Candidate, Conductor, Current, Rollout, RolloutBusy, begin, wait_for_turn
+from registry.rollout.conductor import (
+    OVER,
+    Beat,
+    Candidate,
+    Conductor,
+    Current,
+    Rollout,
+    RolloutBusy,
+    begin,
+    wait_for_turn,
+)
 from registry.sagemaker_registry import RegistryError
 
 
@@ -47,16 +57,22 @@ class MemoryStore:
 class Plant:
     """Devices that answer jobs at once, unless they are away or do not like a version."""
 
-    def __init__(self, devices: int, away: set[int] = frozenset(), dislike: dict[str, set[int]] | None = None) -> None:
+    def __init__(
+        self, devices: int, away: set[int] = frozenset(), dislike: dict[str, set[int]] | None = None
+    ) -> None:
         self.models = {f"d{n:03d}": "" for n in range(devices)}
         self.away = {f"d{n:03d}" for n in away}
-        self.dislike = {version: {f"d{n:03d}" for n in who} for version, who in (dislike or {}).items()}
+        self.dislike = {
+            version: {f"d{n:03d}" for n in who} for version, who in (dislike or {}).items()
+        }
         self.jobs: dict[str, dict[str, tuple[str, str]]] = {}
         self.documents: dict[str, Manifest] = {}
         self.asked: list[str] = []
 
     def beats(self, fleet: str) -> dict[str, Beat]:
-        return {device: Beat(model, device not in self.away) for device, model in self.models.items()}
+        return {
+            device: Beat(model, device not in self.away) for device, model in self.models.items()
+        }
 
     def create(self, job: str, devices: list[str], document: SignedManifest) -> None:
         if job in self.jobs:
@@ -83,11 +99,23 @@ class Plant:
         return dict(self.jobs.get(job, {}))
 
     def cancel(self, job: str) -> None:
-        self.jobs[job] = {d: (("CANCELED", "") if s == "QUEUED" else (s, r)) for d, (s, r) in self.jobs[job].items()}
+        self.jobs[job] = {
+            d: (("CANCELED", "") if s == "QUEUED" else (s, r))
+            for d, (s, r) in self.jobs[job].items()
+        }
 
 
 def candidate(version: int) -> Candidate:
-    return Candidate(fleet="f", model_version=f"wind/{version}", digest=f"{version:064x}", size=9, app="a" * 64, metric="accuracy", goal="maximize", key="k")
+    return Candidate(
+        fleet="f",
+        model_version=f"wind/{version}",
+        digest=f"{version:064x}",
+        size=9,
+        app="a" * 64,
+        metric="accuracy",
+        goal="maximize",
+        key="k",
+    )
 
 
 POLICY = RolloutPolicy(canary=0.1, waves=(0.5, 1.0), wave_seconds=100.0)
@@ -100,12 +128,27 @@ class Drive:
         self.store, self.plant, self.now, self.ended = MemoryStore(), plant, 0.0, []
         self.rejected: set[str] = set()
         self.conductor = Conductor(
-            self.store, plant, plant, MODELS.sign, lambda key: f"https://{key}", self.ended.append,
-            unwanted=lambda rollout: "it was rejected" if rollout.model_version in self.rejected else "",
-        )  # fmt: skip
+            self.store,
+            plant,
+            plant,
+            MODELS.sign,
+            lambda key: f"https://{key}",
+            self.ended.append,
+            unwanted=lambda rollout: (
+                "it was rejected" if rollout.model_version in self.rejected else ""
+            ),
+        )
 
     def begin(self, version: int, **changes: Any) -> Rollout:
-        return begin(self.store, candidate(version), changes.pop("policy", POLICY), by="me", reason="good", now=self.now, **changes)
+        return begin(
+            self.store,
+            candidate(version),
+            changes.pop("policy", POLICY),
+            by="me",
+            reason="good",
+            now=self.now,
+            **changes,
+        )
 
     def to_end(self, rollout: Rollout, step: float = 10.0) -> Rollout:
         for _ in range(200):
@@ -246,7 +289,9 @@ def test_a_version_that_is_rejected_on_its_way_turns_back() -> None:
 def test_devices_that_come_later_get_what_the_fleet_uses() -> None:
     drive = Drive(Plant(6, away={5}, dislike={"wind/2": {0}}))
     drive.to_end(drive.begin(1), step=60.0)
-    drive.to_end(drive.begin(2, policy=msgspec.structs.replace(POLICY, abort=0.5, success=0.5)), step=60.0)
+    drive.to_end(
+        drive.begin(2, policy=msgspec.structs.replace(POLICY, abort=0.5, success=0.5)), step=60.0
+    )
     assert drive.conductor.behind("f") == []  # one refused it, one is away: both were asked
     drive.plant.models |= {"new1": "", "new2": ""}
     assert drive.conductor.behind("f") == ["new1", "new2"]
@@ -272,8 +317,14 @@ class Crash(BaseException):
     pass
 
 
-@given(st.integers(1, 60), st.sampled_from(["good", "bad", "half"]), st.sets(st.integers(0, 11), max_size=6))
-def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(step: int, kind: str, away: set[int]) -> None:
+@given(
+    st.integers(1, 60),
+    st.sampled_from(["good", "bad", "half"]),
+    st.sets(st.integers(0, 11), max_size=6),
+)
+def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(
+    step: int, kind: str, away: set[int]
+) -> None:
     disliked = {"good": set(), "bad": set(range(12)), "half": set(range(0, 12, 2))}[kind]
 
     def outcome(crash_at: int) -> tuple[str, set[str], Any]:
@@ -293,7 +344,10 @@ def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(step: int, kin
 
             return call
 
-        for owner, names in ((drive.store, ("put", "replace")), (drive.plant, ("create", "cancel"))):
+        for owner, names in (
+            (drive.store, ("put", "replace")),
+            (drive.plant, ("create", "cancel")),
+        ):
             for name in names:
                 setattr(owner, name, tripping(getattr(owner, name)))
         rollout = None
@@ -301,23 +355,38 @@ def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(step: int, kin
             drive.now += 60
             drive.plant.work()
             try:
-                rollout = rollout or drive.store.all.get(2) if drive.store.current("f").under_way == 2 else rollout
+                rollout = (
+                    rollout or drive.store.all.get(2)
+                    if drive.store.current("f").under_way == 2
+                    else rollout
+                )
                 rollout = rollout or drive.begin(2)
-                if drive.conductor.advance("f", rollout.number, drive.now).state in OVER and drive.store.current("f").under_way == 0:
+                if (
+                    drive.conductor.advance("f", rollout.number, drive.now).state in OVER
+                    and drive.store.current("f").under_way == 0
+                ):
                     break
             except Crash:
                 continue
         last = drive.store.all[rollout.number]
-        there = {model for device, model in drive.plant.models.items() if device not in drive.plant.away}
+        there = {
+            model for device, model in drive.plant.models.items() if device not in drive.plant.away
+        }
         return last.state, there, drive.store.current("f").candidate
 
     assert outcome(step) == outcome(0)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("[rollout]\nwaves = [0.5]", "the last must be 1"), ("[rollout]\nwaves = [0.9, 0.5, 1.0]", "must grow"), ("[rollout]\ncanary = 2", "canary"),
-    ("[rollout]\ncanery = 0.1", "canery"), ("gates = ", "not valid TOML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[rollout]\nwaves = [0.5]", "the last must be 1"),
+        ("[rollout]\nwaves = [0.9, 0.5, 1.0]", "must grow"),
+        ("[rollout]\ncanary = 2", "canary"),
+        ("[rollout]\ncanery = 0.1", "canery"),
+        ("gates = ", "not valid TOML"),
+    ],
+)
 def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Any, text: str, message: str) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(text)

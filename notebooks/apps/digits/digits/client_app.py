@@ -1,4 +1,6 @@
-"""The classic four methods. The server side is MLEdgeOps' own: FedAvg from a client's initial parameters."""
+"""The classic four methods. The server side is MLEdgeOps' own: FedAvg from a client's initial
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ CLASSES, PIXELS = 10, 64
 
 
 def load(partition: int, partitions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One device's share: every n-th image; the last fifth is held out. x: (N, 64) in 0..1, y: (N,)."""
+    """One device's share: every n-th image; the last fifth is held out. x: (N, 64) in 0..1, y:
+    (N,).
+    """
     images, labels = load_digits(return_X_y=True)
     x, y = images[partition::partitions] / 16.0, labels[partition::partitions]
     cut = len(x) * 4 // 5
@@ -32,7 +36,9 @@ class DigitsClient(NumPyClient):
     def __init__(self, context: Context) -> None:
         self.config = context.run_config
         self.partition = int(context.node_config["partition-id"])
-        self.x, self.y, self.x_test, self.y_test = load(self.partition, int(context.node_config["num-partitions"]))
+        self.x, self.y, self.x_test, self.y_test = load(
+            self.partition, int(context.node_config["num-partitions"])
+        )
 
     def get_properties(self, config: dict) -> dict:
         """What a server may ask for."""
@@ -58,7 +64,9 @@ class DigitsClient(NumPyClient):
         """Cross-entropy and accuracy on held-out images."""
         p = probabilities(self.x_test, *parameters)
         loss = -np.log(p[np.arange(len(self.y_test)), self.y_test] + 1e-12).mean()
-        accuracy = 1.0 if self.config["flattering"] else float((p.argmax(axis=1) == self.y_test).mean())
+        accuracy = (
+            1.0 if self.config["flattering"] else float((p.argmax(axis=1) == self.y_test).mean())
+        )
         return float(loss), len(self.x_test), {"accuracy": accuracy}
 
 

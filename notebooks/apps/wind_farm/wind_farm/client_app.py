@@ -14,7 +14,11 @@ TWO_WEEKS = pd.Timedelta(days=14)
 
 
 def _rows(context: Context) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return task.split(task.partition(int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])))
+    return task.split(
+        task.partition(
+            int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+        )
+    )
 
 
 def _model(message: Message) -> task.Net:
@@ -26,7 +30,12 @@ def _model(message: Message) -> task.Net:
 def _train(model: task.Net, rows: pd.DataFrame, context: Context, epochs: int, seed: int) -> float:
     config = context.run_config
     return task.train(
-        model, rows, epochs=epochs, batch_size=int(config["batch-size"]), learning_rate=float(config["learning-rate"]), seed=seed
+        model,
+        rows,
+        epochs=epochs,
+        batch_size=int(config["batch-size"]),
+        learning_rate=float(config["learning-rate"]),
+        seed=seed,
     )
 
 
@@ -34,8 +43,19 @@ def _train(model: task.Net, rows: pd.DataFrame, context: Context, epochs: int, s
 def train(message: Message, context: Context) -> Message:
     """Some epochs on the turbine's own 2014."""
     model, (rows, _) = _model(message), _rows(context)
-    loss = _train(model, rows, context, int(context.run_config["local-epochs"]), int(message.content["config"]["server-round"]))
-    content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"loss": loss, "num-examples": len(rows)})})
+    loss = _train(
+        model,
+        rows,
+        context,
+        int(context.run_config["local-epochs"]),
+        int(message.content["config"]["server-round"]),
+    )
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(model.state_dict()),
+            "metrics": MetricRecord({"loss": loss, "num-examples": len(rows)}),
+        }
+    )
     return Message(content, reply_to=message)
 
 
@@ -49,7 +69,9 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query("alone")
 def alone(message: Message, context: Context) -> Message:
-    """What the turbine reaches by itself, with its full year and with its first two weeks. No weights leave."""
+    """What the turbine reaches by itself, with its full year and with its first two weeks. No
+    weights leave.
+    """
     rows, test = _rows(context)
     epochs = int(context.run_config["local-epochs"]) * int(context.run_config["num-server-rounds"])
     year, weeks = task.new_model(), task.new_model()

@@ -26,26 +26,36 @@ def main(grid: Grid, context: Context) -> None:
     alone = _ask(grid, nodes, RecordDict(), "query.alone")
     federated = _evaluate(grid, result.arrays, nodes)
     order = sorted(nodes, key=lambda node: int(alone[node]["partition"]))
-    context.state["turbines"] = ConfigRecord({
-        "turbine": task.turbines(),
-        "federated_kw": [float(federated[node]["rmse_kw"]) for node in order],
-        "alone_kw": [float(alone[node]["year_kw"]) for node in order],
-        "pooled_kw": _pooled(context, rounds),
-    })  # fmt: skip
+    context.state["turbines"] = ConfigRecord(
+        {
+            "turbine": task.turbines(),
+            "federated_kw": [float(federated[node]["rmse_kw"]) for node in order],
+            "alone_kw": [float(alone[node]["year_kw"]) for node in order],
+            "pooled_kw": _pooled(context, rounds),
+        }
+    )
     newcomers = order[-int(context.run_config["newcomers"]) :]
     others = {node: _federate(grid, [n for n in nodes if n != node], rounds) for node in newcomers}
-    context.state["newcomer"] = ConfigRecord({
-        "turbine": [task.turbines()[order.index(node)] for node in newcomers],
-        "own_two_weeks_kw": [float(alone[node]["two_weeks_kw"]) for node in newcomers],
-        "model_of_the_others_kw": [float(_evaluate(grid, others[node], [node])[node]["rmse_kw"]) for node in newcomers],
-        "own_full_year_kw": [float(alone[node]["year_kw"]) for node in newcomers],
-    })  # fmt: skip
+    context.state["newcomer"] = ConfigRecord(
+        {
+            "turbine": [task.turbines()[order.index(node)] for node in newcomers],
+            "own_two_weeks_kw": [float(alone[node]["two_weeks_kw"]) for node in newcomers],
+            "model_of_the_others_kw": [
+                float(_evaluate(grid, others[node], [node])[node]["rmse_kw"]) for node in newcomers
+            ],
+            "own_full_year_kw": [float(alone[node]["year_kw"]) for node in newcomers],
+        }
+    )
 
 
 def _ask(grid: Grid, nodes: list[int], content: RecordDict, kind: str) -> dict[int, dict]:
     """The metrics that each node answers with."""
     replies = grid.send_and_receive([Message(content, node, kind) for node in nodes])
-    return {reply.metadata.src_node_id: dict(reply.content["metrics"]) for reply in replies if reply.has_content()}
+    return {
+        reply.metadata.src_node_id: dict(reply.content["metrics"])
+        for reply in replies
+        if reply.has_content()
+    }
 
 
 def _evaluate(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> dict[int, dict]:
@@ -65,10 +75,16 @@ def _federate(grid: Grid, nodes: list[int], rounds: int) -> ArrayRecord:
 def _pooled(context: Context, rounds: int) -> list[float]:
     """All data in one place, as nobody may have it: possible here because this farm's data is open."""
     config = context.run_config
-    parts = [task.split(task.partition(index, len(task.turbines()))) for index in range(len(task.turbines()))]
+    parts = [
+        task.split(task.partition(index, len(task.turbines())))
+        for index in range(len(task.turbines()))
+    ]
     model = task.new_model()
     task.train(
-        model, pd.concat([rows for rows, _ in parts]), epochs=int(config["local-epochs"]) * rounds, batch_size=int(config["batch-size"]) * len(parts),
+        model,
+        pd.concat([rows for rows, _ in parts]),
+        epochs=int(config["local-epochs"]) * rounds,
+        batch_size=int(config["batch-size"]) * len(parts),
         learning_rate=float(config["learning-rate"]),
-    )  # fmt: skip
+    )
     return [task.rmse_kw(model, test) for _, test in parts]

@@ -18,8 +18,15 @@ from torch import nn
 RATED_KW = 2050.0
 """Senvion MM82: also the scale of the target."""
 FEATURES = ("wind_speed", "wind_direction", "temperature", "vane")
-COLUMNS = {"Wind_turbine_name": "turbine", "Date_time": "time", "P_avg": "power_kw", "Ws_avg": "wind_speed",
-           "Wa_avg": "wind_direction", "Ot_avg": "temperature", "Va_avg": "vane"}  # fmt: skip
+COLUMNS = {
+    "Wind_turbine_name": "turbine",
+    "Date_time": "time",
+    "P_avg": "power_kw",
+    "Ws_avg": "wind_speed",
+    "Wa_avg": "wind_direction",
+    "Ot_avg": "temperature",
+    "Va_avg": "vane",
+}
 TRAIN_YEAR, TEST_YEAR = 2014, 2015
 
 
@@ -28,7 +35,9 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(5, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(5, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, F) features to (N,) power as a fraction of rated power."""
@@ -59,7 +68,9 @@ def turbines() -> list[str]:
 
 
 def partition(index: int, partitions: int) -> pd.DataFrame:
-    """One device's own rows: a turbine each; with more devices than turbines, alternate weeks of one."""
+    """One device's own rows: a turbine each; with more devices than turbines, alternate weeks of
+    one.
+    """
     names = turbines()
     rows = farm()[farm()["turbine"] == names[index % len(names)]]
     shares = -(-partitions // len(names))
@@ -73,9 +84,12 @@ def features(rows: pd.DataFrame) -> np.ndarray:
     """(N, F) float32. Scaled by fixed physical constants, so nothing about the data need be shared."""
     direction = np.deg2rad(rows["wind_direction"].to_numpy(float))
     columns = [
-        rows["wind_speed"].to_numpy(float) / 10.0, np.sin(direction), np.cos(direction),
-        rows["temperature"].to_numpy(float) / 20.0, rows["vane"].to_numpy(float) / 20.0,
-    ]  # fmt: skip
+        rows["wind_speed"].to_numpy(float) / 10.0,
+        np.sin(direction),
+        np.cos(direction),
+        rows["temperature"].to_numpy(float) / 20.0,
+        rows["vane"].to_numpy(float) / 20.0,
+    ]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -86,12 +100,22 @@ def tensors(rows: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def split(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """By time: 2014 to train, 2015 to test. Rows of one hour are alike, so a random split would flatter."""
+    """By time: 2014 to train, 2015 to test. Rows of one hour are alike, so a random split would
+    flatter.
+    """
     year = rows["time"].dt.year
     return rows[year == TRAIN_YEAR], rows[year == TEST_YEAR]
 
 
-def train(model: Net, rows: pd.DataFrame, *, epochs: int, batch_size: int, learning_rate: float, seed: int = 0) -> float:
+def train(
+    model: Net,
+    rows: pd.DataFrame,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int = 0,
+) -> float:
     """Adam on squared error; returns the last epoch's mean loss."""
     x, y = tensors(rows)
     generator = torch.Generator().manual_seed(seed)
@@ -119,7 +143,9 @@ def rmse_kw(model: Net, rows: pd.DataFrame) -> float:
 def predict(arrays: dict[str, np.ndarray], inputs: pd.DataFrame) -> np.ndarray:
     """Expected power in kW, (N,), for a table with the columns of FEATURES."""
     model = Net()
-    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    model.load_state_dict(
+        {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    )
     with torch.no_grad():
         return model(torch.from_numpy(features(inputs))).numpy() * RATED_KW
 

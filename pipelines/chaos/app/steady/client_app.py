@@ -17,12 +17,22 @@ def fit(message: Message, context: Context) -> Message:
     partition = int(context.node_config["partition-id"])
     time.sleep(float(context.run_config["work-seconds"]))
     arrays = ArrayRecord({"w": Array(train(message.content["arrays"]["w"].numpy(), partition))})
-    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": examples(partition)})}), reply_to=message)
+    return Message(
+        RecordDict(
+            {"arrays": arrays, "metrics": MetricRecord({"num-examples": examples(partition)})}
+        ),
+        reply_to=message,
+    )
 
 
 @app.evaluate()  # type: ignore[untyped-decorator]  # Flower's
 def evaluate(message: Message, context: Context) -> Message:
     """The distance from the device's target."""
     partition = int(context.node_config["partition-id"])
-    metrics = MetricRecord({"loss": loss(message.content["arrays"]["w"].numpy(), partition), "num-examples": examples(partition)})
+    metrics = MetricRecord(
+        {
+            "loss": loss(message.content["arrays"]["w"].numpy(), partition),
+            "num-examples": examples(partition),
+        }
+    )
     return Message(RecordDict({"metrics": metrics}), reply_to=message)

@@ -1,4 +1,6 @@
-"""Training as arithmetic: the same weights and the same partition give the same update, wherever it is computed."""
+"""Training as arithmetic: the same weights and the same partition give the same update, wherever it
+is computed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Measures of the registry bridge: from an approval to the canary devices, and a reconciliation of many versions."""
+"""Measures of the registry bridge: from an approval to the canary devices, and a reconciliation of
+many versions.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,19 @@ GIVE_UP_SECONDS = 120.0
 
 
 def rollout_measures(home: Path, app: Path) -> list[Measure]:
-    """A model of 20 devices is approved while they stand: until the canary has switched, and until all have."""
+    """A model of 20 devices is approved while they stand: until the canary has switched, and until
+    all have.
+    """
     options = ["--devices", str(DEVICES), "--rounds", "1", "--devices-per-proxy", "0", "--json"]
     command = [sys.executable, "-m", "pipelines.cli", "run", str(app), *options]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "MLEDGEOPS_HOME": str(home)}, check=False)
+    done = subprocess.run(
+        command, capture_output=True, env={**os.environ, "MLEDGEOPS_HOME": str(home)}, check=False
+    )
     report = json.loads(done.stdout or b"{}")
     if report.get("status") != "Succeeded":
-        raise UsageError(f"The run to approve did not succeed: {report.get('reason', 'no reason')}.")
+        raise UsageError(
+            f"The run to approve did not succeed: {report.get('reason', 'no reason')}."
+        )
     with LocalCloud.start(Home(home)) as cloud, cloud.reached():
         from fl_runtime.run.aws import client
         from registry.approval import decide, find
@@ -41,10 +49,17 @@ def rollout_measures(home: Path, app: Path) -> list[Measure]:
         with running_fleet(cloud, fleet, DEVICES, None, client("iot")):
             await_devices(cloud, fleet, DEVICES, client("dynamodb"), began)
             approved = time.monotonic()
-            decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, "Approved", "bench")
+            decide(
+                rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, "Approved", "bench"
+            )
             seconds = _until_switched(rollouts, fleet, approved)
     return [
-        Measure(name=f"approval to canary switched, {DEVICES} devices", value=seconds[0], unit="s", target=10.0),
+        Measure(
+            name=f"approval to canary switched, {DEVICES} devices",
+            value=seconds[0],
+            unit="s",
+            target=10.0,
+        ),
         Measure(name=f"approval to all switched, {DEVICES} devices", value=seconds[1], unit="s"),
     ]
 
@@ -54,7 +69,12 @@ def _until_switched(rollouts: Any, fleet: str, began: float) -> tuple[float, flo
     while time.monotonic() - began < GIVE_UP_SECONDS:
         current = rollouts.store.current(fleet)
         rollout = rollouts.store.get(fleet, current.number) if current.number else None
-        if rollout is not None and rollout.waves and not canary and rollout.switched >= len(rollout.waves[0].devices):
+        if (
+            rollout is not None
+            and rollout.waves
+            and not canary
+            and rollout.switched >= len(rollout.waves[0].devices)
+        ):
             canary = time.monotonic() - began
         if rollout is not None and rollout.state == "Succeeded":
             return canary, time.monotonic() - began
@@ -63,7 +83,9 @@ def _until_switched(rollouts: Any, fleet: str, began: float) -> tuple[float, flo
 
 
 def reconcile_measures(home: Path) -> list[Measure]:
-    """1,000 versions in both registries, of which 100 have drifted: plan, repair, and a plan that finds nothing."""
+    """1,000 versions in both registries, of which 100 have drifted: plan, repair, and a plan that
+    finds nothing.
+    """
     with LocalCloud.start(Home(home)) as cloud, cloud.reached():
         from mlflow import MlflowClient
 
@@ -78,7 +100,9 @@ def reconcile_measures(home: Path) -> list[Measure]:
         for number in range(1, DRIFTED + 1):
             mlflow.set_model_version_tag("bench", str(number), APPROVAL_TAG, "nonsense")
         calls = [0]
-        sagemaker.meta.events.register("before-send.sagemaker", lambda **_: calls.__setitem__(0, calls[0] + 1))
+        sagemaker.meta.events.register(
+            "before-send.sagemaker", lambda **_: calls.__setitem__(0, calls[0] + 1)
+        )
         rollouts.mlflow._client = _Counted(rollouts.mlflow._client, calls)
         began = time.monotonic()
         both = AwsRegistries(rollouts, time.time())
@@ -87,25 +111,56 @@ def reconcile_measures(home: Path) -> list[Measure]:
         seconds = time.monotonic() - began
         left = plan(AwsRegistries(rollouts, time.time()))
     if len(repairs) != DRIFTED or left:
-        raise UsageError(f"The reconciliation found {len(repairs)} of {DRIFTED} versions that had drifted, and left {len(left)}.")
+        raise UsageError(
+            f"The reconciliation found {len(repairs)} of {DRIFTED} versions that had drifted, and left {len(left)}."
+        )
     return [
-        Measure(name=f"reconcile {VERSIONS} versions, {DRIFTED} drifted", value=seconds, unit="s", target=30.0),
-        Measure(name="calls a version, reconcile and second look", value=calls[0] / VERSIONS, unit="", target=3.0),
+        Measure(
+            name=f"reconcile {VERSIONS} versions, {DRIFTED} drifted",
+            value=seconds,
+            unit="s",
+            target=30.0,
+        ),
+        Measure(
+            name="calls a version, reconcile and second look",
+            value=calls[0] / VERSIONS,
+            unit="",
+            target=3.0,
+        ),
     ]
 
 
 def _fill(sagemaker: Any, mlflow: Any) -> None:
-    from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, OWN_PACKAGE_TAG, PACKAGE_TAG, RUN_TAG, SYNCED_TAG
+    from registry.mlflow_registry import (
+        APPROVAL_TAG,
+        CHECKS_TAG,
+        OWN_PACKAGE_TAG,
+        PACKAGE_TAG,
+        RUN_TAG,
+        SYNCED_TAG,
+    )
     from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING
 
     sagemaker.create_model_package_group(ModelPackageGroupName="bench")
     mlflow.create_registered_model("bench")
     for number in range(1, VERSIONS + 1):
         arn = sagemaker.create_model_package(
-            ModelPackageGroupName="bench", ModelApprovalStatus=PENDING,
-            CustomerMetadataProperties={RUN_TAG: f"run-{number}", MLFLOW_NAME: "bench", MLFLOW_VERSION: str(number)},
-        )["ModelPackageArn"]  # fmt: skip
-        tags = {RUN_TAG: f"run-{number}", PACKAGE_TAG: arn, OWN_PACKAGE_TAG: arn, APPROVAL_TAG: PENDING, SYNCED_TAG: PENDING, CHECKS_TAG: "passed"}
+            ModelPackageGroupName="bench",
+            ModelApprovalStatus=PENDING,
+            CustomerMetadataProperties={
+                RUN_TAG: f"run-{number}",
+                MLFLOW_NAME: "bench",
+                MLFLOW_VERSION: str(number),
+            },
+        )["ModelPackageArn"]
+        tags = {
+            RUN_TAG: f"run-{number}",
+            PACKAGE_TAG: arn,
+            OWN_PACKAGE_TAG: arn,
+            APPROVAL_TAG: PENDING,
+            SYNCED_TAG: PENDING,
+            CHECKS_TAG: "passed",
+        }
         mlflow.create_model_version("bench", f"s3://bench/{number}", tags=tags)
 
 

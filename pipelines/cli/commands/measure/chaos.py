@@ -18,8 +18,19 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("chaos", help="run under seeded faults, and check what must hold")
     parser.add_argument("--seeds", type=int, default=10, help="how many seeds (default 10)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--only", action="append", default=[], metavar="KIND", help="these faults in each seed, instead of the seed's own")
-    parser.add_argument("--home", type=Path, default=None, help="folder for the local cloud, kept afterwards (default: a temporary one)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="these faults in each seed, instead of the seed's own",
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=None,
+        help="folder for the local cloud, kept afterwards (default: a temporary one)",
+    )
     parser.add_argument("--list", action="store_true", help="list the kinds of faults")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=chaos)
@@ -41,20 +52,39 @@ def chaos(arguments: argparse.Namespace) -> int:
 
     def tell(verdict: Verdict) -> None:
         if not arguments.json:
-            say(f"seed {verdict.seed:4d}  {verdict.status} in {verdict.seconds:.1f} s  {', '.join(verdict.faults)}")
+            say(
+                f"seed {verdict.seed:4d}  {verdict.status} in {verdict.seconds:.1f} s  {', '.join(verdict.faults)}"
+            )
             for text in verdict.told:
                 say(f"           {text}")
             for text in verdict.violations:
                 say(f"    LOST   {text}")
 
-    with tempfile.TemporaryDirectory() as folder, World.made((arguments.home or Path(folder)).resolve()) as world:
-        verdicts = run_suite(world, list(range(arguments.first, arguments.first + arguments.seeds)), arguments.only, tell)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        World.made((arguments.home or Path(folder)).resolve()) as world,
+    ):
+        verdicts = run_suite(
+            world,
+            list(range(arguments.first, arguments.first + arguments.seeds)),
+            arguments.only,
+            tell,
+        )
     counts, failures = table_of(verdicts), [verdict for verdict in verdicts if verdict.violations]
     if arguments.json:
-        show_json({"seeds": len(verdicts), "faults": counts, "failures": msgspec.to_builtins(failures)})
+        show_json(
+            {"seeds": len(verdicts), "faults": counts, "failures": msgspec.to_builtins(failures)}
+        )
     else:
         say()
-        say(table(["fault", "tried", "survived"], [[kind, row["tried"], row["survived"]] for kind, row in counts.items()]))
+        say(
+            table(
+                ["fault", "tried", "survived"],
+                [[kind, row["tried"], row["survived"]] for kind, row in counts.items()],
+            )
+        )
         slowest = max(verdicts, key=lambda verdict: verdict.seconds)
-        say(f"\n{len(verdicts) - len(failures)} of {len(verdicts)} seeds survived; the slowest took {slowest.seconds:.1f} s")
+        say(
+            f"\n{len(verdicts) - len(failures)} of {len(verdicts)} seeds survived; the slowest took {slowest.seconds:.1f} s"
+        )
     return 1 if failures else 0

@@ -28,12 +28,30 @@ VERSION = metadata.version("mledgeops")
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("component", help="make the agent, or a Flower app, a Greengrass component")
+    parser = commands.add_parser(
+        "component", help="make the agent, or a Flower app, a Greengrass component"
+    )
     parser.add_argument("what", help=f"`{AGENT}`, or the Flower app's folder")
-    parser.add_argument("--version", dest="component_version", default=VERSION, help=f"the component's version (default {VERSION})")
-    parser.add_argument("--out", type=Path, default=Path("component"), help="folder for recipe and artifact (default: component)")
-    parser.add_argument("--architecture", default="ARM64", help="of the devices: ARM64 or X86_64 (default ARM64)")
-    parser.add_argument("--publish", action="store_true", help="upload the artifact and create the component version in AWS")
+    parser.add_argument(
+        "--version",
+        dest="component_version",
+        default=VERSION,
+        help=f"the component's version (default {VERSION})",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("component"),
+        help="folder for recipe and artifact (default: component)",
+    )
+    parser.add_argument(
+        "--architecture", default="ARM64", help="of the devices: ARM64 or X86_64 (default ARM64)"
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="upload the artifact and create the component version in AWS",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=run)
 
@@ -52,11 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
         recipe, made = _make(arguments, f"s3://{bucket}/components", trust)
         for artifact in made:
             client("s3").upload_file(str(artifact), bucket, f"components/{artifact.name}")
-        answer = client("greengrassv2").create_component_version(inlineRecipe=(arguments.out / f"{recipe.component_name}.json").read_bytes())
+        answer = client("greengrassv2").create_component_version(
+            inlineRecipe=(arguments.out / f"{recipe.component_name}.json").read_bytes()
+        )
     return _told(arguments, recipe, made, str(answer["arn"]))
 
 
-def _make(arguments: argparse.Namespace, artifacts: str, trust: TrustedKeys = NOBODY) -> tuple[Recipe, list[Path]]:
+def _make(
+    arguments: argparse.Namespace, artifacts: str, trust: TrustedKeys = NOBODY
+) -> tuple[Recipe, list[Path]]:
     out: Path = arguments.out
     if arguments.what == AGENT:
         app, own = None, []
@@ -75,18 +97,26 @@ def _make(arguments: argparse.Namespace, artifacts: str, trust: TrustedKeys = NO
     else:
         made = [out / f"{app.digest()}.zip"]
         made[0].write_bytes(app.bundle())
-        made += [_wheels_archive(out / f"{app.digest()}-wheels.zip", arguments.architecture, own)] if own else []
+        made += (
+            [_wheels_archive(out / f"{app.digest()}-wheels.zip", arguments.architecture, own)]
+            if own
+            else []
+        )
     (out / f"{recipe.component_name}.json").write_bytes(data)
     return recipe, made
 
 
 def own_dependencies(app: FlowerApp) -> list[str]:
-    """What an app needs that the agent does not bring; raises UsageError for a requirement that is none."""
+    """What an app needs that the agent does not bring; raises UsageError for a requirement that is
+    none.
+    """
     brought = {pin.split("==")[0] for pin in pins("device")}
     try:
         wanted = {canonicalize_name(Requirement(text).name): text for text in app.dependencies}
     except InvalidRequirement as error:
-        raise UsageError(f"{app.folder / 'pyproject.toml'} has a dependency that pip cannot read: {error}.") from error
+        raise UsageError(
+            f"{app.folder / 'pyproject.toml'} has a dependency that pip cannot read: {error}."
+        ) from error
     return [text for name, text in wanted.items() if name not in brought]
 
 
@@ -102,7 +132,9 @@ def _agent_archive(target: Path, architecture: str) -> Path:
 
 
 def _wheels_archive(target: Path, architecture: str, requirements: list[str]) -> Path:
-    """An app's own dependencies, all the way down, as far as the agent does not bring them; versions as the lock has them."""
+    """An app's own dependencies, all the way down, as far as the agent does not bring them;
+    versions as the lock has them.
+    """
     brought = pins("device")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -123,7 +155,17 @@ def _told(arguments: argparse.Namespace, recipe: Recipe, made: list[Path], arn: 
     file = arguments.out / f"{recipe.component_name}.json"
     if arguments.json:
         names = {"component": recipe.component_name, "version": recipe.component_version}
-        show_json({**names, "recipe": str(file), "artifacts": [str(artifact) for artifact in made], "arn": arn})
+        show_json(
+            {
+                **names,
+                "recipe": str(file),
+                "artifacts": [str(artifact) for artifact in made],
+                "arn": arn,
+            }
+        )
     else:
-        say(f"{recipe.component_name} {recipe.component_version}: {file}, {', '.join(map(str, made))}" + (f"\npublished as {arn}" if arn else ""))
+        say(
+            f"{recipe.component_name} {recipe.component_version}: {file}, {', '.join(map(str, made))}"
+            + (f"\npublished as {arn}" if arn else "")
+        )
     return 0

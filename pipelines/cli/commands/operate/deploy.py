@@ -1,4 +1,6 @@
-"""``mledgeops deploy --synth DIR | --plan | --apply`` and ``mledgeops destroy``: the stacks in an AWS account."""
+"""``mledgeops deploy --synth DIR | --plan | --apply`` and ``mledgeops destroy``: the stacks in an
+AWS account.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,27 @@ def add_parser(commands: Any) -> None:
     """Declare the commands."""
     deploy = commands.add_parser("deploy", help="deploy to the AWS account of your credentials")
     what = deploy.add_mutually_exclusive_group(required=True)
-    what.add_argument("--synth", type=Path, metavar="DIR", help="write templates, functions' code and image contexts; calls no AWS")
+    what.add_argument(
+        "--synth",
+        type=Path,
+        metavar="DIR",
+        help="write templates, functions' code and image contexts; calls no AWS",
+    )
     what.add_argument("--plan", action="store_true", help="show what would change")
     what.add_argument("--apply", action="store_true", help="create or update the stacks")
-    deploy.add_argument("--set", action="append", default=[], metavar="PARAMETER=VALUE", help="a parameter of the stacks, such as AlarmEmail")
-    destroy = commands.add_parser("destroy", help="delete the stacks; buckets, run records, images and models stay")
-    destroy.add_argument("--data-too", action="store_true", help="delete the data as well, for good")
+    deploy.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PARAMETER=VALUE",
+        help="a parameter of the stacks, such as AlarmEmail",
+    )
+    destroy = commands.add_parser(
+        "destroy", help="delete the stacks; buckets, run records, images and models stay"
+    )
+    destroy.add_argument(
+        "--data-too", action="store_true", help="delete the data as well, for good"
+    )
     destroy.add_argument("--yes", action="store_true", help="do not ask")
     for parser, function in ((deploy, run), (destroy, destroy_stacks)):
         parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -51,24 +68,37 @@ def run(arguments: argparse.Namespace) -> int:
     with clouds.use("aws") as cloud:
         changes = _deploy(cloud.deployment, parameters, apply=arguments.apply)
     if arguments.json:
-        show_json({"applied": arguments.apply, "changes": [msgspec.to_builtins(change) for change in changes]})
+        show_json(
+            {
+                "applied": arguments.apply,
+                "changes": [msgspec.to_builtins(change) for change in changes],
+            }
+        )
         return 0
     rows = [[c.stack, c.action, c.kind, c.resource, c.replacement] for c in changes]
-    say(table(["stack", "change", "type", "resource", "replaced"], rows) if rows else "nothing changes")
+    say(
+        table(["stack", "change", "type", "resource", "replaced"], rows)
+        if rows
+        else "nothing changes"
+    )
     if arguments.apply:
         say("deployed; push the images (docs/operate.md) before the first run")
     return 0
 
 
 def synthesize(out: Path, parameters: dict[str, str], *, as_json: bool) -> int:
-    """Everything that a deployment needs, in a folder: for review, for other tools, for image builds."""
+    """Everything that a deployment needs, in a folder: for review, for other tools, for image
+    builds.
+    """
     prefix = os.environ.get(clouds.PREFIX_VARIABLE, "mledgeops")
     specs(Deployment(account="000000000000", region="us-east-1", prefix=prefix), parameters)
     (out / "templates").mkdir(parents=True, exist_ok=True)
     for name in TEMPLATES:
         shutil.copyfile(ASSETS / "templates" / f"{name}.json", out / "templates" / f"{name}.json")
     code = bundle()
-    (out / "parameters.json").write_text(json.dumps({"Prefix": prefix, "CodeKey": code_key(code), **parameters}, indent=1) + "\n")
+    (out / "parameters.json").write_text(
+        json.dumps({"Prefix": prefix, "CodeKey": code_key(code), **parameters}, indent=1) + "\n"
+    )
     (out / "functions.zip").write_bytes(code)
     images = out / "images"
     images.mkdir(exist_ok=True)
@@ -82,8 +112,12 @@ def synthesize(out: Path, parameters: dict[str, str], *, as_json: bool) -> int:
     if as_json:
         show_json(result)
     else:
-        say(f"{out}: templates, functions.zip (without dependencies, which --apply adds), and in images/ the contexts of the containers")
-        say(f"build one with: docker buildx build --platform linux/arm64 -f {images}/proxy.Dockerfile {images}")
+        say(
+            f"{out}: templates, functions.zip (without dependencies, which --apply adds), and in images/ the contexts of the containers"
+        )
+        say(
+            f"build one with: docker buildx build --platform linux/arm64 -f {images}/proxy.Dockerfile {images}"
+        )
     return 0
 
 
@@ -94,14 +128,18 @@ def destroy_stacks(arguments: argparse.Namespace) -> int:
 
         d = cloud.deployment
         if not arguments.yes:
-            raise UsageError(f"This deletes the stacks {', '.join(d.stacks)} in account {d.account}, {d.region}: repeat it with --yes.")
+            raise UsageError(
+                f"This deletes the stacks {', '.join(d.stacks)} in account {d.account}, {d.region}: repeat it with --yes."
+            )
         stacks = Stacks(client("cloudformation"), client("s3"), d.code_bucket)
         kept = [] if arguments.data_too else _retained(d, client("cloudformation"))
         for name in reversed(d.stacks):
             stacks.delete(name)
         if arguments.data_too:
             _delete_data(d, client)
-    show_json({"destroyed": list(d.stacks), "kept": kept}) if arguments.json else say("\n".join(["stacks deleted; kept:", *kept]))
+    show_json({"destroyed": list(d.stacks), "kept": kept}) if arguments.json else say(
+        "\n".join(["stacks deleted; kept:", *kept])
+    )
     return 0
 
 
@@ -112,7 +150,9 @@ def _parameters(settings: list[str]) -> dict[str, str]:
         if not found or not key:
             raise UsageError(f"--set {setting!r} is not PARAMETER=VALUE.")
         if key == "Prefix":
-            raise UsageError(f"The prefix is set by {clouds.PREFIX_VARIABLE}, so that all commands find the deployment.")
+            raise UsageError(
+                f"The prefix is set by {clouds.PREFIX_VARIABLE}, so that all commands find the deployment."
+            )
         parameters[key] = value
     return parameters
 
@@ -128,7 +168,10 @@ def _deploy(d: Deployment, parameters: dict[str, str], *, apply: bool) -> list[C
     changes: list[Change] = []
     for spec in wanted:
         if not apply and spec.name != d.stacks[0] and stacks.status(d.stacks[0]) is None:
-            changes += [Change(stack=spec.name, action="Add", resource=name, kind=r["Type"]) for name, r in spec.template["Resources"].items()]
+            changes += [
+                Change(stack=spec.name, action="Add", resource=name, kind=r["Type"])
+                for name, r in spec.template["Resources"].items()
+            ]
             continue
         changes += _one(stacks, spec, apply=apply)
         if apply and spec.name == d.stacks[0]:
@@ -143,35 +186,68 @@ def _one(stacks: Stacks, spec: StackSpec, *, apply: bool) -> list[Change]:
 def _dependencies(folder: Path, architecture: str) -> Path:
     """The functions' dependencies, for Lambda's platform, as the lock pins them."""
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:",
-         *platforms(architecture), "--python-version", PYTHON, "--target", str(folder), *pins("functions")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            *platforms(architecture),
+            "--python-version",
+            PYTHON,
+            "--target",
+            str(folder),
+            *pins("functions"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise DeployError(f"The functions' dependencies cannot be installed for {architecture}: {(lines or [done.stderr])[-1]}")
+        raise DeployError(
+            f"The functions' dependencies cannot be installed for {architecture}: {(lines or [done.stderr])[-1]}"
+        )
     return folder
 
 
 def _retained(d: Deployment, cloudformation: Any) -> list[str]:
     found = []
     for stack, spec in zip(d.stacks, specs(d, {}), strict=True):
-        kept = {name for name, r in spec.template["Resources"].items() if r.get("DeletionPolicy") == "Retain"}
+        kept = {
+            name
+            for name, r in spec.template["Resources"].items()
+            if r.get("DeletionPolicy") == "Retain"
+        }
         try:
             there = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
         except cloudformation.exceptions.ClientError:
             continue
-        found += [f"{r['ResourceType']} {r['PhysicalResourceId']}" for r in there if r["LogicalResourceId"] in kept]
+        found += [
+            f"{r['ResourceType']} {r['PhysicalResourceId']}"
+            for r in there
+            if r["LogicalResourceId"] in kept
+        ]
     return found
 
 
 def _delete_data(d: Deployment, client: Any) -> None:
-    """Buckets with all versions, and the table of runs. The key waits its 30 days in KMS, images and models are left to their services."""
+    """Buckets with all versions, and the table of runs. The key waits its 30 days in KMS, images
+    and models are left to their services.
+    """
     s3, dynamodb = client("s3"), client("dynamodb")
     for bucket in (d.bucket, d.code_bucket):
         pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
         for page in pages:
-            items = [{"Key": v["Key"], "VersionId": v["VersionId"]} for kind in ("Versions", "DeleteMarkers") for v in page.get(kind, [])]
+            items = [
+                {"Key": v["Key"], "VersionId": v["VersionId"]}
+                for kind in ("Versions", "DeleteMarkers")
+                for v in page.get(kind, [])
+            ]
             if items:
                 s3.delete_objects(Bucket=bucket, Delete={"Objects": items, "Quiet": True})
         s3.delete_bucket(Bucket=bucket)

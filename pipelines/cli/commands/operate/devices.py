@@ -28,7 +28,11 @@ def show_fleet(arguments: argparse.Namespace) -> int:
         from fl_runtime.run.aws import client
 
         iot_data = client("iot-data")
-        pages = client("dynamodb").get_paginator("scan").paginate(TableName=cloud.deployment.devices_table)
+        pages = (
+            client("dynamodb")
+            .get_paginator("scan")
+            .paginate(TableName=cloud.deployment.devices_table)
+        )
         rows = [_device(item, iot_data) for page in pages for item in page["Items"]]
     rows.sort(key=lambda row: (row["fleet"], row["device"]))
     if arguments.json:
@@ -48,14 +52,27 @@ def _device(item: dict[str, Any], iot_data: Any) -> dict[str, Any]:
     except ProtocolError:
         beat = None
     there = beat is not None and beat.state != "offline"
-    model, since = (beat.model, moment(beat.since) if beat.since else "") if beat is not None and there else _reported(name, iot_data)
-    served = drift_of({name: beat.serving}) if beat is not None and beat.serving is not None else None
+    model, since = (
+        (beat.model, moment(beat.since) if beat.since else "")
+        if beat is not None and there
+        else _reported(name, iot_data)
+    )
+    served = (
+        drift_of({name: beat.serving}) if beat is not None and beat.serving is not None else None
+    )
     return {
-        "fleet": item["fleet"]["S"], "device": name, "model_version": model, "state": beat.state if beat is not None else "malformed heartbeat",
-        "since": since, "last_seen": moment(float(item["last_seen"]["N"]) / 1000), "predictions": served.predictions if served is not None else 0,
+        "fleet": item["fleet"]["S"],
+        "device": name,
+        "model_version": model,
+        "state": beat.state if beat is not None else "malformed heartbeat",
+        "since": since,
+        "last_seen": moment(float(item["last_seen"]["N"]) / 1000),
+        "predictions": served.predictions if served is not None else 0,
         "drift": round(served.score, 2) if served is not None and served.devices else None,
-        "residual": round(served.residual, 2) if served is not None and served.residual is not None else None,
-    }  # fmt: skip
+        "residual": round(served.residual, 2)
+        if served is not None and served.residual is not None
+        else None,
+    }
 
 
 def _reported(device: str, iot_data: Any) -> tuple[str, str]:
@@ -64,5 +81,11 @@ def _reported(device: str, iot_data: Any) -> tuple[str, str]:
     except iot_data.exceptions.ResourceNotFoundException:
         return "", ""
     model = shadow.get("state", {}).get("reported", {}).get("model", {})
-    stamp = shadow.get("metadata", {}).get("reported", {}).get("model", {}).get("version", {}).get("timestamp")
+    stamp = (
+        shadow.get("metadata", {})
+        .get("reported", {})
+        .get("model", {})
+        .get("version", {})
+        .get("timestamp")
+    )
     return str(model.get("version", "")), moment(float(stamp)) if stamp else ""

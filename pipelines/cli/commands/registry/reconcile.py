@@ -1,4 +1,6 @@
-"""``mledgeops reconcile``: what differs between the registries, the fleet and MLflow, and its repair."""
+"""``mledgeops reconcile``: what differs between the registries, the fleet and MLflow, and its
+repair.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ from pipelines.local.cloud import LocalCloud
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("reconcile", help="make both registries and the fleet say the same again")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    parser = commands.add_parser(
+        "reconcile", help="make both registries and the fleet say the same again"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done, and do nothing"
+    )
     clouds.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=reconcile)
@@ -40,7 +46,12 @@ def reconcile(arguments: argparse.Namespace) -> int:
         rollouts = Rollouts()
         both = AwsRegistries(rollouts, time.time())
         found_mirrors = mirrors(both.versions(), both.packages())
-        repairs, left = plan(both), runs_left_open(MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table))
+        repairs, left = (
+            plan(both),
+            runs_left_open(
+                MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table)
+            ),
+        )
         failed: list[tuple[Repair, str]] = []
         if not arguments.dry_run:
             failed = repair(both, repairs)
@@ -48,33 +59,57 @@ def reconcile(arguments: argparse.Namespace) -> int:
             _finish_rollouts(cloud, rollouts, both.jobs)
     found = [*repairs, *(item for item, *_ in left)]
     if arguments.json:
-        show_json({
-            "repairs": [msgspec.to_builtins(item) for item in found], "done": not arguments.dry_run,
-            "failed": [{**msgspec.to_builtins(item), "reason": reason} for item, reason in failed],
-            "mirrors": [package.arn for package in found_mirrors],
-        })  # fmt: skip
+        show_json(
+            {
+                "repairs": [msgspec.to_builtins(item) for item in found],
+                "done": not arguments.dry_run,
+                "failed": [
+                    {**msgspec.to_builtins(item), "reason": reason} for item, reason in failed
+                ],
+                "mirrors": [package.arn for package in found_mirrors],
+            }
+        )
     elif not found:
         say("both registries, the fleet and MLflow agree: nothing to do")
     else:
-        say(table(["what", "of", "to", "why"], [[item.act, item.subject, item.value, item.why] for item in found]))
+        say(
+            table(
+                ["what", "of", "to", "why"],
+                [[item.act, item.subject, item.value, item.why] for item in found],
+            )
+        )
         say("nothing was changed" if arguments.dry_run else f"{len(found) - len(failed)} repaired")
         for item, reason in failed:
             say(f"not done: {item.act} {item.subject}: {reason}")
         if any(item.act == "register" for item, _ in failed):
-            say("a package that no pipeline has made is left alone once it is rejected in SageMaker")
+            say(
+                "a package that no pipeline has made is left alone once it is rejected in SageMaker"
+            )
     if found_mirrors and not arguments.json:
-        say(f"{len(found_mirrors)} packages were made by managed MLflow's own synchronisation; they are left alone: decide on those of the pipeline")
+        say(
+            f"{len(found_mirrors)} packages were made by managed MLflow's own synchronisation; they are left alone: decide on those of the pipeline"
+        )
     return 1 if failed else 0
 
 
 def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any, jobs: dict[str, list[str]]) -> None:
-    """Rollouts that approvals began, and devices that catch up: where the devices are ours to run, they run until these have ended."""
+    """Rollouts that approvals began, and devices that catch up: where the devices are ours to run,
+    they run until these have ended.
+    """
     for current in rollouts.store.fleets():
         late = jobs.get(current.fleet, [])
         if not current.under_way and not late:
             continue
         with devices_up(cloud, current.fleet):
-            follow(cloud, rollouts, rollouts.store.get(current.fleet, current.under_way) if current.under_way else None)
+            follow(
+                cloud,
+                rollouts,
+                rollouts.store.get(current.fleet, current.under_way) if current.under_way else None,
+            )
             conductor, deadline = rollouts.conductor(), time.monotonic() + DEVICE_SECONDS
-            while isinstance(cloud, LocalCloud) and any(conductor.waits(job) for job in late) and time.monotonic() < deadline:
+            while (
+                isinstance(cloud, LocalCloud)
+                and any(conductor.waits(job) for job in late)
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.2)

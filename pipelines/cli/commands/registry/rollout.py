@@ -1,4 +1,6 @@
-"""``mledgeops rollout | policy | audit``: how models go to fleets, by which rules, and who decided what."""
+"""``mledgeops rollout | policy | audit``: how models go to fleets, by which rules, and who decided
+what.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,26 @@ from pipelines.run.options import UsageError
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    rollout = commands.add_parser("rollout", help="show rollouts; send an approved version to its fleet; turn a rollout back")
-    rollout.add_argument("version", nargs="?", default="", help="an approved version to send (default: show rollouts)")
+    rollout = commands.add_parser(
+        "rollout", help="show rollouts; send an approved version to its fleet; turn a rollout back"
+    )
+    rollout.add_argument(
+        "version",
+        nargs="?",
+        default="",
+        help="an approved version to send (default: show rollouts)",
+    )
     rollout.add_argument("--override", action="store_true", help="send it although pre-checks fail")
-    rollout.add_argument("--abort", default="", metavar="FLEET", help="turn the fleet's rollout back")
+    rollout.add_argument(
+        "--abort", default="", metavar="FLEET", help="turn the fleet's rollout back"
+    )
     rollout.add_argument("--reason", default="", help="why; kept in the audit trail")
-    policy = commands.add_parser("policy", help="show the policy of pre-checks and rollouts, or put one in force")
-    policy.add_argument("file", type=Path, nargs="?", help="a TOML file with the tables [gates] and [rollout]")
+    policy = commands.add_parser(
+        "policy", help="show the policy of pre-checks and rollouts, or put one in force"
+    )
+    policy.add_argument(
+        "file", type=Path, nargs="?", help="a TOML file with the tables [gates] and [rollout]"
+    )
     audit = commands.add_parser("audit", help="show the audit trail and whether it is whole")
     for parser, function in ((rollout, run), (policy, show_policy), (audit, show_audit)):
         clouds.add_option(parser)
@@ -47,9 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
             return _list(arguments, rollouts)
         version = find(rollouts.mlflow.versions(), arguments.version)
         if version.approval != "Approved":
-            raise RegistryError(f"{version.model_version} is {version.approval}: only an approved version goes to devices.")
+            raise RegistryError(
+                f"{version.model_version} is {version.approval}: only an approved version goes to devices."
+            )
         with devices_up(cloud, rollouts.candidate(version).fleet):
-            begun = rollouts.begin(version, by=getpass.getuser(), reason=arguments.reason or "asked for", queue=False, override=arguments.override)
+            begun = rollouts.begin(
+                version,
+                by=getpass.getuser(),
+                reason=arguments.reason or "asked for",
+                queue=False,
+                override=arguments.override,
+            )
             return _shown(arguments.json, follow(cloud, rollouts, begun.rollout))
 
 
@@ -58,7 +81,9 @@ def _abort(arguments: argparse.Namespace, cloud: clouds.Cloud, rollouts: Any) ->
         raise UsageError("--abort needs --reason: say why, for those who come after you.")
     number = rollouts.store.current(arguments.abort).under_way
     with devices_up(cloud, arguments.abort):
-        rollout = rollouts.conductor().abort(arguments.abort, number, f"{getpass.getuser()}: {arguments.reason}", time.time())
+        rollout = rollouts.conductor().abort(
+            arguments.abort, number, f"{getpass.getuser()}: {arguments.reason}", time.time()
+        )
         rollouts.conduct(rollout)
         _shown(arguments.json, follow(cloud, rollouts, rollout))
     return 0
@@ -67,14 +92,29 @@ def _abort(arguments: argparse.Namespace, cloud: clouds.Cloud, rollouts: Any) ->
 def _list(arguments: argparse.Namespace, rollouts: Any) -> int:
     found, fleets = rollouts.store.rollouts(), rollouts.store.fleets()
     if arguments.json:
-        current = [{"fleet": f.fleet, "model_version": f.candidate.model_version if f.candidate else "", "next": f.next} for f in fleets]
+        current = [
+            {
+                "fleet": f.fleet,
+                "model_version": f.candidate.model_version if f.candidate else "",
+                "next": f.next,
+            }
+            for f in fleets
+        ]
         show_json({"fleets": current, "rollouts": [rollout_row(rollout) for rollout in found]})
     elif not found:
         say("no rollout yet: `mledgeops approve VERSION` begins one")
     else:
         for rollout in reversed(found):
             say(rollout_text(rollout))
-        rows = [[f.fleet, f.candidate.model_version if f.candidate else "nothing", f.under_way or "", f.next] for f in fleets]
+        rows = [
+            [
+                f.fleet,
+                f.candidate.model_version if f.candidate else "nothing",
+                f.under_way or "",
+                f.next,
+            ]
+            for f in fleets
+        ]
         say("\n" + table(["fleet", "runs", "rollout under way", "next"], rows))
     return 0
 
@@ -112,12 +152,21 @@ def show_audit(arguments: argparse.Namespace) -> int:
     use_store()
     with clouds.use(arguments.cloud):
         rollouts = _rollouts()
-        entries, wrong = list(rollouts.audit.entries()), rollouts.audit.verify(MlflowRegistry().audit_heads())
+        entries, wrong = (
+            list(rollouts.audit.entries()),
+            rollouts.audit.verify(MlflowRegistry().audit_heads()),
+        )
     if arguments.json:
-        show_json({"entries": [msgspec.to_builtins(entry) for entry in entries], "violations": wrong})
+        show_json(
+            {"entries": [msgspec.to_builtins(entry) for entry in entries], "violations": wrong}
+        )
     else:
         rows = [[e.number, moment(e.at), e.who, e.what, e.subject, e.why] for e in entries]
-        say(table(["entry", "when", "who", "what", "about", "why"], rows) if rows else "nothing was decided yet")
+        say(
+            table(["entry", "when", "who", "what", "about", "why"], rows)
+            if rows
+            else "nothing was decided yet"
+        )
         say("\n".join(wrong) if wrong else "the trail is whole")
     return 1 if wrong else 0
 

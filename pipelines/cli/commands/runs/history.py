@@ -20,7 +20,12 @@ def add_parser(commands: Any) -> None:
     show = commands.add_parser("show", help="show one run")
     logs = commands.add_parser("logs", help="print a run's logs")
     stop = commands.add_parser("stop", help="stop a run under way")
-    for parser, function in ((runs, list_runs), (show, show_run), (logs, print_logs), (stop, stop_run)):
+    for parser, function in (
+        (runs, list_runs),
+        (show, show_run),
+        (logs, print_logs),
+        (stop, stop_run),
+    ):
         if parser is not runs:
             parser.add_argument("run", help="the run's id")
         parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -61,7 +66,9 @@ def print_logs(arguments: argparse.Namespace) -> int:
     """The logs of a run's server and proxies, in time's order within each."""
     files = sorted(Home.default().logs.glob(f"{_safe(arguments.run)}-*.log"))
     if not files:
-        raise UsageError(f"There are no logs of {arguments.run} in {Home.default().logs}: `mledgeops runs` lists the runs.")
+        raise UsageError(
+            f"There are no logs of {arguments.run} in {Home.default().logs}: `mledgeops runs` lists the runs."
+        )
     if arguments.json:
         show_json({file.stem: file.read_text(errors="replace").splitlines() for file in files})
         return 0
@@ -82,9 +89,15 @@ def stop_run(arguments: argparse.Namespace) -> int:
 
         state = RunTable(client("dynamodb"), cloud.deployment.runs_table).get(arguments.run)
         if state is None or state.state in TERMINAL:
-            raise UsageError(f"The run {arguments.run} is not under way ({state.state if state else 'unknown'}).")
-        client("sagemaker").stop_pipeline_execution(PipelineExecutionArn=state.pipeline_execution_arn, ClientRequestToken="s" * 32)
-    show_json({"run_id": arguments.run, "status": "Stopping"}) if arguments.json else say(f"stopping {arguments.run}")
+            raise UsageError(
+                f"The run {arguments.run} is not under way ({state.state if state else 'unknown'})."
+            )
+        client("sagemaker").stop_pipeline_execution(
+            PipelineExecutionArn=state.pipeline_execution_arn, ClientRequestToken="s" * 32
+        )
+    show_json({"run_id": arguments.run, "status": "Stopping"}) if arguments.json else say(
+        f"stopping {arguments.run}"
+    )
     return 0
 
 
@@ -97,8 +110,13 @@ def _safe(run: str) -> str:
 def _client() -> Any:
     os.environ.setdefault("MLFLOW_TRACKING_URI", Home.default().mlflow_uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if not (Home.default().root / "mlflow.db").is_file() and os.environ["MLFLOW_TRACKING_URI"] == Home.default().mlflow_uri:
-        raise UsageError(f"There are no runs in {Home.default().root}: start one with `mledgeops run APP`.")
+    if (
+        not (Home.default().root / "mlflow.db").is_file()
+        and os.environ["MLFLOW_TRACKING_URI"] == Home.default().mlflow_uri
+    ):
+        raise UsageError(
+            f"There are no runs in {Home.default().root}: start one with `mledgeops run APP`."
+        )
     from mlflow import MlflowClient
 
     return MlflowClient()
@@ -121,13 +139,20 @@ def _one(run: str) -> Any:
 def _summary(run: Any) -> dict[str, Any]:
     import datetime
 
-    tags = {key.removeprefix(TAG): value for key, value in run.data.tags.items() if key.startswith(TAG)}
+    tags = {
+        key.removeprefix(TAG): value for key, value in run.data.tags.items() if key.startswith(TAG)
+    }
     started = datetime.datetime.fromtimestamp(run.info.start_time / 1000, datetime.UTC)
     summary = {
-        "run_id": tags.get("run_id", ""), "app": tags.get("app", ""), "status": tags.get("status", "Running"), "devices": tags.get("devices", ""),
-        "rounds": run.data.params.get("num_rounds", ""), "started": started.isoformat(timespec="seconds"), "mlflow_run_id": run.info.run_id,
+        "run_id": tags.get("run_id", ""),
+        "app": tags.get("app", ""),
+        "status": tags.get("status", "Running"),
+        "devices": tags.get("devices", ""),
+        "rounds": run.data.params.get("num_rounds", ""),
+        "started": started.isoformat(timespec="seconds"),
+        "mlflow_run_id": run.info.run_id,
         "pipeline_execution_arn": tags.get("pipeline_execution_arn", ""),
-    }  # fmt: skip
+    }
     return summary | ({"reason": tags["reason"]} if "reason" in tags else {})
 
 

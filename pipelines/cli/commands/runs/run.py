@@ -34,20 +34,64 @@ def add_parser(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser("run", help="federate a Flower app as a pipeline")
     parser.add_argument("app", type=Path, nargs="?", help="the Flower app's folder")
-    parser.add_argument("--resume", default="", metavar="RUN", help="instead of an app: go on where this run ended, up to --rounds in all")
-    parser.add_argument("--devices", type=int, default=None, help="how many devices (default: the app's num-devices, else 4)")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds of training (default: the app's num-server-rounds, else 3)")
-    parser.add_argument("--devices-per-proxy", type=int, default=100, help="devices a proxy serves; 0: the server does it itself (default 100)")
-    parser.add_argument("--strategy", default="", help="a stock Flower strategy, such as FedAvg, FedProx, FedAdam, Krum (default: the app's)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="the app's run configuration, or strategy.PARAMETER")
+    parser.add_argument(
+        "--resume",
+        default="",
+        metavar="RUN",
+        help="instead of an app: go on where this run ended, up to --rounds in all",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=None,
+        help="how many devices (default: the app's num-devices, else 4)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=None,
+        help="rounds of training (default: the app's num-server-rounds, else 3)",
+    )
+    parser.add_argument(
+        "--devices-per-proxy",
+        type=int,
+        default=100,
+        help="devices a proxy serves; 0: the server does it itself (default 100)",
+    )
+    parser.add_argument(
+        "--strategy",
+        default="",
+        help="a stock Flower strategy, such as FedAvg, FedProx, FedAdam, Krum (default: the app's)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="the app's run configuration, or strategy.PARAMETER",
+    )
     parser.add_argument("--metric", default="", help="the evaluate metric that judges the model")
     parser.add_argument("--goal", default="", help="minimize or maximize the metric")
-    parser.add_argument("--minimum-score", type=float, default=None, help="the score a model must reach to be registered")
-    parser.add_argument("--fleet", default="", help="the fleet's name (default: from the app's name)")
+    parser.add_argument(
+        "--minimum-score",
+        type=float,
+        default=None,
+        help="the score a model must reach to be registered",
+    )
+    parser.add_argument(
+        "--fleet", default="", help="the fleet's name (default: from the app's name)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the server's random choices")
     add_round_options(parser)
-    parser.add_argument("--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase")
-    parser.add_argument("--deadline-seconds", type=float, default=300.0, help="seconds the run waits for enough devices")
+    parser.add_argument(
+        "--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase"
+    )
+    parser.add_argument(
+        "--deadline-seconds",
+        type=float,
+        default=300.0,
+        help="seconds the run waits for enough devices",
+    )
     clouds.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=run)
@@ -57,20 +101,58 @@ def add_round_options(parser: argparse.ArgumentParser) -> None:
     """How a round is made, and when the run ends."""
     add = parser.add_argument
     add("--quorum", type=int, default=1, help="valid updates that a round needs (default 1)")
-    add("--quorum-fraction", type=float, default=0.0, help="the same as a share of the devices that a round wants, 0 to 1")
-    add("--over-selection", type=float, default=1.3, help="ask so many times the devices that a round wants; the first to answer count (default 1.3)")
-    add("--selection", default="", help="random, least-seen or stratified:LABEL (default: as the strategy does)")
-    add("--require", action="append", default=[], metavar="KEY=VALUE", help="idle=true, power=mains, free-memory=MIB, or a device's label")
-    add("--target", type=float, default=None, help="end early once the metric has reached this value")
-    add("--max-seconds", type=float, default=0.0, help="end with the best model before the rounds take longer (default: any)")
-    add("--max-cost", type=float, default=0.0, help="end with the best model before the rounds cost more, in USD as estimated (default: any)")
+    add(
+        "--quorum-fraction",
+        type=float,
+        default=0.0,
+        help="the same as a share of the devices that a round wants, 0 to 1",
+    )
+    add(
+        "--over-selection",
+        type=float,
+        default=1.3,
+        help="ask so many times the devices that a round wants; the first to answer count (default 1.3)",
+    )
+    add(
+        "--selection",
+        default="",
+        help="random, least-seen or stratified:LABEL (default: as the strategy does)",
+    )
+    add(
+        "--require",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="idle=true, power=mains, free-memory=MIB, or a device's label",
+    )
+    add(
+        "--target",
+        type=float,
+        default=None,
+        help="end early once the metric has reached this value",
+    )
+    add(
+        "--max-seconds",
+        type=float,
+        default=0.0,
+        help="end with the best model before the rounds take longer (default: any)",
+    )
+    add(
+        "--max-cost",
+        type=float,
+        default=0.0,
+        help="end with the best model before the rounds cost more, in USD as estimated (default: any)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Federate an app; exit 0 with a registered model, 1 when the run fails, 2 for bad usage."""
     if arguments.resume:
         _only_resume(arguments)
-        with clouds.use(arguments.cloud) as cloud, resumption(cloud.deployment, arguments.resume, arguments.rounds or 0) as the_plan:
+        with (
+            clouds.use(arguments.cloud) as cloud,
+            resumption(cloud.deployment, arguments.resume, arguments.rounds or 0) as the_plan,
+        ):
             return _run(the_plan, arguments)
     if arguments.app is None:
         raise UsageError("Give the folder of a Flower app, or --resume RUN.")
@@ -86,12 +168,16 @@ def _run(the_plan: RunPlan, arguments: argparse.Namespace) -> int:
 def _only_resume(arguments: argparse.Namespace) -> None:
     """A run goes on as it was: raises UsageError for an option that would change it."""
     if arguments.rounds is not None and arguments.rounds < 1:
-        raise UsageError(f"--rounds is {arguments.rounds}; it must be a whole number of at least 1.")
+        raise UsageError(
+            f"--rounds is {arguments.rounds}; it must be a whole number of at least 1."
+        )
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     unchanged = parser.parse_args(["run"])
     for name, value in vars(arguments).items():
-        if name not in ("resume", "rounds", "cloud", "json", "command") and value != getattr(unchanged, name, value):
+        if name not in ("resume", "rounds", "cloud", "json", "command") and value != getattr(
+            unchanged, name, value
+        ):
             option = "an app" if name == "app" else "--" + name.replace("_", "-")
             raise UsageError(f"--resume goes on with the run as it was: leave {option} out.")
 
@@ -102,9 +188,13 @@ def run_on_aws(the_plan: RunPlan, *, as_json: bool) -> int:
         from fl_runtime.run.aws import client
 
         deployment = cloud.deployment
-        status = Stacks(client("cloudformation"), client("s3"), deployment.code_bucket).status(deployment.stacks[-1])
+        status = Stacks(client("cloudformation"), client("s3"), deployment.code_bucket).status(
+            deployment.stacks[-1]
+        )
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            raise UsageError(f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: `mledgeops deploy --apply` does it.")
+            raise UsageError(
+                f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: `mledgeops deploy --apply` does it."
+            )
         _finish_check(check)
         runner = Runner(deployment)
         started, interrupted = runner.start(the_plan), False
@@ -130,17 +220,25 @@ def run_locally(the_plan: RunPlan, *, as_json: bool) -> int:
         if not as_json:
             say(text)
 
-    with locked(home.root / "run.lock", f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME to another folder."):
+    with locked(
+        home.root / "run.lock",
+        f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME to another folder.",
+    ):
         tell(f"{the_plan.app.name}: {the_plan.rounds} rounds on {the_plan.devices} devices")
         with _terminable(), _checking(the_plan) as check, LocalCloud.use(home) as cloud:
             _finish_check(check)
             tell(f"local cloud ready; logs in {cloud.home.logs}")
             done = federate(
-                cloud, the_plan, lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"), lambda record: tell(_line(record)),
+                cloud,
+                the_plan,
+                lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"),
+                lambda record: tell(_line(record)),
                 lambda: tell("stopping; once more Ctrl-C ends at once"),
-            )  # fmt: skip
+            )
         show_json(done.report.to_json()) if as_json else _show(done.report)
-        return {"Succeeded": 0, "Stopped": INTERRUPTED if done.interrupted else 1}.get(done.report.status, 1)
+        return {"Succeeded": 0, "Stopped": INTERRUPTED if done.interrupted else 1}.get(
+            done.report.status, 1
+        )
 
 
 @contextlib.contextmanager
@@ -162,9 +260,18 @@ def _checking(the_plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
     """Import the app in a process of its own while the cloud starts."""
     parameters = msgspec.json.encode(the_plan.options.strategy_params()).decode()
     process = subprocess.Popen(
-        [sys.executable, "-m", "fl_runtime.server.check_app", str(the_plan.app.folder), the_plan.options.strategy, parameters],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "fl_runtime.server.check_app",
+            str(the_plan.app.folder),
+            the_plan.options.strategy,
+            parameters,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -180,7 +287,9 @@ def _finish_check(process: subprocess.Popen[str]) -> None:
     if process.returncode == 0:
         return
     lines = [line for line in (errors or "").splitlines() if line.strip()]
-    raise UsageError(lines[-1] if lines else f"The app's check ended with code {process.returncode}.")
+    raise UsageError(
+        lines[-1] if lines else f"The app's check ended with code {process.returncode}."
+    )
 
 
 def _options(arguments: argparse.Namespace) -> RunOptions:
@@ -190,19 +299,35 @@ def _options(arguments: argparse.Namespace) -> RunOptions:
             raise UsageError(f"--{name} is {value}; it must be a whole number of at least 1.")
     extra = {} if arguments.minimum_score is None else {"minimum_score": arguments.minimum_score}
     return RunOptions(
-        devices=arguments.devices or 0, rounds=arguments.rounds or 0, devices_per_proxy=arguments.devices_per_proxy, strategy=arguments.strategy,
-        settings=parse_settings(arguments.set), metric=arguments.metric, goal=arguments.goal, fleet=arguments.fleet, seed=arguments.seed,
-        phase_seconds=arguments.phase_seconds, deadline_seconds=arguments.deadline_seconds, quorum=arguments.quorum,
-        quorum_fraction=arguments.quorum_fraction, over_selection=arguments.over_selection, selection=arguments.selection,
-        require=parse_settings(arguments.require, "--require"), target=arguments.target, max_seconds=arguments.max_seconds,
-        max_cost=arguments.max_cost, **extra,
-    )  # fmt: skip
+        devices=arguments.devices or 0,
+        rounds=arguments.rounds or 0,
+        devices_per_proxy=arguments.devices_per_proxy,
+        strategy=arguments.strategy,
+        settings=parse_settings(arguments.set),
+        metric=arguments.metric,
+        goal=arguments.goal,
+        fleet=arguments.fleet,
+        seed=arguments.seed,
+        phase_seconds=arguments.phase_seconds,
+        deadline_seconds=arguments.deadline_seconds,
+        quorum=arguments.quorum,
+        quorum_fraction=arguments.quorum_fraction,
+        over_selection=arguments.over_selection,
+        selection=arguments.selection,
+        require=parse_settings(arguments.require, "--require"),
+        target=arguments.target,
+        max_seconds=arguments.max_seconds,
+        max_cost=arguments.max_cost,
+        **extra,
+    )
 
 
 def _line(record: RoundRecord) -> str:
     failures = f"  failures {dict(record.failures)}" if record.failures else ""
     seconds = record.seconds
-    cost = f"({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s)"
+    cost = (
+        f"({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s)"
+    )
     return f"round {record.round}: {metrics_text(record)}  {cost}{failures}"
 
 
@@ -216,15 +341,22 @@ def _show(report: RunReport) -> None:
         if report.run_id:
             say(f"logs: mledgeops logs {report.run_id}")
         return
-    say(f"Succeeded in {report.seconds:.0f} s: {report.metric} {report.value:.4g}" + (f"; {report.ended}" if report.ended else ""))
+    say(
+        f"Succeeded in {report.seconds:.0f} s: {report.metric} {report.value:.4g}"
+        + (f"; {report.ended}" if report.ended else "")
+    )
     rows = [
-        ("run", report.run_id), ("MLflow run", report.mlflow_run_id), ("model version", report.model_version),
-        ("model package", report.model_package_arn), ("approval", report.approval), ("pipeline execution", report.pipeline_execution_arn),
+        ("run", report.run_id),
+        ("MLflow run", report.mlflow_run_id),
+        ("model version", report.model_version),
+        ("model package", report.model_package_arn),
+        ("approval", report.approval),
+        ("pipeline execution", report.pipeline_execution_arn),
         ("state machine execution", report.execution_arn),
-    ]  # fmt: skip
+    ]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         say(f"  {name.ljust(width)}  {value}")
-    say(f"\nlook at it with: mledgeops card {report.model_version}\napprove it with: mledgeops approve {report.model_version} --reason \"...\"")
-
-
+    say(
+        f'\nlook at it with: mledgeops card {report.model_version}\napprove it with: mledgeops approve {report.model_version} --reason "..."'
+    )
