@@ -5,7 +5,7 @@ READY := .venv/.ready
 TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: run test check lint notebook bench templates sbom audit clean
+.PHONY: run test check unit lint structure notebook bench templates sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -14,9 +14,17 @@ run: $(READY)
 test check: $(READY) $(TOOLS)
 	$(BIN)/python -m pytest
 
+unit: $(READY)
+	$(BIN)/python -m pytest tests/unit
+
 lint: $(READY)
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The shape of the code in numbers.
+structure: $(READY)
+	$(BIN)/python tests/structure.py
 
 bench: $(READY)
 	$(BIN)/mledgeops bench

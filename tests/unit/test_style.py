@@ -10,7 +10,7 @@ from conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["mypy"]], ids=lambda command: command[0]
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
 )
 def test_the_code_is_clean(command: list[str]) -> None:
     done = subprocess.run(

@@ -1,0 +1,29 @@
+"""The root of every error that a user, an operator or a device's owner can mend.
+
+MLEdgeOpsError
+  x ProtocolError      a message or a file from the other side is not what it must be
+  x AppError           a Flower app cannot be loaded or does not do what it says
+  x ConfigError        a device's configuration
+  x TransportError     no way to the cloud, or back
+  x RunFailed          a run ended without a model
+  x RegistryError      a version, a package, a rollout
+  x UsageError         what was asked for cannot be done
+  x DeployError        CloudFormation
+  x LocalCloudError    the local cloud
+
+Each carries two things that programs read: the process's exit code, and a stable code that
+``--json`` shows. The text is one sentence for a person: what was wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MLEdgeOpsError(Exception):
+    """Something that whoever reads it can mend. The text is one sentence."""
+
+    exit_code: ClassVar[int] = 2
+    """What a command exits with: 1 for a job that failed, 2 for what was asked wrongly."""
+    code: str = "error"
+    """Machine-readable, stable over versions."""
