@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge.errors import MLEdgeOpsError
 from pipelines.deployment import Deployment
 
 TEMPLATES = ("base", "data", "sagemaker")
@@ -27,8 +28,10 @@ UNUSABLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAI
 STACK_SECONDS = 3600.0
 
 
-class DeployError(Exception):
-    """A deployment that cannot be made, with the reason in one sentence."""
+class DeployError(MLEdgeOpsError):
+    """The deployment cannot be made. The text says why, in one sentence."""
+
+    code = "deploy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from pipelines.cli.commands.operate import cloud, component, deploy, devices, en
 from pipelines.cli.commands.registry import models, reconcile, rollout
 from pipelines.cli.commands.runs import dashboard, history, run, schedules, trace
 from pipelines.cli.output import readable, show_json
+from pipelines.errors import UsageError
 from pipelines.local.home import LocalCloudError
-from pipelines.run.options import UsageError
 from registry.sagemaker_registry import RegistryError
 
 USAGE = 2

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import Endpoint, trusted_keys
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
-from pipelines.run.options import UsageError
 
 CHOICES = ("local", "aws")
 VARIABLE = "MLEDGEOPS_CLOUD"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.desk import clouds
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, enrolled, running_fleet
-from pipelines.run.options import UsageError
 from registry.mlflow_registry import Version
 from registry.rollout.conductor import OVER, Rollout
 from registry.sagemaker_registry import PENDING, Approval

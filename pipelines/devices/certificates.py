@@ -11,18 +11,21 @@ from typing import Any
 
 import msgspec
 
+from edge.errors import MLEdgeOpsError
 from edge.identity.credentials import Credentials, key_and_request
 from edge.protocol.names import check_name
 from edge.transports.provisioning import Claim
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import Endpoint
-from pipelines.handlers.enrol import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
+from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
 
 CLAIM = "claim"
 
 
-class EnrolledAlready(Exception):
-    """A device that is expected, and there."""
+class EnrolledAlready(MLEdgeOpsError):
+    """The device holds a certificate, so a claim for it would be refused."""
+
+    code = "enrolled-already"
 
 
 @dataclass(frozen=True, kw_only=True)

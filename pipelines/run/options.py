@@ -15,6 +15,7 @@ from edge.protocol.names import check_name
 from edge.training.app_bundle import ConfigValue, FlowerApp
 from fl_runtime.run.eligibility import check_requirements
 from fl_runtime.run.errors import RunFailed
+from pipelines.errors import UsageError
 from pipelines.run.pipeline import BAR, package_group
 
 PARAMETER_LIMIT = 1024
@@ -23,10 +24,6 @@ STRATEGY_PREFIX = "strategy."
 ROUNDS_KEY = "num-server-rounds"
 DEFAULT_ROUNDS = 3
 SELECTIONS = re.compile(r"random|least-seen|stratified:[A-Za-z0-9_-]{1,40}")
-
-
-class UsageError(Exception):
-    """Something the user asked for that cannot be done, in one sentence. Exit code 2."""
 
 
 @dataclass(frozen=True, kw_only=True)

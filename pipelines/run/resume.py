@@ -16,7 +16,8 @@ from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.spec import RunSpec, decode_spec, spec_key
 from fl_runtime.run.state import TERMINAL, RunTable
 from pipelines.deployment import Deployment
-from pipelines.run.options import ROUNDS_KEY, STRATEGY_PREFIX, RunOptions, RunPlan, UsageError, plan
+from pipelines.errors import UsageError
+from pipelines.run.options import ROUNDS_KEY, STRATEGY_PREFIX, RunOptions, RunPlan, plan
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from edge.transports.mqtt import MqttTransport, stopped
 from edge.transports.provisioning import enrol
 from fl_runtime.run.aws import client
 from pipelines.devices import certificates
-from pipelines.handlers.enrol import Refused, Request, check, handler, token_digest
+from pipelines.devices.tokens import token_digest
+from pipelines.handlers.enrol import EnrolmentRefused, EnrolRequest, check, handler
 from pipelines.local.cloud import LocalCloud
 
 
@@ -203,9 +204,11 @@ THINGS = Iot(
     ],
 )
 def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, reason: str) -> None:
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(EnrolmentRefused, match=reason):
         check(
-            Request(client_id=client_id, claim_certificate_id=certificate, parameters=parameters),
+            EnrolRequest(
+                client_id=client_id, claim_certificate_id=certificate, parameters=parameters
+            ),
             THINGS,
         )
 
@@ -213,7 +216,7 @@ def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, re
 def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
     assert (
         check(
-            Request(
+            EnrolRequest(
                 client_id="claim-x",
                 claim_certificate_id="claim",
                 parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"},
@@ -224,7 +227,7 @@ def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
     )
     assert (
         check(
-            Request(
+            EnrolRequest(
                 client_id="old",
                 claim_certificate_id="c1",
                 parameters={"SerialNumber": "old", "Fleet": "f"},

@@ -21,9 +21,9 @@ import psutil
 from pipelines.cli.commands.measure.bench_registry import reconcile_measures, rollout_measures
 from pipelines.cli.commands.measure.measure import Measure
 from pipelines.cli.output import say, show_json, table
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home, LocalCloudError
-from pipelines.run.options import UsageError
 
 SAMPLE_SECONDS = 0.2
 ROLES = {

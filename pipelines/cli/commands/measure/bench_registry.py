@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli.commands.measure.measure import Measure
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, running_fleet
 from pipelines.local.home import Home
-from pipelines.run.options import UsageError
 
 DEVICES = 20
 VERSIONS = 1000

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pipelines.cli.output import say, show_json, table
-from pipelines.run.options import UsageError
+from pipelines.errors import UsageError
 
 
 def add_parser(commands: Any) -> None:

@@ -10,9 +10,10 @@ import msgspec
 
 from edge.training.app_bundle import load_app
 from pipelines.cli.output import say, show_json
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home, LocalCloudError
-from pipelines.run.options import RunOptions, UsageError, plan
+from pipelines.run.options import RunOptions, plan
 
 
 def add_parser(commands: Any) -> None:

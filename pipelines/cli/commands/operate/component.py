@@ -20,7 +20,7 @@ from pipelines.aws.wheels import archive, download, wheel
 from pipelines.cli.output import say, show_json
 from pipelines.desk import clouds
 from pipelines.devices.provisioning import trusted_keys
-from pipelines.run.options import UsageError
+from pipelines.errors import UsageError
 
 AGENT = "agent"
 VERSION = metadata.version("mledgeops")

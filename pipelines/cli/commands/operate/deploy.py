@@ -24,7 +24,7 @@ from pipelines.aws.wheels import PYTHON, platforms, wheel
 from pipelines.cli.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
-from pipelines.run.options import UsageError
+from pipelines.errors import UsageError
 
 ASSETS = Path(pipelines.__file__).parent / "aws"
 

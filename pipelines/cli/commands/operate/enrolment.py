@@ -12,7 +12,7 @@ import msgspec
 from edge.protocol.errors import ProtocolError
 from pipelines.cli.output import say, show_json
 from pipelines.desk import clouds
-from pipelines.run.options import UsageError
+from pipelines.errors import UsageError
 
 
 def add_parser(commands: Any) -> None:

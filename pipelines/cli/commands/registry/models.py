@@ -13,8 +13,8 @@ import msgspec
 from pipelines.cli.output import say, show_json, table
 from pipelines.desk import clouds
 from pipelines.desk.decisions import decide_on, devices_up, follow
+from pipelines.errors import UsageError
 from pipelines.local.home import Home
-from pipelines.run.options import UsageError
 from registry.mlflow_registry import Version
 from registry.rollout.conductor import Rollout
 from registry.sagemaker_registry import Approval

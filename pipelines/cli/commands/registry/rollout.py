@@ -16,7 +16,7 @@ from pipelines.cli.commands.registry.models import rollout_row, rollout_text, us
 from pipelines.cli.output import moment, say, show_json, table
 from pipelines.desk import clouds
 from pipelines.desk.decisions import devices_up, follow
-from pipelines.run.options import UsageError
+from pipelines.errors import UsageError
 
 
 def add_parser(commands: Any) -> None:

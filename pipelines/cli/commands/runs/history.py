@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 from pipelines.cli.output import say, show_json, table
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
-from pipelines.run.options import UsageError
 
 TAG = "mledgeops."
 

@@ -19,10 +19,11 @@ from fl_runtime.run.records import RoundRecord, metrics_text
 from pipelines.aws.deploy import Stacks
 from pipelines.cli.output import say, show_json, table
 from pipelines.desk import clouds
+from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import STOP_SECONDS, federate
 from pipelines.local.home import Home, locked
-from pipelines.run.options import RunOptions, RunPlan, UsageError, parse_settings, plan
+from pipelines.run.options import RunOptions, RunPlan, parse_settings, plan
 from pipelines.run.resume import resumption
 from pipelines.run.runner import Runner, RunReport
 

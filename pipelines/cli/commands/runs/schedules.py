@@ -15,7 +15,8 @@ from edge.training.app_bundle import load_app
 from pipelines.cli.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
-from pipelines.run.options import RunOptions, RunPlan, UsageError, plan
+from pipelines.errors import UsageError
+from pipelines.run.options import RunOptions, RunPlan, plan
 
 _EXPRESSION = re.compile(
     r"(rate\(\d+ (minute|minutes|hour|hours|day|days)\)|cron\([^()]+\)|at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\))"
