@@ -14,7 +14,7 @@ import msgspec
 
 from edge.logs import event
 from fl_runtime.run.aws import S3Objects
-from fl_runtime.run.spec import model_key
+from fl_runtime.run.keys import model_key
 from registry.evidence.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence.collect import CARD, EVIDENCE, Heartbeats, collect, read_evidence
 from registry.evidence.model import Evidence

@@ -33,6 +33,7 @@ from edge.protocol.messages import (
     CLAIMED_LIMIT,
     Claim,
     Command,
+    ConfigValue,
     Heartbeat,
     Reply,
     Timing,
@@ -46,7 +47,7 @@ from edge.protocol.signed import Manifest, SignedManifest, command_text
 from edge.serving.model_store import Installed, ModelRefused, ModelStore, metric_of
 from edge.serving.socket_server import PredictSocket
 from edge.serving.statistics import serving, sweep
-from edge.training.app_bundle import AppError, ConfigValue, load_app
+from edge.training.app_bundle import AppError, load_app
 from edge.training.worker import Job, Outcome
 from edge.training.worker_process import WorkerProcess, Workers
 from edge.transports import Transport, TransportError

@@ -20,6 +20,8 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 Label = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=16 * 2**30)]
+ConfigValue = bool | int | float | str
+"""A value of an app's configuration, as TOML and Flower know them."""
 Goal = Literal["minimize", "maximize"]
 """Whether less or more of a metric is better."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

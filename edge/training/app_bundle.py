@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ConfigValue = bool | int | float | str
+from edge.protocol.messages import ConfigValue
+
 _SKIP = {"__pycache__", ".git", ".venv", ".mledgeops", ".ipynb_checkpoints"}
 _SUFFIXES = {".py", ".toml", ".md", ".json", ".csv", ".yaml", ".yml", ".txt", ".npz"}
 BUNDLE_LIMIT = 50 * 2**20

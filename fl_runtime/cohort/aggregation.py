@@ -12,28 +12,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, Records, Value, ValueMap
+from fl_runtime.run.messages import ArraySpec, array_specs
 
 MAX_EXAMPLES = 1e12
 """No device has more examples than this; a larger count would let one device own the mean."""
-
-
-class ArraySpec(msgspec.Struct, frozen=True):
-    """Name, dtype and shape of one array, as the server sent it and expects it back."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def array_specs(arrays: ArrayMap) -> list[ArraySpec]:
-    """What updates of these weights must look like."""
-    return [ArraySpec(name, array.dtype.str, array.shape) for name, array in arrays.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

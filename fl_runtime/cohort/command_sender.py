@@ -10,8 +10,8 @@ import msgspec
 
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, ObjectRef, encode
-from edge.protocol.names import arrays_key, command_key, content_key, reply_key, update_key
 from edge.protocol.records import digest
+from fl_runtime.run.keys import arrays_key, command_key, content_key, reply_key, update_key
 from fl_runtime.run.messages import DeviceResult, PhaseRequest, Target, failure
 from fl_runtime.run.ports import Commands, ObjectStore
 

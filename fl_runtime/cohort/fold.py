@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import msgspec
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.names import arrays_key
 from edge.protocol.records import ArrayMap, Records, decode_records, encode_records
 from fl_runtime.cohort.aggregation import WeightedMean, change_norm
+from fl_runtime.run.keys import arrays_key
 from fl_runtime.run.messages import DeviceResult, Event, Folded, PhaseRequest, odd_metrics
 from fl_runtime.run.ports import ObjectStore
 

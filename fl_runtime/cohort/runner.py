@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from edge.logs import event
 from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
 from edge.protocol.messages import ObjectRef, Reply, decode
-from edge.protocol.names import reply_key
 from edge.protocol.records import Records, decode_skeleton
 from fl_runtime.cohort.aggregation import UpdateCheck
 from fl_runtime.cohort.command_sender import Sending
 from fl_runtime.cohort.fold import Fold, Gate
 from fl_runtime.cohort.updates import changed_meanwhile, read_update
+from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
     DeviceResult,
     Event,

@@ -6,8 +6,8 @@ import msgspec
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
-from edge.protocol.names import update_key
 from edge.protocol.records import Records, decode_records, digest
+from fl_runtime.run.keys import update_key
 from fl_runtime.run.messages import DeviceResult, PhaseRequest
 from fl_runtime.run.ports import ObjectStore
 

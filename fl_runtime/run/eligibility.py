@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, decode
+from edge.protocol.messages import ConfigValue, Heartbeat, decode
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import ConfigValue, RunSpec
+from fl_runtime.run.spec import RunSpec
 
 FRESH_SECONDS = 90.0
 """A device that has not been heard of for so long is not asked (three heartbeats of the default 30

@@ -9,7 +9,20 @@ from typing import Any, Literal
 import msgspec
 
 from edge.protocol.messages import Name, ObjectRef, Timing
-from fl_runtime.cohort.aggregation import ArraySpec
+from edge.protocol.records import ArrayMap
+
+
+class ArraySpec(msgspec.Struct, frozen=True):
+    """Name, dtype and shape of one array, as the server sent it and expects it back."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def array_specs(arrays: ArrayMap) -> list[ArraySpec]:
+    """What updates of these weights must look like."""
+    return [ArraySpec(name, array.dtype.str, array.shape) for name, array in arrays.items()]
 
 
 class Target(msgspec.Struct, frozen=True):

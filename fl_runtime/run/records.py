@@ -12,8 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from edge.protocol.messages import Goal
+from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.messages import DeviceResult
-from fl_runtime.run.spec import Champion, Cohort, goal_of
+from fl_runtime.run.scoring import goal_of
+from fl_runtime.run.spec import Champion
 
 
 @dataclass
@@ -84,7 +86,7 @@ COMPARISON = "comparison.json"
 """Name of the comparison among the files of the final model."""
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One device's evaluation of both; empty where it gave none."""
 
     device: str
@@ -95,7 +97,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[Compared]:
+def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[DeviceComparison]:
     """The devices that evaluated a round's model, with where they belong and what they said of it."""
     at = {
         member.device: (cohort.cohort, member.labels)
@@ -108,7 +110,7 @@ def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[Compared]:
         if row.kind.startswith("evaluate") and row.status == "ok" and row.device in at
     ]
     return [
-        Compared(
+        DeviceComparison(
             device=row.device,
             cohort=at[row.device][0],
             labels=at[row.device][1],
@@ -123,7 +125,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     champion: Champion | None
     round: int
-    devices: list[Compared]
+    devices: list[DeviceComparison]
     reason: str = ""
     """Why there is no champion to compare with."""
     seconds: float = 0.0

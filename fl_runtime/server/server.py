@@ -24,7 +24,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flwr.app import Context, RecordDict
 
 from edge import logs
-from edge.protocol.names import app_key
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import from_recorddict, set_identity
 from fl_runtime.cohort.mtls import delete_identity, make_identities, publish_identity, secret_name
@@ -40,22 +39,15 @@ from fl_runtime.run.aws import (
     names_from_environment,
     setting,
 )
+from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.cost import Shape
 from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.records import COMPARISON, Comparison, RoundRecord
 from fl_runtime.run.signing import kms_signer
-from fl_runtime.run.spec import (
-    Cohort,
-    RunSpec,
-    cohorts_key,
-    decode_spec,
-    flower_run_id,
-    model_key,
-    round_key,
-    spec_key,
-)
+from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TERMINAL, RunTable
 from fl_runtime.server.app import server_app_of
 from fl_runtime.server.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from edge.protocol.records import decode_records
+from fl_runtime.run.keys import model_key
 from fl_runtime.run.records import RoundRecord
-from fl_runtime.run.spec import model_key
 from pipelines.chaos.app.steady.model import Weights, examples, initial, train
 from pipelines.chaos.faults import SERVER, Stage
 from pipelines.chaos.hostile import HARMLESS

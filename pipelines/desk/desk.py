@@ -12,8 +12,8 @@ import msgspec
 
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import S3Objects, client
+from fl_runtime.run.keys import model_key
 from fl_runtime.run.records import RoundRecord, metrics_text
-from fl_runtime.run.spec import model_key
 from pipelines.desk.decisions import decide_on
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate

@@ -11,10 +11,12 @@ import msgspec
 
 from edge.logs import event
 from fl_runtime.run.errors import CAUSE_LIMIT
+from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.records import COMPARISON, Comparison
-from fl_runtime.run.spec import decode_spec, model_key, score_of, spec_key
+from fl_runtime.run.scoring import NO_CHAMPION, score_of
+from fl_runtime.run.spec import decode_spec
 from pipelines.handlers.aws_clients import Services, services
-from pipelines.run.pipeline import FLOAT_OUTPUTS, NO_CHAMPION, STRING_OUTPUTS, package_group
+from pipelines.run.pipeline import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
 from registry.evidence.collect import compare
 from registry.rollout.service import policy_in_force
 

@@ -11,16 +11,10 @@ from typing import Any
 import msgspec
 
 from fl_runtime.run.aws import setting
+from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
-from fl_runtime.run.spec import (
-    Champion,
-    RunSpec,
-    champion_key,
-    cohorts_key,
-    decode_spec,
-    form_cohorts,
-    spec_key,
-)
+from fl_runtime.run.keys import champion_key, cohorts_key, spec_key
+from fl_runtime.run.spec import Champion, RunSpec, decode_spec
 from pipelines.handlers.aws_clients import services
 from pipelines.run.pipeline import package_group
 from registry.rollout.aws import DynamoStore

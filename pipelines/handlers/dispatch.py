@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError
 from edge.logs import event
 from fl_runtime.run.eligibility import check_requirements
 from fl_runtime.run.errors import CAUSE_LIMIT, RunFailed
-from fl_runtime.run.spec import RunSpec, spec_key
+from fl_runtime.run.keys import run_id, spec_key
+from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunState
 from pipelines.handlers.aws_clients import Services, services
 
@@ -35,11 +36,6 @@ class CallbackMessage(msgspec.Struct, rename="camel"):
     pipeline_execution_arn: str
     arguments: dict[str, Any]
     status: Literal["Executing", "Stopping"] = "Executing"
-
-
-def run_id(token: str) -> str:
-    """The run of a callback token."""
-    return f"run-{token}"
 
 
 def spec_of(message: CallbackMessage, now: float) -> RunSpec:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import ConfigValue
 from edge.protocol.names import check_name
-from edge.training.app_bundle import ConfigValue, FlowerApp
+from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.eligibility import check_requirements
 from fl_runtime.run.errors import RunFailed
 from pipelines.errors import UsageError

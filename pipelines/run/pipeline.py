@@ -14,6 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fl_runtime.run.scoring import NO_CHAMPION
 from pipelines.deployment import Deployment
 from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
 from registry.sagemaker_registry import EXECUTION, METRIC, MLFLOW_MODEL, MLFLOW_RUN, PENDING
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     import boto3
     from sagemaker.workflow.pipeline import Pipeline
     from sagemaker.workflow.pipeline_context import PipelineSession
-
-NO_CHAMPION = -1e300
-"""The champion's score when there is none: any model passes."""
 
 NO_TELEMETRY = {
     "SchemaVersion": "1.0",

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge.protocol.names import app_key
 from edge.training.app_bundle import unpack
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import app_key, spec_key
 from fl_runtime.run.ports import ObjectMissing
-from fl_runtime.run.spec import RunSpec, decode_spec, spec_key
+from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TERMINAL, RunTable
 from pipelines.deployment import Deployment
 from pipelines.errors import UsageError

@@ -12,12 +12,10 @@ from typing import Any
 import boto3
 import msgspec
 
-from edge.protocol.names import app_key, run_prefix
 from fl_runtime.run.aws import S3Objects, client
+from fl_runtime.run.keys import app_key, model_key, run_id, run_prefix
 from fl_runtime.run.records import RoundRecord
-from fl_runtime.run.spec import model_key
 from pipelines.deployment import Deployment
-from pipelines.handlers.dispatch import run_id
 from pipelines.run import pipeline as definition
 from pipelines.run.options import RunPlan
 

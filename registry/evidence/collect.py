@@ -14,22 +14,14 @@ from typing import Any
 import msgspec
 
 from edge.protocol.messages import Goal
-from edge.protocol.names import app_key
 from edge.training.app_bundle import FlowerApp, unpack
+from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.cost import Shape, round_cost
+from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
-from fl_runtime.run.records import COMPARISON, Comparison, RoundRecord, evaluated
-from fl_runtime.run.records import Compared as DeviceCompared
-from fl_runtime.run.spec import (
-    Cohort,
-    RunSpec,
-    cohorts_key,
-    decode_spec,
-    model_key,
-    round_key,
-    score_of,
-    spec_key,
-)
+from fl_runtime.run.records import COMPARISON, Comparison, DeviceComparison, RoundRecord, evaluated
+from fl_runtime.run.scoring import score_of
+from fl_runtime.run.spec import RunSpec, decode_spec
 from registry.evidence.drift import drift_of, servings
 from registry.evidence.model import (
     WORST,
@@ -283,7 +275,7 @@ def compare(comparison: Comparison, metric: str, goal: Goal) -> Compared:
     )
 
 
-def _device(row: DeviceCompared, metric: str, goal: Goal, *, compare: bool) -> Device:
+def _device(row: DeviceComparison, metric: str, goal: Goal, *, compare: bool) -> Device:
     candidate, champion = (
         float(row.candidate[metric]),
         _number(row.champion.get(metric)) if compare else None,
@@ -298,7 +290,7 @@ def _device(row: DeviceCompared, metric: str, goal: Goal, *, compare: bool) -> D
 
 
 def _by_group(
-    rows: list[DeviceCompared], devices: list[Device]
+    rows: list[DeviceComparison], devices: list[Device]
 ) -> dict[tuple[str, str], list[Device]]:
     groups: dict[tuple[str, str], list[Device]] = {}
     for row, device in zip(rows, devices, strict=True):

@@ -17,9 +17,11 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
 from fl_runtime.run.aws import S3Objects, client, setting
 from fl_runtime.run.eligibility import rows_of
+from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.scoring import goal_of
 from fl_runtime.run.signing import kms_signer
-from fl_runtime.run.spec import RunSpec, decode_spec, goal_of, model_key, spec_key
+from fl_runtime.run.spec import RunSpec, decode_spec
 from registry.audit import AuditTrail, S3Trail
 from registry.evidence.collect import read_evidence
 from registry.evidence.model import Evidence

@@ -16,10 +16,9 @@ from conftest import APPS, ROOT, asked, complaint, mledgeops
 from journeys import until
 from test_local_cloud import alive, children
 
-from edge.protocol.names import update_key
 from edge.protocol.records import decode_records, digest
 from fl_runtime.run.aws import DynamoReplies, S3Objects, client
-from fl_runtime.run.spec import model_key
+from fl_runtime.run.keys import model_key, update_key
 from pipelines.cli.commands.runs.schedules import expression_of
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home

@@ -12,7 +12,7 @@ from conftest import APPS, asked, complaint, mledgeops
 from journeys import until
 
 from fl_runtime.run.aws import S3Objects, client
-from fl_runtime.run.spec import model_key
+from fl_runtime.run.keys import model_key
 from pipelines.local.cloud import LocalCloud
 
 DIGITS = str(APPS / "digits")

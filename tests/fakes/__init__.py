@@ -10,7 +10,6 @@ import msgspec
 
 from edge.object_transfer import ObjectError
 from edge.protocol.messages import Command, Envelope, ObjectRef, Reply, decode_order, seal
-from edge.protocol.names import arrays_key, update_key
 from edge.protocol.records import (
     Records,
     decode_records,
@@ -22,6 +21,7 @@ from edge.protocol.records import (
 )
 from edge.training.worker import Job, Outcome
 from edge.transports import Handler
+from fl_runtime.run.keys import arrays_key, update_key
 from fl_runtime.run.ports import ObjectMissing, StoredReply
 
 

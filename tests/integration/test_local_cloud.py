@@ -23,10 +23,10 @@ from journeys import connections_that_end, until
 from edge.agent.agent import last_will
 from edge.config import DeviceConfig, load_config
 from edge.protocol.messages import Heartbeat, Reply, seal
-from edge.protocol.names import reply_key
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from fl_runtime.run.aws import DynamoReplies, S3Objects, client
+from fl_runtime.run.keys import reply_key
 from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.state import RunState, RunTable
 from pipelines.devices.provisioning import enrol

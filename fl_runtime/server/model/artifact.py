@@ -24,7 +24,8 @@ from edge.protocol.records import ArrayMap, Records, digest, encode_records
 from edge.training.app_bundle import AppError, FlowerApp
 from edge.training.app_modules import app_on_path
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import RunSpec, score_of
+from fl_runtime.run.scoring import score_of
+from fl_runtime.run.spec import RunSpec
 
 MODEL_FILE = "model.safetensors"
 

@@ -19,11 +19,12 @@ from flwr.serverapp.strategy import Strategy
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, decode_records, digest
-from fl_runtime.cohort.aggregation import array_specs
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import champion_key
+from fl_runtime.run.messages import array_specs
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
 from fl_runtime.run.records import Comparison, RoundRecord, evaluated
-from fl_runtime.run.spec import Champion, champion_key
+from fl_runtime.run.spec import Champion
 from fl_runtime.server.flower_compat import readdressed
 from fl_runtime.server.rounds.grid import IoTGrid
 

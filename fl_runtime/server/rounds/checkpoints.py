@@ -20,7 +20,6 @@ from flwr.serverapp.strategy import Strategy
 
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
-from edge.protocol.names import transient_prefix
 from edge.protocol.records import (
     ArrayMap,
     Records,
@@ -29,8 +28,9 @@ from edge.protocol.records import (
     digest,
     encode_records,
 )
-from fl_runtime.cohort.aggregation import array_specs
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import transient_prefix
+from fl_runtime.run.messages import array_specs
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
 
 logger = logging.getLogger(__name__)

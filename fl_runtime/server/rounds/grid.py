@@ -21,7 +21,6 @@ from flwr.supercore.run import Run
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
-from edge.protocol.names import arrays_key, phase_id
 from edge.protocol.records import (
     ArrayMap,
     Records,
@@ -33,13 +32,22 @@ from edge.protocol.records import (
 )
 from edge.protocol.signed import phase_text
 from edge.training.flower_compat import from_recorddict, to_recorddict
-from fl_runtime.cohort.aggregation import ArraySpec, array_specs
 from fl_runtime.cohort.updates import changed_meanwhile, read_update
-from fl_runtime.run.messages import DeviceResult, Event, Folded, PhaseRequest, Target
+from fl_runtime.run.cohorts import Cohort, Member, flower_run_id
+from fl_runtime.run.keys import arrays_key, phase_id
+from fl_runtime.run.messages import (
+    ArraySpec,
+    DeviceResult,
+    Event,
+    Folded,
+    PhaseRequest,
+    Target,
+    array_specs,
+)
 from fl_runtime.run.ports import Clock, ObjectMissing, ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
-from fl_runtime.run.spec import Cohort, Member, RunSpec, flower_run_id
+from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import empty_run, make_error, make_reply, name_message
 from fl_runtime.server.rounds.selection import NORM_FACTOR
 

@@ -23,13 +23,14 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from edge.logs import event
 from edge.protocol.records import ArrayMap
-from fl_runtime.cohort.aggregation import ArraySpec, array_specs, restore_dtypes
+from fl_runtime.cohort.aggregation import restore_dtypes
+from fl_runtime.run.cohorts import Member
 from fl_runtime.run.cost import Shape
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.messages import DeviceResult, odd_metrics
+from fl_runtime.run.messages import ArraySpec, DeviceResult, array_specs, odd_metrics
 from fl_runtime.run.ports import Clock, ObjectMissing, Sleep
 from fl_runtime.run.records import PhaseStats, RoundRecord, summarize
-from fl_runtime.run.spec import Member, RunSpec
+from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import readdressed
 from fl_runtime.server.rounds.champion import Comparing
 from fl_runtime.server.rounds.checkpoints import Checkpoint, restore, take

@@ -14,8 +14,9 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 
+from fl_runtime.run.cohorts import Cohort, Member
 from fl_runtime.run.records import RoundRecord
-from fl_runtime.run.spec import Cohort, Member, RunSpec
+from fl_runtime.run.spec import RunSpec
 
 FAILURES_RUNNING = 3
 """A device that fails so many rounds running is left out ..."""

@@ -10,7 +10,8 @@ from edge.protocol.messages import Goal
 from fl_runtime.run.cost import Shape, round_cost
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import RoundRecord
-from fl_runtime.run.spec import RunSpec, choose_metric, goal_of, score_of
+from fl_runtime.run.scoring import choose_metric, goal_of, score_of
+from fl_runtime.run.spec import RunSpec
 
 
 @dataclass(frozen=True)

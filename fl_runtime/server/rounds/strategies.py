@@ -20,8 +20,8 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+from edge.protocol.messages import ConfigValue
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import ConfigValue
 from fl_runtime.server.flower_compat import averages_metrics
 
 WEIGHTED_MEANS = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)

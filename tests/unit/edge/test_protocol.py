@@ -25,15 +25,7 @@ from edge.protocol.messages import (
     encode,
     seal,
 )
-from edge.protocol.names import (
-    arrays_key,
-    check_name,
-    parse_topic,
-    phase_id,
-    reply_key,
-    topic,
-    update_key,
-)
+from edge.protocol.names import check_name, parse_topic, topic
 from edge.protocol.records import (
     Records,
     decode_records,
@@ -42,6 +34,7 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
+from fl_runtime.run.keys import arrays_key, phase_id, reply_key, update_key
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 DTYPES = [

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records
-from fl_runtime.cohort.aggregation import UpdateCheck, WeightedMean, array_specs, restore_dtypes
+from fl_runtime.cohort.aggregation import UpdateCheck, WeightedMean, restore_dtypes
+from fl_runtime.run.messages import array_specs
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
 

@@ -9,11 +9,17 @@ from msgspec.structs import replace
 
 from edge.protocol.errors import DEVICE_CODES
 from edge.protocol.messages import COMMAND_LIMIT, Command, ObjectRef, Reply
-from edge.protocol.names import arrays_key, update_key
 from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
-from fl_runtime.cohort.aggregation import array_specs
 from fl_runtime.cohort.runner import CohortRunner
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
+from fl_runtime.run.keys import arrays_key, update_key
+from fl_runtime.run.messages import (
+    DeviceResult,
+    Folded,
+    PhaseDone,
+    PhaseRequest,
+    Target,
+    array_specs,
+)
 
 MODEL = {"w": np.zeros(3, np.float32)}
 BLOB = encode_records(Records(arrays={"arrays": MODEL}))

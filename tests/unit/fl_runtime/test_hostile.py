@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Heartbeat, ObjectRef, decode, decode_order
-from edge.protocol.names import arrays_key, check_name, parse_topic, topic, update_key
+from edge.protocol.names import check_name, parse_topic, topic
 from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
-from fl_runtime.cohort.aggregation import array_specs
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.eligibility import eligible
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target
+from fl_runtime.run.keys import arrays_key, update_key
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target, array_specs
 from fl_runtime.run.ports import StoredReply
 from fl_runtime.run.spec import RunSpec
 

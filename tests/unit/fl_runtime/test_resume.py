@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import Clock, MemoryFleet, MemoryObjects
+from fakes.runs import DEVICES, client, initial, spec
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rounds import DEVICES, client, initial, spec
 
 from edge.protocol.records import Records
 from edge.training.flower_compat import set_identity
 from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import form_cohorts
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.rounds.checkpoints import CheckpointStore, decode, encode, restore, take
 from fl_runtime.server.rounds.grid import IoTGrid

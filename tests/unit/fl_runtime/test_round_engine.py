@@ -6,17 +6,17 @@ import collections
 
 import numpy as np
 import pytest
+from fakes.runs import DEVICES, GOOD, client, failing, grid_of, initial, ours, record, row, spec
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rounds import DEVICES, client, grid_of, initial, ours, spec
 
 from edge.protocol.messages import Command, Heartbeat, Reply
 from edge.protocol.records import Records, encode_records
+from fl_runtime.run.cohorts import Member, form_cohorts
 from fl_runtime.run.eligibility import check_requirements, meets
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
-from fl_runtime.run.spec import Member, form_cohorts
+from fl_runtime.run.records import RoundRecord
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.rounds.grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
@@ -30,28 +30,7 @@ from fl_runtime.server.rounds.selection import (
 from fl_runtime.server.rounds.stopping import Ending
 from fl_runtime.server.rounds.strategies import build, minimum_results
 
-GOOD = {d: client(d) for d in DEVICES}
 HALF = {"fraction_train": 0.5}
-
-
-def failing(code: str = "worker-died", times: int = 10**6):
-    """A device that fails so many commands, and then does what it should."""
-    left = [times]
-
-    def device(command: Command, content: Records) -> Records | Reply:
-        if left[0] > 0:
-            left[0] -= 1
-            return Reply(
-                run=command.run,
-                phase=command.phase,
-                message_id=command.message_id,
-                status="error",
-                code=code,
-                reason="no",
-            )
-        return client("d0")(command, content)
-
-    return device
 
 
 def silent(command: Command, content: Records) -> None:
@@ -68,41 +47,6 @@ def scaled(factor: float):
         return good
 
     return device
-
-
-def row(device: str, status: str = "ok", kind: str = "train", norm: float = 0.0) -> DeviceRow:
-    return DeviceRow(
-        round=1,
-        phase="p",
-        kind=kind,
-        device=device,
-        status=status,
-        code="",
-        reason="",
-        digest="",
-        seconds_fetch=0,
-        seconds_work=0,
-        seconds_upload=0,
-        bytes_up=0,
-        bytes_down=0,
-        metrics={},
-        norm=norm,
-    )
-
-
-def record(number: int, *rows: DeviceRow, seconds: float = 1.0, **evaluate: float) -> RoundRecord:
-    return RoundRecord(
-        round=number,
-        train={},
-        evaluate=evaluate,
-        server={},
-        participants=len(rows),
-        failures={},
-        seconds=Seconds(total=seconds),
-        bytes=Bytes(),
-        devices=list(rows),
-        model="m" * 64,
-    )
 
 
 def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -> None:

@@ -7,91 +7,19 @@ import random
 
 import numpy as np
 import pytest
-from fakes import Clock, MemoryFleet, MemoryObjects
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from fakes.runs import DEVICES, client, grid_of, initial, ours, spec
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
 
 from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
-from edge.training.flower_compat import set_identity, to_recorddict
-from fl_runtime.cohort.runner import CohortRunner
+from edge.training.flower_compat import to_recorddict
+from fl_runtime.run.cohorts import form_cohorts, node_id
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import RunSpec, form_cohorts, node_id
-from fl_runtime.server.flower_compat import make_reply, name_message, round_loop
+from fl_runtime.server.flower_compat import make_reply, name_message
 from fl_runtime.server.rounds.grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.strategies import build, foldable, names
-
-DEVICES = [f"d{i}" for i in range(6)]
-
-
-def initial() -> ArrayRecord:
-    return ArrayRecord(
-        {"w": Array(np.linspace(0, 1, 5, dtype=np.float32)), "n": Array(np.array(3, np.int64))}
-    )
-
-
-def client(device: str):
-    """A deterministic client: pulls the weights towards a point of its own."""
-    index = DEVICES.index(device)
-
-    def answer(command: Command, content: Records) -> Records:
-        w = content.arrays["arrays"]["w"]
-        target = np.full(5, index, np.float32)
-        metrics = {
-            "loss": float(np.abs(w - target).mean()),
-            "train_loss": float(index + 1),
-            "num-examples": 10 * (index + 1),
-        }
-        if command.kind == "evaluate":
-            return Records(metrics={"metrics": metrics})
-        return Records(
-            arrays={
-                "arrays": {
-                    "w": (w + 0.3 * (target - w)).astype(np.float32),
-                    "n": np.array(index, np.int64),
-                }
-            },
-            metrics={"metrics": metrics},
-        )
-
-    return answer
-
-
-def spec(**changes: object) -> RunSpec:
-    fields = {
-        "run": "run-1",
-        "fleet": "f",
-        "app": "a" * 64,
-        "app_name": "x",
-        "num_rounds": 3,
-        "min_devices": 1,
-        "phase_seconds": 5.0,
-    }
-    return RunSpec(**{**fields, **changes})
-
-
-def grid_of(devices: dict, the_spec: RunSpec, per_proxy: int = 2) -> IoTGrid:
-    objects, clock = MemoryObjects(), Clock()
-    fleet = MemoryFleet(objects, devices)
-    set_identity(1, 1)
-    runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)
-    return IoTGrid(
-        the_spec, form_cohorts("f", list(devices), per_proxy), runner, objects, clock=clock
-    )
-
-
-def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
-    the_spec, records = spec(**changes), []
-    random.seed(0)
-    loop = RoundLoop(
-        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
-    )
-    with round_loop(IoTGrid, loop):
-        result = given.start(
-            grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99
-        )
-    return result, records
 
 
 class PlainGrid(IoTGrid):

@@ -7,8 +7,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from test_round_engine import record
-from test_rounds import spec
+from fakes.runs import record, spec
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.telemetry import tracking

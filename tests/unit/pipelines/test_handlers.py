@@ -13,7 +13,8 @@ from conftest import ROOT
 from edge.protocol.messages import Envelope, Heartbeat, seal
 from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.spec import RunSpec, choose_metric, goal_of
+from fl_runtime.run.scoring import choose_metric, goal_of
+from fl_runtime.run.spec import RunSpec
 from pipelines.aws import state_machine
 from pipelines.aws.policies import claim_policy, device_policy
 from pipelines.deployment import Deployment

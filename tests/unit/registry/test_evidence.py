@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import APPS
 from fakes import MemoryObjects
+from fakes.runs import DEVICES, GOOD, client, grid_of, initial, spec
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
@@ -27,25 +28,15 @@ from sagemaker.model_card import (
     ModelOverview,
     TrainingDetails,
 )
-from test_round_engine import GOOD
-from test_rounds import DEVICES, client, grid_of, initial, spec
 
 from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving, seal
-from edge.protocol.names import app_key
 from edge.protocol.records import Records, encode_records
 from edge.training.app_bundle import load_app
+from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.records import Comparison, RoundRecord
-from fl_runtime.run.spec import (
-    Champion,
-    RunSpec,
-    champion_key,
-    cohorts_key,
-    form_cohorts,
-    model_key,
-    round_key,
-    spec_key,
-)
+from fl_runtime.run.spec import Champion, RunSpec
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.rounds.champion import Comparing, read_champion
 from fl_runtime.server.rounds.grid import IoTGrid

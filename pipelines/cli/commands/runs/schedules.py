@@ -10,8 +10,8 @@ from typing import Any
 
 import boto3
 
-from edge.protocol.names import app_key
 from edge.training.app_bundle import load_app
+from fl_runtime.run.keys import app_key
 from pipelines.cli.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds

@@ -1,0 +1,150 @@
+"""Federated runs in memory: a fleet of deterministic clients, the grid and the round loop over it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from edge.protocol.messages import Command, Reply
+from edge.protocol.records import Records
+from edge.training.flower_compat import set_identity
+from fakes import Clock, MemoryFleet, MemoryObjects
+from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.cohorts import form_cohorts
+from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
+from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.rounds.round_loop import RoundLoop
+
+DEVICES = [f"d{i}" for i in range(6)]
+
+
+def initial() -> ArrayRecord:
+    return ArrayRecord(
+        {"w": Array(np.linspace(0, 1, 5, dtype=np.float32)), "n": Array(np.array(3, np.int64))}
+    )
+
+
+def client(device: str):
+    """A deterministic client: pulls the weights towards a point of its own."""
+    index = DEVICES.index(device)
+
+    def answer(command: Command, content: Records) -> Records:
+        w = content.arrays["arrays"]["w"]
+        target = np.full(5, index, np.float32)
+        metrics = {
+            "loss": float(np.abs(w - target).mean()),
+            "train_loss": float(index + 1),
+            "num-examples": 10 * (index + 1),
+        }
+        if command.kind == "evaluate":
+            return Records(metrics={"metrics": metrics})
+        return Records(
+            arrays={
+                "arrays": {
+                    "w": (w + 0.3 * (target - w)).astype(np.float32),
+                    "n": np.array(index, np.int64),
+                }
+            },
+            metrics={"metrics": metrics},
+        )
+
+    return answer
+
+
+def spec(**changes: object) -> RunSpec:
+    fields = {
+        "run": "run-1",
+        "fleet": "f",
+        "app": "a" * 64,
+        "app_name": "x",
+        "num_rounds": 3,
+        "min_devices": 1,
+        "phase_seconds": 5.0,
+    }
+    return RunSpec(**{**fields, **changes})
+
+
+def grid_of(devices: dict, the_spec: RunSpec, per_proxy: int = 2) -> IoTGrid:
+    objects, clock = MemoryObjects(), Clock()
+    fleet = MemoryFleet(objects, devices)
+    set_identity(1, 1)
+    runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)
+    return IoTGrid(
+        the_spec, form_cohorts("f", list(devices), per_proxy), runner, objects, clock=clock
+    )
+
+
+def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
+    the_spec, records = spec(**changes), []
+    random.seed(0)
+    loop = RoundLoop(
+        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
+    )
+    with round_loop(IoTGrid, loop):
+        result = given.start(
+            grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99
+        )
+    return result, records
+
+
+GOOD = {d: client(d) for d in DEVICES}
+
+
+def failing(code: str = "worker-died", times: int = 10**6):
+    """A device that fails so many commands, and then does what it should."""
+    left = [times]
+
+    def device(command: Command, content: Records) -> Records | Reply:
+        if left[0] > 0:
+            left[0] -= 1
+            return Reply(
+                run=command.run,
+                phase=command.phase,
+                message_id=command.message_id,
+                status="error",
+                code=code,
+                reason="no",
+            )
+        return client("d0")(command, content)
+
+    return device
+
+
+def row(device: str, status: str = "ok", kind: str = "train", norm: float = 0.0) -> DeviceRow:
+    return DeviceRow(
+        round=1,
+        phase="p",
+        kind=kind,
+        device=device,
+        status=status,
+        code="",
+        reason="",
+        digest="",
+        seconds_fetch=0,
+        seconds_work=0,
+        seconds_upload=0,
+        bytes_up=0,
+        bytes_down=0,
+        metrics={},
+        norm=norm,
+    )
+
+
+def record(number: int, *rows: DeviceRow, seconds: float = 1.0, **evaluate: float) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        train={},
+        evaluate=evaluate,
+        server={},
+        participants=len(rows),
+        failures={},
+        seconds=Seconds(total=seconds),
+        bytes=Bytes(),
+        devices=list(rows),
+        model="m" * 64,
+    )
