@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.commands import mledgeops
+from support.paths import APPS
 
-from pipelines.cli.main import main
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import FOREIGN_VARIABLES, Home
-
-ROOT = Path(__file__).resolve().parent.parent
-APPS = ROOT / "notebooks" / "apps"
 
 # A runner that starts us in the background has Ctrl-C ignored, and so would the programs that tests
 # interrupt.
@@ -47,52 +40,6 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-
-
-def mledgeops(
-    *arguments: str, home: Path, check: int | None = 0, seconds: float = 200
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, in a home of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        cwd=ROOT,
-        env={**os.environ, "MLEDGEOPS_HOME": str(home)},
-    )
-    if check is not None:
-        assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def asked(*arguments: str, home: Path) -> Any:
-    """What a command says with ``--json``, asked in this process: for commands that only look, or
-    whose own process is not what a test is about.
-    """
-    code, said, _ = _here(*arguments, "--json", home=home)
-    assert code == 0, said
-    return json.loads(said)
-
-
-def complaint(*arguments: str, home: Path) -> str:
-    """The sentence with which a command refuses bad usage, in this process."""
-    code, said, complained = _here(*arguments, home=home)
-    assert code == 2, said + complained
-    return complained
-
-
-def _here(*arguments: str, home: Path) -> tuple[int, str, str]:
-    said, complained = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(complained),
-    ):
-        patch.setenv("MLEDGEOPS_HOME", str(home))
-        patch.setenv("MLFLOW_TRACKING_URI", Home(home).mlflow_uri)
-        code = main(arguments)
-    return code, said.getvalue(), complained.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import APPS, ROOT, asked, complaint, mledgeops
-from journeys import until
-from test_local_cloud import alive, children
+from support.commands import asked, complaint, mledgeops
+from support.paths import APPS, ROOT
+from support.waiting import alive, children, until
 
 from edge.protocol.records import decode_records, digest
 from fl_runtime.run.aws import DynamoReplies, S3Objects, client

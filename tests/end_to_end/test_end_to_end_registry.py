@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import APPS, asked, complaint, mledgeops
-from journeys import until
+from support.commands import asked, complaint, mledgeops
+from support.paths import APPS
+from support.waiting import until
 
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.keys import model_key

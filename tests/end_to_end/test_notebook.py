@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
 

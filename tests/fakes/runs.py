@@ -11,7 +11,9 @@ from flwr.serverapp.strategy import Strategy
 from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.flower_compat import set_identity
-from fakes import Clock, MemoryFleet, MemoryObjects
+from fakes.clock import Clock
+from fakes.fleet import MemoryFleet
+from fakes.objects import MemoryObjects
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds

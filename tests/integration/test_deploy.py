@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import mledgeops
+from support.commands import mledgeops
 
 from fl_runtime.run.aws import client
 from pipelines.aws import deploy as stacks_module

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import FileObjects, InstantWorkers, MemoryTransport
-from journeys import claim_for, connections_that_end, enrolled_by_claim, renewed
+from fakes.objects import FileObjects
+from fakes.transport import MemoryTransport
+from fakes.workers import InstantWorkers
+from support.journeys import claim_for, connections_that_end, enrolled_by_claim, renewed
 
 from edge.agent.agent import Agent
 from edge.config import DeviceConfig

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import APPS, ROOT
-from journeys import enrolled_by_claim, renewed, schedule_and_stop
+from support.journeys import enrolled_by_claim, renewed, schedule_and_stop
+from support.paths import APPS, ROOT
 
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import client

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import mledgeops
-from journeys import connections_that_end, until
+from support.commands import mledgeops
+from support.journeys import connections_that_end
+from support.waiting import alive, children, until
 
 from edge.agent.agent import last_will
 from edge.config import DeviceConfig, load_config
@@ -393,12 +394,6 @@ def test_two_clouds_run_side_by_side_and_end_cleanly(cloud: LocalCloud, tmp_path
         assert [group["ModelPackageGroupName"] for group in groups] == ["kept"]
 
 
-def children(pid: int) -> list[int]:
-    import psutil
-
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_cloud_whose_owner_dies_leaves_nothing_behind(
     tmp_path: Path, how: signal.Signals
@@ -428,15 +423,6 @@ def test_a_cloud_that_is_killed_takes_its_emulator_with_it(tmp_path: Path) -> No
     assert Home(tmp_path).info() is None, (
         "a file left behind by a cloud that died counts for nothing"
     )
-
-
-def alive(pid: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_local_up_status_down(tmp_path: Path, cloud: LocalCloud) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from conftest import APPS
-from fakes import FileObjects, InstantWorkers, MemoryTransport
-from keys import Key, signed, trust
+from fakes.keys import Key, signed, trust
+from fakes.objects import FileObjects
+from fakes.transport import MemoryTransport
+from fakes.workers import InstantWorkers
+from support.paths import APPS
 
 from edge.agent.agent import Agent, last_will
 from edge.config import ConfigError, DeviceConfig, load_config

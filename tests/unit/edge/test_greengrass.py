@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import APPS, ROOT, mledgeops
-from fakes import MemoryTransport
-from nucleus import Nucleus
+from fakes.nucleus import Nucleus
+from fakes.transport import MemoryTransport
+from support.commands import mledgeops
+from support.paths import APPS, ROOT
 
 from edge.agent.agent import last_will
 from edge.config import DeviceConfig, load_config

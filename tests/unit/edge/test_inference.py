@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from conftest import APPS
-from fakes import FileObjects
+from fakes.keys import document, trust
+from fakes.objects import FileObjects
 from hypothesis import given
 from hypothesis import strategies as st
-from keys import document, trust
+from support.paths import APPS
 from test_agent import Device, instant, with_device
 
 from edge.identity.trust import Trust

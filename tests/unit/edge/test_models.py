@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from fakes import FileObjects
-from keys import MODELS, Key, document, trust
+from fakes.keys import MODELS, Key, document, trust
+from fakes.objects import FileObjects
 from test_agent import Device, instant, with_device
 
 from edge.identity.trust import Trust

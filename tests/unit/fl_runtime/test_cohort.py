@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import Clock, MemoryFleet, MemoryObjects
+from fakes.clock import Clock
+from fakes.fleet import MemoryFleet
+from fakes.objects import MemoryObjects
 from msgspec.structs import replace
 
 from edge.protocol.errors import DEVICE_CODES
@@ -279,7 +281,7 @@ def test_every_reason_that_our_devices_give_is_known() -> None:
     """By the source: what the classes of failures are raised with."""
     import ast
 
-    from conftest import ROOT
+    from support.paths import ROOT
 
     given = set()
     for file in (ROOT / "edge").rglob("*.py"):

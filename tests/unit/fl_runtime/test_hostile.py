@@ -8,8 +8,12 @@ import tracemalloc
 import msgspec
 import numpy as np
 import pytest
-from fakes import Clock, MemoryFleet, MemoryObjects
-from hostile import (
+from fakes.clock import Clock
+from fakes.fleet import MemoryFleet
+from fakes.objects import MemoryObjects
+from hypothesis import given
+from hypothesis import strategies as st
+from support.hostile import (
     APP,
     MODEL,
     broken_update,
@@ -19,8 +23,6 @@ from hostile import (
     good_reply,
     good_update,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Heartbeat, ObjectRef, decode, decode_order

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import Clock, MemoryFleet, MemoryObjects
+from fakes.clock import Clock
+from fakes.fleet import MemoryFleet
+from fakes.objects import MemoryObjects
 from fakes.runs import DEVICES, client, initial, spec
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg

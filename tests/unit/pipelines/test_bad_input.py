@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import APPS, mledgeops
+from support.commands import mledgeops
+from support.paths import APPS
 
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import locked

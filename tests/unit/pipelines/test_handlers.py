@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
-from conftest import ROOT
+from support.paths import ROOT
 
 from edge.protocol.messages import Envelope, Heartbeat, seal
 from fl_runtime.run.eligibility import eligible

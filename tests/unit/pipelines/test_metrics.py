@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, mledgeops
 from hypothesis import given
 from hypothesis import strategies as st
-from journeys import until
+from support.commands import mledgeops
+from support.paths import ROOT
+from support.waiting import until
 
 from edge import logs
 from fl_runtime.run import cost

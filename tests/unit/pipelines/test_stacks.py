@@ -16,7 +16,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
-from conftest import ROOT
+from support.paths import ROOT
 
 from fl_runtime.run import cost
 from pipelines.aws import deploy, lambda_bundle, metrics, state_machine, wheels

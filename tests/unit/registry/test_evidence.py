@@ -14,8 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 import numpy as np
 import pytest
-from conftest import APPS
-from fakes import MemoryObjects
+from fakes.objects import MemoryObjects
 from fakes.runs import DEVICES, GOOD, client, grid_of, initial, spec
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
@@ -28,6 +27,7 @@ from sagemaker.model_card import (
     ModelOverview,
     TrainingDetails,
 )
+from support.paths import APPS
 
 from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving, seal
 from edge.protocol.records import Records, encode_records

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from fakes.keys import MODELS
 from hypothesis import given
 from hypothesis import strategies as st
-from keys import MODELS
 
 from edge.protocol.signed import Manifest, SignedManifest
 from registry.policy import Policy, check, read_policy

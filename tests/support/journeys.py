@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,7 @@ from edge.transports.provisioning import Claim, enrol
 from fl_runtime.run.aws import client
 from pipelines.devices import certificates
 from pipelines.local.cloud import LocalCloud
-
-
-def until(true: Callable[[], Any], seconds: float = 40.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not happen in time")
+from support.waiting import until
 
 
 def schedule_and_stop(cloud: LocalCloud, pipeline: str, parameters: dict[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""What tests share that is no fake: paths, the command line, waiting, journeys, corpora."""
