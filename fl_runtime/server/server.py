@@ -44,6 +44,7 @@ from fl_runtime.run.cost import Shape
 from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
+from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
 from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.records import COMPARISON, Comparison, RoundRecord
 from fl_runtime.run.signing import kms_signer
@@ -55,7 +56,6 @@ from fl_runtime.server.legacy_app import run_server_fn
 from fl_runtime.server.model.artifact import (
     FinalModel,
     final_model,
-    log_to_mlflow,
     model_metrics,
     model_tar,
 )
@@ -65,7 +65,8 @@ from fl_runtime.server.rounds.grid import Cohorts, IoTGrid
 from fl_runtime.server.rounds.round_loop import Resumed, RoundLoop
 from fl_runtime.server.rounds.stopping import Ending, Judge
 from fl_runtime.server.telemetry.log_events import RoundLog
-from fl_runtime.server.telemetry.tracking import MlflowTracker, end_run
+from fl_runtime.server.telemetry.mlflow_store import MlflowStore
+from fl_runtime.server.telemetry.tracking import RunTracker
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +115,9 @@ class Server:
         """Run the app to its end; raises RunFailed."""
         spec = decode_spec(self._objects.get(spec_key(self._run)))
         cohorts = msgspec.json.decode(self._objects.get(cohorts_key(self._run)), type=list[Cohort])
-        tracker = MlflowTracker(
-            spec, {"mledgeops.devices": str(sum(len(cohort.members) for cohort in cohorts))}
-        )
+        store = MlflowStore(mlflow_client, os.environ.get(ARTIFACT_ROOT_VARIABLE))
+        devices = str(sum(len(cohort.members) for cohort in cohorts))
+        tracker = RunTracker(store, spec, {"mledgeops.devices": devices})
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
         self._epoch = self._table.take(spec.run)
@@ -217,7 +218,7 @@ class Server:
             )
 
     def _record(
-        self, tracker: MlflowTracker, record: RoundRecord, checkpoint: Checkpoint | None
+        self, tracker: RunTracker, record: RoundRecord, checkpoint: Checkpoint | None
     ) -> None:
         """First what the round left, then the one write that makes it count, then MLflow in its own
         time.
@@ -257,7 +258,7 @@ class Server:
             )
         )
 
-    def _resume(self, spec: RunSpec, tracker: MlflowTracker) -> Resumed | None:
+    def _resume(self, spec: RunSpec, tracker: RunTracker) -> Resumed | None:
         """Where an earlier server of this run got to, if there was one; else where the run got to
         that this one continues.
         """
@@ -315,7 +316,7 @@ class Server:
         app: FlowerApp,
         loop: RoundLoop,
         context: Context,
-        tracker: MlflowTracker,
+        tracker: RunTracker,
         comparison: Comparison | None,
     ) -> Outcome:
         model, evaluate, participants = self._judge(spec, app, loop)
@@ -336,16 +337,14 @@ class Server:
             tracker.log_table(name, table)
         for name in ("evaluation.json", COMPARISON):
             tracker.log_bytes(name, files[name])
-        model_ids: list[str] = []
-        # appended when it has succeeded: once
-        tracker.submit(lambda: model_ids.append(log_to_mlflow(tracker.run_id, app, model)))
+        model_id = tracker.log_model(app, model)
         ended = loop.ending.reason[:OUTPUT_TEXT]
         if ended:
             tracker.set_tag("mledgeops.ended_early", ended)
         tracker.flush()
         # MLflow's own start_run, which logging a model needs, has just called the run finished
         if self.stopping():
-            end_run(tracker.run_id, "KILLED", "The pipeline was stopped.")
+            tracker.end("Stopped", "The pipeline was stopped.")
             raise RunFailed("stopped", "The run was stopped while its model was being logged.")
         self._table.update(spec.run, mlflow_run_id=tracker.run_id)
         return Outcome(
@@ -360,7 +359,7 @@ class Server:
             model_data=self._uri("model.tar.gz"),
             evaluation=self._uri("evaluation.json"),
             mlflow_run_id=tracker.run_id,
-            mlflow_model_id=model_ids[0],
+            mlflow_model_id=model_id.result(),
         )
 
     def _judge(

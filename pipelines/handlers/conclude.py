@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,14 @@ import msgspec
 from edge.logs import event
 from fl_runtime.run.errors import CAUSE_LIMIT
 from fl_runtime.run.keys import model_key, spec_key
+from fl_runtime.run.mlflow_runs import (
+    ARTIFACT_ROOT_VARIABLE,
+    MLFLOW_STATUS,
+    EndState,
+    end_run,
+    mlflow_client,
+    open_run,
+)
 from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.scoring import NO_CHAMPION, score_of
 from fl_runtime.run.spec import decode_spec
@@ -76,18 +85,17 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
     return champion.score if champion is not None and champion.score is not None else NO_CHAMPION
 
 
-def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
+def end_in_mlflow(run: str, ended: EndState, reason: str, aws: Services) -> None:
     """Record how the run ended; a run that failed before its server started is recorded too.
 
     The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells
     MLflow later.
     """
-    from fl_runtime.server.telemetry.tracking import end_run, open_run
-
     try:
         spec, state = decode_spec(aws.objects.get(spec_key(run))), aws.runs.get(run)
-        mlflow_run_id = open_run(spec, {})
-        end_run(mlflow_run_id, status, reason, state.execution_arn if state else "")
+        mlflow = mlflow_client()
+        mlflow_run_id = open_run(mlflow, spec, {}, os.environ.get(ARTIFACT_ROOT_VARIABLE))
+        end_run(mlflow, mlflow_run_id, ended, reason, state.execution_arn if state else "")
         aws.runs.update(run, mlflow_run_id=mlflow_run_id)
     except Exception as error:  # MLflow's stores raise their backends' errors
         logger.exception("mlflow-not-told")
@@ -96,7 +104,7 @@ def end_in_mlflow(run: str, status: str, reason: str, aws: Services) -> None:
             "mlflow-not-told",
             logging.ERROR,
             run=run,
-            status=status,
+            status=MLFLOW_STATUS[ended],
             reason=f"{type(error).__name__}: {error}"[:300],
         )
 
@@ -112,7 +120,7 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
         champion_score(run, outcome, package_group(spec.app_name), aws),
         state.execution_arn if state else "",
     )
-    end_in_mlflow(run, "FINISHED", "", aws)
+    end_in_mlflow(run, "Succeeded", "", aws)
     if not aws.runs.update(run, unless=("Stopping",), state="Succeeded") and _was_stopped(run, aws):
         return
     _answer(
@@ -127,7 +135,7 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
 def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:
     """The same order, with the reason."""
     reason = reason_of(error)
-    end_in_mlflow(run, "FAILED", reason, aws)
+    end_in_mlflow(run, "Failed", reason, aws)
     if not aws.runs.update(
         run, unless=("Stopping",), state="Failed", reason=reason
     ) and _was_stopped(run, aws):
@@ -148,7 +156,7 @@ def _was_stopped(run: str, aws: Services) -> bool:
     state = aws.runs.get(run)
     if state is None or state.state not in ("Stopping", "Stopped"):
         return False
-    end_in_mlflow(run, "KILLED", "The pipeline was stopped.", aws)
+    end_in_mlflow(run, "Stopped", "The pipeline was stopped.", aws)
     return True
 
 

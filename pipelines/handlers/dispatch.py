@@ -122,7 +122,7 @@ def fail(token: str, reason: str, aws: Services) -> None:
 def _end_in_mlflow(run: str, aws: Services) -> None:
     from pipelines.handlers.conclude import end_in_mlflow
 
-    end_in_mlflow(run, "KILLED", "The pipeline was stopped.", aws)
+    end_in_mlflow(run, "Stopped", "The pipeline was stopped.", aws)
 
 
 def handler(queue_event: Mapping[str, Any], context: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fl_runtime.server.telemetry.tracking import end_run
+from fl_runtime.run.mlflow_runs import end_run, mlflow_client
 from pipelines.handlers.aws_clients import set_up_logs
 
 
@@ -20,5 +20,5 @@ def reason_of(request: Mapping[str, Any]) -> str:
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Refuse step."""
     set_up_logs()
-    end_run(request["mlflow_run_id"], "FAILED", reason_of(request))
+    end_run(mlflow_client(), request["mlflow_run_id"], "Failed", reason_of(request))
     return {"run": request["run"]}

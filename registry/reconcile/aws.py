@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
 from edge.training.app_bundle import AppError
+from fl_runtime.run.mlflow_runs import EndState, end_run
 from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.state import TERMINAL, RunTable
-from fl_runtime.server.telemetry.tracking import end_run
 from registry.linking import Linking
 from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version, origin
 from registry.reconcile.plan import FleetState, Repair
 from registry.rollout.conductor import OVER
 from registry.rollout.service import SYSTEM, Rollouts
 from registry.sagemaker_registry import Package, RegistryError
-
-MLFLOW_STATUS = {"Succeeded": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 
 
 class AwsRegistries:
@@ -143,8 +141,8 @@ class AwsRegistries:
             return
 
 
-def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, str, str]]:
-    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, status,
+def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, EndState, str]]:
+    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, state,
     reason).
     """
     experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
@@ -166,11 +164,11 @@ def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, str, 
                 value=state.state,
                 why="the run has ended, and MLflow says RUNNING",
             )
-            found.append((repair, run.info.run_id, MLFLOW_STATUS[state.state], state.reason))
+            found.append((repair, run.info.run_id, cast(EndState, state.state), state.reason))
     return found
 
 
-def end_in_mlflow(left: list[tuple[Repair, str, str, str]]) -> None:
+def end_in_mlflow(mlflow: Any, left: list[tuple[Repair, str, EndState, str]]) -> None:
     """Tell MLflow."""
-    for _, run_id, status, reason in left:
-        end_run(run_id, status, reason)
+    for _, run_id, state, reason in left:
+        end_run(mlflow, run_id, state, reason)

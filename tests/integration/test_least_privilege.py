@@ -384,8 +384,8 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
     from mlflow.store.tracking.abstract_store import AbstractStore as AbstractTracking
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
+    from fl_runtime.run.mlflow_runs import end_run, mlflow_client, open_run
     from fl_runtime.run.spec import RunSpec
-    from fl_runtime.server.telemetry.tracking import end_run, open_run
     from registry.mlflow_registry import PACKAGE_TAG, MlflowRegistry
 
     asked, depth = set(), [0]
@@ -420,8 +420,8 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
         [],
     )
     ending = actions(
-        lambda: run.append(open_run(spec, {"a": "b"})),
-        lambda: end_run(run[0], "FAILED", "because", "arn"),
+        lambda: run.append(open_run(mlflow_client(), spec, {"a": "b"})),
+        lambda: end_run(mlflow_client(), run[0], "Failed", "because", "arn"),
     )
     mlflow = MlflowRegistry()
     reading = actions(lambda: mlflow.champion("x"))

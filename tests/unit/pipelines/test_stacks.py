@@ -330,7 +330,7 @@ def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path)
     script = (
         f"import sys, importlib; sys.path[:0] = [{str(tmp_path / 'functions.zip')!r}, {str(site)!r}]\n"
         f"for name in {tuple(FUNCTIONS)!r}: importlib.import_module(f'pipelines.handlers.{{name}}')\n"
-        "import fl_runtime.server.telemetry.tracking, registry.mlflow_registry, registry.sagemaker_registry\nfrom mlflow import MlflowClient\n"
+        "import fl_runtime.run.mlflow_runs, registry.mlflow_registry, registry.sagemaker_registry\nfrom mlflow import MlflowClient\n"
         "print(type(MlflowClient()._tracking_client.store).__name__)"
     )
     environment = {

@@ -33,12 +33,11 @@ def add_parser(commands: Any) -> None:
 def reconcile(arguments: argparse.Namespace) -> int:
     """Exit 0 with nothing to do, or when all of it was done; 1 when some of it could not be done."""
     use_store()
-    from mlflow import MlflowClient
-
     from registry.reconcile.plan import Repair, mirrors, plan, repair
 
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.run.aws import client
+        from fl_runtime.run.mlflow_runs import mlflow_client
         from fl_runtime.run.state import RunTable
         from registry.reconcile.aws import AwsRegistries, end_in_mlflow, runs_left_open
         from registry.rollout.service import Rollouts
@@ -46,16 +45,15 @@ def reconcile(arguments: argparse.Namespace) -> int:
         rollouts = Rollouts()
         both = AwsRegistries(rollouts, time.time())
         found_mirrors = mirrors(both.versions(), both.packages())
+        mlflow = mlflow_client()
         repairs, left = (
             plan(both),
-            runs_left_open(
-                MlflowClient(), RunTable(client("dynamodb"), cloud.deployment.runs_table)
-            ),
+            runs_left_open(mlflow, RunTable(client("dynamodb"), cloud.deployment.runs_table)),
         )
         failed: list[tuple[Repair, str]] = []
         if not arguments.dry_run:
             failed = repair(both, repairs)
-            end_in_mlflow(left)
+            end_in_mlflow(mlflow, left)
             _finish_rollouts(cloud, rollouts, both.jobs)
     found = [*repairs, *(item for item, *_ in left)]
     if arguments.json:

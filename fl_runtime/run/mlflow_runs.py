@@ -1,0 +1,107 @@
+"""The MLflow run of a federated run: find, open and end it.
+
+Used by the server, by the Lambda functions that conclude a run, and by reconciliation. MLflow takes
+a second to import, so it is imported when the client is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fl_runtime.run.spec import RunSpec
+
+EndState = Literal["Succeeded", "Failed", "Stopped"]
+MLFLOW_STATUS: Mapping[str, str] = {
+    "Succeeded": "FINISHED",
+    "Failed": "FAILED",
+    "Stopped": "KILLED",
+}
+"""MLflow's run status for each terminal state of a run."""
+
+ARTIFACT_ROOT_VARIABLE = "MLEDGEOPS_ARTIFACT_ROOT"
+"""Environment variable with the artifact location of new experiments; unset: MLflow's default."""
+
+RUN_ID_TAG = "mledgeops.run_id"
+STATUS_TAG = "mledgeops.status"
+REASON_TAG = "mledgeops.reason"
+EXECUTION_TAG = "mledgeops.execution_arn"
+
+
+def mlflow_client() -> Any:
+    """An ``MlflowClient`` for ``MLFLOW_TRACKING_URI``, with MLflow's telemetry switched off."""
+    # MLflow reads this when it is imported: https://mlflow.org/docs/latest/community/usage-tracking/
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def open_run(
+    client: Any, spec: RunSpec, details: Mapping[str, str], artifact_root: str | None = None
+) -> str:
+    """MLflow's id of a federated run (idempotent): the run is created if it does not exist.
+
+    ``details`` are further tags. ``artifact_root`` is where a new experiment keeps its artifacts.
+    """
+    found = find_run(client, spec.run, spec.experiment)
+    if found is not None:
+        return found
+    experiment = client.get_experiment_by_name(spec.experiment)
+    experiment_id = (
+        experiment.experiment_id
+        if experiment
+        else client.create_experiment(spec.experiment, artifact_location=artifact_root)
+    )
+    tags = {**_tags(spec), **details}
+    run_id: str = client.create_run(experiment_id, run_name=spec.run, tags=tags).info.run_id
+    for key, value in _parameters(spec).items():
+        client.log_param(run_id, key, value)
+    return run_id
+
+
+def find_run(client: Any, run: str, experiment: str) -> str | None:
+    """MLflow's id of a federated run, or None."""
+    place = client.get_experiment_by_name(experiment)
+    if place is None:
+        return None
+    found = client.search_runs(
+        [place.experiment_id], f"tags.`{RUN_ID_TAG}` = '{run}'", max_results=1
+    )
+    return found[0].info.run_id if found else None
+
+
+def end_run(
+    client: Any, run_id: str, state: EndState, reason: str = "", execution_arn: str = ""
+) -> None:
+    """Set MLflow's terminal status, and tag the run with our state, reason and state machine."""
+    if execution_arn:
+        client.set_tag(run_id, EXECUTION_TAG, execution_arn)
+    if reason:
+        client.set_tag(run_id, REASON_TAG, reason)
+    client.set_tag(run_id, STATUS_TAG, state)
+    client.set_terminated(run_id, MLFLOW_STATUS[state])
+
+
+def _tags(spec: RunSpec) -> dict[str, str]:
+    return {
+        RUN_ID_TAG: spec.run,
+        "mledgeops.fleet": spec.fleet,
+        "mledgeops.app": spec.app_name,
+        "mledgeops.app_digest": spec.app,
+        "mledgeops.pipeline_execution_arn": spec.pipeline_execution_arn,
+        "mlflow.source.name": spec.app_name,
+    }
+
+
+def _parameters(spec: RunSpec) -> dict[str, Any]:
+    return {
+        "num_rounds": spec.num_rounds,
+        "strategy": spec.strategy or "(the app's)",
+        "devices_per_proxy": spec.devices_per_proxy,
+        "min_devices": spec.min_devices,
+        "seed": spec.seed,
+        **{f"app.{key}": value for key, value in spec.run_config.items()},
+        **{f"strategy.{key}": value for key, value in spec.strategy_params.items()},
+    }

@@ -1,0 +1,75 @@
+"""A background queue of calls to a service that may be away for a while."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from edge.logs import event
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.ports import Clock, Sleep
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = (0.5, 15.0)
+"""First and longest pause between two attempts; the pause doubles."""
+PATIENCE_SECONDS = 600.0
+"""How long :meth:`RetryQueue.flush` waits for MLflow to come back."""
+
+Result = TypeVar("Result")
+
+
+class RetryQueue:
+    """Runs calls on one thread in the order of submission, each until it succeeds.
+
+    A call may therefore run more than once, and must be idempotent. A ``RunFailed`` is the app's
+    own fault: it is not retried, and :meth:`flush` raises it.
+    """
+
+    def __init__(self, *, sleep: Sleep, clock: Clock) -> None:
+        self._sleep = sleep
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._pending: list[Future[object]] = []
+        self._give_up_at = math.inf
+
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
+        """Queue a call and return at once."""
+        future = self._pool.submit(self._until_done, call)
+        self._pending.append(future)  # type: ignore[arg-type]  # only waited for
+        return future
+
+    def flush(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for all calls.
+
+        Raises:
+            RunFailed: MLflow has refused a call for ``seconds``, or a call failed for good.
+        """
+        self._give_up_at = self._clock() + seconds
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+
+    def _until_done(self, call: Callable[[], Result]) -> Result:
+        pause = RETRY_SECONDS[0]
+        while True:
+            try:
+                return call()
+            except RunFailed:
+                raise
+            # MLflow's stores raise the errors of their backends: SQL, HTTP, S3.
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                if self._clock() > self._give_up_at:
+                    raise RunFailed(
+                        "mlflow",
+                        f"MLflow does not take what the run has to log ({reason}); the rounds are "
+                        "kept, and `mledgeops run --resume` ends the run once MLflow is back.",
+                    ) from error
+                waiting = len(self._pending)
+                event(logger, "mlflow-waits", logging.WARNING, waiting=waiting, reason=reason[:300])
+                self._sleep(pause)
+                pause = min(pause * 2, RETRY_SECONDS[1])
