@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from edge.protocol.names import topic
+from fl_runtime.run.devices import FRESH_SECONDS
 from fl_runtime.run.ports import ObjectMissing, StoredReply
 
 RETRIES = {"mode": "standard", "max_attempts": 8}
@@ -54,6 +55,12 @@ def setting(name: str, environ: dict[str, str] | None = None) -> str:
             f"{name} is not set: this program is started by its task definition, which sets it."
         )
     return value
+
+
+def fresh_seconds(environ: dict[str, str] | None = None) -> float:
+    """How long a device counts as online after its last heartbeat, as the deployment sets it."""
+    source = os.environ if environ is None else environ
+    return float(source.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS))
 
 
 def client(service: str) -> Any:

@@ -36,12 +36,14 @@ from fl_runtime.run.aws import (
     S3Objects,
     SettingMissing,
     client,
+    fresh_seconds,
     names_from_environment,
     setting,
 )
 from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.cost import Shape
-from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
+from fl_runtime.run.devices import DeviceTable
+from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
@@ -248,15 +250,8 @@ class Server:
 
     def _ready(self, spec: RunSpec) -> Callable[[], set[str]]:
         """Reads the devices table: who meets the run's requirements now."""
-        dynamodb, fresh = (
-            client("dynamodb"),
-            float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS)),
-        )
-        return lambda: set(
-            eligible(
-                rows_of(dynamodb, self._names.devices_table, spec.fleet), spec, time.time(), fresh
-            )
-        )
+        devices, fresh = DeviceTable(client("dynamodb"), self._names.devices_table), fresh_seconds()
+        return lambda: set(eligible(devices.fleet(spec.fleet), spec, time.time(), fresh))
 
     def _resume(self, spec: RunSpec, tracker: RunTracker) -> Resumed | None:
         """Where an earlier server of this run got to, if there was one; else where the run got to

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterable, Mapping
@@ -10,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from fl_runtime.run.aws import setting
+from fl_runtime.run.aws import fresh_seconds, setting
 from fl_runtime.run.cohorts import form_cohorts
-from fl_runtime.run.eligibility import FRESH_SECONDS, eligible, rows_of
+from fl_runtime.run.devices import DeviceTable
+from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.keys import champion_key, cohorts_key, spec_key
 from fl_runtime.run.spec import Champion, RunSpec, decode_spec
 from pipelines.handlers.aws_clients import services
@@ -83,10 +83,8 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. The cohorts themselves go to S3: state is limited to 256 KB."""
     aws, now = services(), time.time()
     spec = decode_spec(aws.objects.get(spec_key(request["run"])))
-    rows = rows_of(aws.dynamodb, aws.names.devices_table, spec.fleet)
-    beats = eligible(
-        rows, spec, now, float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", FRESH_SECONDS))
-    )
+    devices = DeviceTable(aws.dynamodb, aws.names.devices_table).fleet(spec.fleet)
+    beats = eligible(devices, spec, now, fresh_seconds())
     found = discover(spec, beats, now)
     if found.enough:
         labels = {device: beat.labels for device, beat in beats.items()}

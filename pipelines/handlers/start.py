@@ -10,21 +10,21 @@ from typing import Any
 
 from edge.logs import event
 from fl_runtime.run.aws import client, setting
-from fl_runtime.run.eligibility import rows_of
+from fl_runtime.run.devices import DeviceStatus, DeviceTable
 from pipelines.handlers.aws_clients import set_up_logs
 from registry.evidence.drift import drift_of, servings
 
 logger = logging.getLogger(__name__)
 
 
-def reason_to_wait(request: Mapping[str, Any], heartbeats: Iterable[Mapping[str, Any]]) -> str:
+def reason_to_wait(request: Mapping[str, Any], devices: Iterable[DeviceStatus]) -> str:
     """Why the pipeline is not started now; empty when it is. ``request["when_drift"]``: what the
     drift must exceed.
     """
     above = request.get("when_drift")
     if above is None:
         return ""
-    drift = drift_of(servings(heartbeats))
+    drift = drift_of(servings(devices))
     if not drift.devices:
         return "no device has reported enough predictions to tell whether its inputs have drifted"
     if drift.score <= above:
@@ -40,7 +40,7 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     fleet = request["parameters"].get("Fleet", "default")
     waits = reason_to_wait(
         request,
-        rows_of(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"), fleet)
+        DeviceTable(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE")).fleet(fleet)
         if "when_drift" in request
         else [],
     )

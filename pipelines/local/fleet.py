@@ -14,6 +14,7 @@ from edge.config import DeviceConfig
 from edge.identity.credentials import Credentials
 from edge.protocol.names import check_name
 from edge.training.app_bundle import FlowerApp
+from fl_runtime.run.devices import DeviceTable
 from pipelines.devices.provisioning import enrol
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import LocalCloudError, locked
@@ -101,14 +102,10 @@ def await_devices(
     cloud: LocalCloud, fleet: str, count: int, dynamodb: Any, since: float, seconds: float = 30.0
 ) -> None:
     """Wait until so many devices have been heard of since a moment; raises LocalCloudError."""
+    table = DeviceTable(dynamodb, cloud.deployment.devices_table)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        rows = dynamodb.query(
-            TableName=cloud.deployment.devices_table,
-            KeyConditionExpression="fleet = :fleet",
-            ExpressionAttributeValues={":fleet": {"S": fleet}},
-        )["Items"]
-        if sum(float(row["last_seen"]["N"]) / 1000 >= since for row in rows) >= count:
+        if sum(status.last_seen >= since for status in table.fleet(fleet)) >= count:
             return
         time.sleep(0.2)
     raise LocalCloudError(

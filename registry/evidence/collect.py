@@ -6,10 +6,9 @@ import collections
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -17,6 +16,7 @@ from edge.protocol.messages import Goal
 from edge.training.app_bundle import FlowerApp, unpack
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.cost import Shape, round_cost
+from fl_runtime.run.devices import DeviceStatus
 from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
 from fl_runtime.run.records import COMPARISON, Comparison, DeviceComparison, RoundRecord, evaluated
@@ -66,8 +66,8 @@ NOT_THE_UPDATE = frozenset(
 READERS = 8
 GROUPS_KEPT = 500
 UPDATES_KEPT = 1000
-Heartbeats = Callable[[str], Iterable[Mapping[str, Any]]]
-"""A fleet's rows of the devices table."""
+Heartbeats = Callable[[str], Iterable[DeviceStatus]]
+"""A fleet's devices by their last heartbeats."""
 
 
 def collect(

@@ -7,10 +7,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, Moments, Served, Serving, decode
+from edge.protocol.messages import Moments, Served, Serving
+from fl_runtime.run.devices import DeviceStatus
 from registry.evidence.model import Drift, FeatureShift
 
 ENOUGH = 50
@@ -61,19 +60,17 @@ def drift_of(servings: Mapping[str, Serving]) -> Drift:
     )
 
 
-def servings(heartbeats: Iterable[Mapping[str, Any]], model: str = "") -> dict[str, Serving]:
-    """What devices say of the model they use, by device, from the rows of the devices table; of one
-    version only, where ``model`` names it.
+def servings(devices: Iterable[DeviceStatus], model: str = "") -> dict[str, Serving]:
+    """The statistics that devices report of the model they use, by device name; only of the version
+    ``model`` where it is given.
     """
-    found = {}
-    for row in heartbeats:
-        try:
-            beat, device = decode(row["body"]["S"], Heartbeat), str(row["device"]["S"])
-        except (ProtocolError, KeyError):
-            continue
-        if beat.serving is not None and model in ("", beat.model):
-            found[device] = beat.serving
-    return found
+    return {
+        status.device: beat.serving
+        for status in devices
+        if (beat := status.heartbeat) is not None
+        and beat.serving is not None
+        and model in ("", beat.model)
+    }
 
 
 def shift(first: Moments, recent: Moments) -> float:

@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, decode
 from edge.protocol.signed import SignedManifest
+from fl_runtime.run.devices import DeviceStatus
 from registry.rollout.conductor import Beat, Current, Rollout
 
 CURRENT = "current"
@@ -19,9 +18,6 @@ URL_SECONDS = 3600
 """How long an address in a job's document is good, from the moment the device asks for the document
 (AWS's limit).
 """
-
-
-Rows = Callable[[str], Iterable[Mapping[str, Any]]]
 
 
 class DynamoStore:
@@ -174,30 +170,25 @@ class IotJobs:
         return str(details.get("reason") or details.get("code") or "")
 
 
-class DeviceTable:
-    """:class:`~registry.rollout.conductor.Fleet` from heartbeats. ``rows``: a fleet's rows of the
-    devices table.
-    """
+class HeartbeatFleet:
+    """:class:`~registry.rollout.conductor.Fleet` from the devices' last heartbeats."""
 
-    def __init__(self, rows: Rows, now: float, fresh_seconds: float) -> None:
-        self._rows = rows
+    def __init__(
+        self, devices: Callable[[str], Iterable[DeviceStatus]], now: float, fresh_seconds: float
+    ) -> None:
+        self._devices = devices
         self._now = now
         self._fresh = fresh_seconds
 
     def beats(self, fleet: str) -> Mapping[str, Beat]:
-        """A device whose heartbeat cannot be read is there, and runs nothing."""
-        found: dict[str, Beat] = {}
-        for row in self._rows(fleet):
-            try:
-                beat = decode(row["body"]["S"], Heartbeat)
-                there = (
-                    beat.state != "offline"
-                    and self._now - float(row["last_seen"]["N"]) / 1000 <= self._fresh
-                )
-                found[row["device"]["S"]] = Beat(beat.model, there)
-            except (ProtocolError, KeyError, ValueError):
-                found[row["device"]["S"]] = Beat("", False)
-        return found
+        """A device with a malformed heartbeat is away and runs no model."""
+        return {
+            status.device: Beat(
+                status.heartbeat.model if status.heartbeat is not None else "",
+                status.is_online(self._now, self._fresh),
+            )
+            for status in self._devices(fleet)
+        }
 
 
 def presigned(bucket: str, region: str) -> Any:

@@ -6,17 +6,17 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
-from fl_runtime.run.aws import S3Objects, client, setting
-from fl_runtime.run.eligibility import rows_of
+from fl_runtime.run.aws import S3Objects, client, fresh_seconds, setting
+from fl_runtime.run.devices import DeviceStatus, DeviceTable
 from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.ports import ObjectMissing, ObjectStore
 from fl_runtime.run.scoring import goal_of
@@ -28,7 +28,7 @@ from registry.evidence.model import Evidence
 from registry.evidence.prechecks import Check, check, failed
 from registry.mlflow_registry import AUDIT_TAG, ROLLOUT_TAG, MlflowRegistry, Version
 from registry.policy import Policy
-from registry.rollout.aws import DeviceTable, DynamoStore, IotJobs, presigned
+from registry.rollout.aws import DynamoStore, HeartbeatFleet, IotJobs, presigned
 from registry.rollout.conductor import (
     Candidate,
     Conductor,
@@ -241,15 +241,14 @@ class Rollouts:
         except self._steps.exceptions.ExecutionAlreadyExists:
             return
 
-    def beats(self, fleet: str) -> Iterator[Mapping[str, Any]]:
-        """A fleet's rows of the devices table."""
-        return rows_of(self._dynamodb, setting("MLEDGEOPS_DEVICES_TABLE"), fleet)
+    def beats(self, fleet: str) -> Iterator[DeviceStatus]:
+        """The fleet's devices by their last heartbeats."""
+        return DeviceTable(self._dynamodb, setting("MLEDGEOPS_DEVICES_TABLE")).fleet(fleet)
 
     def conductor(self) -> Conductor:
         """What moves rollouts on, in this function's name."""
         account = self._machine.split(":")[4]
-        fresh = float(os.environ.get("MLEDGEOPS_FRESH_SECONDS", "90"))
-        fleet = DeviceTable(self.beats, time.time(), fresh)
+        fleet = HeartbeatFleet(self.beats, time.time(), fresh_seconds())
         jobs = IotJobs(client("iot"), self._region, account, setting("MLEDGEOPS_JOB_URLS_ROLE"))
         sign = kms_signer(client("kms"), setting("MLEDGEOPS_MODELS_KEY"))
         prefix = self._machine.rsplit(":", 1)[1].removesuffix("-rollout")

@@ -29,6 +29,7 @@ from edge.protocol.messages import Command, Heartbeat, ObjectRef, decode, decode
 from edge.protocol.names import check_name, parse_topic, topic
 from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
 from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.devices import decode_row
 from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.keys import arrays_key, update_key
 from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target, array_specs
@@ -102,13 +103,14 @@ def test_ten_thousand_hostile_inputs() -> None:
     try:
         rows = [
             {
+                "fleet": {"S": "f"},
                 "device": {"S": f"d{number}"},
                 "body": {"S": body.decode("utf-8", "replace")},
                 "last_seen": {"N": "99000"},
             }
             for number, body in inputs["heartbeat"]
         ]
-        assert eligible(rows, SPEC, 100.0, 90.0) == {}
+        assert eligible(map(decode_row, rows), SPEC, 100.0, 90.0) == {}
         replies = {f"d{number}": body for number, body in inputs["reply"]}
         results, mean = judged(replies, dict.fromkeys(replies, b"x" * 100))
         accepted = [replies[device] for device, result in results.items() if result.status == "ok"]

@@ -11,10 +11,9 @@ from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.protocol.messages import Command, Heartbeat, Reply
+from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records, encode_records
 from fl_runtime.run.cohorts import Member, form_cohorts
-from fl_runtime.run.eligibility import check_requirements, meets
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.server.flower_compat import round_loop
@@ -277,37 +276,6 @@ def test_goals_by_name_and_by_word() -> None:
         assert ending.best is not None
         assert ending.best.round == best
     assert Judge("accuracy").try_of({"loss": 1.0}) is None
-
-
-@pytest.mark.parametrize(
-    ("require", "fits"),
-    [
-        ({}, True),
-        ({"idle": True}, True),
-        ({"power": "mains"}, True),
-        ({"power": "battery"}, False),
-        ({"free-memory": 512}, True),
-        ({"free-memory": 2048}, False),
-        ({"site": "north"}, True),
-        ({"site": "south"}, False),
-        ({"line": 3}, True),
-        ({"other": "x"}, False),
-    ],
-)
-def test_requirements_are_held_against_heartbeats(require: dict, fits: bool) -> None:
-    beat = Heartbeat(
-        state="idle", power="mains", free_memory=1024, labels={"site": "north", "line": "3"}
-    )
-    check_requirements(require)
-    assert meets(beat, require) is fits
-
-
-@pytest.mark.parametrize(
-    "require", [{"idle": "yes"}, {"power": "solar"}, {"free-memory": "lots"}, {"free-memory": True}]
-)
-def test_requirements_that_nobody_could_meet_are_refused(require: dict) -> None:
-    with pytest.raises(RunFailed, match="must be"):
-        check_requirements(require)
 
 
 def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_the_deadline() -> (

@@ -10,8 +10,7 @@ import botocore.session
 import pytest
 from support.paths import ROOT
 
-from edge.protocol.messages import Envelope, Heartbeat, seal
-from fl_runtime.run.eligibility import eligible
+from edge.protocol.messages import Envelope
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.scoring import choose_metric, goal_of
 from fl_runtime.run.spec import RunSpec
@@ -82,11 +81,6 @@ def test_parameters_that_make_no_run_are_named(arguments: dict, text: str) -> No
     assert len(str(refused.value)) <= 256
 
 
-def row(device: str, seen: float, **beat: Any) -> dict:
-    body = json.loads(seal(Heartbeat(**{"state": "idle", "apps": [APP], **beat})))["body"]
-    return {"device": {"S": device}, "body": {"S": body}, "last_seen": {"N": str(seen * 1000)}}
-
-
 def spec(**changes: Any) -> RunSpec:
     return RunSpec(
         **{
@@ -100,19 +94,6 @@ def spec(**changes: Any) -> RunSpec:
             **changes,
         }
     )
-
-
-def test_only_devices_that_are_there_and_have_the_app_take_part() -> None:
-    rows = [
-        row("fresh", 95),
-        row("stale", 5),
-        row("off", 99, state="offline"),
-        row("other", 99, apps=["b" * 64]),
-        row("busy", 99, state="busy"),
-        {"device": {"S": "forged"}, "body": {"S": "{}"}, "last_seen": {"N": "99000"}},
-        {"device": {"S": "empty"}},
-    ]
-    assert list(eligible(iter(rows), spec(), 100.0, 30.0)) == ["busy", "fresh"]
 
 
 def test_discovery_starts_waits_or_gives_up() -> None:

@@ -33,6 +33,7 @@ from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving, s
 from edge.protocol.records import Records, encode_records
 from edge.training.app_bundle import load_app
 from fl_runtime.run.cohorts import form_cohorts
+from fl_runtime.run.devices import DeviceStatus, decode_row
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.records import Comparison, RoundRecord
@@ -350,9 +351,16 @@ def test_a_shift_is_a_number_between_nothing_and_far(
 
 
 def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
-    def row(device: str, model: str, moved: Serving) -> dict:
+    def row(device: str, model: str, moved: Serving) -> DeviceStatus:
         body = json.loads(seal(Heartbeat(state="idle", model=model, serving=moved)))["body"]
-        return {"device": {"S": device}, "body": {"S": body}, "last_seen": {"N": "0"}}
+        return decode_row(
+            {
+                "fleet": {"S": "f"},
+                "device": {"S": device},
+                "body": {"S": body},
+                "last_seen": {"N": "0"},
+            }
+        )
 
     rows = [
         row("d0", "x/1", serving(9.0)),

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, decode
+from fl_runtime.run.devices import DeviceStatus, DeviceTable
 from pipelines.cli.output import moment, say, show_json, table
 from pipelines.desk import clouds
 from registry.evidence.drift import drift_of
@@ -28,12 +27,8 @@ def show_fleet(arguments: argparse.Namespace) -> int:
         from fl_runtime.run.aws import client
 
         iot_data = client("iot-data")
-        pages = (
-            client("dynamodb")
-            .get_paginator("scan")
-            .paginate(TableName=cloud.deployment.devices_table)
-        )
-        rows = [_device(item, iot_data) for page in pages for item in page["Items"]]
+        devices = DeviceTable(client("dynamodb"), cloud.deployment.devices_table)
+        rows = [_device(status, iot_data) for status in devices.all()]
     rows.sort(key=lambda row: (row["fleet"], row["device"]))
     if arguments.json:
         show_json({"devices": rows})
@@ -44,13 +39,9 @@ def show_fleet(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _device(item: dict[str, Any], iot_data: Any) -> dict[str, Any]:
+def _device(status: DeviceStatus, iot_data: Any) -> dict[str, Any]:
     """A device by its last heartbeat; one that is offline by what it reported last (its shadow)."""
-    name = item["device"]["S"]
-    try:
-        beat = decode(item["body"]["S"], Heartbeat)
-    except ProtocolError:
-        beat = None
+    name, beat = status.device, status.heartbeat
     there = beat is not None and beat.state != "offline"
     model, since = (
         (beat.model, moment(beat.since) if beat.since else "")
@@ -61,12 +52,12 @@ def _device(item: dict[str, Any], iot_data: Any) -> dict[str, Any]:
         drift_of({name: beat.serving}) if beat is not None and beat.serving is not None else None
     )
     return {
-        "fleet": item["fleet"]["S"],
+        "fleet": status.fleet,
         "device": name,
         "model_version": model,
         "state": beat.state if beat is not None else "malformed heartbeat",
         "since": since,
-        "last_seen": moment(float(item["last_seen"]["N"]) / 1000),
+        "last_seen": moment(status.last_seen),
         "predictions": served.predictions if served is not None else 0,
         "drift": round(served.score, 2) if served is not None and served.devices else None,
         "residual": round(served.residual, 2)
