@@ -29,11 +29,11 @@ from sagemaker.model_card import (
 )
 from support.paths import APPS
 
-from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving, seal
+from edge.protocol.messages import Heartbeat, Moments, Reply, Served, Serving
 from edge.protocol.records import Records, encode_records
 from edge.training.app_bundle import load_app
 from fl_runtime.run.cohorts import form_cohorts
-from fl_runtime.run.devices import DeviceStatus, decode_row
+from fl_runtime.run.devices import DeviceStatus
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.records import Comparison, RoundRecord
@@ -350,39 +350,29 @@ def test_a_shift_is_a_number_between_nothing_and_far(
     assert shift(Moments(100, mean, std), Moments(100, mean, 0.0)) == 0
 
 
-def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
-    def row(device: str, model: str, moved: Serving) -> DeviceStatus:
-        body = json.loads(seal(Heartbeat(state="idle", model=model, serving=moved)))["body"]
-        return decode_row(
-            {
-                "fleet": {"S": "f"},
-                "device": {"S": device},
-                "body": {"S": body},
-                "last_seen": {"N": "0"},
-            }
-        )
+def status(device: str, model: str, moved: Serving) -> DeviceStatus:
+    beat = Heartbeat(state="idle", model=model, serving=moved)
+    return DeviceStatus(fleet="f", device=device, last_seen=0.0, heartbeat=beat)
 
-    rows = [
-        row("d0", "x/1", serving(9.0)),
-        row("d1", "x/0", serving(5.0)),
-        {"device": {"S": "d2"}, "body": {"S": "junk"}},
+
+def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
+    devices = [
+        status("d0", "x/1", serving(9.0)),
+        status("d1", "x/0", serving(5.0)),
+        DeviceStatus(fleet="f", device="d2", last_seen=0.0, heartbeat=None),
     ]
-    found = evidence(heartbeats=rows)
+    found = evidence(heartbeats=devices)
     assert (found.drift.devices, found.drift.score) == (1, 4.0)
     assert "moved by 4 standard deviations" in failed(check(found, Gates()))
 
 
 def test_a_schedule_may_wait_until_inputs_have_drifted() -> None:
-    def row(device: str, moved: Serving) -> dict:
-        body = json.loads(seal(Heartbeat(state="idle", model="x/1", serving=moved)))["body"]
-        return {"device": {"S": device}, "body": {"S": body}}
-
     assert reason_to_wait({}, []) == ""
     assert "enough predictions" in reason_to_wait({"when_drift": 1.0}, [])
     assert "moved by 2 standard deviations, and 3 was waited for" in reason_to_wait(
-        {"when_drift": 3.0}, [row("a", serving(7.0))]
+        {"when_drift": 3.0}, [status("a", "x/1", serving(7.0))]
     )
-    assert reason_to_wait({"when_drift": 1.0}, [row("a", serving(7.0))]) == ""
+    assert reason_to_wait({"when_drift": 1.0}, [status("a", "x/1", serving(7.0))]) == ""
 
 
 def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:
