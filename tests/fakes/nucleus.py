@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fnmatch
 import json
 import struct
 import zlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,3 +199,16 @@ class Nucleus:
             return reply(MESSAGE, TERMINATE, "aws.greengrass#PublishToIoTCoreResponse", {})
         finally:
             self._at_once -= 1
+
+
+@contextlib.asynccontextmanager
+async def core(
+    folder: Path, broker: Any, recipe: dict[str, Any], thing: str = "press-1"
+) -> AsyncIterator[tuple[Nucleus, Path]]:
+    """A core device: its nucleus, and the socket on which it serves components."""
+    nucleus, socket = Nucleus(broker, recipe, thing), folder / "ipc.socket"
+    server = await nucleus.serve(socket)
+    try:
+        yield nucleus, socket
+    finally:
+        server.close()

@@ -1,0 +1,17 @@
+"""The shipped CloudFormation templates, for the tests that look into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.aws import deploy
+
+
+def resources(kind: str) -> list[dict[str, Any]]:
+    """The shipped templates' resources of one type."""
+    return [
+        r
+        for name in deploy.TEMPLATES
+        for r in deploy.template(name)["Resources"].values()
+        if r["Type"] == kind
+    ]
