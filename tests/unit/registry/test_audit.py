@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from fakes.trail import MemoryTrail
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_runtime.run.aws import client
-from pipelines.local.cloud import LocalCloud
 from registry.approval import decide
-from registry.audit import AuditTrail, Entry, Exists, S3Trail
+from registry.audit import AuditTrail, Entry
 from registry.mlflow_registry import Version
 from registry.sagemaker_registry import Package, RegistryError
 
 
-class Memory:
-    def __init__(self) -> None:
-        self.data: dict[str, bytes] = {}
-        self.rival: list[bytes] = []
-
-    def keys(self, prefix: str) -> list[str]:
-        return sorted(key for key in self.data if key.startswith(prefix))
-
-    def get(self, key: str) -> bytes:
-        return self.data[key]
-
-    def put_new(self, key: str, data: bytes) -> None:
-        if self.rival:
-            self.data.setdefault(key, self.rival.pop())
-        if key in self.data:
-            raise Exists
-        self.data[key] = data
-
-
-def filled(count: int) -> tuple[Memory, AuditTrail, str]:
-    memory = Memory()
+def filled(count: int) -> tuple[MemoryTrail, AuditTrail, str]:
+    memory = MemoryTrail()
     trail, head = AuditTrail(memory), ""
     for number in range(count):
         head = trail.append(
@@ -95,15 +75,6 @@ def test_two_that_append_at_once_come_one_after_the_other() -> None:
     assert trail.verify([head]) == []
 
 
-def test_s3_writes_an_entry_once(reached: LocalCloud) -> None:
-    trail = S3Trail(client("s3"), reached.deployment.bucket)
-    trail.put_new("scratch/once.json", b"first")
-    with pytest.raises(Exists):
-        trail.put_new("scratch/once.json", b"second")
-    assert trail.get("scratch/once.json") == b"first"
-    assert trail.keys("scratch/") == ["scratch/once.json"]
-
-
 class Registries:
     """Both sides of one version, and somebody else who decides at a chosen moment."""
 
@@ -154,7 +125,7 @@ def version(approval: str = "PendingManualApproval") -> Version:
     "at", ["after reading", "after saying so", "before writing", "after writing"]
 )
 def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
-    trail = AuditTrail(Memory())
+    trail = AuditTrail(MemoryTrail())
     both = Registries(trail, "reject", at)
     try:
         decide(
@@ -174,7 +145,7 @@ def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
 
 
 def test_two_that_agree_do_no_harm() -> None:
-    trail = AuditTrail(Memory())
+    trail = AuditTrail(MemoryTrail())
     both = Registries(trail, "approve", "after reading")
     decide(both, both, trail, version(), "Approved", "good", sleep=lambda _: None)
     assert both.approval == "Approved"

@@ -7,116 +7,21 @@ from typing import Any
 import msgspec
 import pytest
 from fakes.keys import MODELS
+from fakes.rollouts import MemoryStore, Plant, candidate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.protocol.signed import Manifest, SignedManifest
 from registry.policy import Policy, check, read_policy
 from registry.policy import Rollout as RolloutPolicy
 from registry.rollout.conductor import (
     OVER,
-    Beat,
-    Candidate,
     Conductor,
-    Current,
     Rollout,
     RolloutBusy,
     begin,
     wait_for_turn,
 )
 from registry.sagemaker_registry import RegistryError
-
-
-class MemoryStore:
-    def __init__(self) -> None:
-        self.items: dict[str, Current] = {}
-        self.all: dict[int, Rollout] = {}
-
-    def current(self, fleet: str) -> Current:
-        return self.items.get(fleet, Current(fleet=fleet))
-
-    def replace(self, before: Current, after: Current) -> bool:
-        if self.items.get(before.fleet, Current(fleet=before.fleet)) != before:
-            return False
-        self.items[before.fleet] = after
-        return True
-
-    def get(self, fleet: str, number: int) -> Rollout | None:
-        return self.all.get(number)
-
-    def create(self, rollout: Rollout) -> bool:
-        if rollout.number in self.all:
-            return False
-        self.all[rollout.number] = rollout
-        return True
-
-    def put(self, rollout: Rollout) -> None:
-        self.all[rollout.number] = rollout
-
-
-class Plant:
-    """Devices that answer jobs at once, unless they are away or do not like a version."""
-
-    def __init__(
-        self, devices: int, away: set[int] = frozenset(), dislike: dict[str, set[int]] | None = None
-    ) -> None:
-        self.models = {f"d{n:03d}": "" for n in range(devices)}
-        self.away = {f"d{n:03d}" for n in away}
-        self.dislike = {
-            version: {f"d{n:03d}" for n in who} for version, who in (dislike or {}).items()
-        }
-        self.jobs: dict[str, dict[str, tuple[str, str]]] = {}
-        self.documents: dict[str, Manifest] = {}
-        self.asked: list[str] = []
-
-    def beats(self, fleet: str) -> dict[str, Beat]:
-        return {
-            device: Beat(model, device not in self.away) for device, model in self.models.items()
-        }
-
-    def create(self, job: str, devices: list[str], document: SignedManifest) -> None:
-        if job in self.jobs:
-            return
-        assert MODELS.public
-        self.documents[job] = msgspec.json.decode(document.manifest, type=Manifest)
-        self.jobs[job] = dict.fromkeys(devices, ("QUEUED", ""))
-        self.asked += devices
-        self.work()
-
-    def work(self) -> None:
-        for job, executions in self.jobs.items():
-            manifest = self.documents[job]
-            for device, (status, _) in executions.items():
-                if status != "QUEUED" or device in self.away:
-                    continue
-                if not manifest.forced and device in self.dislike.get(manifest.model_version, ()):
-                    executions[device] = ("FAILED", "worse: accuracy is 0.1")
-                else:
-                    self.models[device] = "" if manifest.remove else manifest.model_version
-                    executions[device] = ("SUCCEEDED", "")
-
-    def executions(self, job: str) -> dict[str, tuple[str, str]]:
-        return dict(self.jobs.get(job, {}))
-
-    def cancel(self, job: str) -> None:
-        self.jobs[job] = {
-            d: (("CANCELED", "") if s == "QUEUED" else (s, r))
-            for d, (s, r) in self.jobs[job].items()
-        }
-
-
-def candidate(version: int) -> Candidate:
-    return Candidate(
-        fleet="f",
-        model_version=f"wind/{version}",
-        digest=f"{version:064x}",
-        size=9,
-        app="a" * 64,
-        metric="accuracy",
-        goal="maximize",
-        key="k",
-    )
-
 
 POLICY = RolloutPolicy(canary=0.1, waves=(0.5, 1.0), wave_seconds=100.0)
 
@@ -188,7 +93,7 @@ def test_a_model_that_fails_in_a_wave_is_taken_back_from_all_that_have_it() -> N
     drive.to_end(drive.begin(1))
     rollout = drive.begin(2)
     drive.conductor.advance("f", 2, 1.0)
-    canary = set(drive.store.all[2].waves[0].devices)
+    canary = set(drive.store.all["f", 2].waves[0].devices)
     drive.plant.dislike["wind/2"] = set(drive.plant.models) - canary
     done = drive.to_end(rollout)
     assert done.state == "RolledBack"
@@ -256,7 +161,7 @@ def test_two_that_begin_at_once_do_not_both() -> None:
     with pytest.raises(RolloutBusy, match="at this moment"):
         drive.begin(2)
     drive.store.current = seen
-    assert drive.store.all[2].state == "Aborted"
+    assert drive.store.all["f", 2].state == "Aborted"
     assert drive.store.current("f").under_way == 1
 
 
@@ -266,7 +171,7 @@ def test_a_person_can_turn_it_back() -> None:
     drive.conductor.advance("f", 1, 1.0)
     assert drive.conductor.abort("f", 1, "I saw smoke", 2.0).state == "TurningBack"
     drive.plant.away = set()
-    assert drive.to_end(drive.store.all[1]).why == "I saw smoke"
+    assert drive.to_end(drive.store.all["f", 1]).why == "I saw smoke"
     with pytest.raises(RegistryError, match="no rollout under way"):
         drive.conductor.abort("f", 1, "again", 3.0)
 
@@ -356,7 +261,7 @@ def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(
             drive.plant.work()
             try:
                 rollout = (
-                    rollout or drive.store.all.get(2)
+                    rollout or drive.store.all.get(("f", 2))
                     if drive.store.current("f").under_way == 2
                     else rollout
                 )
@@ -368,7 +273,7 @@ def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(
                     break
             except Crash:
                 continue
-        last = drive.store.all[rollout.number]
+        last = drive.store.all["f", rollout.number]
         there = {
             model for device, model in drive.plant.models.items() if device not in drive.plant.away
         }
