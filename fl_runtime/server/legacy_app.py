@@ -1,7 +1,7 @@
 """Apps of Flower's older ``server_fn`` interface: their own strategy and server, our records.
 
-Such a strategy speaks to one client at a time through Flower's compatibility layer, so nothing is
-folded, and a round's phases are many messages under way at once.
+Such a strategy sends each client its own message through Flower's compatibility layer, so nothing
+is folded, and one phase consists of many messages sent concurrently.
 """
 
 from __future__ import annotations
@@ -18,69 +18,109 @@ from flwr.serverapp.strategy import Result
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import PhaseStats, summarize
+from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import server_components, start_compatible
-from fl_runtime.server.rounds.grid import IoTGrid
-from fl_runtime.server.rounds.round_loop import RecordRound, RoundLoop
-from fl_runtime.server.rounds.stopping import Ending
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.grid.phases import PhaseExecutor
+from fl_runtime.server.rounds.round_loop import FinishedRounds, RecordRound, RoundLoop
+from fl_runtime.server.rounds.stopping import StoppingCriteria
 
 
-class _Ended(Exception):
-    """No further round is to be run: leaves Flower's own loop."""
+class _EndedEarlyError(Exception):
+    """Leaves Flower's own loop when no further round is to be run."""
 
 
-class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
-    """The app's strategy, with each round written down and the last parameters kept."""
+class RoundRecorder:
+    """Records the rounds of a strategy that runs in Flower's own loop."""
 
     def __init__(
         self,
-        inner: Strategy,
-        grid: IoTGrid,
+        phases: PhaseExecutor,
         record: RecordRound,
         stopped: Callable[[], bool],
-        ending: Ending,
+        stopping: StoppingCriteria,
     ) -> None:
-        self._ending = ending
-        self._inner = inner
-        self._grid = grid
+        self._phases = phases
         self._record = record
         self._stopped = stopped
-        self._train: dict[str, Any] = {}
-        self._evaluate: dict[str, Any] = {}
-        self._central: dict[str, Any] = {}
+        self._stopping = stopping
         self._round = 0
+        self.train: dict[str, Any] = {}
+        self.evaluate: dict[str, Any] = {}
+        self.central: dict[str, Any] = {}
         self.result = Result()
         self.finished = 0
+        """The last finished round."""
+
+    def begin(self, number: int) -> None:
+        """A round begins: the one before is over."""
+        self.finish()
+        self._round = number
+
+    def failure(self, number: int, otherwise: str) -> RunFailed:
+        """Why no device gave a valid update, or ``otherwise`` when no device said."""
+        results = (result for phase in self._phases.stats for result in phase.results)
+        first = next((result for result in results if result.status == "error"), None)
+        reason = f"{first.device}: {first.reason}" if first else otherwise
+        return RunFailed(
+            first.code if first else "failures",
+            f"No device gave a valid update in round {number}; {reason}",
+        )
+
+    def finish(self) -> None:
+        """Record the current round, once; leaves Flower's loop when it was the last."""
+        stats = self._phases.take_stats()
+        if not self._round:
+            return
+        number, self._round = self._round, 0
+        if self.evaluate:
+            self.result.evaluate_metrics_clientapp[number] = MetricRecord(self.evaluate)
+        if self.central:
+            self.result.evaluate_metrics_serverapp[number] = MetricRecord(self.central)
+        record = summarize(
+            number,
+            _merged(stats),
+            train=_numbers(self.train),
+            evaluate=self.evaluate,
+            server=self.central,
+        )
+        self._record(record, None)
+        self._stopping.add(record)
+        self.finished = number
+        self.train, self.evaluate, self.central = {}, {}, {}
+        if self._stopped():
+            raise RunFailed("stopped", f"The run was stopped after round {number}.")
+        if self._stopping.reason:
+            raise _EndedEarlyError
+
+
+class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
+    """The app's strategy, observed by a RoundRecorder."""
+
+    def __init__(self, inner: Strategy, recorder: RoundRecorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
 
     def initialize_parameters(self, client_manager: Any) -> Any:
         """The app's own."""
         return self._inner.initialize_parameters(client_manager)
 
     def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
-        """A new round begins: the one before is over."""
-        self.finish_round()
-        self._round = server_round
+        """The app's own; a new round begins."""
+        self._recorder.begin(server_round)
         return self._inner.configure_fit(server_round, parameters, client_manager)
 
     def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
-        """Keeps the aggregated parameters; a round in which no device succeeded ends the run with a
-        reason.
-        """
+        """Keeps the aggregated parameters; raises RunFailed when no device succeeded."""
         if failures and not results:
-            first = next(
-                (r for s in self._grid.stats for r in s.results if r.status == "error"), None
-            )
-            reason = f"{first.device}: {first.reason}" if first else str(failures[0])
-            raise RunFailed(
-                first.code if first else "failures",
-                f"No device gave a valid update in round {server_round}; {reason}",
-            )
+            raise self._recorder.failure(server_round, str(failures[0]))
         parameters, metrics = self._inner.aggregate_fit(server_round, results, failures)
         if parameters is not None:
-            arrays = parameters_to_ndarrays(parameters)
-            self.result.arrays = ArrayRecord(
-                {str(index): Array(array) for index, array in enumerate(arrays)}
+            arrays = enumerate(parameters_to_ndarrays(parameters))
+            self._recorder.result.arrays = ArrayRecord(
+                {str(index): Array(array) for index, array in arrays}
             )
-        self._train = dict(metrics)
+        self._recorder.train = dict(metrics)
         return parameters, metrics
 
     def configure_evaluate(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
@@ -90,78 +130,57 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
     def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
         """Keeps the loss and the metrics."""
         loss, metrics = self._inner.aggregate_evaluate(server_round, results, failures)
-        self._evaluate = {**({} if loss is None else {"loss": float(loss)}), **_numbers(metrics)}
+        known = {} if loss is None else {"loss": float(loss)}
+        self._recorder.evaluate = {**known, **_numbers(metrics)}
         return loss, metrics
 
     def evaluate(self, server_round: int, parameters: Any) -> Any:
-        """Central evaluation, kept for rounds after the first parameters."""
+        """Central evaluation; that of the initial parameters (round 0) is not kept."""
         found = self._inner.evaluate(server_round, parameters)
         if found is not None and server_round:
-            self._central = {"loss": float(found[0]), **_numbers(found[1])}
+            self._recorder.central = {"loss": float(found[0]), **_numbers(found[1])}
         return found
-
-    def finish_round(self) -> None:
-        """Write the round down, once."""
-        if not self._round:
-            self._grid.stats.clear()
-            return
-        stats = _as_phases(self._grid.stats)
-        self._grid.stats.clear()
-        number, self._round = self._round, 0
-        if self._evaluate:
-            self.result.evaluate_metrics_clientapp[number] = MetricRecord(self._evaluate)
-        if self._central:
-            self.result.evaluate_metrics_serverapp[number] = MetricRecord(self._central)
-        record = summarize(
-            number,
-            stats,
-            train=_numbers(self._train),
-            evaluate=self._evaluate,
-            server=self._central,
-        )
-        self._record(record, stats, None)
-        self._ending.take(record)
-        self.finished = number
-        self._train, self._evaluate, self._central = {}, {}, {}
-        if self._stopped():
-            raise RunFailed("stopped", f"The run was stopped after round {number}.")
-        if self._ending.reason:
-            raise _Ended
 
 
 def run_server_fn(
-    app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop, stopped: Callable[[], bool]
-) -> None:
-    """Run the app for the run's number of rounds; raises RunFailed for what only newer apps can do."""
-    spec = loop.spec
-    newer = {
+    app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop
+) -> FinishedRounds:
+    """Run the app for the run's number of rounds; raises RunFailed for options it cannot have."""
+    check_options(loop.spec)
+    components = server_components(app, context)
+    recorder = RoundRecorder(grid.phases, loop.record, loop.stopped, loop.stopping)
+    strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
+    with contextlib.suppress(_EndedEarlyError):
+        start_compatible(components, strategy, loop.spec.num_rounds, grid)
+        recorder.finish()
+    return FinishedRounds(recorder.result, recorder.finished)
+
+
+def check_options(spec: RunSpec) -> None:
+    """Raise RunFailed for an option that needs our round loop."""
+    needs_loop = {
         "--strategy and --set strategy.*": spec.strategy or spec.strategy_params,
         "--resume": spec.resume_from,
         "--selection": spec.selection,
         "--quorum": spec.quorum > 1 or spec.quorum_fraction,
     }
-    for option, asked in newer.items():
-        if asked:
+    for option, given in needs_loop.items():
+        if given:
             raise RunFailed(
                 "server-fn",
-                f"The app's server_fn brings its own strategy and rounds: {option} needs an app with @app.main().",
+                f"The app's server_fn brings its own strategy and rounds: {option} needs an app "
+                "with @app.main().",
             )
-    components = server_components(app, context)
-    strategy = RecordingStrategy(
-        components.strategy or FedAvg(), grid, loop.record, stopped, loop.ending
-    )
-    with contextlib.suppress(_Ended):
-        start_compatible(components, strategy, spec.num_rounds, grid)
-        strategy.finish_round()
-    loop.result, loop.final_round = strategy.result, strategy.finished
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
-def _as_phases(stats: list[PhaseStats]) -> list[PhaseStats]:
-    """One message each, sent at once: together they are a phase, as long as the longest."""
+def _merged(stats: list[PhaseStats]) -> list[PhaseStats]:
+    """One phase of each kind: its messages were sent concurrently, so it took as long as the
+    longest.
+    """
     merged: dict[str, PhaseStats] = {}
     for part in stats:
         whole = merged.setdefault(part.kind, PhaseStats(part.phase, part.kind, part.server_round))

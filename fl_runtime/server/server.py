@@ -54,6 +54,9 @@ from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TERMINAL, RunTable
 from fl_runtime.server.app import server_app_of
 from fl_runtime.server.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
+from fl_runtime.server.grid.fan_out import CohortBackend
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.legacy_app import run_server_fn
 from fl_runtime.server.model.artifact import (
     FinalModel,
@@ -61,11 +64,11 @@ from fl_runtime.server.model.artifact import (
     model_metrics,
     model_tar,
 )
-from fl_runtime.server.rounds.champion import Comparing, read_champion
+from fl_runtime.server.model.objective import Objective
+from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.checkpoints import Checkpoint, CheckpointStore
-from fl_runtime.server.rounds.grid import Cohorts, IoTGrid
-from fl_runtime.server.rounds.round_loop import Resumed, RoundLoop
-from fl_runtime.server.rounds.stopping import Ending, Judge
+from fl_runtime.server.rounds.round_loop import FinishedRounds, Resumed, RoundLoop
+from fl_runtime.server.rounds.stopping import StoppingCriteria
 from fl_runtime.server.telemetry.log_events import RoundLog
 from fl_runtime.server.telemetry.mlflow_store import MlflowStore
 from fl_runtime.server.telemetry.tracking import RunTracker
@@ -128,21 +131,23 @@ class Server:
             app = self._app(spec, Path(folder))
             judge, comparing = (
                 _judge_of(spec, app),
-                Comparing(lambda: read_champion(self._objects, self._run)),
+                ChampionComparison(lambda: read_champion(self._objects, self._run)),
             )
             loop = RoundLoop(
                 spec,
-                lambda record, _, checkpoint: self._record(tracker, record, checkpoint),
+                lambda record, checkpoint: self._record(tracker, record, checkpoint),
                 self.stopped.is_set,
                 lambda: self._resume(spec, tracker),
-                ending=Ending(spec, shape, judge),
-                ready=self._ready(spec) if spec.require else None,
-                comparing=comparing,
+                stopping=StoppingCriteria(spec, shape, judge),
+                eligible=self._ready(spec) if spec.require else None,
+                comparison=comparing,
             )
             self._log = RoundLog(spec, shape, judge)
             signer = kms_signer(client("kms"), setting("MLEDGEOPS_COMMANDS_KEY"))
             grid = IoTGrid(
-                spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer
+                PhaseExecutor(
+                    spec, cohorts, backend, self._objects, clock=time.monotonic, signer=signer
+                )
             )
             context = Context(
                 flower_run_id(spec.run),
@@ -152,8 +157,10 @@ class Server:
                 {**app.config, **spec.run_config},
             )
             self._table.update(spec.run, unless=("Stopping",), state="Running")
-            self._run_app(app, grid, context, loop)
-            return self._conclude(spec, app, loop, context, tracker, comparing.done)
+            finished = self._run_app(app, grid, context, loop)
+            return self._conclude(
+                spec, app, finished, loop.stopping.reason, context, tracker, comparing.result
+            )
 
     def _app(self, spec: RunSpec, folder: Path) -> FlowerApp:
         try:
@@ -162,7 +169,7 @@ class Server:
             raise RunFailed("app-load", str(error)) from error
 
     @contextlib.contextmanager
-    def _backend(self, spec: RunSpec, cohorts: list[Cohort]) -> Iterator[Cohorts]:
+    def _backend(self, spec: RunSpec, cohorts: list[Cohort]) -> Iterator[CohortBackend]:
         """Cohorts in this process, or proxies over gRPC whose address and certificates are
         published.
         """
@@ -198,12 +205,13 @@ class Server:
             hub.close(goodbye=over)
             delete_identity(secrets, secret_name(spec.run, self._epoch))
 
-    def _run_app(self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> None:
+    def _run_app(
+        self, app: FlowerApp, grid: IoTGrid, context: Context, loop: RoundLoop
+    ) -> FinishedRounds:
         server_app = server_app_of(app)
         try:
             if uses_server_fn(server_app):
-                run_server_fn(server_app, grid, context, loop, self.stopped.is_set)
-                return
+                return run_server_fn(server_app, grid, context, loop)
             with round_loop(IoTGrid, loop):
                 server_app(grid, context)
         except (RunFailed, ClientError, BotoCoreError):
@@ -213,11 +221,12 @@ class Server:
             raise RunFailed(
                 "server-app", f"The app's ServerApp raised {type(error).__name__}: {error}"
             ) from error
-        if loop.result is None or not loop.result.arrays:
+        if not loop.finished.result.arrays:
             raise RunFailed(
                 "no-model",
                 "The app's ServerApp ended without a strategy's start(), so there is no model.",
             )
+        return loop.finished
 
     def _record(
         self, tracker: RunTracker, record: RoundRecord, checkpoint: Checkpoint | None
@@ -309,7 +318,8 @@ class Server:
         self,
         spec: RunSpec,
         app: FlowerApp,
-        loop: RoundLoop,
+        loop: FinishedRounds,
+        reason: str,
         context: Context,
         tracker: RunTracker,
         comparison: Comparison | None,
@@ -333,7 +343,7 @@ class Server:
         for name in ("evaluation.json", COMPARISON):
             tracker.log_bytes(name, files[name])
         model_id = tracker.log_model(app, model)
-        ended = loop.ending.reason[:OUTPUT_TEXT]
+        ended = reason[:OUTPUT_TEXT]
         if ended:
             tracker.set_tag("mledgeops.ended_early", ended)
         tracker.flush()
@@ -358,12 +368,10 @@ class Server:
         )
 
     def _judge(
-        self, spec: RunSpec, app: FlowerApp, loop: RoundLoop
+        self, spec: RunSpec, app: FlowerApp, loop: FinishedRounds
     ) -> tuple[FinalModel, dict[str, Any], int]:
         """The final weights with the metric they are judged by."""
         result = loop.result
-        if result is None:
-            raise RunFailed("no-model", "The run ended without a model.")
         history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
         number = loop.final_round or spec.num_rounds
         evaluate = (
@@ -371,7 +379,7 @@ class Server:
             if history
             else {}
         )
-        judged = _judge_of(spec, app).of(evaluate)
+        judged = _judge_of(spec, app).value_of(evaluate)
         arrays = from_recorddict(RecordDict({"arrays": result.arrays})).arrays["arrays"]
         last = msgspec.json.decode(self._objects.get(round_key(spec.run, number)), type=RoundRecord)
         return (
@@ -400,10 +408,10 @@ def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
     return tables
 
 
-def _judge_of(spec: RunSpec, app: FlowerApp) -> Judge:
+def _judge_of(spec: RunSpec, app: FlowerApp) -> Objective:
     """By the metric and the goal that the run, or else the app, names."""
     goal = spec.goal or app.settings.get("goal")
-    return Judge(
+    return Objective(
         spec.metric or str(app.settings.get("metric", "")),
         goal if goal in ("minimize", "maximize") else "",
     )

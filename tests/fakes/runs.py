@@ -19,7 +19,8 @@ from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import round_loop
-from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.round_loop import RoundLoop
 
 DEVICES = [f"d{i}" for i in range(6)]
@@ -71,22 +72,31 @@ def spec(**changes: object) -> RunSpec:
     return RunSpec(**{**fields, **changes})
 
 
-def grid_of(devices: dict, the_spec: RunSpec, per_proxy: int = 2) -> IoTGrid:
+def grid_of(
+    devices: dict, the_spec: RunSpec, per_proxy: int = 2, phase_clock: Clock | None = None
+) -> IoTGrid:
+    """A grid over in-memory devices. ``phase_clock`` measures phases; default: the fleet's own."""
     objects, clock = MemoryObjects(), Clock()
     fleet = MemoryFleet(objects, devices)
     set_identity(1, 1)
     runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)
+    cohorts = form_cohorts("f", list(devices), per_proxy)
     return IoTGrid(
-        the_spec, form_cohorts("f", list(devices), per_proxy), runner, objects, clock=clock
+        PhaseExecutor(
+            the_spec,
+            cohorts,
+            runner,
+            objects,
+            clock=phase_clock or clock,
+            signer=lambda text: "signed",
+        )
     )
 
 
 def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
     the_spec, records = spec(**changes), []
     random.seed(0)
-    loop = RoundLoop(
-        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
-    )
+    loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
     with round_loop(IoTGrid, loop):
         result = given.start(
             grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99

@@ -1,153 +1,104 @@
-"""Which devices a round asks. Choices depend on the run's seed, the round and what devices did
-before, on nothing else.
+"""Which devices a round asks.
 
-Over-selection as in Bonawitz et al. 2019, section 4 (https://arxiv.org/abs/1902.01046): more
-devices than wanted
-are asked, and the round is over when the wanted number has answered.
+A choice depends on the run's seed, the round, the attempt and the devices' history, and on nothing
+else, so a resumed run makes the same choices.
 """
 
 from __future__ import annotations
 
-import collections
 import math
 import random
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from fl_runtime.run.cohorts import Cohort, Member
-from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.spec import RunSpec
-
-FAILURES_RUNNING = 3
-"""A device that fails so many rounds running is left out ..."""
-LEFT_OUT_ROUNDS = 5
-"""... for so many rounds; then it gets one more chance."""
-NORM_FACTOR = 10.0
-"""An update whose change is so many times the usual does not count."""
-NORM_ROUNDS = 3
-"""Rounds by whose updates the usual is known."""
+from fl_runtime.server.rounds.device_history import DeviceHistory
 
 
-class History:
-    """What the devices did in finished rounds. Made of round records alone, so a resumed run has
-    the same.
-    """
-
-    def __init__(self) -> None:
-        self.seen: collections.Counter[str] = collections.Counter()
-        self._failing: collections.Counter[str] = collections.Counter()
-        self._out_until: dict[str, int] = {}
-        self._norms: collections.deque[float] = collections.deque(maxlen=NORM_ROUNDS)
-
-    def take(self, record: RoundRecord) -> None:
-        """One finished round."""
-        asked = {row.device for row in record.devices if row.status in ("ok", "error")}
-        failed = {row.device for row in record.devices if row.status == "error"}
-        self.seen.update({row.device for row in record.devices if row.kind.startswith("train")})
-        for device in asked - failed:
-            self._failing.pop(device, None)
-        for device in failed:
-            self._failing[device] += 1
-            if self._failing[device] >= FAILURES_RUNNING:
-                self._out_until[device] = record.round + LEFT_OUT_ROUNDS
-        norms = [row.norm for row in record.devices if row.status == "ok" and row.norm > 0]
-        if norms:
-            self._norms.append(statistics.median(norms))
-
-    def left_out(self, number: int) -> set[str]:
-        """Devices that round ``number`` does not ask."""
-        return {device for device, until in self._out_until.items() if number <= until}
-
-    def norm_limit(self) -> float:
-        """The largest norm of a change that counts; 0 while nothing is known."""
-        return NORM_FACTOR * max(self._norms) if self._norms else 0.0
-
-
-def available(
-    members: Sequence[Member], history: History, number: int, at_least: int
+def without_excluded(
+    members: Sequence[Member], history: DeviceHistory, number: int, at_least: int
 ) -> list[Member]:
-    """The members that round ``number`` may ask. Those left out come back when too few would
-    remain.
+    """The members that round ``number`` may ask.
+
+    Excluded devices come back, in the order of their names, when fewer than ``at_least`` remain.
     """
-    out = history.left_out(number)
+    out = history.excluded(number)
     stay = [member for member in members if member.device not in out]
     if len(stay) >= at_least:
         return stay
-    back = sorted((member for member in members if member.device in out), key=lambda m: m.device)[
-        : at_least - len(stay)
-    ]
-    return [*stay, *back]
+    excluded = (member for member in members if member.device in out)
+    return [*stay, *_by_name(excluded)[: at_least - len(stay)]]
 
 
-Policy = Callable[[Sequence[Member], int, random.Random, History], list[Member]]
-
-
-def choose(
+def select(
     spec: RunSpec,
     members: Sequence[Member],
     count: int,
-    history: History,
+    history: DeviceHistory,
     number: int,
     attempt: int,
 ) -> list[Member]:
-    """``count`` of the members by the run's policy; the same for the same seed, round and history."""
+    """Select ``count`` of the members by the run's selection policy."""
     policy, _, label = spec.selection.partition(":")
-    dice = _dice(spec, number, attempt, "select")
-    ordered = sorted(members, key=lambda member: member.device)
+    rng = _rng(spec, number, attempt, "select")
+    ordered = _by_name(members)
     if policy == "least-seen":
-        return _least_seen(ordered, count, dice, history)
+        return _least_trained(ordered, count, rng, history)
     if policy == "stratified":
-        return _stratified(ordered, count, dice, label)
-    return dice.sample(ordered, min(count, len(ordered)))
+        return _stratified(ordered, count, rng, label)
+    return rng.sample(ordered, min(count, len(ordered)))
 
 
-def with_spares(
+def over_select(
     spec: RunSpec,
     cohorts: Sequence[Cohort],
-    chosen: Sequence[Member],
-    members: Sequence[Member],
+    selected: Sequence[Member],
+    available: Sequence[Member],
     number: int,
     attempt: int,
 ) -> list[Member]:
-    """Members to ask besides those chosen, so that ``over_selection`` times as many are asked.
+    """Further members to ask, so that the over-selection factor is met.
 
-    They are of cohorts that have somebody chosen: each cohort ends its part by itself, when as many
-    have answered.
+    Bonawitz et al. 2019, section 4 (https://arxiv.org/abs/1902.01046): a round asks more devices
+    than it wants, and is over when the wanted number has answered. Only cohorts with a selected
+    device take part, because each cohort ends its part by itself.
     """
-    wanted, free = {member.device for member in chosen}, {member.device for member in members}
-    rest: list[Member] = []
+    wanted = {member.device for member in selected}
+    free = {member.device for member in available} - wanted
+    candidates: list[Member] = []
     for cohort in cohorts:
         if any(member.device in wanted for member in cohort.members):
-            rest += [member for member in cohort.members if member.device in free - wanted]
-    count = math.ceil(len(chosen) * spec.over_selection) - len(chosen)
-    return _dice(spec, number, attempt, "spares").sample(
-        sorted(rest, key=lambda m: m.device), min(len(rest), count)
-    )
+            candidates += [member for member in cohort.members if member.device in free]
+    count = math.ceil(len(selected) * spec.over_selection) - len(selected)
+    # "spares" is part of the random seed: another word would change the runs of a seed.
+    rng = _rng(spec, number, attempt, "spares")
+    return rng.sample(_by_name(candidates), min(len(candidates), count))
 
 
-def _least_seen(
-    members: Sequence[Member], count: int, dice: random.Random, history: History
+def _least_trained(
+    members: Sequence[Member], count: int, rng: random.Random, history: DeviceHistory
 ) -> list[Member]:
-    """Round robin: those that have trained least often, ties by lot."""
-    lots = {member.device: dice.random() for member in members}
-    return sorted(members, key=lambda member: (history.seen[member.device], lots[member.device]))[
-        :count
-    ]
+    """Round robin: the members that trained least often; ties are broken at random."""
+    ties = {member.device: rng.random() for member in members}
+    return sorted(
+        members, key=lambda member: (history.times_trained[member.device], ties[member.device])
+    )[:count]
 
 
 def _stratified(
-    members: Sequence[Member], count: int, dice: random.Random, label: str
+    members: Sequence[Member], count: int, rng: random.Random, label: str
 ) -> list[Member]:
-    """In turn one of each value of the label (devices without it are a value of their own), so that
-    small groups are heard.
+    """In turn one member of each value of the label, so that small groups are represented.
+
+    Devices without the label form a group of their own.
     """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(member.labels.get(label, ""), []).append(member)
     for group in groups.values():
-        dice.shuffle(group)
+        rng.shuffle(group)
     turns = sorted(groups)
-    dice.shuffle(turns)
+    rng.shuffle(turns)
     chosen: list[Member] = []
     while len(chosen) < min(count, len(members)):
         for value in turns:
@@ -156,5 +107,10 @@ def _stratified(
     return chosen
 
 
-def _dice(spec: RunSpec, number: int, attempt: int, purpose: str) -> random.Random:
-    return random.Random(f"{spec.seed} {number} {attempt} {purpose}")  # noqa: S311  # a fair choice, no secret
+def _by_name(members: Iterable[Member]) -> list[Member]:
+    return sorted(members, key=lambda member: member.device)
+
+
+def _rng(spec: RunSpec, number: int, attempt: int, purpose: str) -> random.Random:
+    # A fair choice, no secret.
+    return random.Random(f"{spec.seed} {number} {attempt} {purpose}")  # noqa: S311

@@ -17,7 +17,7 @@ from edge.logs import event
 from fl_runtime.run.cost import Shape, round_cost
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.rounds.stopping import Judge
+from fl_runtime.server.model.objective import Objective
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class RoundLog:
         self,
         spec: RunSpec,
         shape: Shape,
-        judge: Judge,
+        objective: Objective,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
         self._shape = shape
-        self._judge = judge
+        self._objective = objective
         self._clock = clock
         self._now = now
         self._began = clock()
@@ -106,7 +106,7 @@ class RoundLog:
             for key, value in reported.items()
             if isinstance(value, int | float)
         }
-        judged = self._judge.try_of(reported)
+        judged = self._objective.value_if_reported(reported)
         return fields if judged is None else {**fields, "value": judged.value}
 
     def _directive(self) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mlflow_client import MemoryMlflow
+from fakes.mlflow_client import MemoryMlflow
 
 from fl_runtime.run.mlflow_runs import MLFLOW_STATUS, end_run, find_run, open_run
 from fl_runtime.run.spec import RunSpec

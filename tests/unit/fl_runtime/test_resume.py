@@ -24,8 +24,9 @@ from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.checkpoints import CheckpointStore, decode, encode, restore, take
-from fl_runtime.server.rounds.grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import Resumed, RoundLoop
 from fl_runtime.server.rounds.strategies import build
 
@@ -96,7 +97,7 @@ class World:
         the_spec = spec(num_rounds=ROUNDS, over_selection=1.0)
         store = CheckpointStore(objects, the_spec.run)
 
-        def record(done: Any, stats: Any, checkpoint: Any) -> None:
+        def record(done: Any, checkpoint: Any) -> None:
             names = store.save(checkpoint)
             self.step()
             self.committed = names
@@ -112,11 +113,14 @@ class World:
             )
 
         grid = IoTGrid(
-            the_spec,
-            form_cohorts("f", DEVICES, 100),
-            CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep),
-            objects,
-            clock=clock,
+            PhaseExecutor(
+                the_spec,
+                form_cohorts("f", DEVICES, 100),
+                CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep),
+                objects,
+                clock=clock,
+                signer=lambda text: "signed",
+            )
         )
         loop = RoundLoop(the_spec, record, lambda: False, resume)
         with round_loop(IoTGrid, loop):

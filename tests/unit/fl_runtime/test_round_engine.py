@@ -17,16 +17,12 @@ from fl_runtime.run.cohorts import Member, form_cohorts
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.server.flower_compat import round_loop
-from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.model.objective import Objective
+from fl_runtime.server.rounds.device_history import EXCLUDED_ROUNDS, DeviceHistory
 from fl_runtime.server.rounds.round_loop import RoundLoop
-from fl_runtime.server.rounds.selection import (
-    LEFT_OUT_ROUNDS,
-    History,
-    available,
-    choose,
-    with_spares,
-)
-from fl_runtime.server.rounds.stopping import Ending
+from fl_runtime.server.rounds.selection import over_select, select, without_excluded
+from fl_runtime.server.rounds.stopping import StoppingCriteria
 from fl_runtime.server.rounds.strategies import build, minimum_results
 
 HALF = {"fraction_train": 0.5}
@@ -127,10 +123,10 @@ def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(
     )
     members = [member for cohort in cohorts for member in cohort.members]
     the_spec = spec(selection=policy, over_selection=over, seed=seed)
-    chosen = choose(the_spec, members, count, History(), 1, 1)
+    chosen = select(the_spec, members, count, DeviceHistory(), 1, 1)
     assert len(chosen) == len({m.device for m in chosen}) == min(count, 20)
-    assert chosen == choose(the_spec, list(reversed(members)), count, History(), 1, 1)
-    spares = with_spares(the_spec, cohorts, chosen, members, 1, 1)
+    assert chosen == select(the_spec, list(reversed(members)), count, DeviceHistory(), 1, 1)
+    spares = over_select(the_spec, cohorts, chosen, members, 1, 1)
     assert not {m.device for m in spares} & {m.device for m in chosen}
     assert len(chosen) + len(spares) <= np.ceil(len(chosen) * over) + 1e-9
 
@@ -159,20 +155,20 @@ def test_those_seen_least_come_first() -> None:
 def test_small_groups_are_heard() -> None:
     members = [Member(f"d{i}", i, {"site": "large" if i else "small"}) for i in range(10)]
     for number in range(1, 6):
-        chosen = choose(spec(selection="stratified:site"), members, 2, History(), number, 1)
+        chosen = select(spec(selection="stratified:site"), members, 2, DeviceHistory(), number, 1)
         assert {m.labels["site"] for m in chosen} == {"large", "small"}
 
 
 def test_a_device_that_keeps_failing_is_left_out_for_a_while_and_comes_back() -> None:
     _, records = ours(FedAvg(), {**GOOD, "d0": failing("app-error")}, num_rounds=10)
     asked = [r.round for r in records if any(row.device == "d0" for row in r.devices)]
-    assert asked == [1, 2, 3, 3 + LEFT_OUT_ROUNDS + 1], "and out again at its next failure"
-    history = History()
+    assert asked == [1, 2, 3, 3 + EXCLUDED_ROUNDS + 1], "and out again at its next failure"
+    history = DeviceHistory()
     for number in (1, 2, 3):
-        history.take(record(number, row("a", "error"), row("b")))
+        history.add(record(number, row("a", "error"), row("b")))
     members = [Member("a", 1), Member("b", 2)]
-    assert available(members, history, 4, 1) == [members[1]]
-    assert available(members, history, 4, 2) == [members[1], members[0]], (
+    assert without_excluded(members, history, 4, 1) == [members[1]]
+    assert without_excluded(members, history, 4, 2) == [members[1], members[0]], (
         "never fewer than the round needs"
     )
 
@@ -209,11 +205,11 @@ def test_an_update_changed_after_its_check_does_not_count(monkeypatch: pytest.Mo
                 else self.data[key]
             )
 
-        monkeypatch.setattr("fakes.MemoryObjects.get", get)
+        monkeypatch.setattr("fakes.objects.MemoryObjects.get", get)
         records: list[RoundRecord] = []
         loop = RoundLoop(
             spec(num_rounds=1),
-            lambda r, stats, checkpoint, records=records: records.append(r),
+            lambda r, checkpoint, records=records: records.append(r),
             lambda: False,
         )
         with round_loop(IoTGrid, loop):
@@ -239,10 +235,13 @@ def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> Non
     def ended(**changes: object) -> tuple[RoundLoop, list]:
         the_spec, records, clock = spec(num_rounds=4, metric="loss", **changes), [], [0.0]
         loop = RoundLoop(
-            the_spec, lambda r, stats, checkpoint: records.append((r, checkpoint)), lambda: False
+            the_spec, lambda r, checkpoint: records.append((r, checkpoint)), lambda: False
         )
-        grid = grid_of({"d0": device}, the_spec)
-        grid._clock = lambda: clock.__setitem__(0, clock[0] + 5.0) or clock[0]
+        grid = grid_of(
+            {"d0": device},
+            the_spec,
+            phase_clock=lambda: clock.__setitem__(0, clock[0] + 5.0) or clock[0],
+        )
         with round_loop(IoTGrid, loop):
             FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
                 grid=grid, initial_arrays=initial()
@@ -251,31 +250,32 @@ def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> Non
 
     loop, records = ended(max_seconds=25.0)
     assert len(records) == 2, "a third round of 10 s would take more than 25 s"
-    assert "budget of 25 s" in loop.ending.reason
-    assert loop.final_round == 1, "round 1 was the best"
-    np.testing.assert_array_equal(loop.result.arrays["w"].numpy(), records[0][1].arrays["w"])
+    assert "budget of 25 s" in loop.stopping.reason
+    assert loop.finished.final_round == 1, "round 1 was the best"
+    np.testing.assert_array_equal(
+        loop.finished.result.arrays["w"].numpy(), records[0][1].arrays["w"]
+    )
     values.clear()
     worse = iter([1.0, 5.0, 9.0, 9.0])
     loop, records = ended(max_cost=1e-12)
-    assert (len(records), loop.final_round) == (1, 1)
-    assert "budget of USD" in loop.ending.reason
+    assert (len(records), loop.finished.final_round) == (1, 1)
+    assert "budget of USD" in loop.stopping.reason
 
 
 def test_goals_by_name_and_by_word() -> None:
     from fl_runtime.run.cost import Shape
-    from fl_runtime.server.rounds.stopping import Judge
 
     for judge, values, best in (
-        (Judge("accuracy"), (0.5, 0.9, 0.7), 2),
-        (Judge("loss"), (0.5, 0.9, 0.7), 1),
-        (Judge("loss", "maximize"), (0.5, 0.9, 0.7), 2),
+        (Objective("accuracy"), (0.5, 0.9, 0.7), 2),
+        (Objective("loss"), (0.5, 0.9, 0.7), 1),
+        (Objective("loss", "maximize"), (0.5, 0.9, 0.7), 2),
     ):
-        ending = Ending(spec(), Shape(proxies=0), judge)
+        criteria = StoppingCriteria(spec(), Shape(proxies=0), judge)
         for number, value in enumerate(values, 1):
-            ending.take(record(number, accuracy=value, loss=value))
-        assert ending.best is not None
-        assert ending.best.round == best
-    assert Judge("accuracy").try_of({"loss": 1.0}) is None
+            criteria.add(record(number, accuracy=value, loss=value))
+        assert criteria.best is not None
+        assert criteria.best.round == best
+    assert Objective("accuracy").value_if_reported({"loss": 1.0}) is None
 
 
 def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_the_deadline() -> (
@@ -293,9 +293,9 @@ def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_th
     the_spec, records = spec(num_rounds=1, require={"idle": True}, deadline_seconds=60.0), []
     loop = RoundLoop(
         the_spec,
-        lambda r, stats, checkpoint: records.append(r),
+        lambda r, checkpoint: records.append(r),
         lambda: False,
-        ready=ready,
+        eligible=ready,
         clock=lambda: now[0],
         sleep=sleep,
     )
@@ -304,7 +304,7 @@ def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_th
     assert records[0].participants == 2
     assert now[0] == 10.0
     loop = RoundLoop(
-        the_spec, lambda *_: None, lambda: False, ready=set, clock=lambda: now[0], sleep=sleep
+        the_spec, lambda *_: None, lambda: False, eligible=set, clock=lambda: now[0], sleep=sleep
     )
     with (
         round_loop(IoTGrid, loop),

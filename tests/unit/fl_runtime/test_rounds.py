@@ -17,7 +17,7 @@ from edge.training.flower_compat import to_recorddict
 from fl_runtime.run.cohorts import form_cohorts, node_id
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.flower_compat import make_reply, name_message
-from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.strategies import build, foldable, names
 
@@ -29,7 +29,7 @@ class PlainGrid(IoTGrid):
         replies = []
         for message in messages:
             name_message(message, "m")
-            device = self.device(message.metadata.dst_node_id)
+            device = self.phases.device(message.metadata.dst_node_id)
             content = Records(
                 arrays={"arrays": {k: a.numpy() for k, a in message.content["arrays"].items()}}
             )
@@ -269,11 +269,8 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     )
     the_spec, records = spec(num_rounds=2), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
-    loop = RoundLoop(
-        the_spec, lambda record, stats, checkpoint: records.append(record), lambda: False
-    )
-    run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), loop, lambda: False)
-    result = loop.result
+    loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
+    result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), loop).result
     expected = theirs(FedAvg(), rounds=2)
     np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
     assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
@@ -286,13 +283,12 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
             grid,
             Context(1, 1, {}, RecordDict(), {}),
             RoundLoop(spec(strategy="FedAdam"), loop.record, lambda: False),
-            lambda: False,
         )
     goal = RoundLoop(
         spec(num_rounds=9, target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False
     )
-    run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), goal, lambda: False)
-    assert (goal.final_round, goal.ending.reason) == (
+    finished = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), goal)
+    assert (finished.final_round, goal.stopping.reason) == (
         1,
         "the target of 1e+09 was reached in round 1",
     )

@@ -21,7 +21,7 @@ from fl_runtime.run import cost
 from fl_runtime.run.cost import Shape, round_cost
 from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.rounds.stopping import Judge
+from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.telemetry.log_events import FAILURES_LOGGED, PROGRESS_SECONDS, RoundLog
 from pipelines.aws import metrics
 from pipelines.local.emulators.metric_filters import PatternError, Rule, embedded, parse
@@ -104,7 +104,7 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
 
 
 def test_a_round_becomes_its_metrics() -> None:
-    log = RoundLog(SPEC, Shape(proxies=2), Judge(), clock=lambda: 0.0)
+    log = RoundLog(SPEC, Shape(proxies=2), Objective(), clock=lambda: 0.0)
     found = points(
         lines_of(
             lambda: log.finished(
@@ -129,7 +129,7 @@ def test_a_round_becomes_its_metrics() -> None:
 def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> (
     None
 ):
-    log = RoundLog(SPEC, Shape(proxies=0), Judge())
+    log = RoundLog(SPEC, Shape(proxies=0), Objective())
     written = lines_of(
         lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {}))
     )
@@ -139,7 +139,7 @@ def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not
 
 def test_progress_is_told_once_a_minute_and_starts_anew_with_each_round() -> None:
     now = [0.0]
-    log = RoundLog(SPEC, Shape(proxies=0), Judge(), clock=lambda: now[0])
+    log = RoundLog(SPEC, Shape(proxies=0), Objective(), clock=lambda: now[0])
 
     def write() -> None:
         for second in range(0, 300, 5):

@@ -39,8 +39,8 @@ from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, r
 from fl_runtime.run.records import Comparison, RoundRecord
 from fl_runtime.run.spec import Champion, RunSpec
 from fl_runtime.server.flower_compat import round_loop
-from fl_runtime.server.rounds.champion import Comparing, read_champion
-from fl_runtime.server.rounds.grid import IoTGrid
+from fl_runtime.server.grid.iot_grid import IoTGrid
+from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from pipelines.handlers.start import reason_to_wait
 from registry.evidence import charts
@@ -62,22 +62,22 @@ LABELS = {
 
 
 def run(
-    comparing: Comparing, devices: dict = GOOD, **changes: Any
+    comparing: ChampionComparison, devices: dict = GOOD, **changes: Any
 ) -> tuple[RunSpec, list[RoundRecord], IoTGrid]:
     """A run over in-memory devices that ends with the comparison."""
     the_spec, records = spec(**{"num_rounds": 2, **changes}), []
     random.seed(0)
     grid = grid_of(devices, the_spec)
-    for cohort in grid.cohorts:
+    for cohort in grid.phases.cohorts:
         cohort.members[:] = [
             msgspec.structs.replace(member, labels=LABELS[member.device])
             for member in cohort.members
         ]
     loop = RoundLoop(
         the_spec,
-        lambda record, stats, checkpoint: records.append(record),
+        lambda record, checkpoint: records.append(record),
         lambda: False,
-        comparing=comparing,
+        comparison=comparing,
     )
     with round_loop(IoTGrid, loop):
         FedAvg().start(grid=grid, initial_arrays=initial(), num_rounds=2)
@@ -91,10 +91,10 @@ def weights(value: float) -> dict:
 def compared(
     champion: float = 9.0, devices: dict = GOOD
 ) -> tuple[Comparison, RunSpec, list[RoundRecord]]:
-    comparing = Comparing(lambda: (CHAMPION, weights(champion)))
+    comparing = ChampionComparison(lambda: (CHAMPION, weights(champion)))
     the_spec, records, _ = run(comparing, devices)
-    assert comparing.done is not None
-    return comparing.done, the_spec, records
+    assert comparing.result is not None
+    return comparing.result, the_spec, records
 
 
 def evidence(
@@ -150,10 +150,10 @@ def test_both_models_are_evaluated_on_the_same_devices_with_the_same_data() -> N
 
 def test_the_comparison_changes_nothing_of_the_run() -> None:
     results = []
-    for comparing in (None, Comparing(lambda: (CHAMPION, weights(9.0)))):
+    for comparing in (None, ChampionComparison(lambda: (CHAMPION, weights(9.0)))):
         the_spec = spec(num_rounds=3)
         random.seed(0)
-        loop = RoundLoop(the_spec, lambda *_: None, lambda: False, comparing=comparing)
+        loop = RoundLoop(the_spec, lambda *_: None, lambda: False, comparison=comparing)
         with round_loop(IoTGrid, loop):
             results.append(
                 FedAvg()
@@ -178,11 +178,11 @@ def test_without_a_champion_or_with_one_of_another_layout_the_reason_is_said() -
         (lambda: (CHAMPION, {"other": np.zeros(2)}), "another layout"),
         (lost, "not those that were approved"),
     ):
-        comparing = Comparing(read)
+        comparing = ChampionComparison(read)
         run(comparing)
-        assert comparing.done is not None
-        assert text in comparing.done.reason
-        assert len(comparing.done.devices) == len(DEVICES)
+        assert comparing.result is not None
+        assert text in comparing.result.reason
+        assert len(comparing.result.devices) == len(DEVICES)
 
 
 def test_a_champion_that_was_changed_in_the_bucket_is_not_compared() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from mlflow_client import MemoryMlflow
+from fakes.mlflow_client import MemoryMlflow
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds

@@ -1,0 +1,29 @@
+"""What the round loop decides about a phase before the grid carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fl_runtime.run.cohorts import Member
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasePolicy:
+    """How one phase treats devices and their replies.
+
+    The defaults are Flower's own behaviour: every reply comes back by itself, unchecked. They hold
+    for messages that the app sends outside the round loop.
+    """
+
+    available: tuple[Member, ...]
+    """The devices among which the strategy may choose."""
+    fold_by: str | None = None
+    """Cohorts fold their replies into one mean, weighted by this metric; None: they do not."""
+    checked: bool = False
+    """Whether replies must have the model's layout, finite values and an example count."""
+    norm_limit: float = 0.0
+    """Largest L2 norm of a change that counts, known from earlier rounds; 0: not known."""
+    over_selected: frozenset[int] = frozenset()
+    """Node ids asked beyond the wanted number. A cohort's part of the phase is over as soon as as
+    many devices have answered as it has others.
+    """

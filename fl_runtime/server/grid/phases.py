@@ -1,0 +1,117 @@
+"""Carries out phases: uploads a message's content once, asks all cohorts, gathers the replies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from flwr.app import Message
+
+from edge.protocol.records import Records
+from edge.training.flower_compat import from_recorddict
+from fl_runtime.run.cohorts import Cohort
+from fl_runtime.run.keys import phase_id
+from fl_runtime.run.ports import Clock, ObjectStore
+from fl_runtime.run.records import PhaseStats
+from fl_runtime.run.signing import Signer
+from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.flower_compat import name_message
+from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
+from fl_runtime.server.grid.phase_policy import PhasePolicy
+from fl_runtime.server.grid.replies import ReplyReader
+from fl_runtime.server.grid.requests import Phase, RequestBuilder
+from fl_runtime.server.grid.weights import PhaseContent, WeightStore
+
+
+class PhaseExecutor:
+    """Executes the phases of one run and keeps their statistics until they are taken."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        cohorts: Sequence[Cohort],
+        backend: CohortBackend,
+        objects: ObjectStore,
+        *,
+        clock: Clock,
+        signer: Signer,
+    ) -> None:
+        self.spec = spec
+        self.cohorts = cohorts
+        self.members = tuple(member for cohort in cohorts for member in cohort.members)
+        self.weights = WeightStore(objects, spec.run)
+        self.stats: list[PhaseStats] = []
+        """Of the phases since :meth:`take_stats` was called."""
+        self._device_names = {member.node_id: member.device for member in self.members}
+        self._backend = backend
+        self._objects = objects
+        self._clock = clock
+        self._requests = RequestBuilder(spec, cohorts, signer)
+        self._sequence = 0
+        self._lock = threading.Lock()
+
+    @property
+    def sequence(self) -> int:
+        """Number of phases so far. It is part of their names."""
+        return self._sequence
+
+    def resume_at(self, sequence: int) -> None:
+        """Name the next phases as the server before would have named them.
+
+        Devices that have answered such a phase send their answer again and do not train twice.
+        """
+        self._sequence = sequence
+
+    def device(self, node_id: int) -> str:
+        """The device behind a Flower node id."""
+        return self._device_names[node_id]
+
+    def take_stats(self) -> list[PhaseStats]:
+        """The statistics of the phases since the last call."""
+        taken, self.stats = self.stats, []
+        return taken
+
+    def run(
+        self, messages: Sequence[Message], policy: PhasePolicy, seconds: float
+    ) -> list[Message]:
+        """Send messages that share one content, and return the replies ordered by node id.
+
+        A device that stays silent for ``seconds`` gives an error reply.
+        """
+        content = from_recorddict(messages[0].content)
+        uploaded = self.weights.upload(content)
+        stats = self._begin(_round_of(content), messages[0].metadata.message_type, uploaded)
+        by_node = {message.metadata.dst_node_id: message for message in messages}
+        for node_id, message in by_node.items():
+            name_message(message, f"{self.spec.run}.{stats.phase}.{self.device(node_id)}")
+        requests = self._requests.build(
+            Phase(stats=stats, content=uploaded, messages=by_node, policy=policy, seconds=seconds)
+        )
+        reader = ReplyReader(self._objects, by_node, stats)
+        started = self._clock()
+        events = run_cohorts(self._backend, requests)
+        replies = [reader.read(item, request) for item, request in events]
+        stats.seconds = self._clock() - started
+        stats.results.sort(key=lambda result: result.device)
+        self.stats.append(stats)
+        # A sum of floats depends on its order: sorted, a run's result does not depend on who
+        # answered first.
+        return sorted(
+            (reply for reply in replies if reply is not None),
+            key=lambda reply: reply.metadata.src_node_id,
+        )
+
+    def _begin(self, server_round: int, kind: str, content: PhaseContent) -> PhaseStats:
+        with self._lock:  # an app may send from several threads
+            self._sequence += 1
+            name = phase_id(server_round, kind, self._sequence, content.digest)
+        return PhaseStats(name, kind, server_round)
+
+
+def _round_of(content: Records) -> int:
+    """FedAvg puts the round into the config; a message of the app's own belongs to round 0."""
+    for config in content.configs.values():
+        value = config.get("server-round")
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return 0

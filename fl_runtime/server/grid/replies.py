@@ -1,0 +1,62 @@
+"""A phase's events as Flower reply messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flwr.app import Message
+
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import Records, decode_records, decode_skeleton
+from edge.training.flower_compat import to_recorddict
+from fl_runtime.cohort.updates import changed_meanwhile, read_update
+from fl_runtime.run.messages import DeviceResult, Event, Folded, PhaseRequest
+from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.records import PhaseStats
+from fl_runtime.server.flower_compat import make_error, make_reply
+
+
+class ReplyReader:
+    """Turns the events of one phase into replies, and keeps each device's result in its stats."""
+
+    def __init__(
+        self, objects: ObjectStore, messages: Mapping[int, Message], stats: PhaseStats
+    ) -> None:
+        self._objects = objects
+        self._messages = messages
+        self._stats = stats
+
+    def read(self, item: Event, request: PhaseRequest) -> Message | None:
+        """The reply that an event makes; None for one that makes none (folded, over-selected)."""
+        if isinstance(item, DeviceResult):
+            self._stats.results.append(item)
+            return self._of_device(item, request)
+        if isinstance(item, Folded):
+            return self._of_cohort(item, request)
+        return None
+
+    def _of_device(self, result: DeviceResult, request: PhaseRequest) -> Message | None:
+        message = self._messages[result.node_id]
+        if result.status == "error":
+            return make_error(message, result.code, result.reason)
+        if result.status == "spare" or request.fold:
+            return None
+        try:
+            return make_reply(message, to_recorddict(self._records(result, request)))
+        except (ProtocolError, ObjectMissing) as error:
+            # The device wrote over its update after the cohort had checked it.
+            changed = changed_meanwhile(result, error)
+            self._stats.results[-1] = changed
+            return make_error(message, changed.code, changed.reason)
+
+    def _of_cohort(self, mean: Folded, request: PhaseRequest) -> Message:
+        """The mean speaks for its cohort: it answers the message of the first device that counts."""
+        counted = {result.device for result in self._stats.results if result.status == "ok"}
+        first = next(target for target in request.targets if target.device in counted)
+        message = self._messages[first.node_id]
+        return make_reply(message, to_recorddict(decode_records(mean.records)))
+
+    def _records(self, result: DeviceResult, request: PhaseRequest) -> Records:
+        if result.update is None:
+            return decode_skeleton(result.content)
+        return read_update(self._objects, request, result.device, result.update)

@@ -1,0 +1,109 @@
+"""Phase requests to cohorts, from one phase's messages and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from flwr.app import Message
+
+from edge.protocol.signed import phase_text
+from fl_runtime.run.cohorts import Cohort, flower_run_id
+from fl_runtime.run.messages import PhaseRequest, Target
+from fl_runtime.run.records import PhaseStats
+from fl_runtime.run.signing import Signer
+from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.grid.phase_policy import PhasePolicy
+from fl_runtime.server.grid.weights import PhaseContent
+
+NORM_FACTOR = 10.0
+"""An update is an outlier when its change is this many times as large as usual."""
+FOLDED_KINDS = ("train", "evaluate")
+"""Message types that cohorts may fold; a suffixed type (``train.my_function``) is the app's own."""
+UNCHECKED_LIMIT_BYTES = 2**31
+DEFAULT_WEIGHT_KEY = "num-examples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One phase about to be sent."""
+
+    stats: PhaseStats
+    content: PhaseContent
+    messages: Mapping[int, Message]
+    """By node id, each with its message id."""
+    policy: PhasePolicy
+    seconds: float
+    """The time that devices have."""
+
+
+class RequestBuilder:
+    """Builds and signs the phase requests of one run."""
+
+    def __init__(self, spec: RunSpec, cohorts: Sequence[Cohort], signer: Signer) -> None:
+        self._spec = spec
+        self._cohorts = cohorts
+        self._sign = signer
+        self._run_config = msgspec.json.encode(spec.run_config).decode()
+
+    def build(self, phase: Phase) -> list[PhaseRequest]:
+        """One request for each cohort that has a device to ask; all share one signature."""
+        signature = self._sign(
+            phase_text(
+                run=self._spec.run,
+                phase=phase.stats.phase,
+                kind=phase.stats.kind,
+                app=self._spec.app,
+                arrays=phase.content.arrays_digest,
+                content=phase.content.skeleton,
+                run_config=self._run_config,
+            )
+        )
+        asked = ((cohort, _targets(cohort, phase.messages)) for cohort in self._cohorts)
+        return [self._request(phase, cohort, to, signature) for cohort, to in asked if to]
+
+    def _request(
+        self, phase: Phase, cohort: Cohort, targets: list[Target], signature: str
+    ) -> PhaseRequest:
+        policy, stats, content = phase.policy, phase.stats, phase.content
+        wanted = sum(target.node_id not in policy.over_selected for target in targets)
+        return PhaseRequest(
+            run=self._spec.run,
+            fleet=self._spec.fleet,
+            cohort=cohort.cohort,
+            phase=stats.phase,
+            server_round=stats.server_round,
+            kind=stats.kind,
+            app=self._spec.app,
+            targets=targets,
+            content=content.skeleton,
+            arrays=content.arrays,
+            seconds=phase.seconds,
+            flower_run_id=flower_run_id(self._spec.run),
+            run_config=self._run_config,
+            signature=signature,
+            fold=policy.fold_by is not None and stats.kind in FOLDED_KINDS,
+            weighted_by=policy.fold_by or DEFAULT_WEIGHT_KEY,
+            specs=content.specs if policy.checked else None,
+            size_limit=_size_limit(content, policy),
+            checked=policy.checked,
+            enough=wanted if wanted < len(targets) else 0,
+            norm_limit=policy.norm_limit,
+            norm_factor=NORM_FACTOR,
+        )
+
+
+def _targets(cohort: Cohort, messages: Mapping[int, Message]) -> list[Target]:
+    return [
+        Target(member.device, member.node_id, messages[member.node_id].metadata.message_id)
+        for member in cohort.members
+        if member.node_id in messages
+    ]
+
+
+def _size_limit(content: PhaseContent, policy: PhasePolicy) -> int:
+    """Bytes of an update: twice the model and 1 MiB where it must have the model's layout."""
+    if content.arrays is None or not policy.checked:
+        return UNCHECKED_LIMIT_BYTES
+    return content.arrays.size * 2 + 2**20

@@ -1,0 +1,91 @@
+"""A run's weights in the object store, each version uploaded once.
+
+Objects are named by their digest, so what is stored of a round is what the next one sends, and a
+device that has fetched it finds it in its cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from edge.protocol.messages import ObjectRef
+from edge.protocol.records import (
+    ArrayMap,
+    Records,
+    decode_records,
+    digest,
+    encode_records,
+    encode_skeleton,
+)
+from fl_runtime.run.keys import arrays_key
+from fl_runtime.run.messages import ArraySpec, array_specs
+from fl_runtime.run.ports import ObjectMissing, ObjectStore
+
+MODEL = "arrays"
+"""The record key by which Flower's strategies send the model."""
+
+
+@dataclass(frozen=True)
+class PhaseContent:
+    """What every device gets in one phase."""
+
+    arrays: ObjectRef | None
+    """The uploaded arrays; None when the message holds none."""
+    specs: list[ArraySpec] | None
+    """The arrays' layout, when there is exactly one array record."""
+    skeleton: str
+    """The message's other records, encoded."""
+
+    @property
+    def arrays_digest(self) -> str:
+        """SHA-256 of the arrays' file; empty without arrays."""
+        return self.arrays.digest if self.arrays else ""
+
+    @property
+    def digest(self) -> str:
+        """Identifies the whole content."""
+        return digest(f"{self.arrays_digest} {self.skeleton}".encode())
+
+
+class WeightStore:
+    """Uploads and reads weights of one run."""
+
+    def __init__(self, objects: ObjectStore, run: str) -> None:
+        self._objects = objects
+        self._run = run
+        self._uploaded: set[str] = set()
+
+    def save(self, arrays: ArrayMap) -> str:
+        """Upload a model where devices fetch it; returns the digest that names it."""
+        return self._put(encode_records(Records(arrays={MODEL: arrays})))
+
+    def load(self, name: str) -> ArrayMap:
+        """The model that :meth:`save` named; raises ObjectMissing."""
+        records = decode_records(self._objects.get(arrays_key(self._run, name)))
+        return next(iter(records.arrays.values()))
+
+    def adopt(self, name: str, run: str) -> None:
+        """Copy another run's weights into this run; weights that have expired are skipped."""
+        with contextlib.suppress(ObjectMissing):
+            self._put(self._objects.get(arrays_key(run, name)))
+
+    def upload(self, content: Records) -> PhaseContent:
+        """Upload a message's arrays and encode what remains of it."""
+        skeleton = encode_skeleton(
+            Records(metrics=content.metrics, configs=content.configs, order=content.order)
+        )
+        if not content.arrays:
+            return PhaseContent(None, None, skeleton)
+        blob = encode_records(Records(arrays=content.arrays))
+        reference = ObjectRef(self._put(blob), len(blob))
+        single = len(content.arrays) == 1
+        specs = array_specs(next(iter(content.arrays.values()))) if single else None
+        return PhaseContent(reference, specs, skeleton)
+
+    def _put(self, blob: bytes) -> str:
+        name = digest(blob)
+        if name not in self._uploaded:
+            self._objects.put(arrays_key(self._run, name), blob)
+            self._uploaded.add(name)
+        return name
