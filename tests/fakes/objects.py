@@ -44,7 +44,9 @@ class FileObjects:
 
     async def fetch(self, ref: ObjectRef, seconds: float) -> tuple[Path, int]:
         self.fetched.append(ref.digest)
-        if digest(self.data.get(ref.url, b"")) != ref.digest:
+        if ref.url not in self.data:
+            raise ObjectError("download-failed", f"Download failed: there is no {ref.url}.")
+        if digest(self.data[ref.url]) != ref.digest:
             raise ObjectError("bad-digest", "The object's digest is not the announced one.")
         file = self.folder / ref.digest
         file.write_bytes(self.data[ref.url])

@@ -23,6 +23,11 @@ class MemoryTransport:
     async def publish(self, topic: str, payload: bytes) -> None:
         self.published.append((topic, payload))
 
+    def deliver(self, topic: str, payload: bytes) -> None:
+        """A message from the broker: to the handler if its topic was subscribed."""
+        if self.handler is not None and topic in self.topics and not self.closed:
+            self.handler(topic, payload)
+
     async def renew(self) -> None:
         self.renewed += 1
 

@@ -11,53 +11,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from support.commands import mledgeops
+from support.devices import device, with_mqtt
 from support.journeys import connections_that_end
 from support.waiting import alive, children, until
 
 from edge.agent.agent import last_will
-from edge.config import DeviceConfig, load_config
+from edge.config import DeviceConfig
 from edge.protocol.messages import Heartbeat, Reply, seal
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
-from fl_runtime.run.aws import DynamoReplies, S3Objects, client
+from fl_runtime.run.aws import DynamoReplies, client
 from fl_runtime.run.keys import reply_key
-from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.state import RunState, RunTable
-from pipelines.devices.provisioning import enrol
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import device_config
 from pipelines.local.home import Home
 from pipelines.local.processes import port_in_use
-
-
-def device(cloud: LocalCloud, index: int, fleet: str = "lab") -> DeviceConfig:
-    config = device_config(cloud, fleet, index, 4)
-    enrol(client("iot"), cloud.deployment.device_policy, cloud.endpoint(), config)
-    return load_config(Path(config.home) / "device.json")
-
-
-def with_mqtt(config: DeviceConfig, work: Callable[[MqttTransport, list], Any]) -> list:
-    async def main() -> list:
-        heard: list = []
-        transport = MqttTransport(config, will=last_will(config))
-        await transport.connect(
-            [f"fl/{config.fleet}/{config.device}/command"],
-            lambda topic, payload: heard.append((topic, payload)),
-        )
-        try:
-            await work(transport, heard)
-        finally:
-            await transport.close()
-        return heard
-
-    return asyncio.run(main())
 
 
 def test_a_heartbeat_reaches_the_table_under_the_name_of_its_certificate(
@@ -220,18 +194,6 @@ def test_a_run_is_created_once_and_stays_as_it_ended(reached: LocalCloud) -> Non
     assert not table.update("run-a", state="Succeeded"), "a late writer changes nothing"
     assert not table.update("run-b", state="Running")
     assert table.get("run-b") is None
-
-
-def test_objects_keep_their_contract(reached: LocalCloud) -> None:
-    objects = S3Objects(client("s3"), reached.deployment.bucket)
-    objects.put("runs/t/a", b"12345")
-    assert objects.get("runs/t/a") == b"12345"
-    assert objects.get("runs/t/a", 5) == b"12345"
-    with pytest.raises(ObjectMissing):
-        objects.get("runs/t/a", 4)
-    with pytest.raises(ObjectMissing):
-        objects.get("runs/t/absent")
-    assert objects.keys("runs/t/") == ["runs/t/a"]
 
 
 def machine(task: dict[str, Any], name: str, cloud: LocalCloud) -> str:

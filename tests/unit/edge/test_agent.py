@@ -181,7 +181,7 @@ def test_a_large_command_is_fetched_by_its_claim(tmp_path: Path) -> None:
     [
         ({"app": "b" * 64}, "app-missing"),
         ({"seconds": 0.0}, "deadline"),
-        ({"arrays": ObjectRef("c" * 64, 5, "nowhere")}, "bad-digest"),
+        ({"arrays": ObjectRef("c" * 64, 5, "nowhere")}, "download-failed"),
         ({"content": "not json"}, "malformed"),
         ({"run_config": "[]"}, "malformed"),
     ],
