@@ -15,7 +15,7 @@ from pipelines.chaos.app.steady.model import Weights, examples, initial, train
 from pipelines.chaos.faults import SERVER, Stage
 from pipelines.chaos.hostile import HARMLESS
 from pipelines.chaos.world import HOSTILE, ROUNDS
-from pipelines.run.runner import RunReport
+from pipelines.run.report import RunReport
 
 TOLERANCE = 1e-5
 """Of a weight around 1 in float32, over three rounds."""

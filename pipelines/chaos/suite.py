@@ -15,7 +15,9 @@ from fl_runtime.run.state import RunTable
 from pipelines.chaos.faults import Fault, Stage, faults_of
 from pipelines.chaos.invariants import as_json, violations
 from pipelines.chaos.world import World
-from pipelines.run.runner import Runner, RunReport, Started
+from pipelines.run.clients import run_clients
+from pipelines.run.report import RunReport
+from pipelines.run.runner import Runner, Started
 
 SEED_SECONDS = 30.0
 """A run of three rounds that takes longer than this, whatever happens to it, hangs."""
@@ -42,7 +44,7 @@ def run_seed(world: World, seed: int, only: list[str]) -> Verdict:
     undo = [fault.before(world, dice) for fault in faults if fault.before is not None]
     began = time.monotonic()
     wrong: list[str] = []
-    runner = Runner(world.cloud.deployment)
+    runner = Runner(world.cloud.deployment, run_clients(world.cloud.deployment))
     started = runner.start(world.plan(seed))
     stage = Stage(
         world,

@@ -24,7 +24,8 @@ from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, device_config, install
 from pipelines.local.home import Home
 from pipelines.local.processes import end, spawn
-from pipelines.run.options import RunOptions, RunPlan, plan
+from pipelines.run.option_table import RunOptions
+from pipelines.run.plan import RunPlan, plan
 
 APP = Path(__file__).parent / "app"
 FLEET = "chaos"

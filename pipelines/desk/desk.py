@@ -18,8 +18,9 @@ from pipelines.desk.decisions import decide_on
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
 from pipelines.local.home import Home, locked
-from pipelines.run.options import RunOptions, plan
-from pipelines.run.runner import RunReport
+from pipelines.run.option_table import RunOptions
+from pipelines.run.plan import plan
+from pipelines.run.report import RunReport
 from registry.approval import find
 from registry.evidence.collect import CARD
 from registry.mlflow_registry import MlflowRegistry
@@ -44,7 +45,7 @@ class Desk:
         self.cloud = self._stack.enter_context(LocalCloud.use(place))
 
     def run(self, app: str | Path, **options: Any) -> RunReport:
-        """Federate an app; ``options`` are those of :class:`~pipelines.run.options.RunOptions`.
+        """Federate an app; ``options`` are those of :class:`~pipelines.run.option_table.RunOptions`.
         Shows each round.
         """
         the_plan = plan(load_app(Path(app)), RunOptions(**options))

@@ -25,7 +25,7 @@ from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.scoring import NO_CHAMPION, score_of
 from fl_runtime.run.spec import decode_spec
 from pipelines.handlers.aws_clients import Services, services
-from pipelines.run.pipeline import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
+from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
 from registry.evidence.collect import compare
 from registry.rollout.service import policy_in_force
 

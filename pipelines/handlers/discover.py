@@ -16,7 +16,7 @@ from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.keys import champion_key, cohorts_key, spec_key
 from fl_runtime.run.spec import Champion, RunSpec, decode_spec
 from pipelines.handlers.aws_clients import services
-from pipelines.run.pipeline import package_group
+from pipelines.run.names import package_group
 from registry.rollout.aws import DynamoStore
 from registry.rollout.conductor import Candidate
 

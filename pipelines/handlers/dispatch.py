@@ -10,61 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from botocore.exceptions import ClientError
 
 from edge.logs import event
-from fl_runtime.run.eligibility import check_requirements
 from fl_runtime.run.errors import CAUSE_LIMIT, RunFailed
 from fl_runtime.run.keys import run_id, spec_key
-from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunState
 from pipelines.handlers.aws_clients import Services, services
+from pipelines.run.request import CallbackMessage, spec_of
 
 logger = logging.getLogger(__name__)
-
-NOT_GIVEN = "-"
-"""SageMaker's string parameters cannot be empty everywhere: this stands for none."""
-
-
-class CallbackMessage(msgspec.Struct, rename="camel"):
-    """What a SageMaker callback step puts into the queue."""
-
-    token: str
-    pipeline_execution_arn: str
-    arguments: dict[str, Any]
-    status: Literal["Executing", "Stopping"] = "Executing"
-
-
-def spec_of(message: CallbackMessage, now: float) -> RunSpec:
-    """Check a message's arguments; raises RunFailed that names the one at fault."""
-    arguments = {key: value for key, value in message.arguments.items() if value != NOT_GIVEN}
-    for key in ("strategy_params", "run_config", "require"):
-        try:
-            arguments[key] = msgspec.json.decode(
-                str(arguments.get(key, "{}")), type=dict[str, bool | int | float | str]
-            )
-        except msgspec.DecodeError as error:
-            raise RunFailed(
-                "bad-run", f"The parameter {key} is not a JSON object of plain values: {error}."
-            ) from error
-    fields = {
-        **arguments,
-        "run": run_id(message.token),
-        "pipeline_execution_arn": message.pipeline_execution_arn,
-        "created_at": now,
-    }
-    try:
-        # Callback arguments may arrive as strings: strict=False reads "3" as 3.
-        spec = msgspec.convert(fields, RunSpec, strict=False)
-    except msgspec.ValidationError as error:
-        raise RunFailed(
-            "bad-run", f"The pipeline's parameters do not make a run: {error}."
-        ) from error
-    check_requirements(spec.require)
-    return spec
 
 
 def start(message: CallbackMessage, aws: Services, now: float) -> str:

@@ -1,4 +1,7 @@
-"""Below the bar: the run is recorded as failed in MLflow too, with the numbers."""
+"""The pipeline's Refuse step: the model missed its minimum or its champion's score.
+
+MLflow records the run as failed, and the step's output gives the pipeline the same sentence.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_runtime.run.mlflow_runs import end_run, mlflow_client
+from fl_runtime.run.scoring import NO_CHAMPION
 from pipelines.handlers.aws_clients import set_up_logs
 
 
 def reason_of(request: Mapping[str, Any]) -> str:
-    """The same sentence as the pipeline's Fail step."""
-    return (
-        f"The model's {request['metric']} gives a score of {request['score']} where the bar is {request['minimum_score']} "
-        f"and the champion has {request['champion_score']}"
-    )
+    """Why the model is refused, in numbers: those that it missed or met, none that is not set."""
+    score, minimum = float(request["score"]), float(request["minimum_score"])
+    champion = float(request["champion_score"])
+    told = f"The model's {request['metric']} gives a score of {score:.6g}"
+    if "value" in request:  # pipelines that were published by 0.4 do not give it
+        value = float(request["value"])
+        told = f"The model's {request['metric']} is {value:.6g}"
+        if value != score:  # less is better, so the score has the other sign
+            told += f", which gives a score of {score:.6g}"
+    wanted = []
+    if minimum > NO_CHAMPION:
+        wanted.append(f"the minimum is {minimum:.6g}")
+    if champion > NO_CHAMPION:
+        wanted.append(f"the champion has {champion:.6g}")
+    return f"{told}; {' and '.join(wanted)}." if wanted else f"{told}."
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Refuse step."""
     set_up_logs()
-    end_run(mlflow_client(), request["mlflow_run_id"], "Failed", reason_of(request))
-    return {"run": request["run"]}
+    reason = reason_of(request)
+    end_run(mlflow_client(), request["mlflow_run_id"], "Failed", reason)
+    return {"run": request["run"], "reason": reason}

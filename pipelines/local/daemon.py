@@ -37,7 +37,8 @@ from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudErr
 from pipelines.local.processes import end, free_port, port_in_use, spawn
 from pipelines.local.sagemaker.service import SageMaker
 from pipelines.local.stack import deploy
-from pipelines.run.options import RunOptions, RunPlan, plan
+from pipelines.run.option_table import RunOptions
+from pipelines.run.plan import RunPlan, plan
 
 logger = logging.getLogger(__name__)
 

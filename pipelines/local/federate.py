@@ -10,8 +10,10 @@ from fl_runtime.run.records import RoundRecord
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import check_alive, running_fleet
 from pipelines.local.home import LocalCloudError
-from pipelines.run.options import RunPlan
-from pipelines.run.runner import Runner, RunReport
+from pipelines.run.clients import run_clients
+from pipelines.run.plan import RunPlan
+from pipelines.run.report import RunReport
+from pipelines.run.runner import Runner
 
 STOP_SECONDS = 20.0
 
@@ -37,7 +39,7 @@ def federate(
     The environment must lead to the cloud (``cloud.reached()``).
     """
     with running_fleet(cloud, plan.fleet, plan.devices, plan.app, client("iot")) as devices:
-        runner = Runner(cloud.deployment)
+        runner = Runner(cloud.deployment, run_clients(cloud.deployment))
         started = runner.start(plan)
         on_start(started.arn)
         try:

@@ -7,56 +7,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import boto3
-import msgspec
-
-from fl_runtime.run.aws import S3Objects, client
-from fl_runtime.run.keys import app_key, model_key, run_id, run_prefix
 from fl_runtime.run.records import RoundRecord
 from pipelines.deployment import Deployment
-from pipelines.run import pipeline as definition
-from pipelines.run.options import RunPlan
+from pipelines.run.clients import RunClients
+from pipelines.run.executions import Executions
+from pipelines.run.plan import RunPlan
+from pipelines.run.publication import publish
+from pipelines.run.report import RunReport, finished_rounds, report_of
 
 POLL_SECONDS = 0.4
-CALLBACK_STEP = "FederatedRun"
-REGISTER_STEP = "Register-RegisterModel"
-LINK_STEP = "Link"
-STATUS = {"Succeeded": "Succeeded", "Stopped": "Stopped"}
-
-
-class RunReport(msgspec.Struct, kw_only=True):
-    """What ``mledgeops run --json`` prints."""
-
-    run_id: str = ""
-    status: str = "Failed"
-    reason: str = ""
-    app: str = ""
-    devices: int = 0
-    rounds: list[RoundRecord] = []
-    tables: dict[str, dict[str, list[Any]]] = {}
-    seconds: float = 0.0
-    metric: str = ""
-    value: float | None = None
-    ended: str = ""
-    """Why it ended before its last round."""
-    mlflow_run_id: str = ""
-    model_version: str = ""
-    model_package_arn: str = ""
-    approval: str = ""
-    execution_arn: str = ""
-    pipeline_execution_arn: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values; the reason only when there is one, the devices' rows left to MLflow."""
-        values: dict[str, Any] = msgspec.to_builtins(self)
-        for record in values["rounds"]:
-            del record["devices"]
-        for name in ("reason", "ended"):
-            if not values[name]:
-                del values[name]
-        return values
 
 
 @dataclass(frozen=True)
@@ -66,59 +26,60 @@ class Started:
     arn: str
     plan: RunPlan
     at: float
+    """By the runner's clock."""
 
 
 class Runner:
-    """Runs plans on one deployment; clients come from the environment."""
+    """Runs plans on one deployment."""
 
     def __init__(
         self,
         deployment: Deployment,
+        clients: RunClients,
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deployment = deployment
+        self._clients = clients
+        self._executions = Executions(clients.sagemaker)
         self._sleep = sleep
         self._clock = clock
-        self._sagemaker = client("sagemaker")
-        self._objects = S3Objects(client("s3"), deployment.bucket)
 
     def start(self, plan: RunPlan) -> Started:
-        """Upload the app, create or update the app's pipeline, start it with the plan's parameters."""
-        self._objects.put(app_key(plan.app_digest), plan.app.bundle())
-        session = definition.session(self._deployment, boto3.Session())
-        pipeline = definition.build(self._deployment, plan.app.name, session)
-        definition.publish(pipeline, self._deployment)
+        """Publish the app and its pipeline, and start it with the plan's parameters."""
+        pipeline = publish(plan, self._deployment, self._clients)
         execution = pipeline.start(parameters=plan.parameters())
         return Started(str(execution.arn), plan, self._clock())
 
     def follow(
         self, started: Started, check: Callable[[], None] = lambda: None
     ) -> Iterator[RoundRecord]:
-        """Yield each round as it is finished, until the pipeline has ended. ``check`` is called at
-        each look and may raise.
+        """Yield each finished round until the pipeline has ended. ``check`` is called at each poll
+        and may raise.
         """
         seen = 0
         while True:
             check()
-            ended = self.ended(started.arn)
-            for record in self.rounds(self.run_of(started.arn), seen):
+            now = self._executions.read(started.arn)
+            for record in finished_rounds(self._clients.objects, now.run, seen) if now.run else ():
                 seen = record.round
                 yield record
-            if ended:
+            if now.ended:
                 return
             self._sleep(POLL_SECONDS)
 
     def ended(self, arn: str) -> bool:
-        """Whether a pipeline execution has come to its end."""
-        return self._status(arn)["PipelineExecutionStatus"] not in ("Executing", "Stopping")
+        """Whether a pipeline execution has ended."""
+        return self._executions.read(arn).ended
+
+    def run_of(self, arn: str) -> str:
+        """The run of a pipeline execution. Empty while there is none."""
+        return self._executions.read(arn).run
 
     def stop(self, started: Started, seconds: float) -> bool:
         """Stop the pipeline and wait until it has; False when it takes longer."""
-        self._sagemaker.stop_pipeline_execution(
-            PipelineExecutionArn=started.arn, ClientRequestToken="s" * 32
-        )
+        self._executions.stop(started.arn)
         deadline = self._clock() + seconds
         while self._clock() < deadline:
             if self.ended(started.arn):
@@ -128,92 +89,11 @@ class Runner:
 
     def report(self, started: Started) -> RunReport:
         """All that is known of a run that has ended."""
-        status, steps = self._status(started.arn), self._steps(started.arn)
-        run = self.run_of(started.arn)
-        outputs = {
-            item["Name"]: item["Value"]
-            for item in _metadata(steps, CALLBACK_STEP, "Callback").get("OutputParameters", [])
-        }
-        link = _metadata(steps, LINK_STEP, "Lambda").get("OutputParameters", [])
-        state = self._state(run)
-        report = RunReport(
-            run_id=run,
-            status=STATUS.get(status["PipelineExecutionStatus"], "Failed"),
-            app=started.plan.app.name,
-            devices=started.plan.devices,
-            reason=self._reason(status, steps),
-            rounds=list(self.rounds(run, 0)),
-            tables=self._tables(run),
-            seconds=round(self._clock() - started.at, 2),
-            metric=outputs.get("metric", ""),
-            ended=outputs.get("ended", "-").removeprefix("-"),
-            value=float(outputs["value"]) if "value" in outputs else None,
-            mlflow_run_id=outputs.get("mlflow_run_id") or state.get("mlflow_run_id", ""),
-            model_version=f"{definition.package_group(started.plan.app.name)}/{link[0]['Value']}"
-            if link
-            else "",
-            model_package_arn=_metadata(steps, REGISTER_STEP, "RegisterModel").get("Arn", ""),
-            execution_arn=outputs.get("execution_arn") or state.get("execution_arn", ""),
-            pipeline_execution_arn=started.arn,
-        )
+        snapshot = self._executions.read(started.arn)
+        state = self._clients.runs.get(snapshot.run) if snapshot.run else None
+        report = report_of(snapshot, started.plan, self._clients.objects, state)
+        report.seconds = round(self._clock() - started.at, 2)
+        report.pipeline_execution_arn = started.arn
         if report.model_package_arn:
-            report.approval = self._sagemaker.describe_model_package(
-                ModelPackageName=report.model_package_arn
-            )["ModelApprovalStatus"]
+            report.approval = self._executions.approval(report.model_package_arn)
         return report
-
-    def rounds(self, run: str, after: int) -> Iterator[RoundRecord]:
-        """A run's finished rounds above a number."""
-        if not run:
-            return
-        for key in self._objects.keys(f"{run_prefix(run)}rounds/"):  # not a dict
-            if int(key.rsplit("/", 1)[1].removesuffix(".json")) > after:
-                yield msgspec.json.decode(self._objects.get(key), type=RoundRecord)
-
-    def _tables(self, run: str) -> dict[str, dict[str, list[Any]]]:
-        prefix = model_key(run, "tables/") if run else ""
-        keys = self._objects.keys(prefix) if run else []
-        return {
-            key.rsplit("/", 1)[1].removesuffix(".json"): msgspec.json.decode(self._objects.get(key))
-            for key in keys
-        }
-
-    def _reason(self, status: dict[str, Any], steps: dict[str, Any]) -> str:
-        if status["PipelineExecutionStatus"] == "Succeeded":
-            return ""
-        failed = [step["FailureReason"] for step in steps.values() if step.get("FailureReason")]
-        return str(failed[0] if failed else status.get("FailureReason", ""))
-
-    def _state(self, run: str) -> dict[str, str]:
-        key = {"run": {"S": run or "-"}}
-        item = (
-            client("dynamodb")
-            .get_item(TableName=self._deployment.runs_table, Key=key)
-            .get("Item", {})
-        )
-        return {name: value["S"] for name, value in item.items() if "S" in value}
-
-    def _status(self, arn: str) -> dict[str, Any]:
-        described: dict[str, Any] = self._sagemaker.describe_pipeline_execution(
-            PipelineExecutionArn=arn
-        )
-        return described
-
-    def _steps(self, arn: str) -> dict[str, Any]:
-        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)[
-            "PipelineExecutionSteps"
-        ]
-        return {step["StepName"]: step for step in steps}
-
-    def run_of(self, arn: str) -> str:
-        """The run of a pipeline execution, named by its callback's token; empty before there is
-        one.
-        """
-        token = _metadata(self._steps(arn), CALLBACK_STEP, "Callback").get("CallbackToken", "")
-        return run_id(token) if token else ""
-
-
-def _metadata(steps: dict[str, Any], step: str, kind: str) -> dict[str, Any]:
-    """What a step says of itself, empty for one that did not run."""
-    found: dict[str, Any] = steps.get(step, {}).get("Metadata", {}).get(kind, {})
-    return found

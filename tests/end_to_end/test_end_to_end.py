@@ -214,8 +214,8 @@ def test_approval_moves_the_alias_and_reaches_the_devices(approved: dict, home: 
 
 def test_a_worse_model_is_refused_with_the_numbers_and_recorded(refused: dict, home: Path) -> None:
     failed = refused
-    assert failed["status"] == "Failed"
-    assert "where the bar is 0.999" in failed["reason"]
+    assert failed["status"] == "NotBetter"
+    assert "the minimum is 0.999" in failed["reason"]
     assert failed["model_package_arn"] == ""
     shown = asked("show", failed["run_id"], home=home)
     assert shown["status"] == "Failed"
@@ -273,10 +273,12 @@ def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(
 def test_too_few_devices_end_the_run_with_the_count(home: Path, reached: LocalCloud) -> None:
     """As a schedule would: the pipeline is started without the devices."""
     from edge.training.app_bundle import load_app
-    from pipelines.run.options import RunOptions, plan
+    from pipelines.run.clients import run_clients
+    from pipelines.run.option_table import RunOptions
+    from pipelines.run.plan import plan
     from pipelines.run.runner import Runner
 
-    runner = Runner(reached.deployment)
+    runner = Runner(reached.deployment, run_clients(reached.deployment))
     started = runner.start(
         plan(load_app(APPS / "digits"), RunOptions(devices=2, fleet="nobody", deadline_seconds=2))
     )

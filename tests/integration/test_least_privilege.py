@@ -29,7 +29,8 @@ from pipelines.aws import deploy, state_machine
 from pipelines.deployment import Deployment
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.emulators.calls import CallLog, role_of
-from pipelines.run.options import RunOptions, plan
+from pipelines.run.option_table import RunOptions
+from pipelines.run.plan import plan
 
 D = Deployment(account="000000000000", region="us-east-1")
 KEY = f"arn:aws:kms:{D.region}:{D.account}:key/ours"

@@ -13,7 +13,8 @@ from pipelines.cli.output import say, show_json
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home, LocalCloudError
-from pipelines.run.options import RunOptions, plan
+from pipelines.run.option_table import RunOptions
+from pipelines.run.plan import plan
 
 
 def add_parser(commands: Any) -> None:

@@ -17,15 +17,18 @@ import msgspec
 from edge.training.app_bundle import load_app
 from fl_runtime.run.records import RoundRecord, metrics_text
 from pipelines.aws.deploy import Stacks
+from pipelines.cli.commands.runs.flags import add_flags, given_flags, options_of
 from pipelines.cli.output import say, show_json, table
 from pipelines.desk import clouds
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import STOP_SECONDS, federate
 from pipelines.local.home import Home, locked
-from pipelines.run.options import RunOptions, RunPlan, parse_settings, plan
+from pipelines.run.clients import run_clients
+from pipelines.run.plan import RunPlan, plan
+from pipelines.run.report import RunReport
 from pipelines.run.resume import resumption
-from pipelines.run.runner import Runner, RunReport
+from pipelines.run.runner import Runner
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
@@ -41,109 +44,10 @@ def add_parser(commands: Any) -> None:
         metavar="RUN",
         help="instead of an app: go on where this run ended, up to --rounds in all",
     )
-    parser.add_argument(
-        "--devices",
-        type=int,
-        default=None,
-        help="how many devices (default: the app's num-devices, else 4)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=None,
-        help="rounds of training (default: the app's num-server-rounds, else 3)",
-    )
-    parser.add_argument(
-        "--devices-per-proxy",
-        type=int,
-        default=100,
-        help="devices a proxy serves; 0: the server does it itself (default 100)",
-    )
-    parser.add_argument(
-        "--strategy",
-        default="",
-        help="a stock Flower strategy, such as FedAvg, FedProx, FedAdam, Krum (default: the app's)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="the app's run configuration, or strategy.PARAMETER",
-    )
-    parser.add_argument("--metric", default="", help="the evaluate metric that judges the model")
-    parser.add_argument("--goal", default="", help="minimize or maximize the metric")
-    parser.add_argument(
-        "--minimum-score",
-        type=float,
-        default=None,
-        help="the score a model must reach to be registered",
-    )
-    parser.add_argument(
-        "--fleet", default="", help="the fleet's name (default: from the app's name)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the server's random choices")
-    add_round_options(parser)
-    parser.add_argument(
-        "--phase-seconds", type=float, default=600.0, help="seconds the devices have for one phase"
-    )
-    parser.add_argument(
-        "--deadline-seconds",
-        type=float,
-        default=300.0,
-        help="seconds the run waits for enough devices",
-    )
+    add_flags(parser)
     clouds.add_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(function=run)
-
-
-def add_round_options(parser: argparse.ArgumentParser) -> None:
-    """How a round is made, and when the run ends."""
-    add = parser.add_argument
-    add("--quorum", type=int, default=1, help="valid updates that a round needs (default 1)")
-    add(
-        "--quorum-fraction",
-        type=float,
-        default=0.0,
-        help="the same as a share of the devices that a round wants, 0 to 1",
-    )
-    add(
-        "--over-selection",
-        type=float,
-        default=1.3,
-        help="ask so many times the devices that a round wants; the first to answer count (default 1.3)",
-    )
-    add(
-        "--selection",
-        default="",
-        help="random, least-seen or stratified:LABEL (default: as the strategy does)",
-    )
-    add(
-        "--require",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="idle=true, power=mains, free-memory=MIB, or a device's label",
-    )
-    add(
-        "--target",
-        type=float,
-        default=None,
-        help="end early once the metric has reached this value",
-    )
-    add(
-        "--max-seconds",
-        type=float,
-        default=0.0,
-        help="end with the best model before the rounds take longer (default: any)",
-    )
-    add(
-        "--max-cost",
-        type=float,
-        default=0.0,
-        help="end with the best model before the rounds cost more, in USD as estimated (default: any)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -152,35 +56,34 @@ def run(arguments: argparse.Namespace) -> int:
         _only_resume(arguments)
         with (
             clouds.use(arguments.cloud) as cloud,
-            resumption(cloud.deployment, arguments.resume, arguments.rounds or 0) as the_plan,
+            resumption(
+                run_clients(cloud.deployment), arguments.resume, arguments.rounds or 0
+            ) as the_plan,
         ):
             return _run(the_plan, arguments)
     if arguments.app is None:
         raise UsageError("Give the folder of a Flower app, or --resume RUN.")
-    return _run(plan(load_app(arguments.app), _options(arguments)), arguments)
+    options = options_of(arguments, on_aws=_is_on_aws(arguments))
+    return _run(plan(load_app(arguments.app), options), arguments)
 
 
 def _run(the_plan: RunPlan, arguments: argparse.Namespace) -> int:
-    if (arguments.cloud or os.environ.get(clouds.VARIABLE)) == "aws":
-        return run_on_aws(the_plan, as_json=arguments.json)
-    return run_locally(the_plan, as_json=arguments.json)
+    start = run_on_aws if _is_on_aws(arguments) else run_locally
+    return start(the_plan, as_json=arguments.json)
+
+
+def _is_on_aws(arguments: argparse.Namespace) -> bool:
+    return (arguments.cloud or os.environ.get(clouds.VARIABLE)) == "aws"
 
 
 def _only_resume(arguments: argparse.Namespace) -> None:
     """A run goes on as it was: raises UsageError for an option that would change it."""
-    if arguments.rounds is not None and arguments.rounds < 1:
-        raise UsageError(
-            f"--rounds is {arguments.rounds}; it must be a whole number of at least 1."
-        )
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    unchanged = parser.parse_args(["run"])
-    for name, value in vars(arguments).items():
-        if name not in ("resume", "rounds", "cloud", "json", "command") and value != getattr(
-            unchanged, name, value
-        ):
-            option = "an app" if name == "app" else "--" + name.replace("_", "-")
-            raise UsageError(f"--resume goes on with the run as it was: leave {option} out.")
+    if arguments.app is not None:
+        raise UsageError("--resume goes on with the run as it was: leave an app out.")
+    for name, entry in given_flags(arguments).items():
+        if name != "rounds":
+            raise UsageError(f"--resume goes on with the run as it was: leave {entry.flag} out.")
+        entry.check(arguments.rounds)
 
 
 def run_on_aws(the_plan: RunPlan, *, as_json: bool) -> int:
@@ -197,7 +100,7 @@ def run_on_aws(the_plan: RunPlan, *, as_json: bool) -> int:
                 f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: `mledgeops deploy --apply` does it."
             )
         _finish_check(check)
-        runner = Runner(deployment)
+        runner = Runner(deployment, run_clients(deployment))
         started, interrupted = runner.start(the_plan), False
         if not as_json:
             say(f"pipeline {started.arn}")
@@ -290,36 +193,6 @@ def _finish_check(process: subprocess.Popen[str]) -> None:
     lines = [line for line in (errors or "").splitlines() if line.strip()]
     raise UsageError(
         lines[-1] if lines else f"The app's check ended with code {process.returncode}."
-    )
-
-
-def _options(arguments: argparse.Namespace) -> RunOptions:
-    for name in ("devices", "rounds"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} is {value}; it must be a whole number of at least 1.")
-    extra = {} if arguments.minimum_score is None else {"minimum_score": arguments.minimum_score}
-    return RunOptions(
-        devices=arguments.devices or 0,
-        rounds=arguments.rounds or 0,
-        devices_per_proxy=arguments.devices_per_proxy,
-        strategy=arguments.strategy,
-        settings=parse_settings(arguments.set),
-        metric=arguments.metric,
-        goal=arguments.goal,
-        fleet=arguments.fleet,
-        seed=arguments.seed,
-        phase_seconds=arguments.phase_seconds,
-        deadline_seconds=arguments.deadline_seconds,
-        quorum=arguments.quorum,
-        quorum_fraction=arguments.quorum_fraction,
-        over_selection=arguments.over_selection,
-        selection=arguments.selection,
-        require=parse_settings(arguments.require, "--require"),
-        target=arguments.target,
-        max_seconds=arguments.max_seconds,
-        max_cost=arguments.max_cost,
-        **extra,
     )
 
 

@@ -8,15 +8,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from edge.training.app_bundle import load_app
-from fl_runtime.run.keys import app_key
+from pipelines.cli.commands.runs.flags import add_flags, options_of
 from pipelines.cli.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
 from pipelines.errors import UsageError
-from pipelines.run.options import RunOptions, RunPlan, plan
+from pipelines.run.clients import run_clients
+from pipelines.run.plan import RunPlan, plan
+from pipelines.run.publication import publish
 
 _EXPRESSION = re.compile(
     r"(rate\(\d+ (minute|minutes|hour|hours|day|days)\)|cron\([^()]+\)|at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\))"
@@ -37,10 +37,7 @@ def add_parser(commands: Any) -> None:
         help="a cron of five or six fields, or rate(...), cron(...), at(...), in UTC",
     )
     adding.add_argument("--app", type=Path, required=True, help="the Flower app's folder")
-    adding.add_argument("--rounds", type=int, default=0, help="rounds of training")
-    adding.add_argument(
-        "--devices", type=int, default=0, help="how many devices (default: the app's num-devices)"
-    )
+    add_flags(adding, only=("rounds", "devices"))
     adding.add_argument(
         "--when-drift",
         type=float,
@@ -97,16 +94,9 @@ def add_schedule(
     """Upload the app, write its pipeline, and make the schedule that starts it through the
     ``start`` function.
     """
-    from fl_runtime.run.aws import S3Objects, client
-    from pipelines.run import pipeline as definition
+    from fl_runtime.run.aws import client
 
-    S3Objects(client("s3"), deployment.bucket).put(
-        app_key(the_plan.app_digest), the_plan.app.bundle()
-    )
-    pipeline = definition.build(
-        deployment, the_plan.app.name, definition.session(deployment, boto3.Session())
-    )
-    definition.publish(pipeline, deployment)
+    pipeline = publish(the_plan, deployment, run_clients(deployment))
     condition = {} if when_drift is None else {"when_drift": when_drift}
     target = {
         "Arn": deployment.function_arn("start"),
@@ -140,9 +130,7 @@ def add(arguments: argparse.Namespace) -> int:
             f"--when-drift is {arguments.when_drift:g}; it must be a number of standard deviations from 0 to 10."
         )
     expression = expression_of(arguments.cron)
-    the_plan = plan(
-        load_app(arguments.app), RunOptions(rounds=arguments.rounds, devices=arguments.devices)
-    )
+    the_plan = plan(load_app(arguments.app), options_of(arguments, on_aws=True))
     with clouds.use(arguments.cloud) as cloud:
         add_schedule(cloud.deployment, arguments.name, expression, the_plan, arguments.when_drift)
     result = {

@@ -1,0 +1,102 @@
+"""Pipeline executions as SageMaker describes them: their state, their steps, their run."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from fl_runtime.run.keys import run_id
+from pipelines.run.names import BELOW_STEP, CALLBACK_STEP, LINK_STEP, REGISTER_STEP
+
+_UNDER_WAY = ("Executing", "Stopping")
+_REGISTER_MODEL = f"{REGISTER_STEP}-RegisterModel"
+"""The name that the SDK's ModelStep gives the step that registers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One pipeline execution at one moment."""
+
+    status: str
+    """SageMaker's ``PipelineExecutionStatus``."""
+    failure_reason: str
+    steps: dict[str, dict[str, Any]]
+    """The steps that have started, by name."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the execution has come to its end."""
+        return self.status not in _UNDER_WAY
+
+    @property
+    def run(self) -> str:
+        """The run, named by the callback's token. Empty before the callback has started."""
+        token = self._metadata(CALLBACK_STEP, "Callback").get("CallbackToken", "")
+        return run_id(token) if token else ""
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The callback's outputs, empty before it is answered."""
+        return _by_name(self._metadata(CALLBACK_STEP, "Callback"))
+
+    @property
+    def version(self) -> str:
+        """Number of the MLflow version that the Link step made. Empty without one."""
+        return _by_name(self._metadata(LINK_STEP, "Lambda")).get("model_version", "")
+
+    @property
+    def model_package_arn(self) -> str:
+        """What the Register step registered. Empty when it did not run."""
+        return str(self._metadata(_REGISTER_MODEL, "RegisterModel").get("Arn", ""))
+
+    @property
+    def is_not_better(self) -> bool:
+        """Whether the model was trained, but missed its minimum or its champion's score."""
+        return BELOW_STEP in self.steps and self.status == "Failed"
+
+    @property
+    def reason(self) -> str:
+        """Why the execution did not succeed: the first failed step's reason, else its own."""
+        if self.status == "Succeeded":
+            return ""
+        failed = [
+            step["FailureReason"] for step in self.steps.values() if step.get("FailureReason")
+        ]
+        return str(failed[0]) if failed else self.failure_reason
+
+    def _metadata(self, step: str, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.steps.get(step, {}).get("Metadata", {}).get(kind, {})
+        return found
+
+
+def _by_name(metadata: dict[str, Any]) -> dict[str, str]:
+    return {item["Name"]: item["Value"] for item in metadata.get("OutputParameters", [])}
+
+
+class Executions:
+    """Reads and stops pipeline executions."""
+
+    def __init__(self, sagemaker: Any) -> None:
+        self._sagemaker = sagemaker
+
+    def read(self, arn: str) -> Snapshot:
+        """The execution as it is now. A pipeline has six steps, so one page holds them all."""
+        described = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)
+        return Snapshot(
+            status=described["PipelineExecutionStatus"],
+            failure_reason=described.get("FailureReason", ""),
+            steps={step["StepName"]: step for step in steps["PipelineExecutionSteps"]},
+        )
+
+    def stop(self, arn: str) -> None:
+        """Ask the execution to stop."""
+        self._sagemaker.stop_pipeline_execution(
+            PipelineExecutionArn=arn, ClientRequestToken=uuid.uuid4().hex
+        )
+
+    def approval(self, model_package_arn: str) -> str:
+        """The approval status of a registered package."""
+        described = self._sagemaker.describe_model_package(ModelPackageName=model_package_arn)
+        return str(described["ModelApprovalStatus"])

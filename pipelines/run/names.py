@@ -1,0 +1,32 @@
+"""Names that the pipeline, the functions that it calls, and the commands that read it agree on."""
+
+from __future__ import annotations
+
+CALLBACK_STEP = "FederatedRun"
+REGISTER_STEP = "Register"
+LINK_STEP = "Link"
+REFUSE_STEP = "Refuse"
+BELOW_STEP = "BelowBar"
+
+STRING_OUTPUTS = (
+    "run",
+    "rounds",
+    "participants",
+    "metric",
+    "model_data",
+    "evaluation",
+    "model_digest",
+    "mlflow_run_id",
+    "mlflow_model_id",
+    "execution_arn",
+    "score_text",
+    "ended",
+)
+"""The callback's outputs that are texts."""
+FLOAT_OUTPUTS = ("value", "score", "champion_score")
+"""The callback's outputs that the pipeline compares as numbers."""
+
+
+def package_group(app_name: str) -> str:
+    """The model package group, and the MLflow registered model, of an app."""
+    return "".join(c if c.isalnum() else "-" for c in app_name).strip("-")[:60] or "app"

@@ -1,0 +1,110 @@
+"""From an app and options to a run as the pipeline is started with it: everything resolved."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import ConfigValue
+from edge.protocol.names import check_name
+from edge.training.app_bundle import FlowerApp
+from pipelines.errors import UsageError
+from pipelines.run.names import package_group
+from pipelines.run.option import PARAMETER_LIMIT, ParameterValue, encode
+from pipelines.run.option_table import APP_PARAMETERS, TABLE, RunOptions
+
+ROUNDS_KEY = "num-server-rounds"
+"""The app setting by which Flower apps name their rounds."""
+DEFAULT_ROUNDS = 3
+FLEET_LIMIT = 40
+"""Characters of a fleet's name that is taken from the app's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run as it will be asked for."""
+
+    app: FlowerApp
+    app_digest: str
+    options: RunOptions
+    devices: int
+    rounds: int
+    fleet: str
+
+    def parameters(self) -> dict[str, ParameterValue]:
+        """The pipeline's parameters; raises UsageError when one would be too long for SageMaker."""
+        resolved: dict[str, Any] = {
+            "app": self.app_digest,
+            "app_name": self.app.name,
+            "fleet": self.fleet,
+            "num_rounds": self.rounds,
+            "min_devices": self.devices,
+            "max_devices": self.devices,
+            "strategy_params": self.options.strategy_params(),
+            "run_config": {**self.options.run_config(), ROUNDS_KEY: self.rounds},
+        }
+        values = {p.name: encode(resolved[p.argument]) for p in APP_PARAMETERS}
+        for entry in TABLE:
+            own = getattr(self.options, entry.name)
+            for p in entry.parameters:
+                value = encode(resolved.get(p.argument, own))
+                values[p.name] = str(value) if isinstance(p.default, str) else value
+        for name, value in values.items():
+            if len(str(value)) > PARAMETER_LIMIT:
+                raise UsageError(
+                    f"The settings for {name} take {len(str(value))} characters; "
+                    f"SageMaker allows {PARAMETER_LIMIT}."
+                )
+        return values
+
+
+def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
+    """Fill in what the app says; raises UsageError or AppError."""
+    unknown = [key for key in options.run_config() if key not in app.config and key != ROUNDS_KEY]
+    if unknown:
+        known = ", ".join(sorted(app.config)) or "none"
+        raise UsageError(f"The app has no setting {unknown[0]!r}; it has {known}.")
+    rounds = options.rounds or app.config.get(ROUNDS_KEY, DEFAULT_ROUNDS)
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+        raise UsageError(f"{ROUNDS_KEY} is {rounds!r}; it must be a whole number of at least 1.")
+    fleet = options.fleet or package_group(app.name).lower()[:FLEET_LIMIT]
+    try:
+        check_name("fleet", fleet)
+    except ProtocolError as error:
+        raise UsageError(str(error)) from error
+    devices = options.devices or app.devices
+    if options.quorum > devices:
+        raise UsageError(
+            f"--quorum is {options.quorum}, and the run has {devices} devices: "
+            "no round could reach it."
+        )
+    return RunPlan(
+        app=app,
+        app_digest=app.digest(),
+        options=options,
+        devices=devices,
+        rounds=rounds,
+        fleet=fleet,
+    )
+
+
+def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, ConfigValue]:
+    """``key=value`` texts, the value as in TOML, else as a string; raises UsageError."""
+    settings: dict[str, ConfigValue] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {text!r} is not of the form key=value.")
+        settings[key.strip()] = _toml_value(value.strip())
+    return settings
+
+
+def _toml_value(text: str) -> ConfigValue:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text

@@ -1,0 +1,45 @@
+"""Discovery starts a run, waits, or gives up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fl_runtime.run.spec import RunSpec
+from pipelines.handlers.discover import discover
+
+
+def spec(**changes: Any) -> RunSpec:
+    return RunSpec(
+        **{
+            "run": "run-1",
+            "fleet": "f",
+            "app": "a" * 64,
+            "app_name": "x",
+            "num_rounds": 1,
+            "min_devices": 2,
+            "deadline_seconds": 100.0,
+            **changes,
+        }
+    )
+
+
+def test_discovery_starts_waits_or_gives_up() -> None:
+    assert discover(spec(), ["a", "b", "c"], 1.0).enough
+    assert discover(spec(devices_per_proxy=2), ["a", "b", "c"], 1.0).cohorts == ["c0000", "c0001"]
+    assert discover(spec(devices_per_proxy=0), ["a", "b"], 1.0).cohorts == []
+    assert discover(spec(max_devices=2), ["a", "b", "c"], 1.0).count == 2
+    waiting = discover(spec(), ["a"], 50.0)
+    assert (waiting.enough, waiting.expired) == (False, False)
+    assert discover(spec(), ["a"], 100.0).expired
+    assert "1 of the 2 devices" in discover(spec(), ["a"], 100.0).reason
+
+
+@pytest.mark.parametrize("deadline", [10.0, 3600.0, 30 * 86_400.0])
+def test_a_wait_never_fills_the_history_of_the_state_machine(deadline: float) -> None:
+    now, looks = 0.0, 0
+    while not (found := discover(spec(deadline_seconds=deadline), [], now)).expired:
+        now += found.wait_seconds
+        looks += 1
+    assert looks * 10 < 25_000
