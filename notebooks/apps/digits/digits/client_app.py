@@ -1,5 +1,5 @@
-"""The classic four methods. The server side is MLEdgeOps' own: FedAvg from a client's initial
-parameters.
+"""A ``NumPyClient`` with its four methods. Without a ServerApp, MLEdgeOps runs FedAvg from a
+client's initial parameters.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ CLASSES, PIXELS = 10, 64
 
 
 def load(partition: int, partitions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One device's share: every n-th image; the last fifth is held out. x: (N, 64) in 0..1, y:
-    (N,).
+    """One device's share: every n-th image, the last fifth held out.
+
+    x: (N, 64) in 0..1, y: (N,).
     """
     images, labels = load_digits(return_X_y=True)
     x, y = images[partition::partitions] / 16.0, labels[partition::partitions]
@@ -41,7 +42,7 @@ class DigitsClient(NumPyClient):
         )
 
     def get_properties(self, config: dict) -> dict:
-        """What a server may ask for."""
+        """Properties that a server may ask for."""
         return {"partition": self.partition}
 
     def get_parameters(self, config: dict) -> list[np.ndarray]:
@@ -49,7 +50,7 @@ class DigitsClient(NumPyClient):
         return [np.zeros((PIXELS, CLASSES), np.float32), np.zeros(CLASSES, np.float32)]
 
     def fit(self, parameters: list[np.ndarray], config: dict) -> tuple[list[np.ndarray], int, dict]:
-        """Some steps of gradient descent on the device's own images."""
+        """Take ``local-steps`` steps of gradient descent on the device's images."""
         if self.partition == int(self.config["broken-partition"]):
             raise RuntimeError("the sensor of this device is broken")
         weights, bias = (p.astype(np.float64) for p in parameters)

@@ -1,4 +1,4 @@
-"""What runs on the turbine's device."""
+"""The ClientApp, which runs on each turbine's device."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _train(model: task.Net, rows: pd.DataFrame, context: Context, epochs: int, s
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Some epochs on the turbine's own 2014."""
+    """Train for ``local-epochs`` on the turbine's data of 2014."""
     model, (rows, _) = _model(message), _rows(context)
     loss = _train(
         model,
@@ -61,7 +61,7 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """The model's error on the turbine's own 2015."""
+    """Evaluate the model on the turbine's data of 2015."""
     model, (_, rows) = _model(message), _rows(context)
     metrics = MetricRecord({"rmse_kw": task.rmse_kw(model, rows), "num-examples": len(rows)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
@@ -69,15 +69,15 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query("alone")
 def alone(message: Message, context: Context) -> Message:
-    """What the turbine reaches by itself, with its full year and with its first two weeks. No
-    weights leave.
+    """Errors of models trained on this turbine alone: on its full year, and on its first two weeks.
+    Only metrics leave the device.
     """
     rows, test = _rows(context)
     epochs = int(context.run_config["local-epochs"]) * int(context.run_config["num-server-rounds"])
     year, weeks = task.new_model(), task.new_model()
     _train(year, rows, context, epochs, seed=0)
     first = rows[rows["time"] < rows["time"].min() + TWO_WEEKS]
-    # Two weeks are a 26th of a year: more passes, so that it is data that lacks and not steps.
+    # Two weeks are a 26th of a year: more passes, so the difference comes from missing data, not missing steps.
     _train(weeks, first, context, epochs * 10, seed=0)
     errors = {"year_kw": task.rmse_kw(year, test), "two_weeks_kw": task.rmse_kw(weeks, test)}
     metrics = MetricRecord({**errors, "partition": int(context.node_config["partition-id"])})

@@ -1,4 +1,4 @@
-"""FedAvg over the farm, then the tables: was it worth it?"""
+"""The ServerApp: FedAvg over the farm, then tables that compare it with local training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Federate, then compare. Tables left in ``context.state`` are logged and printed with the run."""
+    """Federate, then compare. The run logs and prints the tables left in ``context.state``."""
     rounds = int(context.run_config["num-server-rounds"])
     few = min(2, len(list(grid.get_node_ids())))
     strategy = FedAvg(min_train_nodes=few, min_evaluate_nodes=few, min_available_nodes=few)
@@ -22,7 +22,7 @@ def main(grid: Grid, context: Context) -> None:
     result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=rounds)
     nodes = sorted(grid.get_node_ids())
     if int(context.run_config["newcomers"]) < 1 or len(nodes) != len(task.turbines()):
-        return  # the comparison is one of whole turbines
+        return  # the comparison needs one device per turbine
     alone = _ask(grid, nodes, RecordDict(), "query.alone")
     federated = _evaluate(grid, result.arrays, nodes)
     order = sorted(nodes, key=lambda node: int(alone[node]["partition"]))
@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _ask(grid: Grid, nodes: list[int], content: RecordDict, kind: str) -> dict[int, dict]:
-    """The metrics that each node answers with."""
+    """The metrics of each node's reply, by node id."""
     replies = grid.send_and_receive([Message(content, node, kind) for node in nodes])
     return {
         reply.metadata.src_node_id: dict(reply.content["metrics"])
@@ -63,7 +63,7 @@ def _evaluate(grid: Grid, arrays: ArrayRecord, nodes: list[int]) -> dict[int, di
 
 
 def _federate(grid: Grid, nodes: list[int], rounds: int) -> ArrayRecord:
-    """A federation without the newcomer: FedAvg's own aggregation over the nodes given."""
+    """FedAvg over the given nodes only, for a model without the newcomer's data."""
     arrays, strategy = ArrayRecord(task.new_model().state_dict()), FedAvg()
     for number in range(1, rounds + 1):
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": number})})
@@ -73,7 +73,7 @@ def _federate(grid: Grid, nodes: list[int], rounds: int) -> ArrayRecord:
 
 
 def _pooled(context: Context, rounds: int) -> list[float]:
-    """All data in one place, as nobody may have it: possible here because this farm's data is open."""
+    """Errors of a model trained on pooled data; possible here because this farm's data is open."""
     config = context.run_config
     parts = [
         task.split(task.partition(index, len(task.turbines())))

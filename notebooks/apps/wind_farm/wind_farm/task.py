@@ -1,4 +1,4 @@
-"""Data, model, training: expected power of a turbine from wind and weather.
+"""Data, model and training: expected power of a turbine from wind and weather.
 
 Data: La Haute Borne wind farm, ENGIE, 2014-2015, ten-minute means, Licence Ouverte 2.0; it ships
 inside the openoa package. Legend: N rows, F = 5 features.
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 RATED_KW = 2050.0
-"""Senvion MM82: also the scale of the target."""
+"""Rated power of the Senvion MM82, which also scales the target."""
 FEATURES = ("wind_speed", "wind_direction", "temperature", "vane")
 COLUMNS = {
     "Wind_turbine_name": "turbine",
@@ -52,7 +52,7 @@ def new_model(seed: int = 0) -> Net:
 
 @functools.cache
 def farm() -> pd.DataFrame:
-    """All turbines' rows, without those that lack a value."""
+    """The rows of all turbines; rows with a missing value are dropped."""
     package = distribution("openoa")
     archive = next(file for file in package.files or [] if file.name == "la_haute_borne.zip")
     with zipfile.ZipFile(str(package.locate_file(archive))) as zipped:
@@ -68,8 +68,8 @@ def turbines() -> list[str]:
 
 
 def partition(index: int, partitions: int) -> pd.DataFrame:
-    """One device's own rows: a turbine each; with more devices than turbines, alternate weeks of
-    one.
+    """The rows of one device: one turbine each. With more devices than turbines, devices share a
+    turbine by alternate weeks.
     """
     names = turbines()
     rows = farm()[farm()["turbine"] == names[index % len(names)]]
@@ -81,7 +81,7 @@ def partition(index: int, partitions: int) -> pd.DataFrame:
 
 
 def features(rows: pd.DataFrame) -> np.ndarray:
-    """(N, F) float32. Scaled by fixed physical constants, so nothing about the data need be shared."""
+    """(N, F) float32, scaled by fixed physical constants, so no statistics need to be shared."""
     direction = np.deg2rad(rows["wind_direction"].to_numpy(float))
     columns = [
         rows["wind_speed"].to_numpy(float) / 10.0,
@@ -100,8 +100,8 @@ def tensors(rows: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def split(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """By time: 2014 to train, 2015 to test. Rows of one hour are alike, so a random split would
-    flatter.
+    """Split by time: 2014 to train, 2015 to test. Rows of one hour are alike, so a random split
+    would give too low an error.
     """
     year = rows["time"].dt.year
     return rows[year == TRAIN_YEAR], rows[year == TEST_YEAR]
@@ -151,6 +151,6 @@ def predict(arrays: dict[str, np.ndarray], inputs: pd.DataFrame) -> np.ndarray:
 
 
 def input_example() -> pd.DataFrame:
-    """A gentle, a fresh and a strong wind."""
+    """Rows for a light, a fresh and a strong wind."""
     winds = [[4.0, 200.0, 5.0, 0.0], [8.0, 210.0, 10.0, 1.0], [12.0, 220.0, 15.0, -1.0]]
     return pd.DataFrame(winds, columns=list(FEATURES))
