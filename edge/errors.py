@@ -6,6 +6,8 @@ MLEdgeOpsError
   x ConfigError        a device's configuration
   x TransportError     no way to the cloud, or back
   x RunFailed          a run ended without a model
+  x ObjectMissing      an S3 object is absent, or larger than announced
+  x SettingMissing     the environment of a task or function lacks a variable
   x RegistryError      a version, a package, a rollout
   x UsageError         what was asked for cannot be done
   x DeployError        CloudFormation

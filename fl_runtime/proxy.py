@@ -1,7 +1,7 @@
 """Entry point of a proxy task: ``python -m fl_runtime.proxy``. Needs neither torch nor flwr.
 
 Finds the server in the ``runs`` table, serves its cohort until the server says goodbye, and ends
-by itself when the run has ended or its server stays away.
+by itself when the run has ended or its server does not come back.
 """
 
 from __future__ import annotations
@@ -9,56 +9,60 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from edge import logs
+from fl_runtime.cohort.attach import attach
 from fl_runtime.cohort.mtls import read_identity, secret_name
-from fl_runtime.cohort.rpc import attach
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.aws import (
     DynamoReplies,
     IotCommands,
-    Names,
+    ResourceNames,
     S3Objects,
-    SettingMissing,
     client,
     names_from_environment,
     setting,
 )
-from fl_runtime.run.state import TERMINAL, RunTable
+from fl_runtime.run.errors import SettingMissing
+from fl_runtime.run.ports import Clock, Sleep
+from fl_runtime.run.state import TERMINAL_STATES, RunState, RunTable
 
 logger = logging.getLogger(__name__)
 
 SERVER_WAIT_SECONDS = 900.0
-"""How long a proxy waits for a server that is not there: a restart takes a minute or two on
-Fargate.
-"""
+"""How long a proxy waits for a server: a restart takes a minute or two on Fargate."""
 RETRY_SECONDS = 0.5
+ATTACHED_SECONDS = 2.0
+"""An attempt that took longer than this had reached a server: the wait starts anew."""
 
 
 def main() -> int:
-    """Exit 0 after the run has ended, 1 when the server never came, 2 when the environment lacks
-    something.
+    """Exit 0 when the run has ended, 1 when the server did not come back, 2 when the environment
+    lacks a setting.
     """
     logs.set_up()
     try:
-        names, run, cohort = (
-            names_from_environment(),
-            setting("MLEDGEOPS_RUN"),
-            setting("MLEDGEOPS_COHORT"),
-        )
+        names = names_from_environment()
+        run, cohort = setting("MLEDGEOPS_RUN"), setting("MLEDGEOPS_COHORT")
     except SettingMissing as error:
         logger.error("%s", error)
-        return 2
-    return serve(names, run, cohort)
-
-
-def serve(names: Names, run: str, cohort: str) -> int:
-    """Serve one cohort until the run ends: attach to its server, and again to the server's
-    successor.
-    """
+        return error.exit_code
     table = RunTable(client("dynamodb"), names.runs_table)
+    return serve(
+        run,
+        cohort,
+        state=lambda: table.get(run),
+        connect=_connector(names, run, cohort),
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )
+
+
+def _connector(names: ResourceNames, run: str, cohort: str) -> Callable[[RunState], bool]:
+    """Attaches the cohort to the run's server; True after its goodbye."""
     runner = CohortRunner(
         IotCommands(client("iot-data")),
         DynamoReplies(client("dynamodb"), names.replies_table),
@@ -67,39 +71,47 @@ def serve(names: Names, run: str, cohort: str) -> int:
         sleep=time.sleep,
     )
     secrets = client("secretsmanager")
-    lost_at = time.monotonic()
-    while time.monotonic() - lost_at < SERVER_WAIT_SECONDS:
-        started = time.monotonic()
+
+    def connect(state: RunState) -> bool:
+        # Each server of a run has certificates of its own, named by its epoch.
+        identity = read_identity(secrets, secret_name(run, state.epoch))
+        return attach(state.server, cohort, identity, runner)
+
+    return connect
+
+
+def serve(
+    run: str,
+    cohort: str,
+    *,
+    state: Callable[[], RunState | None],
+    connect: Callable[[RunState], bool],
+    clock: Clock,
+    sleep: Sleep,
+) -> int:
+    """Serve one cohort until the run ends, across restarts of its server. Returns the exit code.
+
+    ``connect`` returns True when the server said goodbye, False when the connection was lost.
+    """
+    lost_at = clock()
+    while clock() - lost_at < SERVER_WAIT_SECONDS:
+        started = clock()
         try:
-            state = table.get(run)
-            if state is None or state.state in (*TERMINAL, "Stopping", "Concluding"):
+            found = state()
+            if found is None or found.state in (*TERMINAL_STATES, "Stopping", "Concluding"):
                 return 0
-            if state.server and attach(
-                state.server,
-                cohort,
-                read_identity(secrets, secret_name(run, state.epoch)),
-                runner,
-                lambda: False,
-            ):
+            if found.server and connect(found):
                 return 0
-        except (
-            ClientError,
-            BotoCoreError,
-        ) as error:  # AWS's trouble, or a server that is being replaced: the next look will tell
+        except (ClientError, BotoCoreError) as error:
+            # AWS is unavailable, or a new server has replaced the certificates: try again.
             logs.event(
                 logger, "proxy-waits", logging.WARNING, run=run, cohort=cohort, reason=str(error)
             )
-        if time.monotonic() - started > RETRY_SECONDS * 4:
-            lost_at = time.monotonic()
-        time.sleep(RETRY_SECONDS)
-    logs.event(
-        logger,
-        "proxy-gives-up",
-        logging.ERROR,
-        run=run,
-        cohort=cohort,
-        reason="the server did not come back",
-    )
+        if clock() - started > ATTACHED_SECONDS:
+            lost_at = clock()
+        sleep(RETRY_SECONDS)
+    reason = "the server did not come back"
+    logs.event(logger, "proxy-gives-up", logging.ERROR, run=run, cohort=cohort, reason=reason)
     return 1
 
 

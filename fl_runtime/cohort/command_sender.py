@@ -1,4 +1,4 @@
-"""A phase's commands: one to each device, and again to those who stay silent."""
+"""Sends the commands of a phase: one to each device, and again to those that stay silent."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from fl_runtime.run.ports import Commands, ObjectStore
 logger = logging.getLogger(__name__)
 
 CONTENT_LIMIT = 1024
-"""Characters of configs inside a command; longer ones go aside, once for all devices."""
+"""Longest record skeleton, in characters, that travels inside a command. A longer one is stored as
+an object that all devices share.
+"""
 
 
-class Sending:
-    """Sends one phase's commands. A device answers a repeated command from memory, so nothing is
-    trained twice.
+class CommandSender:
+    """Sends the commands of one phase. A device answers a repeated command from memory, so nothing
+    is trained twice.
     """
 
     def __init__(
@@ -40,8 +42,8 @@ class Sending:
         self._arrays, self._content = self._references()
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
-        """Send to all of them, who then have ``seconds``; returns those to whom it could not be
-        sent.
+        """Send a command to each target, which then has ``seconds``. Returns the failures of those
+        that it could not be sent to.
         """
         sent = {
             self._pool.submit(self._send, target, seconds): target
@@ -64,8 +66,8 @@ class Sending:
         return failed
 
     def _references(self) -> tuple[ObjectRef | None, ObjectRef | None]:
-        """Presign the phase's shared objects once; put the content aside when it is too long for a
-        message.
+        """(arrays, content): the objects that all devices share, presigned once for the phase.
+        Content that fits into the command is None.
         """
         request = self._request
         arrays = request.arrays

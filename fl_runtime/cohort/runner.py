@@ -1,7 +1,7 @@
-"""One cohort's part of a phase: command each device, gather replies, check, fold or pass on.
+"""One cohort's part of a phase: command each device, gather replies, check them, fold or pass on.
 
-Runs in a proxy task, or inside the server for small fleets; the same code. Needs neither flwr nor
-torch, so a proxy starts in a second.
+Runs in a proxy task, or inside the server for small fleets. Imports neither flwr nor torch, so a
+proxy starts in a second.
 """
 
 from __future__ import annotations
@@ -11,48 +11,41 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from edge.logs import event
-from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
-from edge.protocol.messages import ObjectRef, Reply, decode
-from edge.protocol.records import Records, decode_skeleton
-from fl_runtime.cohort.aggregation import UpdateCheck
-from fl_runtime.cohort.command_sender import Sending
-from fl_runtime.cohort.fold import Fold, Gate
-from fl_runtime.cohort.updates import changed_meanwhile, read_update
+from edge.protocol.records import Records
+from fl_runtime.cohort.command_sender import CommandSender
+from fl_runtime.cohort.fold import Fold
+from fl_runtime.cohort.norm_filter import NormFilter
+from fl_runtime.cohort.updates import ReplyReader
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
     DeviceResult,
-    Event,
     PhaseDone,
+    PhaseEvent,
     PhaseRequest,
     Target,
     failure,
-    spare,
+    over_selected,
 )
-from fl_runtime.run.ports import (
-    Clock,
-    Commands,
-    ObjectMissing,
-    ObjectStore,
-    Replies,
-    Sleep,
-    StoredReply,
-)
+from fl_runtime.run.ports import Clock, Commands, ObjectStore, Replies, Sleep, StoredReply
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = (0.05, 0.5)
-"""First and longest wait between two looks at the replies table."""
+"""Shortest and longest wait between two reads of the replies table."""
+POLL_BACKOFF = 1.3
 PARALLEL = 4
-"""Updates downloaded and decoded at once: bounds the memory above the mean itself."""
+"""Updates downloaded and decoded at once: bounds the memory used beside the mean itself."""
 RESENDS = 3
-"""A silent device gets its command again, so many times in a phase: it may have rebooted, or never
-got it. It answers
-a repeated command from memory, so nothing is trained twice."""
-RESEND_LEAST_SECONDS = 2.0
+"""How often a silent device gets its command again: it may have rebooted, or never received it.
+A device answers a repeated command from memory, so nothing is trained twice.
+"""
+MIN_RESEND_SECONDS = 2.0
+
+_Batch = list[tuple[StoredReply, Target]]
 
 
 class CohortRunner:
-    """Carries out phase requests."""
+    """Carries out phase requests for one cohort."""
 
     def __init__(
         self,
@@ -71,159 +64,131 @@ class CohortRunner:
         self._sleep = sleep
         self._stopped = stopped
 
-    def run(self, request: PhaseRequest) -> Iterator[Event]:
-        """Yield one DeviceResult a target, the fold if asked for, then PhaseDone. Never raises for
-        a device.
+    def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
+        """Yield one DeviceResult for each target, the fold if asked for, then PhaseDone. Never
+        raises for what a device does.
         """
         began = self._clock()
-        gate = Gate(self._objects, request)
-        fold = Fold(request.phase, request.weighted_by)
-        counted = 0
         with ThreadPoolExecutor(PARALLEL, thread_name_prefix=request.cohort) as pool:
-            phase = Sending(self._commands, self._objects, request, pool)
-            target_of = {target.device: target for target in request.targets}
-            waiting = dict(target_of)
-            for failed in phase.send(waiting, request.seconds):
+            phase = _Phase(request, self._objects, pool)
+            sender = CommandSender(self._commands, self._objects, request, pool)
+            waiting = {target.device: target for target in request.targets}
+            for failed in sender.send(waiting, request.seconds):
                 del waiting[failed.device]
                 yield failed
-            for batch in self._await(request, waiting, began, phase):
-                for opened in as_completed(
-                    [pool.submit(self._open, request, gate, *pair) for pair in batch]
-                ):
-                    result, records = opened.result()
-                    if result.status == "ok" and request.enough and counted == request.enough:
-                        result, records = spare(target_of[result.device]), None
-                    counted += result.status == "ok"
-                    if result.status == "ok" and gate.holds:
-                        gate.hold(result)
-                    elif records is None:
-                        yield result
-                    else:
-                        fold.add(result, records)
-                if request.enough and counted >= request.enough:
+            for batch in self._await_replies(request, waiting, began, sender):
+                yield from phase.accept(batch)
+                if phase.has_enough:
                     break
-            yield from self._pass_on(request, gate, fold, pool)
-        over = bool(request.enough and counted >= request.enough)
+            yield from phase.release()
         for target in waiting.values():
             yield (
-                spare(target)
-                if over
+                over_selected(target)
+                if phase.has_enough
                 else failure(target, "no-reply", f"no reply within {request.seconds:.0f} s")
             )
-        yield from fold.finish()
+        yield from phase.fold.finish()
         yield PhaseDone(request.phase)
 
-    def _pass_on(
-        self, request: PhaseRequest, gate: Gate, fold: Fold, pool: ThreadPoolExecutor
-    ) -> Iterator[DeviceResult]:
-        """What the gate held back: the odd ones as failures, the others as results or into the fold
-        (they are read once more).
+    def _await_replies(
+        self,
+        request: PhaseRequest,
+        waiting: dict[str, Target],
+        began: float,
+        sender: CommandSender,
+    ) -> Iterator[_Batch]:
+        """Yield the first reply of each target, taking it out of ``waiting``, until all have
+        replied, time is up or the run is stopped.
         """
-        held, odd = gate.release()
-        yield from odd
-        if not request.fold:
-            yield from held
-            return
-        for at in range(0, len(held), PARALLEL):
-            part = held[at : at + PARALLEL]
-            for result, records in pool.map(lambda held: self._read_again(request, held), part):
-                if records is None:
-                    yield result
-                else:
-                    fold.add(result, records)
-
-    def _await(
-        self, request: PhaseRequest, waiting: dict[str, Target], began: float, phase: Sending
-    ) -> Iterator[list[tuple[StoredReply, Target]]]:
-        """Yield each target's first reply, removing it from ``waiting``, until all came or time is
-        up.
-        """
-        key = reply_key(request.run, request.phase, request.cohort)
-        every = max(request.seconds / (RESENDS + 1), RESEND_LEAST_SECONDS)
-        pause, again = POLL_SECONDS[0], began + every
-        while waiting and (now := self._clock()) < began + request.seconds and not self._stopped():
-            if now >= again:
-                again = now + every
-                for failed in phase.send(waiting, began + request.seconds - now):
-                    event(
-                        logger,
-                        "command-not-repeated",
-                        logging.WARNING,
-                        device=failed.device,
-                        reason=failed.reason,
-                    )
-            # A row of a device that was not asked, or that was read before, is left alone.
-            batch = [
-                (reply, waiting.pop(reply.device))
-                for reply in self._replies.read(key)
-                if reply.device in waiting and reply.fleet == request.fleet
-            ]
+        deadline = began + request.seconds
+        resend_every = max(request.seconds / (RESENDS + 1), MIN_RESEND_SECONDS)
+        pause, resend_at = POLL_SECONDS[0], began + resend_every
+        while waiting and (now := self._clock()) < deadline and not self._stopped():
+            if now >= resend_at:
+                resend_at = now + resend_every
+                _resend(sender, waiting, deadline - now)
+            batch = self._new_replies(request, waiting)
             if batch:
                 yield batch
-            pause = POLL_SECONDS[0] if batch else min(pause * 1.3, POLL_SECONDS[1])
+            pause = POLL_SECONDS[0] if batch else min(pause * POLL_BACKOFF, POLL_SECONDS[1])
             if waiting:
                 self._sleep(pause)
 
-    def _open(
-        self, request: PhaseRequest, gate: Gate, stored: StoredReply, target: Target
-    ) -> tuple[DeviceResult, Records | None]:
-        """Parse, download, check. Whatever is wrong with it becomes a result with a reason code."""
-        try:
-            reply = decode(stored.body, Reply)
-            if (reply.run, reply.phase, reply.message_id) != (
-                request.run,
-                request.phase,
-                target.message_id,
-            ):
-                raise ProtocolError("foreign", "the reply answers another message")
-            up = len(stored.body) + (reply.update.size if reply.update else 0)
-            if reply.status == "error":
-                code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
-                return failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
-            records = (
-                self._read(request, target.device, reply.update)
-                if reply.update
-                else decode_skeleton(reply.content)
-            )
-            metrics = next(iter(records.metrics.values()), {})
-            if request.checked:
-                specs = request.specs if request.kind.startswith("train") else None
-                UpdateCheck(weighted_by=request.weighted_by, arrays=specs).weight_of(records)
-            norm = gate.check(records)
-        except ProtocolError as error:
-            return failure(target, error.code, str(error)), None
-        except ObjectMissing as error:
-            return failure(target, "update-missing", str(error)), None
-        result = DeviceResult(
-            device=target.device,
-            node_id=target.node_id,
-            message_id=target.message_id,
-            status="ok",
-            metrics=metrics,
-            norm=norm,
-            content="" if request.fold else reply.content,
-            update=reply.update,
-            timing=reply.timing,
-            bytes_up=up,
-            bytes_down=reply.bytes_down,
-        )
-        return result, records if request.fold else None
-
-    def _read_again(
-        self, request: PhaseRequest, result: DeviceResult
-    ) -> tuple[DeviceResult, Records | None]:
-        """The records of a result that was held back. Its device may have written over them
-        meanwhile.
+    def _new_replies(self, request: PhaseRequest, waiting: dict[str, Target]) -> _Batch:
+        """Replies of devices that are waited for. Rows of other devices, and of those that have
+        replied already, are ignored.
         """
-        try:
-            return result, self._read(request, result.device, result.update)
-        except (ProtocolError, ObjectMissing) as error:
-            return changed_meanwhile(result, error), None
+        key = reply_key(request.run, request.phase, request.cohort)
+        return [
+            (reply, waiting.pop(reply.device))
+            for reply in self._replies.read(key)
+            if reply.device in waiting and reply.fleet == request.fleet
+        ]
 
-    def _read(self, request: PhaseRequest, device: str, update: ObjectRef | None) -> Records:
-        """Download and decode a device's update; raises ProtocolError or ObjectMissing."""
-        if update is None:
-            raise ProtocolError("malformed", "the reply names no update")
-        if update.size > request.size_limit:
-            raise ProtocolError("too-large", f"the update claims {update.size} bytes")
-        return read_update(self._objects, request, device, update)
+
+def _resend(sender: CommandSender, waiting: dict[str, Target], seconds: float) -> None:
+    """Repeat the commands; one that cannot be sent now was sent before, so it is no failure yet."""
+    for failed in sender.send(waiting, seconds):
+        event(
+            logger,
+            "command-not-repeated",
+            logging.WARNING,
+            device=failed.device,
+            reason=failed.reason,
+        )
+
+
+class _Phase:
+    """What becomes of the replies of one phase."""
+
+    def __init__(
+        self, request: PhaseRequest, objects: ObjectStore, pool: ThreadPoolExecutor
+    ) -> None:
+        self._request = request
+        self._pool = pool
+        self._filter = NormFilter(objects, request)
+        self._reader = ReplyReader(objects, request, self._filter)
+        self._accepted = 0
+        self.fold = Fold(request.phase, request.weighted_by)
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many valid replies came as the phase needs (over-selection)."""
+        return bool(self._request.enough) and self._accepted >= self._request.enough
+
+    def accept(self, batch: _Batch) -> Iterator[DeviceResult]:
+        """Read a batch of replies; yields the results that are final already."""
+        target_of = {target.device: target for _, target in batch}
+        pending = [self._pool.submit(self._reader.read, *pair) for pair in batch]
+        for future in as_completed(pending):
+            result, records = future.result()
+            if result.status == "ok" and self.has_enough:
+                yield over_selected(target_of[result.device])
+                continue
+            self._accepted += result.status == "ok"
+            if result.status == "ok" and self._filter.holds_back:
+                self._filter.hold(result)
+            else:
+                yield from self._fold_or_pass(result, records)
+
+    def release(self) -> Iterator[DeviceResult]:
+        """Judge what the norm filter held back. Accepted updates are read again if they are to be
+        folded: keeping their arrays would take a model's memory for each device.
+        """
+        accepted, outliers = self._filter.release()
+        yield from outliers
+        if not self._request.fold:
+            yield from accepted
+            return
+        for at in range(0, len(accepted), PARALLEL):
+            part = accepted[at : at + PARALLEL]
+            for result, records in self._pool.map(self._reader.read_again, part):
+                yield from self._fold_or_pass(result, records)
+
+    def _fold_or_pass(
+        self, result: DeviceResult, records: Records | None
+    ) -> Iterator[DeviceResult]:
+        if records is None:
+            yield result
+        else:
+            self.fold.add(result, records)

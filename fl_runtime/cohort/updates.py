@@ -1,30 +1,183 @@
-"""A device's update in the object store: read whole, and only as what the device announced."""
+"""A device's reply and update: parsed, downloaded and checked before anything of it counts."""
 
 from __future__ import annotations
 
-import msgspec
+import math
+from dataclasses import dataclass
 
-from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import ObjectRef
-from edge.protocol.records import Records, decode_records, digest
+import msgspec
+import numpy as np
+
+from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
+from edge.protocol.messages import ObjectRef, Reply, decode
+from edge.protocol.records import Records, ValueMap, decode_records, decode_skeleton, digest
+from fl_runtime.cohort.norm_filter import NormFilter
+from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
-from fl_runtime.run.messages import DeviceResult, PhaseRequest
-from fl_runtime.run.ports import ObjectStore
+from fl_runtime.run.messages import (
+    ArraySpec,
+    DeviceResult,
+    PhaseRequest,
+    Target,
+    array_specs,
+    failure,
+)
+from fl_runtime.run.ports import ObjectStore, StoredReply
+
+MAX_EXAMPLES = 1e12
+"""Largest plausible example count. A larger one would let one device own the mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateCheck:
+    """What an update must satisfy before it may touch the model."""
+
+    weighted_by: str
+    """Key of the example count among the metrics."""
+    arrays: list[ArraySpec] | None
+    """The arrays that the update must hold. None: any (strategies that do not average)."""
+
+    def weight_of(self, records: Records) -> float:
+        """The update's weight, its example count. Raises ProtocolError, with the reason code, when
+        the update must not count.
+        """
+        if self.arrays is not None:
+            _check_arrays(records, self.arrays)
+        _check_finite(records)
+        if len(records.metrics) != 1:
+            raise ProtocolError(
+                "metrics", f"the reply holds {len(records.metrics)} metric records, not one"
+            )
+        metrics = next(iter(records.metrics.values()))
+        _check_metrics(metrics)
+        weight = metrics.get(self.weighted_by)
+        if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
+            raise ProtocolError(
+                "examples", f"{self.weighted_by!r} is {weight!r}, not a plausible positive number"
+            )
+        return float(weight)
+
+
+def _check_arrays(records: Records, expected: list[ArraySpec]) -> None:
+    """Names, shapes and dtypes must be the model's."""
+    if len(records.arrays) != 1:
+        raise ProtocolError(
+            "arrays", f"the reply holds {len(records.arrays)} array records, not one"
+        )
+    found = array_specs(next(iter(records.arrays.values())))
+    if [spec.name for spec in found] != [spec.name for spec in expected]:
+        raise ProtocolError("arrays", "the update's array names are not those of the model")
+    for got, want in zip(found, expected, strict=True):
+        name = got.name[:60]
+        if got.shape != want.shape:
+            raise ProtocolError("shape", f"array {name!r} has shape {got.shape}, not {want.shape}")
+        if got.dtype != want.dtype:
+            raise ProtocolError("dtype", f"array {name!r} has dtype {got.dtype}, not {want.dtype}")
+
+
+def _check_finite(records: Records) -> None:
+    for group in records.arrays.values():
+        for name, array in group.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ProtocolError("not-finite", f"array {name[:60]!r} holds NaN or infinity")
+
+
+def _check_metrics(metrics: ValueMap) -> None:
+    for name, value in metrics.items():
+        items = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(float(item)) for item in items):
+            raise ProtocolError("not-finite", f"metric {name[:60]!r} is NaN or infinite")
+
+
+class ReplyReader:
+    """Turns the replies of one phase into results, each with a reason code if it does not count."""
+
+    def __init__(
+        self, objects: ObjectStore, request: PhaseRequest, norm_filter: NormFilter
+    ) -> None:
+        self._objects = objects
+        self._request = request
+        self._filter = norm_filter
+
+    def read(self, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
+        """Parse, download and check one reply. Never raises for what a device sent.
+
+        The records are None when the result failed or when the phase does not fold.
+        """
+        try:
+            reply = self._decode(stored, target)
+            up = len(stored.body) + (reply.update.size if reply.update else 0)
+            if reply.status == "error":
+                code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
+                return failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
+            records, norm = self._check(reply, target)
+        except ProtocolError as error:
+            return failure(target, error.code, str(error)), None
+        except ObjectMissing as error:
+            return failure(target, "update-missing", str(error)), None
+        fold = self._request.fold
+        result = DeviceResult(
+            device=target.device,
+            node_id=target.node_id,
+            message_id=target.message_id,
+            status="ok",
+            metrics=next(iter(records.metrics.values()), {}),
+            norm=norm,
+            content="" if fold else reply.content,
+            update=reply.update,
+            timing=reply.timing,
+            bytes_up=up,
+            bytes_down=reply.bytes_down,
+        )
+        return result, records if fold else None
+
+    def read_again(self, result: DeviceResult) -> tuple[DeviceResult, Records | None]:
+        """The records of a result whose arrays were not kept; a failure if they have changed."""
+        try:
+            return result, read_update(self._objects, self._request, result.device, result.update)
+        except (ProtocolError, ObjectMissing) as error:
+            return overwritten(result, error), None
+
+    def _decode(self, stored: StoredReply, target: Target) -> Reply:
+        reply = decode(stored.body, Reply)
+        answered = (reply.run, reply.phase, reply.message_id)
+        if answered != (self._request.run, self._request.phase, target.message_id):
+            raise ProtocolError("foreign", "the reply answers another message")
+        return reply
+
+    def _check(self, reply: Reply, target: Target) -> tuple[Records, float]:
+        """The records of a good reply and the L2 norm of its change."""
+        request = self._request
+        records = (
+            read_update(self._objects, request, target.device, reply.update)
+            if reply.update
+            else decode_skeleton(reply.content)
+        )
+        if request.checked:
+            specs = request.specs if request.kind.startswith("train") else None
+            UpdateCheck(weighted_by=request.weighted_by, arrays=specs).weight_of(records)
+        return records, self._filter.norm_of(records)
 
 
 def read_update(
-    objects: ObjectStore, request: PhaseRequest, device: str, update: ObjectRef
+    objects: ObjectStore, request: PhaseRequest, device: str, update: ObjectRef | None
 ) -> Records:
-    """Download, compare with its digest, decode; raises ProtocolError or ObjectMissing."""
+    """Download and decode a device's update. Raises ProtocolError when it is not what the device
+    announced, ObjectMissing when it is absent.
+    """
+    if update is None:
+        raise ProtocolError("malformed", "the reply names no update")
+    if update.size > request.size_limit:
+        raise ProtocolError("too-large", f"the update claims {update.size} bytes")
     blob = objects.get(update_key(request.run, request.phase, device), update.size)
     if digest(blob) != update.digest:
         raise ProtocolError("bad-digest", "the update's digest is not the announced one")
     return decode_records(blob)
 
 
-def changed_meanwhile(result: DeviceResult, error: Exception) -> DeviceResult:
-    """A device's address for its update is good until the deadline: it may write over what was
-    checked.
+def overwritten(result: DeviceResult, error: Exception) -> DeviceResult:
+    """The failure of a device that replaced its update after the check: its upload URL is valid
+    until the phase's deadline.
     """
     reason = f"the update was changed after it had been checked: {error}"
     return msgspec.structs.replace(result, status="error", code="bad-digest", reason=reason)

@@ -16,19 +16,16 @@ from botocore.exceptions import ClientError
 
 from edge.protocol.names import topic
 from fl_runtime.run.devices import FRESH_SECONDS
-from fl_runtime.run.ports import ObjectMissing, StoredReply
+from fl_runtime.run.errors import ObjectMissing, SettingMissing
+from fl_runtime.run.ports import StoredReply
 
 RETRIES = {"mode": "standard", "max_attempts": 8}
 """With backoff up to 20 s: about a minute of throttling or errors is survived without a restart."""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
 
 
-class SettingMissing(Exception):
-    """The environment lacks a variable, named in one sentence."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Names:
+class ResourceNames:
     """The resources a task uses, from its environment."""
 
     bucket: str
@@ -37,9 +34,9 @@ class Names:
     runs_table: str
 
 
-def names_from_environment(environ: dict[str, str] | None = None) -> Names:
+def names_from_environment(environ: dict[str, str] | None = None) -> ResourceNames:
     """Read resource names; raises SettingMissing naming the first variable that is not there."""
-    return Names(
+    return ResourceNames(
         bucket=setting("MLEDGEOPS_BUCKET", environ),
         devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
         replies_table=setting("MLEDGEOPS_REPLIES_TABLE", environ),

@@ -25,26 +25,26 @@ POLLS_PER_SECOND = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class Topology:
     """What a run occupies. ``proxies`` 0: the server serves its cohorts itself."""
 
     proxies: int
 
 
-def tasks_per_second(shape: Shape) -> float:
+def tasks_cost_per_second(topology: Topology) -> float:
     """USD a second for the server and its proxies."""
     server = SERVER[0] * VCPU_HOUR + SERVER[1] * GB_HOUR
     proxy = (PROXY[0] * VCPU_HOUR + PROXY[1] * GB_HOUR) * SPOT_SHARE
-    return (server + shape.proxies * proxy) / 3600
+    return (server + topology.proxies * proxy) / 3600
 
 
-def round_cost(shape: Shape, seconds: float, phases: int) -> float:
+def round_cost(topology: Topology, seconds: float, phases: int) -> float:
     """USD of a round: ``phases`` counts each device's phase (one command, one reply, one upload,
     two downloads).
     """
     messages = phases * (2 * MESSAGE + 2 * MESSAGE)
     storage = (
         phases * (S3_PUT + 2 * S3_GET + DYNAMODB_WRITE)
-        + seconds * POLLS_PER_SECOND * max(1, shape.proxies) * DYNAMODB_READ
+        + seconds * POLLS_PER_SECOND * max(1, topology.proxies) * DYNAMODB_READ
     )
-    return seconds * tasks_per_second(shape) + messages + storage
+    return seconds * tasks_cost_per_second(topology) + messages + storage

@@ -1,19 +1,45 @@
-"""Why a run ended without a model.
+"""Errors of ``fl_runtime``, all below the root in :mod:`edge.errors`.
 
-RunFailed                the run cannot go on: the reason is for a person, the code is counted
+::
+
+    MLEdgeOpsError
+      x RunFailed          the run ends without a model
+      x ObjectMissing      an S3 object is absent, or larger than announced
+      x SettingMissing     the environment lacks a variable
 """
 
 from __future__ import annotations
 
+from edge.errors import MLEdgeOpsError
+
 CAUSE_LIMIT = 256
-"""Characters of a SageMaker callback step's FailureReason."""
+"""Longest ``FailureReason`` of a SageMaker callback step, in characters:
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_SendPipelineExecutionStepFailure.html
+"""
 
 
-class RunFailed(Exception):
-    """Ends the run. ``code`` is stable; the message is one sentence of at most 256 characters."""
+class RunFailed(MLEdgeOpsError):
+    """Ends the run. ``code`` says why, and is stable; the message is one sentence, cut to
+    :data:`CAUSE_LIMIT` characters.
+    """
+
+    exit_code = 1
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(
             message if len(message) <= CAUSE_LIMIT else message[: CAUSE_LIMIT - 3] + "..."
         )
         self.code = code
+
+
+class ObjectMissing(MLEdgeOpsError):
+    """An object is absent, or larger than announced."""
+
+    exit_code = 1
+    code = "object-missing"
+
+
+class SettingMissing(MLEdgeOpsError):
+    """The environment lacks a variable, which the message names."""
+
+    code = "setting-missing"

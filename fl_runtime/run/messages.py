@@ -101,10 +101,10 @@ class PhaseDone(msgspec.Struct, frozen=True, tag="done"):
     phase: str
 
 
-Event = DeviceResult | Folded | PhaseDone
+PhaseEvent = DeviceResult | Folded | PhaseDone
 
 
-def odd_metrics(result: DeviceResult) -> DeviceResult:
+def mismatched_metrics(result: DeviceResult) -> DeviceResult:
     """The result of a device that reports other metrics than most: it does not count."""
     return msgspec.structs.replace(
         result,
@@ -114,7 +114,7 @@ def odd_metrics(result: DeviceResult) -> DeviceResult:
     )
 
 
-def spare(target: Target) -> DeviceResult:
+def over_selected(target: Target) -> DeviceResult:
     """A device that was asked in vain: enough others had answered."""
     return DeviceResult(
         device=target.device,

@@ -36,10 +36,6 @@ class Replies(Protocol):
         """All replies so far under one key."""
 
 
-class ObjectMissing(Exception):
-    """An object that is not there, or larger than announced."""
-
-
 class ObjectStore(Protocol):
     """Objects by key."""
 

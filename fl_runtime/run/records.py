@@ -29,7 +29,7 @@ class PhaseStats:
     results: list[DeviceResult] = field(default_factory=list)
 
 
-class Seconds(msgspec.Struct, frozen=True):
+class RoundSeconds(msgspec.Struct, frozen=True):
     """A round's time. ``device`` and ``transfer`` are those of each phase's slowest device."""
 
     total: float = 0.0
@@ -38,7 +38,7 @@ class Seconds(msgspec.Struct, frozen=True):
     overhead: float = 0.0
 
 
-class Bytes(msgspec.Struct, frozen=True):
+class RoundBytes(msgspec.Struct, frozen=True):
     """What crossed the devices' links in a round."""
 
     up: int = 0
@@ -75,8 +75,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     server: dict[str, Any]
     participants: int
     failures: dict[str, int]
-    seconds: Seconds
-    bytes: Bytes
+    seconds: RoundSeconds
+    bytes: RoundBytes
     devices: list[DeviceRow] = []
     model: str = ""
     """Digest of the weights after the round (``transient/RUN/arrays/``)."""
@@ -97,7 +97,7 @@ class DeviceComparison(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def evaluated(record: RoundRecord, cohorts: list[Cohort]) -> list[DeviceComparison]:
+def device_evaluations(record: RoundRecord, cohorts: list[Cohort]) -> list[DeviceComparison]:
     """The devices that evaluated a round's model, with where they belong and what they said of it."""
     at = {
         member.device: (cohort.cohort, member.labels)
@@ -141,7 +141,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return self.goal or goal_of(metric)
 
 
-def metrics_text(record: RoundRecord) -> str:
+def format_metrics(record: RoundRecord) -> str:
     """The round's evaluate metrics as a person reads them."""
     return "  ".join(
         f"{key} {value:.4g}"
@@ -175,10 +175,10 @@ def summarize(
         server=dict(server),
         participants=len(trained),
         failures=dict(failures),
-        seconds=Seconds(*(round(sum(part), 4) for part in zip(*times, strict=True)))
+        seconds=RoundSeconds(*(round(sum(part), 4) for part in zip(*times, strict=True)))
         if times
-        else Seconds(),
-        bytes=Bytes(
+        else RoundSeconds(),
+        bytes=RoundBytes(
             sum(result.bytes_up for _, result in results),
             sum(result.bytes_down for _, result in results),
         ),

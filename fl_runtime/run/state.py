@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 State = Literal["Starting", "Running", "Concluding", "Succeeded", "Failed", "Stopping", "Stopped"]
-TERMINAL = ("Succeeded", "Failed", "Stopped")
+TERMINAL_STATES = ("Succeeded", "Failed", "Stopped")
 KEPT_SECONDS = 400 * 86_400
 """How long a run's item is kept (TTL)."""
 
@@ -82,7 +82,7 @@ class RunTable:
         """Make a round count; False for a server that another has replaced, or a run that has
         ended.
         """
-        names = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL)}
+        names = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL_STATES)}
         try:
             # epoch = :epoch closes the race of two servers, after a heartbeat was late, say.
             self._client.update_item(
@@ -108,7 +108,9 @@ class RunTable:
         """
         names = {f"#{index}": key for index, key in enumerate(changes)}
         values = {f":{index}": _value(value) for index, value in enumerate(changes.values())}
-        terminal = {f":t{index}": {"S": state} for index, state in enumerate((*TERMINAL, *unless))}
+        terminal = {
+            f":t{index}": {"S": state} for index, state in enumerate((*TERMINAL_STATES, *unless))
+        }
         try:
             # NOT IN (terminal) closes the race of a late server against conclude.
             self._client.update_item(

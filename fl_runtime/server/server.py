@@ -26,32 +26,30 @@ from flwr.app import Context, RecordDict
 from edge import logs
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import from_recorddict, set_identity
+from fl_runtime.cohort.hub import ProxyHub
 from fl_runtime.cohort.mtls import delete_identity, make_identities, publish_identity, secret_name
-from fl_runtime.cohort.rpc import ProxyHub
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.aws import (
     DynamoReplies,
     IotCommands,
-    Names,
+    ResourceNames,
     S3Objects,
-    SettingMissing,
     client,
     fresh_seconds,
     names_from_environment,
     setting,
 )
 from fl_runtime.run.cohorts import Cohort, flower_run_id
-from fl_runtime.run.cost import Shape
+from fl_runtime.run.cost import Topology
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.eligibility import eligible
-from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.errors import ObjectMissing, RunFailed, SettingMissing
 from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
-from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.records import COMPARISON, Comparison, RoundRecord
 from fl_runtime.run.signing import kms_signer
 from fl_runtime.run.spec import RunSpec, decode_spec
-from fl_runtime.run.state import TERMINAL, RunTable
+from fl_runtime.run.state import TERMINAL_STATES, RunTable
 from fl_runtime.server.app import server_app_of
 from fl_runtime.server.flower_compat import SERVER_NODE_ID, round_loop, uses_server_fn
 from fl_runtime.server.grid.fan_out import CohortBackend
@@ -101,7 +99,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Server:
     """One run's server, wired with its clients."""
 
-    def __init__(self, names: Names, run: str) -> None:
+    def __init__(self, names: ResourceNames, run: str) -> None:
         self._names = names
         self._run = run
         self._objects = S3Objects(client("s3"), names.bucket)
@@ -126,7 +124,7 @@ class Server:
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
         self._epoch = self._table.take(spec.run)
-        shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
+        shape = Topology(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))
             judge, comparing = (
@@ -300,7 +298,7 @@ class Server:
                 f"The run {run} was made by another app ({other}): its checkpoint does not fit.",
             )
         state = self._table.get(run)
-        if state is not None and state.state not in TERMINAL:
+        if state is not None and state.state not in TERMINAL_STATES:
             raise RunFailed(
                 "checkpoint", f"The run {run} has not ended ({state.state}): stop it first."
             )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 import psutil
 
-from fl_runtime.run.state import TERMINAL, RunState, RunTable
+from fl_runtime.run.state import TERMINAL_STATES, RunState, RunTable
 from pipelines.chaos.hostile import BEHAVIOURS
 from pipelines.chaos.injected import Rule
 from pipelines.chaos.links import Weather
@@ -46,12 +46,12 @@ class Stage:
     def serving(self) -> bool:
         """Whether the run has a server that listens, or has had one."""
         state = self.state()
-        return state is not None and (bool(state.server) or state.state in TERMINAL)
+        return state is not None and (bool(state.server) or state.state in TERMINAL_STATES)
 
     def over(self) -> bool:
         """Whether the run has ended."""
         state = self.state()
-        return state is not None and state.state in TERMINAL
+        return state is not None and state.state in TERMINAL_STATES
 
     def tell(self, text: str) -> None:
         """Note what is done."""

@@ -13,7 +13,7 @@ import msgspec
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.keys import model_key
-from fl_runtime.run.records import RoundRecord, metrics_text
+from fl_runtime.run.records import RoundRecord, format_metrics
 from pipelines.desk.decisions import decide_on
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.federate import federate
@@ -120,4 +120,4 @@ class Desk:
 
 
 def _print_round(record: RoundRecord) -> None:
-    print(f"round {record.round}: {metrics_text(record)} ({record.participants} devices)")  # noqa: T201  # a notebook shows it
+    print(f"round {record.round}: {format_metrics(record)} ({record.participants} devices)")  # noqa: T201  # a notebook shows it

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge import logs
-from fl_runtime.run.aws import Names, S3Objects, client, names_from_environment
+from fl_runtime.run.aws import ResourceNames, S3Objects, client, names_from_environment
 from fl_runtime.run.state import RunTable
 
 
@@ -16,7 +16,7 @@ from fl_runtime.run.state import RunTable
 class Services:
     """What handlers work with."""
 
-    names: Names
+    names: ResourceNames
     objects: S3Objects
     runs: RunTable
     dynamodb: Any

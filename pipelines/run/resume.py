@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge.training.app_bundle import unpack
-from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import app_key, spec_key
-from fl_runtime.run.ports import ObjectMissing
 from fl_runtime.run.spec import RunSpec, decode_spec
-from fl_runtime.run.state import TERMINAL
+from fl_runtime.run.state import TERMINAL_STATES
 from pipelines.errors import UsageError
 from pipelines.run.clients import RunClients
 from pipelines.run.option_table import STRATEGY_PREFIX, TABLE, RunOptions
@@ -34,7 +33,7 @@ def resumption(clients: RunClients, run: str, rounds: int = 0) -> Iterator[RunPl
             f"The run {run} finished no round, so there is nothing to go on from: "
             "start it anew with `mledgeops run`."
         )
-    if state.state not in TERMINAL:
+    if state.state not in TERMINAL_STATES:
         raise UsageError(
             f"The run {run} is {state.state.lower()}: wait for its end, "
             f"or stop it with `mledgeops stop {run}`."

@@ -15,11 +15,18 @@ import msgspec
 from edge.protocol.messages import Goal
 from edge.training.app_bundle import FlowerApp, unpack
 from fl_runtime.run.cohorts import Cohort
-from fl_runtime.run.cost import Shape, round_cost
+from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.devices import DeviceStatus
+from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import app_key, cohorts_key, model_key, round_key, spec_key
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
-from fl_runtime.run.records import COMPARISON, Comparison, DeviceComparison, RoundRecord, evaluated
+from fl_runtime.run.ports import ObjectStore
+from fl_runtime.run.records import (
+    COMPARISON,
+    Comparison,
+    DeviceComparison,
+    RoundRecord,
+    device_evaluations,
+)
 from fl_runtime.run.scoring import score_of
 from fl_runtime.run.spec import RunSpec, decode_spec
 from registry.evidence.drift import drift_of, servings
@@ -93,7 +100,7 @@ def collect(
     if not compared.devices:
         # of an app that runs its own rounds
         compared = msgspec.structs.replace(
-            compared, round=final.round, devices=evaluated(final, cohorts)
+            compared, round=final.round, devices=device_evaluations(final, cohorts)
         )
     return Evidence(
         model_version=model_version,
@@ -126,7 +133,7 @@ class _Story:
 
     def __init__(self, spec: RunSpec, cohorts: list[Cohort], final_round: int) -> None:
         self._final_round = final_round
-        self._shape = Shape(proxies=len(cohorts) if spec.devices_per_proxy else 0)
+        self._shape = Topology(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         self._devices = sorted({member.device for cohort in cohorts for member in cohort.members})
         self._good: set[str] = set()
         self._by_round: list[tuple[int, int]] = []

@@ -9,9 +9,9 @@ from typing import Any, Literal, cast
 import msgspec
 
 from edge.training.app_bundle import AppError
+from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.mlflow_runs import EndState, end_run
-from fl_runtime.run.ports import ObjectMissing
-from fl_runtime.run.state import TERMINAL, RunTable
+from fl_runtime.run.state import TERMINAL_STATES, RunTable
 from registry.linking import Linking
 from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version, origin
 from registry.reconcile.plan import FleetState, Repair
@@ -157,7 +157,7 @@ def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, EndSt
     for run in open_:
         name = run.data.tags["mledgeops.run_id"]
         state = runs.get(name)
-        if state is not None and state.state in TERMINAL:
+        if state is not None and state.state in TERMINAL_STATES:
             repair = Repair(
                 act="set-tag",
                 subject=name,

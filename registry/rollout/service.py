@@ -17,8 +17,9 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
 from fl_runtime.run.aws import S3Objects, client, fresh_seconds, setting
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
+from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import model_key, spec_key
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.scoring import goal_of
 from fl_runtime.run.signing import kms_signer
 from fl_runtime.run.spec import RunSpec, decode_spec

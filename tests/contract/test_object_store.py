@@ -8,7 +8,8 @@ import pytest
 from fakes.objects import MemoryObjects
 
 from fl_runtime.run.aws import S3Objects, client
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.ports import ObjectStore
 from pipelines.local.cloud import LocalCloud
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from edge.object_transfer import ObjectError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import digest
-from fl_runtime.run.ports import ObjectMissing
+from fl_runtime.run.errors import ObjectMissing
 
 
 class MemoryObjects:

@@ -16,7 +16,7 @@ from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
-from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
+from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
@@ -155,8 +155,8 @@ def record(number: int, *rows: DeviceRow, seconds: float = 1.0, **evaluate: floa
         server={},
         participants=len(rows),
         failures={},
-        seconds=Seconds(total=seconds),
-        bytes=Bytes(),
+        seconds=RoundSeconds(total=seconds),
+        bytes=RoundBytes(),
         devices=list(rows),
         model="m" * 64,
     )

@@ -7,19 +7,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from fl_runtime.run.messages import Event, PhaseRequest
+from fl_runtime.run.messages import PhaseEvent, PhaseRequest
 
 
 class CohortBackend(Protocol):
     """Port: carries out a phase request, in this process (CohortRunner) or by proxies (ProxyHub)."""
 
-    def run(self, request: PhaseRequest) -> Iterator[Event]:
+    def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
         """Yield events until the cohort is done."""
 
 
 def run_cohorts(
     backend: CohortBackend, requests: Sequence[PhaseRequest]
-) -> Iterator[tuple[Event, PhaseRequest]]:
+) -> Iterator[tuple[PhaseEvent, PhaseRequest]]:
     """Run all requests concurrently and yield their events as they come.
 
     An exception in one of them is raised here, in the caller's thread.
@@ -27,7 +27,7 @@ def run_cohorts(
     if len(requests) == 1:
         yield from ((item, requests[0]) for item in backend.run(requests[0]))
         return
-    merged: queue.Queue[tuple[Event, PhaseRequest] | BaseException | None] = queue.Queue()
+    merged: queue.Queue[tuple[PhaseEvent, PhaseRequest] | BaseException | None] = queue.Queue()
 
     def drain(request: PhaseRequest) -> None:
         try:

@@ -9,9 +9,10 @@ from flwr.app import Message
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, decode_records, decode_skeleton
 from edge.training.flower_compat import to_recorddict
-from fl_runtime.cohort.updates import changed_meanwhile, read_update
-from fl_runtime.run.messages import DeviceResult, Event, Folded, PhaseRequest
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.cohort.updates import overwritten, read_update
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest
+from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.flower_compat import make_error, make_reply
 
@@ -26,7 +27,7 @@ class ReplyReader:
         self._messages = messages
         self._stats = stats
 
-    def read(self, item: Event, request: PhaseRequest) -> Message | None:
+    def read(self, item: PhaseEvent, request: PhaseRequest) -> Message | None:
         """The reply that an event makes; None for one that makes none (folded, over-selected)."""
         if isinstance(item, DeviceResult):
             self._stats.results.append(item)
@@ -45,7 +46,7 @@ class ReplyReader:
             return make_reply(message, to_recorddict(self._records(result, request)))
         except (ProtocolError, ObjectMissing) as error:
             # The device wrote over its update after the cohort had checked it.
-            changed = changed_meanwhile(result, error)
+            changed = overwritten(result, error)
             self._stats.results[-1] = changed
             return make_error(message, changed.code, changed.reason)
 

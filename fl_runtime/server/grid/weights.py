@@ -18,9 +18,10 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
+from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import arrays_key
 from fl_runtime.run.messages import ArraySpec, array_specs
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.ports import ObjectStore
 
 MODEL = "arrays"
 """The record key by which Flower's strategies send the model."""

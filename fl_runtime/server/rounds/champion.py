@@ -16,16 +16,16 @@ from flwr.serverapp.strategy import Strategy
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, decode_records, digest
-from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import champion_key
 from fl_runtime.run.messages import DeviceResult, array_specs
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import (
     Comparison,
     DeviceComparison,
     PhaseStats,
     RoundRecord,
-    evaluated,
+    device_evaluations,
 )
 from fl_runtime.run.spec import Champion
 from fl_runtime.server.flower_compat import readdressed
@@ -88,7 +88,7 @@ class ChampionComparison:
 
         A comparison that cannot be made keeps the reason and fails nothing else.
         """
-        rows = {row.device: row for row in evaluated(final, list(grid.phases.cohorts))}
+        rows = {row.device: row for row in device_evaluations(final, list(grid.phases.cohorts))}
         comparison = Comparison(
             champion=None,
             round=final.round,

@@ -28,10 +28,10 @@ from edge.protocol.records import (
     digest,
     encode_records,
 )
-from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import transient_prefix
 from fl_runtime.run.messages import array_specs
-from fl_runtime.run.ports import ObjectMissing, ObjectStore
+from fl_runtime.run.ports import ObjectStore
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import collections
 
 from flwr.app import Message
 
-from fl_runtime.run.messages import odd_metrics
+from fl_runtime.run.messages import mismatched_metrics
 from fl_runtime.run.records import PhaseStats
 
 
@@ -23,7 +23,7 @@ def drop_metric_outliers(replies: list[Message], stats: PhaseStats) -> list[Mess
         return replies
     usual = layouts.most_common(1)[0][0]
     stats.results = [
-        odd_metrics(result)
+        mismatched_metrics(result)
         if result.status == "ok" and frozenset(result.metrics) != usual
         else result
         for result in stats.results

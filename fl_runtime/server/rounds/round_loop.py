@@ -17,10 +17,10 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
 
 from edge.logs import event
-from fl_runtime.run.cost import Shape
-from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.cost import Topology
+from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.messages import array_specs
-from fl_runtime.run.ports import Clock, ObjectMissing, Sleep
+from fl_runtime.run.ports import Clock, Sleep
 from fl_runtime.run.records import RoundRecord, summarize
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.grid.iot_grid import IoTGrid
@@ -80,7 +80,7 @@ class RoundLoop:
         self.record = record
         self.stopped = stopped
         self.stopping = stopping or StoppingCriteria(
-            spec, Shape(proxies=0), Objective(spec.metric, spec.goal)
+            spec, Topology(proxies=0), Objective(spec.metric, spec.goal)
         )
         self._result = Result()
         self._final_round = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl_runtime.run.cost import Shape, round_cost
+from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.scoring import score_of
 from fl_runtime.run.spec import RunSpec
@@ -15,7 +15,7 @@ class StoppingCriteria:
     A pure function of round records, so a resumed run stops where it would have stopped.
     """
 
-    def __init__(self, spec: RunSpec, shape: Shape, objective: Objective) -> None:
+    def __init__(self, spec: RunSpec, shape: Topology, objective: Objective) -> None:
         self._spec = spec
         self._shape = shape
         self._objective = objective

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.logs import event
-from fl_runtime.run.cost import Shape, round_cost
+from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective
@@ -34,7 +34,7 @@ class RoundLog:
     def __init__(
         self,
         spec: RunSpec,
-        shape: Shape,
+        shape: Topology,
         objective: Objective,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -263,14 +263,14 @@ def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> Non
 
 
 def test_goals_by_name_and_by_word() -> None:
-    from fl_runtime.run.cost import Shape
+    from fl_runtime.run.cost import Topology
 
     for judge, values, best in (
         (Objective("accuracy"), (0.5, 0.9, 0.7), 2),
         (Objective("loss"), (0.5, 0.9, 0.7), 1),
         (Objective("loss", "maximize"), (0.5, 0.9, 0.7), 2),
     ):
-        criteria = StoppingCriteria(spec(), Shape(proxies=0), judge)
+        criteria = StoppingCriteria(spec(), Topology(proxies=0), judge)
         for number, value in enumerate(values, 1):
             criteria.add(record(number, accuracy=value, loss=value))
         assert criteria.best is not None

@@ -18,8 +18,8 @@ from support.paths import ROOT
 
 from edge import logs
 from fl_runtime.run import cost
-from fl_runtime.run.cost import Shape, round_cost
-from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
+from fl_runtime.run.cost import Topology, round_cost
+from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.telemetry.log_events import FAILURES_LOGGED, PROGRESS_SECONDS, RoundLog
@@ -57,8 +57,8 @@ def record(rows: list[DeviceRow], evaluate: dict[str, Any]) -> RoundRecord:
         server={},
         participants=sum(r.status == "ok" for r in rows),
         failures=failures,
-        seconds=Seconds(2.0, 1.0, 0.5, 0.25),
-        bytes=Bytes(100, 200),
+        seconds=RoundSeconds(2.0, 1.0, 0.5, 0.25),
+        bytes=RoundBytes(100, 200),
         devices=rows,
     )
 
@@ -104,7 +104,7 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
 
 
 def test_a_round_becomes_its_metrics() -> None:
-    log = RoundLog(SPEC, Shape(proxies=2), Objective(), clock=lambda: 0.0)
+    log = RoundLog(SPEC, Topology(proxies=2), Objective(), clock=lambda: 0.0)
     found = points(
         lines_of(
             lambda: log.finished(
@@ -122,14 +122,16 @@ def test_a_round_becomes_its_metrics() -> None:
         ("FailedReplies",): 1,
         ("BytesUp", "digits"): 100,
         ("BytesDown", "digits"): 200,
-        ("EstimatedCost", "digits"): pytest.approx(round_cost(Shape(proxies=2), 2.0, 3), abs=1e-8),
+        ("EstimatedCost", "digits"): pytest.approx(
+            round_cost(Topology(proxies=2), 2.0, 3), abs=1e-8
+        ),
     }
 
 
 def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> (
     None
 ):
-    log = RoundLog(SPEC, Shape(proxies=0), Objective())
+    log = RoundLog(SPEC, Topology(proxies=0), Objective())
     written = lines_of(
         lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {}))
     )
@@ -139,7 +141,7 @@ def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not
 
 def test_progress_is_told_once_a_minute_and_starts_anew_with_each_round() -> None:
     now = [0.0]
-    log = RoundLog(SPEC, Shape(proxies=0), Objective(), clock=lambda: now[0])
+    log = RoundLog(SPEC, Topology(proxies=0), Objective(), clock=lambda: now[0])
 
     def write() -> None:
         for second in range(0, 300, 5):
@@ -255,11 +257,11 @@ def test_no_log_line_breaks_a_filter(value: Any) -> None:
 
 
 def test_cost_grows_with_time_proxies_and_devices() -> None:
-    base = round_cost(Shape(proxies=1), 60.0, 10)
+    base = round_cost(Topology(proxies=1), 60.0, 10)
     assert (
         base
-        < round_cost(Shape(proxies=2), 60.0, 10)
-        < round_cost(Shape(proxies=2), 120.0, 10)
-        < round_cost(Shape(proxies=2), 120.0, 10_000)
+        < round_cost(Topology(proxies=2), 60.0, 10)
+        < round_cost(Topology(proxies=2), 120.0, 10)
+        < round_cost(Topology(proxies=2), 120.0, 10_000)
     )
-    assert 0.05 < cost.tasks_per_second(Shape(proxies=0)) * 3600 < 0.15
+    assert 0.05 < cost.tasks_cost_per_second(Topology(proxies=0)) * 3600 < 0.15

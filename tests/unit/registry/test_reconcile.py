@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fl_runtime.run.ports import ObjectMissing
+from fl_runtime.run.errors import ObjectMissing
 from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, Version
 from registry.reconcile.aws import AwsRegistries
 from registry.reconcile.plan import DELETED, FleetState, plan, repair

@@ -85,10 +85,10 @@ def stop_run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"No local cloud is running, so the run {arguments.run} is not under way.")
     with cloud.reached():
         from fl_runtime.run.aws import client
-        from fl_runtime.run.state import TERMINAL, RunTable
+        from fl_runtime.run.state import TERMINAL_STATES, RunTable
 
         state = RunTable(client("dynamodb"), cloud.deployment.runs_table).get(arguments.run)
-        if state is None or state.state in TERMINAL:
+        if state is None or state.state in TERMINAL_STATES:
             raise UsageError(
                 f"The run {arguments.run} is not under way ({state.state if state else 'unknown'})."
             )

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from edge.training.app_bundle import load_app
-from fl_runtime.run.records import RoundRecord, metrics_text
+from fl_runtime.run.records import RoundRecord, format_metrics
 from pipelines.aws.deploy import Stacks
 from pipelines.cli.commands.runs.flags import add_flags, given_flags, options_of
 from pipelines.cli.output import say, show_json, table
@@ -202,7 +202,7 @@ def _line(record: RoundRecord) -> str:
     cost = (
         f"({record.participants} devices, {seconds.total:.1f} s, overhead {seconds.overhead:.2f} s)"
     )
-    return f"round {record.round}: {metrics_text(record)}  {cost}{failures}"
+    return f"round {record.round}: {format_metrics(record)}  {cost}{failures}"
 
 
 def _show(report: RunReport) -> None:

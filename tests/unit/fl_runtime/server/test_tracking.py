@@ -8,7 +8,7 @@ import pytest
 from fakes.mlflow_client import MemoryMlflow
 
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.records import Bytes, DeviceRow, RoundRecord, Seconds
+from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.telemetry import retry_queue
 from fl_runtime.server.telemetry.mlflow_store import MlflowStore, metrics_of
@@ -42,8 +42,8 @@ def record(number: int, **evaluate: float) -> RoundRecord:
         server={},
         participants=1,
         failures={"norm": 1},
-        seconds=Seconds(total=1.5),
-        bytes=Bytes(10, 20),
+        seconds=RoundSeconds(total=1.5),
+        bytes=RoundBytes(10, 20),
         devices=[row],
     )
 

@@ -9,8 +9,10 @@ import grpc
 import pytest
 
 from edge.protocol.records import Records, encode_records
+from fl_runtime.cohort.attach import attach
+from fl_runtime.cohort.hub import ProxyHub
 from fl_runtime.cohort.mtls import make_identities
-from fl_runtime.cohort.rpc import METHOD, ProxyHub, attach
+from fl_runtime.cohort.rpc import METHOD
 from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
 
 
@@ -69,7 +71,7 @@ def hub():
 def proxy_thread(address: str, cohort: str, identity, runner, results: list) -> threading.Thread:
     def serve() -> None:
         try:
-            results.append(attach(address, cohort, identity, runner, lambda: False))
+            results.append(attach(address, cohort, identity, runner))
         except ConnectionError:
             results.append("died")
 
@@ -117,7 +119,7 @@ def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(
 def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(
     hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fl_runtime.cohort.rpc.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("fl_runtime.cohort.hub.GRACE_SECONDS", 0.2)
     made, _, _ = hub
     events = list(made.run(request("c0000", seconds=0.3)))
     assert [item.code for item in events if isinstance(item, DeviceResult)] == [
@@ -150,14 +152,14 @@ def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> N
 def test_without_the_runs_certificate_nobody_attaches(hub) -> None:
     _, address, _ = hub
     _, stranger = make_identities("127.0.0.1")
-    assert attach(address, "c0000", stranger, Answers(), lambda: False) is False
+    assert attach(address, "c0000", stranger, Answers()) is False
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
         next(channel.stream_stream(METHOD)(iter([b""]), timeout=3))
 
 
 def test_an_unknown_cohort_is_refused(hub) -> None:
     _, address, identity = hub
-    assert attach(address, "c9999", identity, Answers(), lambda: False) is False
+    assert attach(address, "c9999", identity, Answers()) is False
 
 
 def test_a_server_that_is_replaced_leaves_the_proxies_to_its_successor(hub) -> None:

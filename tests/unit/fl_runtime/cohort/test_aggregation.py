@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records
-from fl_runtime.cohort.aggregation import UpdateCheck, WeightedMean, restore_dtypes
+from fl_runtime.cohort.aggregation import WeightedMean, restore_dtypes
+from fl_runtime.cohort.updates import UpdateCheck
 from fl_runtime.run.messages import array_specs
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
@@ -44,7 +45,7 @@ def updates(draw: st.DrawFn) -> list[tuple[Records, float]]:
 def folded(items: list[tuple[Records, float]]) -> WeightedMean:
     mean = WeightedMean()
     for records, weight in items:
-        mean.fold(records, weight)
+        mean.add(records, weight)
     return mean
 
 
@@ -177,5 +178,5 @@ def test_an_update_that_must_not_count_is_refused_with_its_reason(
 def test_one_device_with_other_metrics_is_refused_and_the_mean_is_unharmed() -> None:
     mean = folded([(update(loss=1.0), 5.0)])
     with pytest.raises(ProtocolError, match="not those of the other devices"):
-        mean.fold(update(accuracy=1.0), 5.0)
+        mean.add(update(accuracy=1.0), 5.0)
     assert (mean.count, mean.records().metrics["metrics"]["num-examples"]) == (1, 5)

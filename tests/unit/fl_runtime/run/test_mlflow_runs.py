@@ -7,7 +7,7 @@ from fakes.mlflow_client import MemoryMlflow
 
 from fl_runtime.run.mlflow_runs import MLFLOW_STATUS, end_run, find_run, open_run
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.run.state import TERMINAL
+from fl_runtime.run.state import TERMINAL_STATES
 
 SPEC = RunSpec(
     run="run-1",
@@ -39,7 +39,7 @@ def test_a_run_that_was_never_opened_is_not_found() -> None:
     assert find_run(client, "run-2", "mledgeops") is None
 
 
-@pytest.mark.parametrize("state", TERMINAL)
+@pytest.mark.parametrize("state", TERMINAL_STATES)
 def test_each_terminal_state_has_its_mlflow_status(state) -> None:
     client = MemoryMlflow()
     run_id = open_run(client, SPEC, {})

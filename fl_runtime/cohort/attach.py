@@ -1,0 +1,50 @@
+"""The proxy's side of the wire: attach to the server and serve its phase requests."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+import msgspec
+
+from edge.logs import event
+from fl_runtime.cohort.mtls import Identity
+from fl_runtime.cohort.rpc import CHANNEL_OPTIONS, METHOD, FromServer, Goodbye, Hello
+from fl_runtime.run.messages import PhaseEvent, PhaseRequest
+
+logger = logging.getLogger(__name__)
+
+
+class PhaseRunner(Protocol):
+    """Carries out phase requests: :class:`~fl_runtime.cohort.runner.CohortRunner`."""
+
+    def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
+        """The events of one phase."""
+
+
+def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -> bool:
+    """Serve phase requests of the server at ``address`` (``host:port``) until it says goodbye.
+
+    True after a goodbye; False when the connection was lost, so the caller may try again.
+    """
+    credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
+    outbox: queue.Queue[bytes | None] = queue.Queue()
+    outbox.put(msgspec.msgpack.encode(Hello(cohort)))
+    with grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+        stream = channel.stream_stream(METHOD)(iter(outbox.get, None))
+        try:
+            for data in stream:
+                request = msgspec.msgpack.decode(data, type=FromServer)
+                if isinstance(request, Goodbye):
+                    return True
+                for item in runner.run(request):
+                    outbox.put(msgspec.msgpack.encode(item))
+        except grpc.RpcError as error:
+            event(logger, "server-lost", logging.WARNING, cohort=cohort, reason=str(error.code()))
+        finally:
+            outbox.put(None)
+            stream.cancel()
+    return False
