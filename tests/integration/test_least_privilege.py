@@ -6,7 +6,7 @@ cloud with policies
 enforced; what AWS services do in a role's name without such a call here, read off the templates;
 and grants that no
 journey can use here, each with its reason. ``docs/security.md`` shows the result;
-``MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py`` writes it anew.
+``MLEDGEOPS_WRITE_AUDIT=1 pytest tests/integration/test_least_privilege.py`` writes it anew.
 """
 
 from __future__ import annotations
@@ -43,35 +43,81 @@ VALUES = {
 }
 
 NO_LOCAL_CALL = {
-    "kms:Decrypt": "the emulator's services do not ask for the key; on AWS each read or write of encrypted data does, in the caller's name",
-    "kms:GenerateDataKey": "the emulator's services do not ask for the key; on AWS each write of encrypted data does, in the caller's name",
-    "sagemaker-mlflow:*": "MLflow is a file here; each action is one of managed MLflow's REST operations that the role's code calls",
-    "s3:ListBucket": "lets S3 answer 404 for a missing object instead of 403; the emulator answers 404 to everyone",
-    "server secretsmanager:PutSecretValue": "a server that resumes puts its own certificates in its predecessor's place",
-    "mlflow": "the managed MLflow server's own role: there is no such server here",
-    "device": "what a Greengrass core gets by the role alias: there is no nucleus here",
-    "promote s3:GetObject": "the policy in force, and the audit trail's last entry",
-    "job-urls": "AWS IoT signs addresses with it; the emulator signs them with nobody's",
-    "rollout iot:CancelJob": "a rollout that turns back: its journey is a test of its own",
-    "rollout iot:DescribeJobExecution": "why a device refused a model: in the same journey",
-    "rollout states:StartExecution": "a version that waited for its turn",
-    "rollout sagemaker:DescribeModelPackage": "a version that waited for its turn",
-    "rollout s3:GetObject": "a version that waited for its turn: its run and the policy in force",
-    "rollout iam:PassRole": "asked by AWS IoT when a job with presigned addresses is made; the emulator does not",
-    "execution": "the ECS agent pulls images and writes logs with it: the local agent runs processes",
-    "xray:*": "traces are written by Lambda and Step Functions themselves",
-    "logs:*": "written by Lambda, Step Functions and IoT rules themselves",
-    "dispatch s3:GetObject": "a run that is stopped is ended in MLflow, by its specification",
-    "pipeline s3:GetObject": "RegisterModel reads the model's size and the evaluation from S3, in the service",
-    "promote sqs:SendMessage": "Lambda sends an event that failed for good to the dead-letter queue, in the service",
-    "start sqs:SendMessage": "Lambda sends an event that failed for good to the dead-letter queue, in the service",
-    "provisioning iot:DescribeCertificate": "RegisterThing's own reads: the emulator decides on its writes",
-    "provisioning iot:DescribeThing": "RegisterThing's own reads",
-    "provisioning iot:DescribeThingGroup": "RegisterThing's own reads",
-    "provisioning iot:DescribeThingType": "RegisterThing's own reads",
-    "provisioning iot:ListThingGroupsForThing": "RegisterThing's own reads",
-    "provisioning iot:RegisterThing": "asked of the role on AWS as a whole; the emulator decides on each write instead",
-    "provisioning iot:CreateThing": "the operator's thing is there already; AWS asks for it all the same",
+    "kms:Decrypt": (
+        "on AWS each read or write of encrypted data needs the key, with the caller's "
+        "permissions; the emulator's services do not use it"
+    ),
+    "kms:GenerateDataKey": (
+        "on AWS each write of encrypted data needs the key, with the caller's permissions; the "
+        "emulator's services do not use it"
+    ),
+    "sagemaker-mlflow:*": (
+        "MLflow is a file here; each action is an operation of managed MLflow's REST API that "
+        "the role's code calls"
+    ),
+    "s3:ListBucket": (
+        "makes S3 answer 404 instead of 403 for a missing object; the emulator always answers 404"
+    ),
+    "server secretsmanager:PutSecretValue": (
+        "a resumed server replaces its predecessor's certificates"
+    ),
+    "mlflow": "the role of the managed MLflow server; there is none here",
+    "device": "a Greengrass core assumes it by the role alias; there is no nucleus here",
+    "promote s3:GetObject": "reads the policy in force and the last entry of the audit trail",
+    "job-urls": "AWS IoT presigns URLs with this role; the emulator presigns them without a role",
+    "rollout iot:CancelJob": "a rollback; another test runs that journey",
+    "rollout iot:DescribeJobExecution": (
+        "reads why a device refused a model; the same journey as the rollback"
+    ),
+    "rollout states:StartExecution": (
+        "begins the rollout of a version that waited for another rollout"
+    ),
+    "rollout sagemaker:DescribeModelPackage": (
+        "begins the rollout of a version that waited for another rollout"
+    ),
+    "rollout s3:GetObject": (
+        "begins the rollout of a version that waited: its run and the policy in force"
+    ),
+    "rollout iam:PassRole": (
+        "AWS IoT checks it when a job with presigned URLs is created; the emulator does not"
+    ),
+    "execution": (
+        "the ECS agent pulls images and writes logs with it; the local agent runs processes"
+    ),
+    "xray:*": "Lambda and Step Functions write traces themselves",
+    "logs:*": "Lambda, Step Functions and IoT rules write logs themselves",
+    "dispatch s3:GetObject": "reads the specification of a stopped run, to end it in MLflow",
+    "pipeline s3:GetObject": (
+        "RegisterModel reads the model's size and the evaluation from S3, inside SageMaker"
+    ),
+    "promote sqs:SendMessage": (
+        "Lambda itself sends an event to the dead-letter queue after its last retry"
+    ),
+    "start sqs:SendMessage": (
+        "Lambda itself sends an event to the dead-letter queue after its last retry"
+    ),
+    "provisioning iot:DescribeCertificate": (
+        "a read of RegisterThing; the emulator only authorises its writes"
+    ),
+    "provisioning iot:DescribeThing": (
+        "a read of RegisterThing, which the emulator does not authorise"
+    ),
+    "provisioning iot:DescribeThingGroup": (
+        "a read of RegisterThing, which the emulator does not authorise"
+    ),
+    "provisioning iot:DescribeThingType": (
+        "a read of RegisterThing, which the emulator does not authorise"
+    ),
+    "provisioning iot:ListThingGroupsForThing": (
+        "a read of RegisterThing, which the emulator does not authorise"
+    ),
+    "provisioning iot:RegisterThing": (
+        "AWS authorises RegisterThing as a whole; the emulator authorises each of its writes "
+        "instead"
+    ),
+    "provisioning iot:CreateThing": (
+        "AWS authorises it although the operator's thing exists already"
+    ),
 }
 """What no journey exercises here: an action with wildcard, a whole role, or one role's action; and
 why it is granted.
@@ -464,5 +510,5 @@ def test_the_documented_audit_is_this_one(calls: set) -> None:
         document.write_text(f"{before}{MARKS[0]}\n{table(calls)}\n{MARKS[1]}{after}")
         return
     assert shown.strip() == table(calls), (
-        "run: MLEDGEOPS_WRITE_AUDIT=1 pytest tests/test_least_privilege.py"
+        "run: MLEDGEOPS_WRITE_AUDIT=1 pytest tests/integration/test_least_privilege.py"
     )
