@@ -1,5 +1,7 @@
-"""The ports on AWS, by boto3. Endpoints come from ``AWS_ENDPOINT_URL``: the local cloud is reached
-alike.
+"""The ports' adapters on AWS, with their clients handed in; and what entry points read from the
+environment and make: settings, resource names, clients.
+
+boto3 reads the endpoints from ``AWS_ENDPOINT_URL``, so the same code reaches the local cloud.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from fl_runtime.run.errors import ObjectMissing, SettingMissing
 from fl_runtime.run.ports import StoredReply
 
 RETRIES = {"mode": "standard", "max_attempts": 8}
-"""With backoff up to 20 s: about a minute of throttling or errors is survived without a restart."""
+"""Exponential backoff up to 20 s, so a task survives about a minute of throttling or errors:
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+"""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
+"""Longest validity of a URL signed with SigV4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceNames:
-    """The resources a task uses, from its environment."""
+    """The AWS resources of a task or function."""
 
     bucket: str
     devices_table: str
@@ -35,7 +40,7 @@ class ResourceNames:
 
 
 def names_from_environment(environ: dict[str, str] | None = None) -> ResourceNames:
-    """Read resource names; raises SettingMissing naming the first variable that is not there."""
+    """Read the resource names. Raises SettingMissing, naming the first variable that is not set."""
     return ResourceNames(
         bucket=setting("MLEDGEOPS_BUCKET", environ),
         devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
@@ -45,11 +50,11 @@ def names_from_environment(environ: dict[str, str] | None = None) -> ResourceNam
 
 
 def setting(name: str, environ: dict[str, str] | None = None) -> str:
-    """A variable of the task's or function's environment; raises SettingMissing."""
+    """An environment variable of a task or function. Raises SettingMissing when it is not set."""
     value = (os.environ if environ is None else environ).get(name)
     if not value:
         raise SettingMissing(
-            f"{name} is not set: this program is started by its task definition, which sets it."
+            f"{name} is not set. The task definition or the function's configuration sets it."
         )
     return value
 
@@ -61,7 +66,7 @@ def fresh_seconds(environ: dict[str, str] | None = None) -> float:
 
 
 def client(service: str) -> Any:
-    """A boto3 client with our retry policy. Made by entry points only, never at import."""
+    """A boto3 client with our retry policy. For entry points only, and never at import."""
     config = Config(
         retries=RETRIES,
         signature_version="s3v4" if service == "s3" else None,
@@ -71,13 +76,15 @@ def client(service: str) -> Any:
 
 
 class IotCommands:
-    """:class:`~fl_runtime.run.ports.Commands` by the IoT data plane."""
+    """:class:`~fl_runtime.run.ports.Commands` over the IoT data plane."""
 
     def __init__(self, iot_data: Any) -> None:
         self._client = iot_data
 
     def send(self, fleet: str, device: str, payload: bytes, seconds: float) -> None:
-        """QoS 1; the message expires with its deadline, so a device that wakes late never sees it."""
+        """Publish with QoS 1. The message expires with the command's deadline, so a device that
+        reconnects later never sees it.
+        """
         self._client.publish(
             topic=topic(fleet, device, "command"),
             qos=1,
@@ -94,7 +101,7 @@ class DynamoReplies:
         self._table = table
 
     def read(self, reply_key: str) -> list[StoredReply]:
-        """Strongly consistent, all pages."""
+        """All pages, with strongly consistent reads."""
         return [
             StoredReply(row["fleet"]["S"], row["device"]["S"], row["body"]["S"])
             for row in self._rows(reply_key)
@@ -119,7 +126,7 @@ class S3Objects:
         self.bucket = bucket
 
     def get(self, key: str, limit: int | None = None) -> bytes:
-        """Reads no more than ``limit`` bytes, whatever the object's size."""
+        """Checks the length before it reads the body."""
         with self._missing(key):
             answer = self._client.get_object(Bucket=self.bucket, Key=key)
         if limit is not None and answer["ContentLength"] > limit:
@@ -128,20 +135,22 @@ class S3Objects:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Encryption is the bucket's default."""
+        """Encrypted as the bucket's default says."""
         self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
 
     def size(self, key: str) -> int:
-        """Bytes of an object; raises ObjectMissing."""
+        """Size of an object in bytes. Raises ObjectMissing."""
         with self._missing(key):
             return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
 
     def url_to_get(self, key: str, seconds: float) -> str:
-        """Valid at most as long as the signer's own credentials."""
+        """Expires with the signer's credentials if that is sooner:
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html
+        """
         return self._presign("get_object", key, seconds)
 
     def url_to_put(self, key: str, seconds: float) -> str:
-        """Valid for one key only."""
+        """Writes one key only."""
         return self._presign("put_object", key, seconds)
 
     def keys(self, prefix: str) -> list[str]:
@@ -153,7 +162,7 @@ class S3Objects:
 
     @contextlib.contextmanager
     def _missing(self, key: str) -> Iterator[None]:
-        """S3's words for an absent object, as ours."""
+        """Translate S3's errors for an absent object to ObjectMissing."""
         try:
             yield
         except ClientError as error:

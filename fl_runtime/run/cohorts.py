@@ -1,14 +1,13 @@
-"""Cohorts: the fleet's devices of one run, divided among its proxies.
+"""Cohorts: a run's devices, divided among its proxies.
 
-In federated learning a cohort is the set of clients sampled for one round. Here it is something
-else: a proxy's share of the fleet, formed once for each run. A round samples its devices from all
-cohorts.
+In federated learning a cohort is the set of clients sampled for one round. Here it is a proxy's
+share of the fleet, formed once when the run starts; a round samples its devices from all cohorts.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -21,32 +20,23 @@ class Member(msgspec.Struct, frozen=True):
     device: Name
     node_id: int
     labels: dict[str, str] = {}
+    """The device's labels, as its heartbeat reported them when the run started."""
 
 
 class Cohort(msgspec.Struct, frozen=True):
-    """The devices that one proxy speaks to."""
+    """The devices of one proxy."""
 
     cohort: Name
     members: list[Member]
 
 
-def node_id(fleet: str, device: str) -> int:
-    """A stable 63-bit Flower node id for a device (Flower keeps ids in signed 64 bits)."""
-    return int.from_bytes(hashlib.sha256(f"{fleet}/{device}".encode()).digest()[:8], "big") >> 1
-
-
-def flower_run_id(run: str) -> int:
-    """A stable 63-bit Flower run id."""
-    return node_id("run", run)
-
-
 def form_cohorts(
     fleet: str,
-    devices: list[str],
+    devices: Sequence[str],
     devices_per_proxy: int,
     labels: Mapping[str, dict[str, str]] | None = None,
 ) -> list[Cohort]:
-    """Split devices into cohorts of at most ``devices_per_proxy``, evenly; 0 means one cohort."""
+    """Split devices evenly into cohorts of at most ``devices_per_proxy``; 0 means one cohort."""
     known = labels or {}
     if not devices:
         return []
@@ -62,3 +52,13 @@ def form_cohorts(
         )
         for index in range(count)
     ]
+
+
+def node_id(fleet: str, device: str) -> int:
+    """A stable Flower node id: 63 bits, since Flower keeps ids in signed 64-bit integers."""
+    return int.from_bytes(hashlib.sha256(f"{fleet}/{device}".encode()).digest()[:8], "big") >> 1
+
+
+def flower_run_id(run: str) -> int:
+    """A stable Flower run id of 63 bits."""
+    return node_id("run", run)

@@ -1,7 +1,7 @@
-"""What a round costs, estimated from list prices; an order of magnitude for a budget, not a bill.
+"""What a round costs, estimated from list prices: good for a budget, no substitute for the bill.
 
-us-east-1, on demand, ARM, November 2026: https://aws.amazon.com/fargate/pricing/,
-https://aws.amazon.com/iot-core/pricing/,
+Prices in USD for us-east-1, on demand, ARM, November 2026:
+https://aws.amazon.com/fargate/pricing/, https://aws.amazon.com/iot-core/pricing/,
 https://aws.amazon.com/s3/pricing/, https://aws.amazon.com/dynamodb/pricing/on-demand/.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 VCPU_HOUR = 0.03238
 GB_HOUR = 0.00356
 SPOT_SHARE = 0.3
-"""A Spot task costs about so much of the price on demand."""
+"""Price of a Spot task as a share of the price on demand, roughly."""
 SERVER = (2.0, 8.0)
 PROXY = (0.25, 0.5)
-"""vCPU and GB of a task; tests hold them against the task definitions."""
+"""vCPU and GB of a task. A test compares them with the task definitions."""
 MESSAGE = 1.0e-6
-"""A message by AWS IoT, up to 5 KB, and as much for the rule's action."""
+"""A message of up to 5 KB through AWS IoT. The action of a rule costs as much."""
 S3_PUT, S3_GET = 5.0e-6, 4.0e-7
 DYNAMODB_WRITE, DYNAMODB_READ = 6.25e-7, 1.25e-7
 POLLS_PER_SECOND = 2.0
@@ -26,21 +26,22 @@ POLLS_PER_SECOND = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
-    """What a run occupies. ``proxies`` 0: the server serves its cohorts itself."""
+    """The tasks of a run beside its server."""
 
     proxies: int
+    """0: the server hosts the cohorts itself."""
 
 
 def tasks_cost_per_second(topology: Topology) -> float:
-    """USD a second for the server and its proxies."""
+    """USD per second for the server and its proxies, which run on Spot."""
     server = SERVER[0] * VCPU_HOUR + SERVER[1] * GB_HOUR
     proxy = (PROXY[0] * VCPU_HOUR + PROXY[1] * GB_HOUR) * SPOT_SHARE
     return (server + topology.proxies * proxy) / 3600
 
 
 def round_cost(topology: Topology, seconds: float, phases: int) -> float:
-    """USD of a round: ``phases`` counts each device's phase (one command, one reply, one upload,
-    two downloads).
+    """USD for a round of ``seconds``. ``phases`` counts the phases of all devices; each takes one
+    command, one reply, one upload and two downloads.
     """
     messages = phases * (2 * MESSAGE + 2 * MESSAGE)
     storage = (

@@ -1,10 +1,10 @@
-"""Where the parts of a run are kept: the run's id, its S3 object keys, the key of its replies.
+"""Names in S3 and DynamoDB: a run's id, its object keys, the partition key of its replies.
 
 ::
 
-    runs/RUN/            kept: run.json, cohorts.json, champion.json, rounds/, model/
-    transient/RUN/       deleted by the bucket's lifecycle rule: arrays/, content/, commands/, updates/
-    apps/DIGEST.zip      the bundle of a Flower app
+    runs/RUN/         run.json, cohorts.json, champion.json, rounds/, model/
+    transient/RUN/    arrays/, content/, commands/, updates/, checkpoints/: deleted after a month
+    apps/DIGEST.zip   the bundle of a Flower app
 
 Devices know none of these keys: they get a presigned URL for each object.
 """
@@ -15,34 +15,59 @@ from edge.protocol.names import check_digest, check_kind, check_name
 
 
 def run_id(token: str) -> str:
-    """The run of a callback token."""
+    """The id of the run that a callback token started."""
     return f"run-{token}"
 
 
-def reply_key(run: str, phase: str, cohort: str) -> str:
-    """Partition key of the ``replies`` table: all answers of one cohort in one phase."""
-    return f"{run}#{phase}#{cohort}"
-
-
 def run_prefix(run: str) -> str:
-    """What is kept of a run: its specification, its rounds, its model."""
+    """Prefix of everything that is kept of a run."""
     return f"runs/{check_name('run', run)}/"
 
 
+def spec_key(run: str) -> str:
+    """The run's specification."""
+    return f"{run_prefix(run)}run.json"
+
+
+def cohorts_key(run: str) -> str:
+    """The run's cohorts."""
+    return f"{run_prefix(run)}cohorts.json"
+
+
+def champion_key(run: str) -> str:
+    """The model in use by the fleet when the run began; ``null`` if it was not of this app."""
+    return f"{run_prefix(run)}champion.json"
+
+
+def rounds_prefix(run: str) -> str:
+    """Prefix of the records of all finished rounds, sorted by round."""
+    return f"{run_prefix(run)}rounds/"
+
+
+def round_key(run: str, server_round: int) -> str:
+    """The record of one finished round."""
+    return f"{rounds_prefix(run)}{server_round:05d}.json"
+
+
+def model_key(run: str, name: str) -> str:
+    """One file of the final model."""
+    return f"{run_prefix(run)}model/{name}"
+
+
 def transient_prefix(run: str) -> str:
-    """What a run needs only while it lasts: the bucket's lifecycle rule deletes all below
-    ``transient/`` after a month.
+    """Prefix of what a run needs only while it lasts. The bucket's lifecycle rule deletes objects
+    below ``transient/`` after a month.
     """
     return f"transient/{check_name('run', run)}/"
 
 
 def arrays_key(run: str, digest: str) -> str:
-    """Global weights: one object per digest, shared by all devices of a run."""
+    """Global weights: one object for each digest, shared by all devices of the run."""
     return f"{transient_prefix(run)}arrays/{check_digest(digest)}.safetensors"
 
 
 def content_key(run: str, digest: str) -> str:
-    """Configs too large for a command message (claim check)."""
+    """A record skeleton too large for a command (claim check)."""
     return f"{transient_prefix(run)}content/{check_digest(digest)}.json"
 
 
@@ -52,18 +77,13 @@ def command_key(run: str, digest: str) -> str:
 
 
 def update_key(run: str, phase: str, device: str) -> str:
-    """One device's update in one phase. ``phase`` is what :func:`phase_id` gives."""
+    """One device's update in one phase. ``phase`` comes from :func:`phase_id`."""
     return f"{transient_prefix(run)}updates/{phase}/{check_name('device', device)}.safetensors"
 
 
-def phase_id(server_round: int, kind: str, sequence: int, content: str) -> str:
-    """A phase's place in its run, sortable, and what was sent in it: ``00003-train-0007-0a1b2c3d``.
-
-    ``content`` is the digest of what the devices get. A server that resumes a run names a phase as
-    the
-    one before it did exactly when it asks the same: answers given already count, and only those.
-    """
-    return f"{server_round:05d}-{check_kind(kind)}-{sequence:04d}-{check_digest(content)[:8]}"
+def checkpoint_key(run: str, name: str) -> str:
+    """One checkpoint of the server."""
+    return f"{transient_prefix(run)}checkpoints/{name}.safetensors"
 
 
 def app_key(digest: str) -> str:
@@ -71,28 +91,16 @@ def app_key(digest: str) -> str:
     return f"apps/{check_digest(digest)}.zip"
 
 
-def spec_key(run: str) -> str:
-    """S3 key of a run's specification."""
-    return f"{run_prefix(run)}run.json"
+def phase_id(server_round: int, kind: str, sequence: int, content: str) -> str:
+    """A sortable name for a phase, such as ``00003-train-0007-0a1b2c3d``.
 
-
-def cohorts_key(run: str) -> str:
-    """S3 key of a run's cohorts."""
-    return f"{run_prefix(run)}cohorts.json"
-
-
-def champion_key(run: str) -> str:
-    """S3 key of the model that the fleet ran when a run began; ``null`` when it ran none of this
-    model.
+    ``sequence`` counts the phases of the round, ``content`` is the digest of what the devices get.
+    So a server that resumes a run gives a phase its old name exactly when it asks the same again,
+    and the replies that are there already count.
     """
-    return f"{run_prefix(run)}champion.json"
+    return f"{server_round:05d}-{check_kind(kind)}-{sequence:04d}-{check_digest(content)[:8]}"
 
 
-def round_key(run: str, server_round: int) -> str:
-    """S3 key of one finished round's record."""
-    return f"{run_prefix(run)}rounds/{server_round:05d}.json"
-
-
-def model_key(run: str, name: str) -> str:
-    """S3 key of one file of the final model."""
-    return f"{run_prefix(run)}model/{name}"
+def reply_key(run: str, phase: str, cohort: str) -> str:
+    """Partition key in the ``replies`` table: the replies of one cohort in one phase."""
+    return f"{run}#{phase}#{cohort}"

@@ -1,6 +1,4 @@
-"""What a server asks of a cohort in one phase, and what comes of it: the messages between server
-and proxy.
-"""
+"""The messages between server and proxy: a request for one phase, and the events it leads to."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from edge.protocol.records import ArrayMap
 
 
 class ArraySpec(msgspec.Struct, frozen=True):
-    """Name, dtype and shape of one array, as the server sent it and expects it back."""
+    """Name, dtype and shape of one array of the model. ``dtype`` is NumPy's, such as ``<f4``."""
 
     name: str
     dtype: str
@@ -21,12 +19,12 @@ class ArraySpec(msgspec.Struct, frozen=True):
 
 
 def array_specs(arrays: ArrayMap) -> list[ArraySpec]:
-    """What updates of these weights must look like."""
+    """The specifications of a model's arrays, in order."""
     return [ArraySpec(name, array.dtype.str, array.shape) for name, array in arrays.items()]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A device to ask, and the message it is to answer."""
+    """A device to ask, and the id of the message that it answers."""
 
     device: Name
     node_id: int
@@ -34,51 +32,63 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
-    """Ask one cohort for one phase. ``seconds`` is the time the devices have."""
+    """Ask one cohort to carry out one phase."""
 
     run: Name
     fleet: Name
     cohort: Name
     phase: str
+    """From :func:`fl_runtime.run.keys.phase_id`."""
     server_round: int
     kind: str
+    """Flower's message type, such as ``train`` or ``evaluate``."""
     app: str
+    """Digest of the app's bundle."""
     targets: list[Target]
     content: str
+    """The record skeleton that all devices get."""
     arrays: ObjectRef | None
+    """The global weights."""
     seconds: float
+    """Time that the devices have."""
     flower_run_id: int
     run_config: str
+    """The run's overrides of the app's configuration, as JSON."""
+    signature: str
+    """The server's signature over the phase; every command of the phase carries it."""
     fold: bool
+    """Answer with the weighted mean instead of each update."""
     weighted_by: str = "num-examples"
+    """Key of the example count among the metrics."""
     specs: list[ArraySpec] | None = None
-    signature: str = ""
-    """The server's, over the phase's commands."""
+    """The arrays that an update must hold; None: any."""
     size_limit: int = 2**31
-    """Bytes of an update that may be downloaded."""
+    """Largest update that is downloaded, in bytes."""
     checked: bool = True
     """False for messages of the app's own making, whose replies need no metrics."""
     enough: int = 0
-    """The phase is over after so many valid replies; 0: after all."""
+    """The phase ends after so many valid replies (over-selection); 0: after all."""
     norm_limit: float = 0.0
-    """Largest L2 norm of a change that counts; 0: found among the phase's own updates."""
+    """Largest L2 norm of a change that counts; 0: derived from the phase's own updates."""
     norm_factor: float = 0.0
-    """Without a limit: a change so many times the median's is odd; 0: none is."""
+    """Without a limit: a change above so many times the median norm is an outlier; 0: none is."""
 
 
 class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
-    """What came of one device in one phase. ``content`` or ``update`` carries the reply when not
-    folded.
+    """The outcome of one device in one phase. Where the phase does not fold, ``content`` or
+    ``update`` carries its reply.
     """
 
     device: Name
     node_id: int
     message_id: str
     status: Literal["ok", "error", "spare"]
-    """``spare``: enough others had answered."""
+    """``spare``: an over-selected reply, not needed because enough others came first."""
     code: str = ""
+    """Reason code of an error."""
     reason: str = ""
     norm: float = 0.0
+    """L2 norm of the update's change; 0 where it was not measured."""
     metrics: dict[str, Any] = {}
     content: str = ""
     update: ObjectRef | None = None
@@ -88,7 +98,7 @@ class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
 
 
 class Folded(msgspec.Struct, frozen=True, tag="folded"):
-    """The cohort's weighted mean, as a records file."""
+    """The weighted mean of ``count`` updates of a cohort, as a records file."""
 
     phase: str
     records: bytes
@@ -96,7 +106,7 @@ class Folded(msgspec.Struct, frozen=True, tag="folded"):
 
 
 class PhaseDone(msgspec.Struct, frozen=True, tag="done"):
-    """The cohort has nothing more to say in this phase."""
+    """The last event of a phase."""
 
     phase: str
 
@@ -105,7 +115,7 @@ PhaseEvent = DeviceResult | Folded | PhaseDone
 
 
 def mismatched_metrics(result: DeviceResult) -> DeviceResult:
-    """The result of a device that reports other metrics than most: it does not count."""
+    """The failure of a device that reports other metrics than most, which cannot be averaged."""
     return msgspec.structs.replace(
         result,
         status="error",
@@ -115,7 +125,7 @@ def mismatched_metrics(result: DeviceResult) -> DeviceResult:
 
 
 def over_selected(target: Target) -> DeviceResult:
-    """A device that was asked in vain: enough others had answered."""
+    """The result of a device whose reply is not needed: enough others came first."""
     return DeviceResult(
         device=target.device,
         node_id=target.node_id,
@@ -128,7 +138,7 @@ def over_selected(target: Target) -> DeviceResult:
 def failure(
     target: Target, code: str, reason: str, timing: Timing = Timing(), up: int = 0, down: int = 0
 ) -> DeviceResult:
-    """A device whose part in the phase came to nothing."""
+    """The result of a device that failed. ``up`` and ``down`` are bytes."""
     return DeviceResult(
         device=target.device,
         node_id=target.node_id,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.run.state import TerminalState
 
-EndState = Literal["Succeeded", "Failed", "Stopped"]
-MLFLOW_STATUS: Mapping[str, str] = {
+MLFLOW_STATUS: Mapping[TerminalState, str] = {
     "Succeeded": "FINISHED",
     "Failed": "FAILED",
     "Stopped": "KILLED",
@@ -73,7 +73,7 @@ def find_run(client: Any, run: str, experiment: str) -> str | None:
 
 
 def end_run(
-    client: Any, run_id: str, state: EndState, reason: str = "", execution_arn: str = ""
+    client: Any, run_id: str, state: TerminalState, reason: str = "", execution_arn: str = ""
 ) -> None:
     """Set MLflow's terminal status, and tag the run with our state, reason and state machine."""
     if execution_arn:

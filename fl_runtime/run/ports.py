@@ -1,6 +1,4 @@
-"""What a cohort needs from the outside, as small typed ports. fl_runtime/run/aws.py has the real
-ones.
-"""
+"""Ports: what a cohort needs from AWS. :mod:`fl_runtime.run.aws` has the adapters."""
 
 from __future__ import annotations
 
@@ -8,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 Clock = Callable[[], float]
-"""Seconds, monotonic."""
+"""Monotonic seconds."""
 Sleep = Callable[[float], None]
+"""Waits for so many seconds."""
 
 
 class StoredReply(NamedTuple):
-    """One row of the ``replies`` table. ``device`` and ``fleet`` were taken from the topic by the
-    IoT rule.
+    """A row of the ``replies`` table. The IoT rule takes ``fleet`` and ``device`` from the topic,
+    so they can be trusted; ``body`` is what the device sent.
     """
 
     fleet: str
@@ -23,14 +22,14 @@ class StoredReply(NamedTuple):
 
 
 class Commands(Protocol):
-    """Sends a command to a device."""
+    """Sends commands to devices."""
 
     def send(self, fleet: str, device: str, payload: bytes, seconds: float) -> None:
-        """Publish; the broker drops it after ``seconds``."""
+        """Publish a command that expires after ``seconds``."""
 
 
 class Replies(Protocol):
-    """Reads what devices answered."""
+    """Reads the devices' replies."""
 
     def read(self, reply_key: str) -> list[StoredReply]:
         """All replies so far under one key."""
@@ -40,13 +39,13 @@ class ObjectStore(Protocol):
     """Objects by key."""
 
     def get(self, key: str, limit: int | None = None) -> bytes:
-        """The object's bytes; raises ObjectMissing when it is absent or larger than ``limit``."""
+        """The object. Raises ObjectMissing when it is absent or longer than ``limit`` bytes."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object."""
+        """Write an object, replacing one of the same key."""
 
     def url_to_get(self, key: str, seconds: float) -> str:
-        """A presigned URL to read one object."""
+        """A URL that reads one object, valid for ``seconds``."""
 
     def url_to_put(self, key: str, seconds: float) -> str:
-        """A presigned URL to write one object."""
+        """A URL that writes one object, valid for ``seconds``."""

@@ -1,5 +1,5 @@
-"""What is written of each finished round: for MLflow, for ``mledgeops run --json``, for the
-dashboard.
+"""The record of each finished round, for MLflow, ``mledgeops run --json`` and the evidence; and the
+comparison with the champion.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fl_runtime.run.spec import Champion
 
 @dataclass
 class PhaseStats:
-    """What one phase cost and who took part; tracking reads it."""
+    """One phase of a round: its duration and each device's result."""
 
     phase: str
     kind: str
@@ -30,7 +30,11 @@ class PhaseStats:
 
 
 class RoundSeconds(msgspec.Struct, frozen=True):
-    """A round's time. ``device`` and ``transfer`` are those of each phase's slowest device."""
+    """Where a round's time went: the sum over its phases.
+
+    ``device`` (the app) and ``transfer`` (download and upload) are those of each phase's slowest
+    device; ``overhead`` is the rest of ``total``.
+    """
 
     total: float = 0.0
     device: float = 0.0
@@ -39,7 +43,7 @@ class RoundSeconds(msgspec.Struct, frozen=True):
 
 
 class RoundBytes(msgspec.Struct, frozen=True):
-    """What crossed the devices' links in a round."""
+    """Bytes that all devices together sent and received in a round."""
 
     up: int = 0
     down: int = 0
@@ -63,11 +67,11 @@ class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes_down: int
     metrics: dict[str, Any]
     norm: float = 0.0
-    """L2 norm of the change that the device sent, where it was looked at."""
+    """L2 norm of the update's change; 0 where it was not measured."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished round, as ``run --json`` shows it."""
+    """One finished round, as ``run --json`` prints it."""
 
     round: int
     train: dict[str, Any]
@@ -79,15 +83,15 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     bytes: RoundBytes
     devices: list[DeviceRow] = []
     model: str = ""
-    """Digest of the weights after the round (``transient/RUN/arrays/``)."""
+    """Digest of the global weights after the round (``transient/RUN/arrays/``)."""
 
 
 COMPARISON = "comparison.json"
-"""Name of the comparison among the files of the final model."""
+"""File name of the comparison among the files of the final model."""
 
 
 class DeviceComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One device's evaluation of both; empty where it gave none."""
+    """One device's metrics for candidate and champion; empty where it reported none."""
 
     device: str
     cohort: str
@@ -98,7 +102,7 @@ class DeviceComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def device_evaluations(record: RoundRecord, cohorts: list[Cohort]) -> list[DeviceComparison]:
-    """The devices that evaluated a round's model, with where they belong and what they said of it."""
+    """The evaluations of a round's model, by device, with its cohort and labels."""
     at = {
         member.device: (cohort.cohort, member.labels)
         for cohort in cohorts
@@ -121,20 +125,20 @@ def device_evaluations(record: RoundRecord, cohorts: list[Cohort]) -> list[Devic
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What an approver compares (``comparison.json``)."""
+    """Candidate and champion, evaluated on the same devices (``comparison.json``)."""
 
     champion: Champion | None
     round: int
     devices: list[DeviceComparison]
     reason: str = ""
-    """Why there is no champion to compare with."""
+    """Why there is no comparison."""
     seconds: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
     strategy: str = ""
-    """The strategy that made the candidate."""
+    """The strategy that trained the candidate."""
     goal: Goal | Literal[""] = ""
-    """Whether more or less of the metric is better; empty: known by the metric's name."""
+    """Whether the metric is to be minimized or maximized; empty: known by its name."""
 
     def goal_for(self, metric: str) -> Goal:
         """The goal of the metric that the candidate is judged by."""
@@ -142,7 +146,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def format_metrics(record: RoundRecord) -> str:
-    """The round's evaluate metrics as a person reads them."""
+    """The round's evaluate metrics on one line, for people."""
     return "  ".join(
         f"{key} {value:.4g}"
         for key, value in record.evaluate.items()
@@ -159,7 +163,7 @@ def summarize(
     server: Mapping[str, Any],
     model: str = "",
 ) -> RoundRecord:
-    """Fold a round's phases into its record. Participants are the devices whose update counted."""
+    """Make a round's record of its phases. Participants are the devices whose update counted."""
     results = [(phase, result) for phase in stats for result in phase.results]
     trained = {
         result.device
@@ -188,7 +192,7 @@ def summarize(
 
 
 def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
-    """(total, device, transfer, overhead): overhead is what the slowest device cannot account for."""
+    """(total, device, transfer, overhead) of one phase, in seconds."""
     slowest = max(
         (result.timing for result in phase.results if result.status != "spare"),
         key=lambda t: t.fetch + t.work + t.upload,

@@ -1,4 +1,4 @@
-"""Signatures by AWS KMS: the private keys never leave it."""
+"""Signatures by AWS KMS. The private keys never leave KMS."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 Signer = Callable[[bytes], str]
-"""Signs a text; the signature is DER in base64."""
+"""Signs a text. The signature is ASN.1 DER in base64."""
 ALGORITHM = "ECDSA_SHA_256"
 
 
 def kms_signer(kms: Any, key: str) -> Signer:
-    """A signer with one key, by its alias. Texts of up to 4,096 bytes.
-
+    """A signer with the key of this alias, for texts of at most 4,096 bytes:
     https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html
     """
 
@@ -25,5 +24,5 @@ def kms_signer(kms: Any, key: str) -> Signer:
 
 
 def public_key(kms: Any, key: str) -> str:
-    """A key's public half, DER in base64, as devices keep it."""
+    """The public half of a key, SubjectPublicKeyInfo in DER and base64, as devices store it."""
     return base64.b64encode(kms.get_public_key(KeyId=key)["PublicKey"]).decode()

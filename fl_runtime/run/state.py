@@ -1,30 +1,32 @@
-"""The ``runs`` table: one item a run, changed only by conditional writes."""
+"""The ``runs`` table: one item for each run, changed only by conditional writes."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import msgspec
 
 State = Literal["Starting", "Running", "Concluding", "Succeeded", "Failed", "Stopping", "Stopped"]
-TERMINAL_STATES = ("Succeeded", "Failed", "Stopped")
+TerminalState = Literal["Succeeded", "Failed", "Stopped"]
+TERMINAL_STATES: tuple[TerminalState, ...] = get_args(TerminalState)
 KEPT_SECONDS = 400 * 86_400
-"""How long a run's item is kept (TTL)."""
+"""Time to live of an item."""
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a run."""
+    """A run's item."""
 
     run: str
     state: State
     server: str = ""
-    """``host:port`` of the server's gRPC, once it listens."""
+    """``host:port`` of the server's gRPC endpoint, once it listens."""
     finished_round: int = 0
     checkpoint: str = ""
-    """Names of the last two checkpoints, newest first, joined by a comma."""
+    """Names of the last two checkpoints, newest first, separated by a comma."""
     epoch: int = 0
-    """Counts the servers that took the run: only the newest may write rounds."""
+    """Counts the servers that have taken the run over. Only the newest may commit rounds."""
     mlflow_run_id: str = ""
     execution_arn: str = ""
     pipeline_execution_arn: str = ""
@@ -33,18 +35,18 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunTable:
-    """Reads and writes run items."""
+    """Reads and writes the items of runs."""
 
     def __init__(self, dynamodb: Any, table: str) -> None:
         self._client = dynamodb
         self._table = table
 
     def create(self, state: RunState) -> bool:
-        """False when the run is there already: a redelivered message starts nothing twice."""
+        """Create the run's item. False when it exists: a redelivered message starts nothing twice."""
         item = {key: _value(value) for key, value in msgspec.structs.asdict(state).items()}
         item["expires_at"] = {"N": str(int(time.time()) + KEPT_SECONDS)}
         try:
-            # attribute_not_exists closes the race of two deliveries of the same message.
+            # attribute_not_exists: two deliveries of one message may arrive at the same time.
             self._client.put_item(
                 TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(run)"
             )
@@ -64,10 +66,8 @@ class RunTable:
         }
         return msgspec.convert(fields, RunState, strict=False)
 
-    def take(self, run: str) -> int:
-        """Become the run's server: returns the new epoch, from which on older servers are fenced
-        off.
-        """
+    def take_over(self, run: str) -> int:
+        """Become the run's server. Returns the new epoch, which fences off all older servers."""
         answer = self._client.update_item(
             TableName=self._table,
             Key={"run": {"S": run}},
@@ -79,48 +79,46 @@ class RunTable:
         return int(answer["Attributes"]["epoch"]["N"])
 
     def commit_round(self, run: str, epoch: int, number: int, checkpoint: str) -> bool:
-        """Make a round count; False for a server that another has replaced, or a run that has
-        ended.
+        """Record a round as finished. False when another server has taken the run over, or the run
+        has ended.
         """
-        names = {f":t{index}": {"S": state} for index, state in enumerate(TERMINAL_STATES)}
-        try:
-            # epoch = :epoch closes the race of two servers, after a heartbeat was late, say.
-            self._client.update_item(
-                TableName=self._table,
-                Key={"run": {"S": run}},
-                UpdateExpression="SET finished_round = :round, checkpoint = :checkpoint",
-                ConditionExpression=f"epoch = :epoch AND NOT (#state IN ({', '.join(names)}))",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={
-                    ":round": _value(number),
-                    ":checkpoint": _value(checkpoint),
-                    ":epoch": _value(epoch),
-                    **names,
-                },
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        # epoch = :epoch: a server that Step Functions gave up on may still be running.
+        return self._change(
+            run,
+            {"finished_round": number, "checkpoint": checkpoint},
+            TERMINAL_STATES,
+            "epoch = :epoch",
+            {":epoch": _value(epoch)},
+        )
 
     def update(self, run: str, *, unless: tuple[State, ...] = (), **changes: str | float) -> bool:
-        """Change a run that has not ended, nor is in one of the states ``unless``; False when it is
-        (an ended run stays as it ended).
+        """Set attributes of a run that has not ended. False when it has ended, or is in one of the
+        states ``unless``: a terminal state never changes.
         """
+        return self._change(run, changes, (*TERMINAL_STATES, *unless), "attribute_exists(run)", {})
+
+    def _change(
+        self,
+        run: str,
+        changes: Mapping[str, str | float],
+        unless: tuple[State, ...],
+        condition: str,
+        values: Mapping[str, dict[str, str]],
+    ) -> bool:
+        """Set attributes if the condition holds and the run is in none of the states ``unless``."""
+        states = {f":t{index}": _value(state) for index, state in enumerate(unless)}
         names = {f"#{index}": key for index, key in enumerate(changes)}
-        values = {f":{index}": _value(value) for index, value in enumerate(changes.values())}
-        terminal = {
-            f":t{index}": {"S": state} for index, state in enumerate((*TERMINAL_STATES, *unless))
-        }
+        new = {f":{index}": _value(value) for index, value in enumerate(changes.values())}
+        sets = ", ".join(f"#{index} = :{index}" for index in range(len(changes)))
         try:
-            # NOT IN (terminal) closes the race of a late server against conclude.
+            # NOT IN: the run may be stopped or concluded while its server is still writing.
             self._client.update_item(
                 TableName=self._table,
                 Key={"run": {"S": run}},
-                UpdateExpression="SET "
-                + ", ".join(f"#{index} = :{index}" for index in range(len(changes))),
-                ConditionExpression=f"attribute_exists(run) AND NOT (#state IN ({', '.join(terminal)}))",
+                UpdateExpression=f"SET {sets}",
+                ConditionExpression=f"{condition} AND NOT (#state IN ({', '.join(states)}))",
                 ExpressionAttributeNames={**names, "#state": "state"},
-                ExpressionAttributeValues={**values, **terminal},
+                ExpressionAttributeValues={**new, **values, **states},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False

@@ -123,7 +123,7 @@ class Server:
         tracker = RunTracker(store, spec, {"mledgeops.devices": devices})
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
-        self._epoch = self._table.take(spec.run)
+        self._epoch = self._table.take_over(spec.run)
         shape = Topology(proxies=len(cohorts) if spec.devices_per_proxy else 0)
         with tempfile.TemporaryDirectory() as folder, self._backend(spec, cohorts) as backend:
             app = self._app(spec, Path(folder))

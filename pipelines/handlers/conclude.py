@@ -16,7 +16,6 @@ from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.mlflow_runs import (
     ARTIFACT_ROOT_VARIABLE,
     MLFLOW_STATUS,
-    EndState,
     end_run,
     mlflow_client,
     open_run,
@@ -24,6 +23,7 @@ from fl_runtime.run.mlflow_runs import (
 from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.scoring import NO_CHAMPION, score_of
 from fl_runtime.run.spec import decode_spec
+from fl_runtime.run.state import TerminalState
 from pipelines.handlers.aws_clients import Services, services
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
 from registry.evidence.collect import compare
@@ -85,7 +85,7 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
     return champion.score if champion is not None and champion.score is not None else NO_CHAMPION
 
 
-def end_in_mlflow(run: str, ended: EndState, reason: str, aws: Services) -> None:
+def end_in_mlflow(run: str, ended: TerminalState, reason: str, aws: Services) -> None:
     """Record how the run ended; a run that failed before its server started is recorded too.
 
     The pipeline gets its answer whether MLflow can be reached or not; ``mledgeops reconcile`` tells

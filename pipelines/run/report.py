@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fl_runtime.run.aws import S3Objects
-from fl_runtime.run.keys import model_key, run_prefix
+from fl_runtime.run.keys import model_key, rounds_prefix
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.state import RunState
 from pipelines.run.executions import Snapshot
@@ -61,7 +61,7 @@ class RunReport(msgspec.Struct, kw_only=True):
 
 def finished_rounds(objects: S3Objects, run: str, after: int = 0) -> Iterator[RoundRecord]:
     """Records of a run's finished rounds above a number, in order."""
-    for key in objects.keys(f"{run_prefix(run)}rounds/"):  # not a dict
+    for key in objects.keys(rounds_prefix(run)):  # not a dict
         if int(_stem(key)) > after:
             yield msgspec.json.decode(objects.get(key), type=RoundRecord)
 

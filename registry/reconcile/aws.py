@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
 from edge.training.app_bundle import AppError
 from fl_runtime.run.errors import ObjectMissing
-from fl_runtime.run.mlflow_runs import EndState, end_run
-from fl_runtime.run.state import TERMINAL_STATES, RunTable
+from fl_runtime.run.mlflow_runs import end_run
+from fl_runtime.run.state import TERMINAL_STATES, RunTable, TerminalState
 from registry.linking import Linking
 from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version, origin
 from registry.reconcile.plan import FleetState, Repair
@@ -141,7 +141,7 @@ class AwsRegistries:
             return
 
 
-def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, EndState, str]]:
+def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, TerminalState, str]]:
     """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, state,
     reason).
     """
@@ -164,11 +164,11 @@ def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, EndSt
                 value=state.state,
                 why="the run has ended, and MLflow says RUNNING",
             )
-            found.append((repair, run.info.run_id, cast(EndState, state.state), state.reason))
+            found.append((repair, run.info.run_id, state.state, state.reason))
     return found
 
 
-def end_in_mlflow(mlflow: Any, left: list[tuple[Repair, str, EndState, str]]) -> None:
+def end_in_mlflow(mlflow: Any, left: list[tuple[Repair, str, TerminalState, str]]) -> None:
     """Tell MLflow."""
     for _, run_id, state, reason in left:
         end_run(mlflow, run_id, state, reason)

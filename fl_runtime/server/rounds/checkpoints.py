@@ -29,7 +29,7 @@ from edge.protocol.records import (
     encode_records,
 )
 from fl_runtime.run.errors import ObjectMissing, RunFailed
-from fl_runtime.run.keys import transient_prefix
+from fl_runtime.run.keys import checkpoint_key
 from fl_runtime.run.messages import array_specs
 from fl_runtime.run.ports import ObjectStore
 
@@ -150,7 +150,7 @@ class CheckpointStore:
         return None
 
     def _key(self, name: str) -> str:
-        return f"{transient_prefix(self._run)}checkpoints/{name}.safetensors"
+        return checkpoint_key(self._run, name)
 
 
 def _state_of(strategy: Strategy, path: str = "") -> Records:

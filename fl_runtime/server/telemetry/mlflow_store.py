@@ -16,9 +16,9 @@ import msgspec
 from edge.logs import event
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run import mlflow_runs
-from fl_runtime.run.mlflow_runs import EndState
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.run.state import TerminalState
 from fl_runtime.server.model.artifact import FinalModel, log_to_mlflow
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class MlflowStore:
         """MLflow's id of the run; a server that starts again gets the same one."""
         return mlflow_runs.open_run(self._connect(), spec, details, self._artifact_root)
 
-    def end_run(self, run_id: str, state: EndState, reason: str) -> None:
+    def end_run(self, run_id: str, state: TerminalState, reason: str) -> None:
         """Set the terminal status."""
         mlflow_runs.end_run(self._connect(), run_id, state, reason)
 

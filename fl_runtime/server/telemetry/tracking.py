@@ -13,10 +13,10 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from edge.training.app_bundle import FlowerApp
-from fl_runtime.run.mlflow_runs import EndState
 from fl_runtime.run.ports import Clock, Sleep
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.run.state import TerminalState
 from fl_runtime.server.model.artifact import FinalModel
 from fl_runtime.server.telemetry.mlflow_store import Table
 from fl_runtime.server.telemetry.retry_queue import PATIENCE_SECONDS, RetryQueue
@@ -28,7 +28,7 @@ class RunStore(Protocol):
     def open_run(self, spec: RunSpec, details: Mapping[str, str]) -> str:
         """The store's id of the run."""
 
-    def end_run(self, run_id: str, state: EndState, reason: str) -> None:
+    def end_run(self, run_id: str, state: TerminalState, reason: str) -> None:
         """Set the terminal status."""
 
     def log_round(
@@ -109,7 +109,7 @@ class RunTracker:
         """The final model. The result is the store's id of the model."""
         return self._queue.submit(lambda: self._store.log_model(self.run_id, app, model))
 
-    def end(self, state: EndState, reason: str) -> None:
+    def end(self, state: TerminalState, reason: str) -> None:
         """Set the terminal status, at once and without retries."""
         self._store.end_run(self.run_id, state, reason)
 

@@ -72,6 +72,7 @@ def judged(
         seconds=5.0,
         flower_run_id=1,
         run_config="{}",
+        signature="signed",
         fold=True,
         specs=array_specs(MODEL),
         size_limit=100_000,

@@ -31,6 +31,7 @@ def request(cohort: str, seconds: float = 20.0) -> PhaseRequest:
         seconds=seconds,
         flower_run_id=1,
         run_config="{}",
+        signature="signed",
         fold=True,
     )
 

@@ -62,6 +62,7 @@ def run(
         seconds=seconds,
         flower_run_id=1,
         run_config="{}",
+        signature="signed",
         fold=fold,
         specs=array_specs(MODEL),
         size_limit=10_000,
@@ -226,6 +227,7 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
         seconds=3.0,
         flower_run_id=1,
         run_config="{}",
+        signature="signed",
         fold=True,
         specs=array_specs(MODEL),
     )
