@@ -1,22 +1,26 @@
-"""Approving and rejecting a version: in SageMaker, whose event then moves MLflow's alias."""
+"""Approving and rejecting a version: in SageMaker, whose event then updates MLflow."""
 
 from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from registry.audit import AuditTrail
-from registry.mlflow_registry import AUDIT_TAG, MlflowRegistry, Version
-from registry.sagemaker_registry import Approval, RegistryError, SageMakerRegistry
+from registry.errors import RegistryError
+from registry.mlflow_registry import MlflowRegistry
+from registry.model_version import AUDIT_TAG, Approval, Version
+from registry.sagemaker_registry import SageMakerRegistry
 
 EVENT_SECONDS = 60.0
-"""How long the state-change event may take until the alias has followed."""
+"""How long MLflow may take to follow SageMaker's state-change event."""
 POLL_SECONDS = 0.3
 
 
-def find(versions: list[Version], wanted: str) -> Version:
-    """A version by number, by ``name/number``, or by its package ARN; raises RegistryError."""
+def find(versions: Sequence[Version], wanted: str) -> Version:
+    """A version by number, by NAME/NUMBER or by its package's ARN. Raises RegistryError when none
+    or several match.
+    """
     if not versions:
         raise RegistryError("No model is registered yet: run `mledgeops run APP` first.")
     found = [v for v in versions if wanted in (v.version, v.model_version, v.model_package_arn)]
@@ -25,7 +29,8 @@ def find(versions: list[Version], wanted: str) -> Version:
         raise RegistryError(f"There is no model version {wanted!r}; there are {there}.")
     if len({v.name for v in found}) > 1:
         raise RegistryError(
-            f"Several models have a version {wanted}: say which, as {' or '.join(v.model_version for v in found)}."
+            f"Several models have a version {wanted}: "
+            f"give {' or '.join(v.model_version for v in found)}."
         )
     return found[0]
 
@@ -41,14 +46,17 @@ def decide(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Version:
-    """Set the approval, write down who and why, and wait until MLflow shows it; raises
-    RegistryError when the state forbids it.
+    """Set a version's approval in SageMaker, record it in the audit trail, and wait until MLflow
+    shows it. Returns the version as MLflow then has it.
+
+    A rejection is final. Raises RegistryError when the state forbids the decision, or when MLflow
+    does not follow within :data:`EVENT_SECONDS`.
     """
     package, name = sagemaker.get(version.model_package_arn), version.model_version
     if package.approval == approval:
         raise RegistryError(f"{name} is {approval} already; nothing was changed.")
     if package.approval == "Rejected":
-        raise RegistryError(f"{name} was rejected, and a rejection stands: train a new version.")
+        raise RegistryError(f"{name} was rejected, and a rejection is final: train a new version.")
     who, earlier = getpass.getuser(), trail.decision(name)
     head = trail.append(
         at=time.time(),
@@ -62,18 +70,28 @@ def decide(
     mlflow.set_tags(version.name, version.version, {AUDIT_TAG: head})
     if approval == "Approved" and earlier == "reject":
         raise RegistryError(
-            f"{name} is being rejected by somebody else at this moment, and a rejection stands."
+            f"Somebody else is rejecting {name} at the same time, and a rejection is final."
         )
     sagemaker.set_approval(version.model_package_arn, approval, f"{who}: {reason}")
-    # The trail puts two that decide at once in an order; SageMaker keeps whoever writes last. A
-    # rejection stands.
+    # SageMaker keeps the last of two concurrent writes, whichever that is. The trail has an order,
+    # and a rejection in it wins.
     if approval == "Approved" and trail.decision(name) == "reject":
         sagemaker.set_approval(
-            version.model_package_arn, "Rejected", f"{who}: it was rejected at the same moment"
+            version.model_package_arn, "Rejected", f"{who}: rejected at the same time"
         )
         raise RegistryError(
-            f"{name} was rejected by somebody else at the same moment, and a rejection stands."
+            f"Somebody else rejected {name} at the same time, and a rejection is final."
         )
+    return _await_mlflow(mlflow, version, approval, clock, sleep)
+
+
+def _await_mlflow(
+    mlflow: MlflowRegistry,
+    version: Version,
+    approval: Approval,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Version:
     deadline = clock() + EVENT_SECONDS
     while clock() < deadline:
         current = find(mlflow.versions(version.name), version.version)
@@ -81,6 +99,7 @@ def decide(
             return current
         sleep(POLL_SECONDS)
     raise RegistryError(
-        f"{name} is {approval} in SageMaker, but MLflow did not follow within {EVENT_SECONDS:.0f} s: `mledgeops reconcile` repairs it; "
-        "the promote function's log says why."
+        f"{version.model_version} is {approval} in SageMaker, but MLflow did not follow within "
+        f"{EVENT_SECONDS:.0f} s: `mledgeops reconcile` repairs it, and the log of the promote "
+        "function says why."
     )

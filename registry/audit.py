@@ -1,10 +1,8 @@
-"""Who decided what, when and why: an append-only trail whose entries are chained by their hashes.
+"""The audit trail: append-only entries, each holding the hash of the entry before it.
 
-Each entry is an object of its own, written only if it is not there yet (S3 conditional write), and
-holds the hash of the one
-before. Whoever changes, removes or reorders an entry breaks the chain; whoever cuts off its end is
-found out by the head,
-which is written elsewhere too (the version's tag in MLflow).
+Each entry is an S3 object of its own, written on condition that its key does not exist yet. To
+change, remove or reorder an entry breaks the chain. To cut off its end is revealed by the head,
+which is also stored in MLflow, as a tag of the version that the entry is about.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
 """
 
@@ -17,63 +15,63 @@ from typing import Any, Protocol
 import msgspec
 
 PREFIX = "audit/"
-FIRST = "0" * 64
-RECENT = 50
-"""Entries among which a rival's decision is looked for."""
+SYSTEM = "mledgeops"
+"""The author of entries about what no person decided."""
+_FIRST_HASH = "0" * 64
+_RECENT = 50
+"""Latest entries that :meth:`AuditTrail.decision` reads."""
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+"""S3's error codes for a conditional write that lost: to an object that exists, or to a concurrent
+write.
+"""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision, or one thing the system did by itself (``who``: ``mledgeops``)."""
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision, or one act of the system (``who`` is :data:`SYSTEM`)."""
 
     number: int
     at: float
+    """Unix seconds."""
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``,
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held`` or
     ``catch-up``.
     """
     subject: str
-    """A model version, a package's ARN, a fleet."""
+    """A model version, a package's ARN or a fleet."""
     why: str
     details: dict[str, Any] = {}
     before: str
-    """The hash of the entry before."""
+    """SHA-256 of the entry before."""
 
 
-class Exists(Exception):
-    """The object is there already."""
-
-
-class Trail(Protocol):
-    """Port: numbered objects that are written once."""
+class EntryStore(Protocol):
+    """Port: objects that are written once."""
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys, sorted."""
+        """All keys with a prefix, sorted."""
 
     def get(self, key: str) -> bytes:
         """An object."""
 
-    def put_new(self, key: str, data: bytes) -> None:
-        """Write an object; raises Exists when it is there."""
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write an object; False, and nothing is written, when its key exists."""
 
 
 class AuditTrail:
-    """Appends and verifies."""
+    """Appends to the trail and verifies it."""
 
-    def __init__(self, trail: Trail) -> None:
-        self._trail = trail
+    def __init__(self, store: EntryStore) -> None:
+        self._store = store
 
     def append(
         self, *, at: float, who: str, what: str, subject: str, why: str, **details: Any
     ) -> str:
-        """Add an entry; returns its hash, the new head. Two that append at once come one after the
-        other.
-        """
+        """Add an entry and return its hash, the new head. Concurrent appends are put in order."""
         while True:
-            keys = self._trail.keys(PREFIX)
-            before = _hash(self._trail.get(keys[-1])) if keys else FIRST
+            keys = self._store.keys(PREFIX)
             number = int(keys[-1].removeprefix(PREFIX).removesuffix(".json")) + 1 if keys else 1
-            entry = Entry(
+            entry = AuditEntry(
                 number=number,
                 at=at,
                 who=who,
@@ -81,39 +79,33 @@ class AuditTrail:
                 subject=subject,
                 why=why,
                 details=details,
-                before=before,
+                before=_hash(self._store.get(keys[-1])) if keys else _FIRST_HASH,
             )
             data = msgspec.json.encode(entry)
-            try:
-                self._trail.put_new(_key(number), data)
-            except Exists:
-                continue
-            return _hash(data)
+            # False: a concurrent append took the number. Read the new end and try the next one.
+            if self._store.put_new(_key(number), data):
+                return _hash(data)
 
-    def entries(self) -> Iterator[Entry]:
-        """From the first to the last."""
-        for key in self._trail.keys(PREFIX):  # not a dict
-            yield msgspec.json.decode(self._trail.get(key), type=Entry)
+    def entries(self) -> Iterator[AuditEntry]:
+        """All entries, the first one first."""
+        keys = self._store.keys(PREFIX)
+        return (msgspec.json.decode(self._store.get(key), type=AuditEntry) for key in keys)
 
     def decision(self, subject: str) -> str:
-        """The last of ``approve`` and ``reject`` among the latest entries about a subject; empty
-        when neither is there.
-        """
-        for key in reversed(self._trail.keys(PREFIX)[-RECENT:]):
-            entry = msgspec.json.decode(self._trail.get(key), type=Entry)
+        """The last ``approve`` or ``reject`` about a subject among the latest entries; else empty."""
+        for key in reversed(self._store.keys(PREFIX)[-_RECENT:]):
+            entry = msgspec.json.decode(self._store.get(key), type=AuditEntry)
             if entry.subject == subject and entry.what in ("approve", "reject"):
                 return entry.what
         return ""
 
     def verify(self, heads: Iterable[str] = ()) -> list[str]:
-        """What is wrong with the trail, one sentence each; nothing when it is whole. ``heads``:
-        hashes that must be in it.
-        """
-        wrong, before, seen = [], FIRST, set()
-        for position, key in enumerate(self._trail.keys(PREFIX), 1):
-            data = self._trail.get(key)
+        """The trail's violations, one sentence each. ``heads``: hashes that it must contain."""
+        wrong, before, seen = [], _FIRST_HASH, set()
+        for position, key in enumerate(self._store.keys(PREFIX), 1):
+            data = self._store.get(key)
             try:
-                entry = msgspec.json.decode(data, type=Entry)
+                entry = msgspec.json.decode(data, type=AuditEntry)
             except msgspec.DecodeError:
                 wrong.append(f"The entry {key} cannot be read.")
                 before = _hash(data)
@@ -123,27 +115,28 @@ class AuditTrail:
                 position = entry.number
             if entry.before != before:
                 wrong.append(
-                    f"Entry {entry.number} does not follow from the one before it: one of them was changed."
+                    f"Entry {entry.number} does not follow from the one before it: "
+                    "one of them was changed."
                 )
             before = _hash(data)
             seen.add(before)
-        lost = [head for head in heads if head not in seen]
-        wrong += [
-            f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: it was changed or cut off."
-            for head in lost
+        return wrong + [
+            f"The entry with the hash {head[:12]}, which MLflow remembers, is not in the trail: "
+            "it was changed or cut off."
+            for head in heads
+            if head not in seen
         ]
-        return wrong
 
 
-class S3Trail:
-    """:class:`Trail` in a bucket."""
+class S3Entries:
+    """:class:`EntryStore` in an S3 bucket."""
 
     def __init__(self, s3: Any, bucket: str) -> None:
         self._client = s3
         self._bucket = bucket
 
     def keys(self, prefix: str) -> list[str]:
-        """All keys, sorted."""
+        """All keys with a prefix, sorted."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix
         )
@@ -154,19 +147,15 @@ class S3Trail:
         data: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         return data
 
-    def put_new(self, key: str, data: bytes) -> None:
-        """``If-None-Match: *`` closes the race of two writers."""
+    def put_new(self, key: str, data: bytes) -> bool:
+        """``If-None-Match: *`` makes S3 refuse the second of two concurrent writers."""
         try:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
         except self._client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] in (
-                "PreconditionFailed",
-                "ConditionalRequestConflict",
-                "412",
-                "409",
-            ):
-                raise Exists from error
+            if error.response["Error"]["Code"] in _TAKEN:
+                return False
             raise
+        return True
 
 
 def _key(number: int) -> str:

@@ -1,8 +1,8 @@
-"""What follows a package's registration: its MLflow version, each registry naming the other, and
-the evidence that an approver judges by.
+"""Linking a registered package: its MLflow version, each registry naming the other, and the evidence
+that an approver judges by.
 
-The pipeline's Link step does it, and ``mledgeops reconcile`` where that step was interrupted. The
-package says all it takes.
+The pipeline's Link step does it, and ``mledgeops reconcile`` where that step was interrupted. All
+input comes from the package's metadata.
 """
 
 from __future__ import annotations
@@ -19,44 +19,55 @@ from registry.evidence.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence.collect import CARD, EVIDENCE, Heartbeats, collect, read_evidence
 from registry.evidence.model import Evidence
 from registry.evidence.prechecks import check, failed
-from registry.mlflow_registry import CARD_TAG, CHECKS_TAG, RUN_TAG, MlflowRegistry
-from registry.policy import Policy
-from registry.sagemaker_registry import Package, SageMakerRegistry
+from registry.mlflow_registry import MlflowRegistry, RunArtifacts
+from registry.model_version import (
+    CARD_TAG,
+    CHECKS_TAG,
+    GOAL,
+    METADATA_LIMIT,
+    METRIC,
+    RUN_TAG,
+    TAG_LIMIT,
+    Package,
+    VersionName,
+)
+from registry.policy import PrecheckPolicy
+from registry.sagemaker_registry import SageMakerRegistry
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "evidence"
-"""Of the MLflow run's artifacts."""
-TEXT_LIMIT = 256
-"""Characters of a package's metadata value."""
+"""Folder of the MLflow run's artifacts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linking:
-    """Links packages. All of it is safe to repeat."""
+    """Links packages. Every step is idempotent."""
 
     mlflow: MlflowRegistry
+    artifacts: RunArtifacts
     sagemaker: SageMakerRegistry
     objects: S3Objects
     heartbeats: Heartbeats
-    policy: Policy
+    prechecks: PrecheckPolicy
 
     def link(self, package: Package) -> str:
-        """Make the package's MLflow version and write both names; the version's number."""
+        """Create the package's MLflow version and write each name into the other registry.
+
+        Returns the version's number.
+        """
         number = self.mlflow.register(package)
-        self.sagemaker.set_version(package.arn, package.group, number)
+        self.sagemaker.set_version(package.arn, VersionName(package.group, number))
         return number
 
     def give_evidence(self, package: Package, number: str) -> None:
-        """Collect a version's evidence and publish it. Raises ObjectMissing when its run did not
-        leave what that takes.
+        """Collect and publish a version's evidence. Raises ObjectMissing when its run did not leave
+        the objects that it is made from.
         """
-        self._publish(self._gather(package, f"{package.group}/{number}"))
+        self._publish(self._gather(package, str(VersionName(package.group, number))))
 
     def _gather(self, package: Package, model_version: str) -> Evidence:
-        """What was collected before, or now: a step that is repeated must not find other
-        heartbeats.
-        """
+        """Evidence that was collected before is kept: heartbeats have changed since."""
         run = package.metadata[RUN_TAG]
         found = read_evidence(self.objects, run)
         if found is not None and found.lineage.model_package_arn == package.arn:
@@ -66,18 +77,16 @@ class Linking:
         return evidence
 
     def _publish(self, evidence: Evidence) -> None:
-        """The card into S3, into MLflow, and onto the package; the version's tag last, by which it
-        counts as done.
+        """Write the card to S3, to MLflow and onto the package.
+
+        The version's CHECKS_TAG is written last: reconcile takes it as the sign that all is done.
         """
-        lineage, checks = evidence.lineage, check(evidence, self.policy.gates)
-        html, uri = (
-            page(evidence, checks).encode(),
-            f"s3://{self.objects.bucket}/{model_key(lineage.run, CARD)}",
-        )
+        lineage, checks = evidence.lineage, check(evidence, self.prechecks)
+        html = page(evidence, checks).encode()
+        uri = f"s3://{self.objects.bucket}/{model_key(lineage.run, CARD)}"
         self.objects.put(model_key(lineage.run, CARD), html)
-        self.mlflow.log_files(
-            lineage.mlflow_run_id, {CARD: html, EVIDENCE: msgspec.json.encode(evidence)}, FOLDER
-        )
+        files = {CARD: html, EVIDENCE: msgspec.json.encode(evidence)}
+        self.artifacts.write(lineage.mlflow_run_id, FOLDER, files)
         content = msgspec.json.encode(model_card(evidence, checks, uri)).decode()
         if len(content) <= MODEL_CARD_LIMIT:
             self.sagemaker.set_card(lineage.model_package_arn, content)
@@ -86,8 +95,10 @@ class Linking:
                 logger, "card-too-long", logging.WARNING, run=lineage.run, characters=len(content)
             )
         said = failed(checks) or "passed"
+        metric = {METRIC: evidence.metric, GOAL: evidence.goal}
         self.sagemaker.add_metadata(
-            lineage.model_package_arn, {CARD_TAG: uri, CHECKS_TAG: said[:TEXT_LIMIT]}
+            lineage.model_package_arn,
+            {**metric, CARD_TAG: uri, CHECKS_TAG: said[:METADATA_LIMIT]},
         )
-        name, _, number = evidence.model_version.partition("/")
-        self.mlflow.set_tags(name, number, {CARD_TAG: uri, CHECKS_TAG: said[:500]})
+        name = VersionName.parse(evidence.model_version)
+        self.mlflow.set_tags(*name, {**metric, CARD_TAG: uri, CHECKS_TAG: said[:TAG_LIMIT]})

@@ -1,86 +1,45 @@
-"""MLflow's side: versions, tags, the alias ``champion``."""
+"""MLflow's side: registered versions, their tags, the alias ``champion`` and artifacts of runs."""
 
 from __future__ import annotations
 
-import math
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from registry.sagemaker_registry import MLFLOW_MODEL, MLFLOW_RUN, PENDING, Package
-
-CHAMPION = "champion"
-PACKAGE_TAG = "sagemaker.model_package_arn"
-"""The tag that SageMaker's managed MLflow uses too: names are read from it, never derived."""
-OWN_PACKAGE_TAG = "mledgeops.model_package_arn"
-"""The same, where nobody else writes: managed MLflow's own synchronisation puts its own package's
-name into the other one.
-"""
-RUN_TAG = "mledgeops.run_id"
-SCORE_TAG = "mledgeops.score"
-DIGEST_TAG = "mledgeops.model_digest"
-APPROVAL_TAG = "mledgeops.approval"
-REASON_TAG = "mledgeops.approval_reason"
-SYNCED_TAG = "mledgeops.approval_synced"
-"""The approval as both registries last agreed on it: who differs from it has changed."""
-CHECKS_TAG = "mledgeops.checks"
-"""``passed``, or which pre-checks failed, as the policy was when the version was registered."""
-CARD_TAG = "mledgeops.model_card"
-"""Where the version's model card lies."""
-ROLLOUT_TAG = "mledgeops.rollout"
-"""How the version's last rollout ended."""
-AUDIT_TAG = "mledgeops.audit"
-"""Hash of the last audit entry about the version: the trail's end cannot be cut off unseen."""
-
-ORIGIN = (RUN_TAG, SCORE_TAG, DIGEST_TAG)
-"""What a version's tags repeat of its package's metadata."""
-
-
-class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a registered model, as MLflow knows it."""
-
-    name: str
-    version: str
-    run: str
-    mlflow_run_id: str
-    model_package_arn: str
-    approval: str
-    score: float | None
-    model_digest: str
-    champion: bool
-    created_at: float
-    synced: str = PENDING
-    """The approval that both registries last agreed on."""
-    rollout: str = ""
-    """How its last rollout ended."""
-    checks: str = ""
-    """``passed``, or which pre-checks failed at registration."""
-    card: str = ""
-    """Where its model card lies."""
-
-    @property
-    def model_version(self) -> str:
-        """NAME/NUMBER: what people and rollouts call it."""
-        return f"{self.name}/{self.version}"
+from registry.model_version import (
+    APPROVAL_TAG,
+    AUDIT_TAG,
+    CARD_TAG,
+    CHAMPION,
+    CHECKS_TAG,
+    DIGEST_TAG,
+    METRIC,
+    MLFLOW_MODEL,
+    MLFLOW_RUN,
+    OWN_PACKAGE_TAG,
+    PACKAGE_TAG,
+    PENDING,
+    ROLLOUT_TAG,
+    RUN_TAG,
+    SCORE_TAG,
+    SYNCED_TAG,
+    Package,
+    Version,
+    metric_value,
+    origin_tags,
+    parse_number,
+)
 
 
 class MlflowRegistry:
-    """Reads and writes the registry at ``MLFLOW_TRACKING_URI``."""
+    """Registered model versions through an ``MlflowClient``."""
 
-    def __init__(self) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient
-
-        self._client: Any = MlflowClient()
+    def __init__(self, mlflow: Any) -> None:
+        self._client = mlflow
 
     def register(self, package: Package) -> str:
-        """Make a package's version, or return the one that carries its name: a retried step makes
-        no second.
-        """
+        """Create the MLflow version of a package and return its number (idempotent)."""
         from mlflow.exceptions import MlflowException
 
         name, model_id = package.group, package.metadata.get(MLFLOW_MODEL, "")
@@ -92,11 +51,11 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        # The approval as it is now, and not agreed on: whoever approved before there was a version
-        # is heard by the next reconciliation.
+        # SYNCED_TAG starts as pending whatever the package says now: an approval given before the
+        # version existed then counts as a change, and the next reconciliation acts on it.
         tags = {
             PACKAGE_TAG: package.arn,
-            **origin(package),
+            **origin_tags(package),
             APPROVAL_TAG: package.approval,
             SYNCED_TAG: PENDING,
         }
@@ -110,7 +69,7 @@ class MlflowRegistry:
         return str(made.version)
 
     def versions(self, name: str = "") -> list[Version]:
-        """All versions, newest first; of one model or of all."""
+        """All versions, newest first: of one model, or of all."""
         query = f"name = '{name}'" if name else ""
         found = list(self._client.search_model_versions(query))
         champions = {
@@ -118,15 +77,13 @@ class MlflowRegistry:
             for model in self._client.search_registered_models()
         }
         return sorted(
-            (self._version(item, champions) for item in found),
+            (_version(item, champions.get(item.name)) for item in found),
             key=lambda v: (v.created_at, int(v.version)),
             reverse=True,
         )
 
     def get(self, name: str, version: str) -> Version | None:
-        """One version, without listing the others: each step of a rollout asks. None when it was
-        deleted.
-        """
+        """One version, without listing the others; None when it was deleted."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -135,12 +92,10 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        return self._version(
-            item, {name: (self._client.get_registered_model(name).aliases or {}).get(CHAMPION)}
-        )
+        return _version(item, (self._client.get_registered_model(name).aliases or {}).get(CHAMPION))
 
     def of_package(self, name: str, arn: str) -> Version | None:
-        """The version of a model that carries a package's name; the first, where there are two."""
+        """The version of a model that names a package; the oldest where several do."""
         return next(
             (
                 version
@@ -151,18 +106,18 @@ class MlflowRegistry:
         )
 
     def champion(self, name: str) -> Version | None:
-        """The version that carries the alias ``champion``."""
+        """The version with the alias ``champion``."""
         return next((version for version in self.versions(name) if version.champion), None)
 
     def audit_heads(self) -> list[str]:
-        """Hashes of audit entries that versions remember."""
+        """The hashes of audit entries that versions are tagged with."""
         found = [
             (item.tags or {}).get(AUDIT_TAG, "") for item in self._client.search_model_versions("")
         ]
         return sorted({head for head in found if head})
 
     def set_champion(self, name: str, version: str) -> None:
-        """Move the alias: one call, so there is always at most one champion."""
+        """Move the alias in one call, so that there is never more than one champion."""
         self._client.set_registered_model_alias(name, CHAMPION, version)
 
     def drop_champion(self, name: str) -> None:
@@ -170,62 +125,43 @@ class MlflowRegistry:
         self._client.delete_registered_model_alias(name, CHAMPION)
 
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a version."""
+        """Set tags on a version, in the order given, by one call each."""
         for key, value in tags.items():
             self._client.set_model_version_tag(name, version, key, value)
 
-    def log_files(self, mlflow_run_id: str, files: Mapping[str, bytes], folder: str) -> None:
-        """Artifacts of a run, written over when they are there."""
+
+class RunArtifacts:
+    """Files of MLflow runs through an ``MlflowClient``."""
+
+    def __init__(self, mlflow: Any) -> None:
+        self._client = mlflow
+
+    def write(self, mlflow_run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
+        """Log files by name into a folder of a run's artifacts, overwriting what is there."""
         with tempfile.TemporaryDirectory() as place:
             for name, data in files.items():
                 (Path(place) / name).write_bytes(data)
                 self._client.log_artifact(mlflow_run_id, str(Path(place) / name), folder)
 
-    def _version(self, item: Any, champions: Mapping[str, str | None]) -> Version:
-        tags = item.tags or {}
-        return Version(
-            name=item.name,
-            version=str(item.version),
-            run=tags.get(RUN_TAG, ""),
-            mlflow_run_id=item.run_id or "",
-            model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""),
-            approval=tags.get(APPROVAL_TAG, PENDING),
-            score=_number(tags.get(SCORE_TAG, "")),
-            model_digest=tags.get(DIGEST_TAG, ""),
-            champion=str(champions.get(item.name) or "") == str(item.version),
-            created_at=item.creation_timestamp / 1000,
-            synced=tags.get(SYNCED_TAG, PENDING),
-            rollout=tags.get(ROLLOUT_TAG, ""),
-            checks=tags.get(CHECKS_TAG, ""),
-            card=tags.get(CARD_TAG, ""),
-        )
 
-
-def origin(package: Package) -> dict[str, str]:
-    """The tags by which a version says where it comes from."""
-    return {
-        OWN_PACKAGE_TAG: package.arn,
-        **{tag: package.metadata[tag] for tag in ORIGIN if tag in package.metadata},
-    }
-
-
-def says_origin(version: Version, package: Package) -> bool:
-    """Whether a version's tags are as its package has them: anybody may write into tags."""
-    said = origin(package)
-    score = _number(said[SCORE_TAG]) if SCORE_TAG in said else version.score
-    wanted = (
-        package.arn,
-        said.get(RUN_TAG, version.run),
-        said.get(DIGEST_TAG, version.model_digest),
-        score,
+def _version(item: Any, champion: str | None) -> Version:
+    """``item``: an MLflow ModelVersion; ``champion``: the number of its model's champion."""
+    tags = item.tags or {}
+    return Version(
+        name=item.name,
+        version=str(item.version),
+        run=tags.get(RUN_TAG, ""),
+        mlflow_run_id=item.run_id or "",
+        model_package_arn=tags.get(OWN_PACKAGE_TAG) or tags.get(PACKAGE_TAG, ""),
+        approval=tags.get(APPROVAL_TAG, PENDING),
+        score=parse_number(tags.get(SCORE_TAG, "")),
+        model_digest=tags.get(DIGEST_TAG, ""),
+        champion=str(champion or "") == str(item.version),
+        created_at=item.creation_timestamp / 1000,
+        synced=tags.get(SYNCED_TAG, PENDING),
+        rollout=tags.get(ROLLOUT_TAG, ""),
+        checks=tags.get(CHECKS_TAG, ""),
+        card=tags.get(CARD_TAG, ""),
+        metric=tags.get(METRIC, ""),
+        value=metric_value(tags),
     )
-    return wanted == (version.model_package_arn, version.run, version.model_digest, version.score)
-
-
-def _number(text: str) -> float | None:
-    """None for what is no number: people may write into tags."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -1,5 +1,7 @@
-"""What a candidate must show, and how it goes to the fleet. A file, so that it is reviewed as code
-is.
+"""The policy: which pre-checks a candidate must pass, and how a rollout is staged.
+
+It is written as a TOML file, so that it can be reviewed like code. The policy in force is an S3
+object.
 """
 
 from __future__ import annotations
@@ -10,84 +12,100 @@ from typing import Annotated
 
 import msgspec
 
-from registry.sagemaker_registry import RegistryError
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.ports import ObjectStore
+from registry.audit import AuditTrail
+from registry.errors import RegistryError
 
+POLICY_KEY = "policy/policy.json"
+"""S3 key of the policy in force."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """From the canary to the fleet."""
+class RolloutPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The table ``[rollout]``: from the canary to the fleet."""
 
     canary: Share = 0.1
+    """Share of the fleet that gets the model first."""
     canary_devices: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """The canary has at least so many devices."""
+    """Smallest number of canary devices."""
     waves: Annotated[tuple[Share, ...], msgspec.Meta(min_length=1, max_length=10)] = (0.5, 1.0)
-    """Shares of the fleet that have been asked after each wave; the last is 1."""
+    """Share of the fleet that has got the model after each wave, ascending; the last is 1."""
     success: Share = 0.9
-    """Of a wave's devices that answered, so many must have switched before the next wave."""
+    """Share of the devices that answered that must have switched before the next wave begins."""
     abort: Share = 0.2
-    """When more than this share of those that answered have failed, the rollout turns back."""
+    """The rollout rolls back when more than this share of the devices that answered have failed."""
     wave_seconds: Annotated[float, msgspec.Meta(gt=0, le=30 * 86_400)] = 3600.0
-    """A wave does not wait longer for devices that are away; they catch up when they are back."""
+    """How long a wave waits for offline devices. They still switch when they come back."""
     soak_seconds: Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)] = 0.0
-    """The canary is watched for so long before the first wave."""
+    """How long the canary is watched before the first wave."""
     tolerance: Share = 0.05
     """How much worse a model may be on a device's own data, see
     :class:`edge.protocol.signed.Manifest`.
     """
 
 
-class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a candidate's evidence must show before it goes to devices, see
+class PrecheckPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The table ``[gates]``: what a candidate's evidence must show, see
     :mod:`registry.evidence.prechecks`.
     """
 
     better_by: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.0
-    """By this share of the champion's metric, on the devices' own data; negative: it may be so much
-    worse.
+    """Required improvement, as a share of the champion's metric on the devices' own data; negative:
+    how much worse the candidate may be.
     """
     group_worse_by: Share = 0.1
-    """No cohort, and no group of devices with one label, may be worse by more."""
+    """How much worse any cohort, or any group of devices with the same label, may be."""
     group_devices: Annotated[int, msgspec.Meta(ge=1)] = 2
-    """Groups with fewer devices are not judged: a label that each device has for itself makes no
-    group.
-    """
+    """Smallest group that is judged. It excludes labels that are unique to each device."""
     participants: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """Devices that made the last round."""
+    """Smallest number of devices in the last round."""
     participation: Share = 0.5
-    """Of the run's devices, so many took part at least once."""
+    """Smallest share of the run's devices that took part at least once."""
     rejected: Share = 0.2
-    """Of the updates that came, so many may have been refused."""
+    """Largest share of received updates that were rejected."""
     drift: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    """How far, in standard deviations, the inputs of the model in use may have moved on the median
-    device.
-    """
+    """Largest input drift of the champion on the median device, in standard deviations."""
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``policy.toml``: the tables ``[gates]`` and ``[rollout]``; what is left out has its default."""
+    """``policy.toml``: tables and keys that are left out have their defaults."""
 
-    gates: Gates = Gates()
-    rollout: Rollout = Rollout()
+    prechecks: PrecheckPolicy = msgspec.field(default=PrecheckPolicy(), name="gates")
+    """Files and stored policies call it ``gates``."""
+    rollout: RolloutPolicy = RolloutPolicy()
 
 
 def read_policy(file: Path) -> Policy:
-    """Read and check a policy file; raises RegistryError in one sentence."""
+    """Read and check a policy file. Raises RegistryError."""
     try:
-        return check(msgspec.convert(tomllib.loads(file.read_text()), Policy), str(file))
+        policy = msgspec.convert(tomllib.loads(file.read_text()), Policy)
     except OSError as error:
         raise RegistryError(f"The policy {file} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RegistryError(f"The policy {file} is not valid TOML: {error}.") from error
     except msgspec.ValidationError as error:
         raise RegistryError(f"The policy {file} is not valid: {error}.") from error
-
-
-def check(policy: Policy, name: str) -> Policy:
-    """What types cannot say."""
     waves = policy.rollout.waves
     if list(waves) != sorted(waves) or waves[-1] != 1:
         raise RegistryError(
-            f"The policy {name} has the waves {list(waves)}; they must grow, and the last must be 1."
+            f"The policy {file} has the waves {list(waves)}; they must grow, and the last must be 1."
         )
     return policy
+
+
+def policy_in_force(objects: ObjectStore) -> Policy:
+    """The policy that was put in force last, else the defaults."""
+    try:
+        return msgspec.json.decode(objects.get(POLICY_KEY), type=Policy)
+    except ObjectMissing:
+        return Policy()
+
+
+def put_in_force(
+    objects: ObjectStore, audit: AuditTrail, policy: Policy, *, who: str, at: float
+) -> None:
+    """Replace the policy in force, and record who did."""
+    objects.put(POLICY_KEY, msgspec.json.encode(policy))
+    content = msgspec.to_builtins(policy)
+    audit.append(at=at, who=who, what="policy", subject="policy", why="", policy=content)

@@ -1,16 +1,17 @@
-"""What follows from an approval: both registries say the same, and the version goes to the fleet."""
+"""What follows an approval: MLflow mirrors it, and the version's rollout begins."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from edge.logs import event
-from registry.mlflow_registry import APPROVAL_TAG, REASON_TAG, SYNCED_TAG, MlflowRegistry, Version
-from registry.sagemaker_registry import RegistryError
+from registry.errors import RegistryError
+from registry.mlflow_registry import MlflowRegistry
+from registry.model_version import APPROVAL_TAG, REASON_TAG, SYNCED_TAG, Version
 
 logger = logging.getLogger(__name__)
 
@@ -28,23 +29,22 @@ class StateChange(msgspec.Struct, rename="pascal"):
 
 
 Begin = Callable[[Version, str, str, bool], None]
-"""Begins a version's rollout, or notes that it goes next: (version, who, why, whether pre-checks
-that fail are overridden).
-"""
+"""Begins or queues a version's rollout: (version, who, why, override failed pre-checks)."""
 OVERRIDE = "(over the pre-checks)"
-"""In the description of an approval: whoever approved has seen that pre-checks fail, and has
-decided otherwise.
+"""Part of an approval's description: the approver has seen that pre-checks fail, and overrides
+them.
 """
 
 
 def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[str, Any]:
-    """Mirror one state change, and begin what an approval means. Idempotent: the same event twice
-    changes nothing more.
+    """Mirror one state change in MLflow, and begin the rollout of an approved version (idempotent).
+
+    Returns what the promote function's log shows.
     """
     version = mlflow.of_package(change.model_package_group_name, change.model_package_arn)
     if version is None:
-        # The package is younger than its link: the link step runs next, and `reconcile` hears of
-        # the approval.
+        # The package was approved before its Link step made the MLflow version. `reconcile` acts
+        # on the approval later.
         event(
             logger,
             "promotion-ignored",
@@ -61,13 +61,9 @@ def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[s
     if approval != "Approved":
         return {"promoted": False, "approval": approval}
     who, _, why = change.approval_description.partition(": ")
+    override = OVERRIDE in change.approval_description
     try:
-        begin(
-            version,
-            who if why else "(in SageMaker)",
-            why or who,
-            OVERRIDE in change.approval_description,
-        )
+        begin(version, who if why else "(in SageMaker)", why or who, override)
     except RegistryError as error:
         event(
             logger,
@@ -79,18 +75,21 @@ def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[s
     return {"promoted": True, "version": version.version}
 
 
-def earlier(versions: list[Version], champion: Version | None, wanted: Version | None) -> Version:
-    """The approved version to go back to: the one wanted, else the newest approved before the
-    champion.
+def rollback_target(
+    versions: Sequence[Version], champion: Version | None, wanted: Version | None
+) -> Version:
+    """The approved version to roll back to: the wanted one, else the newest approved version before
+    the champion.
 
-    Raises RegistryError when there is none, or the one wanted may not be champion.
+    Raises RegistryError when there is none, or when the wanted one cannot become champion.
     """
     if wanted is not None:
         if wanted.champion:
             raise RegistryError(f"{wanted.model_version} is champion already; nothing was changed.")
         if wanted.approval != "Approved":
             raise RegistryError(
-                f"{wanted.model_version} is {wanted.approval}: only an approved version can be champion."
+                f"{wanted.model_version} is {wanted.approval}: "
+                "only an approved version can be champion."
             )
         return wanted
     if champion is None:
@@ -104,6 +103,7 @@ def earlier(versions: list[Version], champion: Version | None, wanted: Version |
     ]
     if not before:
         raise RegistryError(
-            f"There is no approved version before {champion.model_version}: nothing to roll back to."
+            f"No approved version is older than {champion.model_version}: "
+            "there is nothing to roll back to."
         )
     return max(before, key=lambda v: int(v.version))

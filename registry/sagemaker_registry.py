@@ -1,56 +1,33 @@
-"""SageMaker's side: model packages and their approval."""
+"""SageMaker's side: model packages, their approval and their model cards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
+from registry.errors import RegistryError
+from registry.model_version import MLFLOW_NAME, MLFLOW_VERSION, Approval, Package, VersionName
 
-Approval = Literal["PendingManualApproval", "Approved", "Rejected"]
-MLFLOW_VERSION = "mlflow.model_version"
-MLFLOW_NAME = "mlflow.model_name"
-MLFLOW_RUN = "mlflow.run_id"
-MLFLOW_MODEL = "mlflow.model_id"
-METRIC = "mledgeops.metric"
-EXECUTION = "mledgeops.execution_arn"
-PENDING = "PendingManualApproval"
-
-
-class RegistryError(Exception):
-    """Something the registry refuses, in one sentence."""
-
-
-class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """One model package."""
-
-    arn: str
-    group: str
-    version: int
-    approval: str
-    metadata: dict[str, str]
-    model_data: str
-
-    @property
-    def model_version(self) -> str:
-        """Its MLflow version as NAME/NUMBER, as the package names it; empty when it names none."""
-        number = self.metadata.get(MLFLOW_VERSION, "")
-        return f"{self.metadata.get(MLFLOW_NAME, '')}/{number}" if number else ""
+DESCRIPTION_LIMIT = 1024
+"""Characters of an approval's description
+(https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html).
+"""
 
 
 class SageMakerRegistry:
-    """Model packages through boto3."""
+    """Model packages through a boto3 client of SageMaker."""
 
     def __init__(self, sagemaker: Any) -> None:
         self._client = sagemaker
 
     def get(self, arn: str) -> Package:
-        """One package; raises RegistryError when it is not there."""
+        """One package. Raises RegistryError when SageMaker cannot describe it."""
         try:
             found = self._client.describe_model_package(ModelPackageName=arn)
         except self._client.exceptions.ClientError as error:
             raise RegistryError(
-                f"The model package {arn} is not in SageMaker's registry: {error.response['Error']['Message']}"
+                f"The model package {arn} is not in SageMaker's registry: "
+                f"{error.response['Error']['Message']}"
             ) from error
         containers = found.get("InferenceSpecification", {}).get("Containers", [{}])
         return Package(
@@ -63,7 +40,10 @@ class SageMakerRegistry:
         )
 
     def packages(self) -> list[Package]:
-        """All packages of all groups: a call for each page of 100, and one a package."""
+        """All packages of all groups: one call per page of 100, and one per package.
+
+        ListModelPackages does not return the metadata, so each package is described by itself.
+        """
         groups = self._pages("list_model_package_groups", "ModelPackageGroupSummaryList")
         names = [group["ModelPackageGroupName"] for group in groups]
         return [
@@ -74,6 +54,34 @@ class SageMakerRegistry:
             )
         ]
 
+    def set_approval(self, arn: str, approval: Approval, reason: str) -> None:
+        """Approve or reject a package; SageMaker then emits its state-change event."""
+        self._client.update_model_package(
+            ModelPackageArn=arn,
+            ModelApprovalStatus=approval,
+            ApprovalDescription=reason[:DESCRIPTION_LIMIT],
+        )
+
+    def set_card(self, arn: str, content: str) -> None:
+        """Set a package's model card, given as JSON text."""
+        self._client.update_model_package(
+            ModelPackageArn=arn,
+            ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"},
+        )
+
+    def card(self, arn: str) -> str:
+        """A package's model card as JSON text; empty when it has none."""
+        found = self._client.describe_model_package(ModelPackageName=arn).get("ModelCard") or {}
+        return str(found.get("ModelCardContent", ""))
+
+    def set_version(self, arn: str, version: VersionName) -> None:
+        """Write the name of a package's MLflow version into its metadata."""
+        self.add_metadata(arn, {MLFLOW_NAME: version.model, MLFLOW_VERSION: version.number})
+
+    def add_metadata(self, arn: str, metadata: dict[str, str]) -> None:
+        """Add or overwrite custom metadata; SageMaker keeps the other keys."""
+        self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)
+
     def _pages(self, call: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
         while True:
@@ -82,29 +90,3 @@ class SageMakerRegistry:
             if not answer.get("NextToken"):
                 return
             token = {"NextToken": answer["NextToken"]}
-
-    def set_approval(self, arn: str, approval: Approval, reason: str) -> None:
-        """Approve or reject: SageMaker then emits its state-change event."""
-        self._client.update_model_package(
-            ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason[:1024]
-        )
-
-    def set_card(self, arn: str, content: str) -> None:
-        """A package's model card, as JSON text."""
-        self._client.update_model_package(
-            ModelPackageArn=arn,
-            ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"},
-        )
-
-    def card(self, arn: str) -> str:
-        """A package's model card; empty when it has none."""
-        found = self._client.describe_model_package(ModelPackageName=arn).get("ModelCard") or {}
-        return str(found.get("ModelCardContent", ""))
-
-    def set_version(self, arn: str, name: str, version: str) -> None:
-        """Name a package's MLflow version in it."""
-        self.add_metadata(arn, {MLFLOW_NAME: name, MLFLOW_VERSION: version})
-
-    def add_metadata(self, arn: str, metadata: dict[str, str]) -> None:
-        """Merge custom metadata into a package's."""
-        self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)

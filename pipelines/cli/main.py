@@ -20,7 +20,7 @@ from pipelines.cli.commands.runs import dashboard, history, run, schedules, trac
 from pipelines.cli.output import readable, show_json
 from pipelines.errors import UsageError
 from pipelines.local.home import LocalCloudError
-from registry.sagemaker_registry import RegistryError
+from registry.errors import RegistryError
 
 USAGE = 2
 

@@ -13,12 +13,11 @@ from pipelines.desk import clouds
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import await_devices, enrolled, running_fleet
-from registry.mlflow_registry import Version
-from registry.rollout.conductor import OVER, Rollout
-from registry.sagemaker_registry import PENDING, Approval
+from registry.model_version import PENDING, Approval, Version
+from registry.rollout.model import TERMINAL_STATES, Rollout
 
 if TYPE_CHECKING:
-    from registry.rollout.service import Rollouts
+    from registry.wiring import Registry
 
 DEVICE_SECONDS = 120.0
 BEGIN_SECONDS = 30.0
@@ -33,31 +32,31 @@ def decide_on(
     Raises UsageError where pre-checks fail without ``override``, RegistryError where the version's
     state forbids it; then nothing was changed.
     """
+    from pipelines.desk.registry import open_registry
     from registry.approval import decide, find
-    from registry.rollout.service import Rollouts
 
     if not reason.strip():
         raise UsageError("The reason is empty: say why, for those who come after you.")
-    rollouts, ended = Rollouts(), None
-    version = find(rollouts.mlflow.versions(), name)
-    fleet = rollouts.candidate(version).fleet if approval == "Approved" else ""
-    before = rollouts.store.current(fleet).number if fleet else 0
-    said = _checked(rollouts, version, reason, override) if fleet else reason
+    registry, ended = open_registry(), None
+    version = find(registry.mlflow.versions(), name)
+    fleet = registry.candidates.of(version).fleet if approval == "Approved" else ""
+    before = registry.store.current(fleet).number if fleet else 0
+    said = _checked(registry, version, reason, override) if fleet else reason
     with devices_up(cloud, fleet):
-        decide(rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, approval, said)
+        decide(registry.mlflow, registry.sagemaker, registry.audit, version, approval, said)
         if fleet:
-            ended = follow(cloud, rollouts, _begun(rollouts, fleet, before))
-    return find(rollouts.mlflow.versions(version.name), version.model_version), ended
+            ended = follow(cloud, registry, _begun(registry, fleet, before))
+    return find(registry.mlflow.versions(version.name), version.model_version), ended
 
 
-def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) -> str:
+def _checked(registry: Registry, version: Version, reason: str, override: bool) -> str:
     """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has
     decided otherwise.
     """
     from registry.evidence.prechecks import failed
     from registry.promotion import OVERRIDE
 
-    wrong = failed(rollouts.checks(version))
+    wrong = failed(registry.candidates.checks(version))
     if wrong and not override and version.approval == PENDING:
         name = version.model_version
         raise UsageError(
@@ -66,13 +65,13 @@ def _checked(rollouts: Rollouts, version: Version, reason: str, override: bool) 
     return f"{reason} {OVERRIDE}" if wrong and override else reason
 
 
-def _begun(rollouts: Rollouts, fleet: str, before: int) -> Rollout | None:
+def _begun(registry: Registry, fleet: str, before: int) -> Rollout | None:
     """The rollout that an approval began; None when it waits for its turn."""
     deadline = time.monotonic() + BEGIN_SECONDS
     while time.monotonic() < deadline:
-        current = rollouts.store.current(fleet)
+        current = registry.store.current(fleet)
         if current.number > before:
-            return rollouts.store.get(fleet, current.number)
+            return registry.store.get(fleet, current.number)
         if current.next:
             return None
         time.sleep(0.1)
@@ -96,7 +95,7 @@ def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
         yield
 
 
-def follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> Rollout | None:
+def follow(cloud: clouds.Cloud, registry: Registry, rollout: Rollout | None) -> Rollout | None:
     """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own
     time.
     """
@@ -104,11 +103,11 @@ def follow(cloud: clouds.Cloud, rollouts: Rollouts, rollout: Rollout | None) -> 
         return rollout
     deadline = time.monotonic() + DEVICE_SECONDS
     while time.monotonic() < deadline:
-        found = rollouts.store.get(rollout.fleet, rollout.number)
+        found = registry.store.get(rollout.fleet, rollout.number)
         if (
             found is not None
-            and found.state in OVER
-            and rollouts.store.current(rollout.fleet).under_way != rollout.number
+            and found.state in TERMINAL_STATES
+            and registry.store.current(rollout.fleet).under_way != rollout.number
         ):
             return found
         rollout = found or rollout

@@ -13,6 +13,7 @@ import msgspec
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.keys import model_key
+from fl_runtime.run.mlflow_runs import mlflow_client
 from fl_runtime.run.records import RoundRecord, format_metrics
 from pipelines.desk.decisions import decide_on
 from pipelines.local.cloud import LocalCloud
@@ -24,7 +25,7 @@ from pipelines.run.report import RunReport
 from registry.approval import find
 from registry.evidence.collect import CARD
 from registry.mlflow_registry import MlflowRegistry
-from registry.rollout.conductor import Rollout
+from registry.rollout.model import Rollout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class Desk:
         import pandas as pd
 
         return pd.DataFrame(
-            [msgspec.to_builtins(version) for version in MlflowRegistry().versions()]
+            [msgspec.to_builtins(version) for version in MlflowRegistry(mlflow_client()).versions()]
         )
 
     def card(self, version: str) -> Any:
@@ -85,7 +86,7 @@ class Desk:
 
         from IPython.display import HTML
 
-        found = find(MlflowRegistry().versions(), version)
+        found = find(MlflowRegistry(mlflow_client()).versions(), version)
         objects = S3Objects(client("s3"), self.cloud.deployment.bucket)
         html = objects.get(model_key(found.run, CARD)).decode()
         # A frame of its own: the page's style must not become the notebook's.

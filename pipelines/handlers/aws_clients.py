@@ -9,7 +9,9 @@ from typing import Any
 
 from edge import logs
 from fl_runtime.run.aws import ResourceNames, S3Objects, client, names_from_environment
+from fl_runtime.run.mlflow_runs import mlflow_client
 from fl_runtime.run.state import RunTable
+from registry.wiring import Registry, make_clients, resources_from_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +47,8 @@ def services() -> Services:
         steps=client("stepfunctions"),
         state_machine=os.environ["MLEDGEOPS_STATE_MACHINE"],
     )
+
+
+def registry() -> Registry:
+    """Both registries and their rollouts, for one invocation."""
+    return Registry(make_clients(client, mlflow_client), resources_from_environment())

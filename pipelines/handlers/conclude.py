@@ -27,7 +27,7 @@ from fl_runtime.run.state import TerminalState
 from pipelines.handlers.aws_clients import Services, services
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
 from registry.evidence.collect import compare
-from registry.rollout.service import policy_in_force
+from registry.policy import policy_in_force
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
     same_data = compare(comparison, outcome["metric"], goal).champion_value
     if same_data is not None:
         score = score_of(same_data, goal)
-        return score + min(0.0, policy_in_force(aws.objects).gates.better_by) * abs(score)
-    champion = MlflowRegistry().champion(model_name)
+        return score + min(0.0, policy_in_force(aws.objects).prechecks.better_by) * abs(score)
+    champion = MlflowRegistry(mlflow_client()).champion(model_name)
     return champion.score if champion is not None and champion.score is not None else NO_CHAMPION
 
 

@@ -18,7 +18,7 @@ from fl_runtime.run.spec import Champion, RunSpec, decode_spec
 from pipelines.handlers.aws_clients import services
 from pipelines.run.names import package_group
 from registry.rollout.aws import DynamoStore
-from registry.rollout.conductor import Candidate
+from registry.rollout.model import Candidate
 
 WAITS_PER_RUN = 2000
 """Step Functions keeps 25,000 history events: the wait grows so that this many are enough."""

@@ -1,5 +1,5 @@
 """One step of a rollout, for the state machine, which calls it again and again until it is over;
-and, for a schedule, devices that came later.
+and, for a schedule, the update of stale devices.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge.logs import event
-from pipelines.handlers.aws_clients import set_up_logs
-from registry.rollout.conductor import OVER
-from registry.rollout.service import Rollouts
+from pipelines.handlers.aws_clients import registry, set_up_logs
+from registry.rollout.model import TERMINAL_STATES
 
 logger = logging.getLogger(__name__)
 
@@ -28,23 +27,23 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     names nothing.
     """
     set_up_logs()
-    rollouts = Rollouts()
+    both = registry()
     if "fleet" not in request:
         return {
             "jobs": [
                 job
-                for current in rollouts.store.fleets()
-                for job in rollouts.catch_up(current.fleet)
+                for current in both.store.fleets()
+                for job in both.stale_devices.update(current.fleet)
             ]
         }
-    conductor, fleet, number = rollouts.conductor(), request["fleet"], request["number"]
+    conductor, fleet, number = both.conductor, request["fleet"], request["number"]
     rollout = conductor.advance(fleet, number, time.time())
     # several steps may be due; what waits for devices waits in the state machine
     for _ in range(STEPS_AT_ONCE):
         before, rollout = rollout, conductor.advance(fleet, number, time.time())
         if (before.state, len(before.waves)) == (rollout.state, len(rollout.waves)):
             break
-    over = rollout.state in OVER
+    over = rollout.state in TERMINAL_STATES
     event(
         logger,
         "rollout",
@@ -58,6 +57,6 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
         why=rollout.why,
     )
     if over:
-        rollouts.next_of(rollout.fleet)
+        both.rollouts.begin_next(rollout.fleet)
     wait = min(max(WAIT_SECONDS[0], (time.time() - rollout.started_at) / 50), WAIT_SECONDS[1])
     return {"over": over, "state": rollout.state, "wait_seconds": int(wait)}

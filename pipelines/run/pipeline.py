@@ -27,8 +27,16 @@ from pipelines.run.names import (
 )
 from pipelines.run.option import Parameter
 from pipelines.run.option_table import PARAMETERS
-from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
-from registry.sagemaker_registry import EXECUTION, METRIC, MLFLOW_MODEL, MLFLOW_RUN, PENDING
+from registry.model_version import (
+    DIGEST_TAG,
+    EXECUTION,
+    METRIC,
+    MLFLOW_MODEL,
+    MLFLOW_RUN,
+    PENDING,
+    RUN_TAG,
+    SCORE_TAG,
+)
 
 if TYPE_CHECKING:
     from sagemaker.workflow.pipeline import Pipeline

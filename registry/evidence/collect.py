@@ -43,8 +43,15 @@ from registry.evidence.model import (
     weighted,
     worse_by,
 )
-from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
-from registry.sagemaker_registry import EXECUTION, METRIC, MLFLOW_RUN, Package
+from registry.model_version import (
+    DIGEST_TAG,
+    EXECUTION,
+    METRIC,
+    MLFLOW_RUN,
+    RUN_TAG,
+    SCORE_TAG,
+    Package,
+)
 
 EVIDENCE, CARD = "evidence.json", "card.html"
 EXAMPLES = "num-examples"

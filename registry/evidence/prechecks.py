@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from registry.evidence.model import Evidence, in_words
-from registry.policy import Gates
+from registry.policy import PrecheckPolicy
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,12 +20,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-def check(evidence: Evidence, gates: Gates) -> list[Check]:
+def check(evidence: Evidence, policy: PrecheckPolicy) -> list[Check]:
     """All pre-checks, in the policy's order."""
     return [
-        *_against_champion(evidence, gates),
-        *_participation(evidence, gates),
-        _drift(evidence, gates),
+        *_against_champion(evidence, policy),
+        *_participation(evidence, policy),
+        _drift(evidence, policy),
     ]
 
 
@@ -40,7 +40,7 @@ def failed(checks: list[Check]) -> str:
     )
 
 
-def _against_champion(evidence: Evidence, gates: Gates) -> Iterator[Check]:
+def _against_champion(evidence: Evidence, policy: PrecheckPolicy) -> Iterator[Check]:
     compared = evidence.compared
     if not compared.champion:
         yield Check(
@@ -54,57 +54,57 @@ def _against_champion(evidence: Evidence, gates: Gates) -> Iterator[Check]:
         yield Check(name="better", passed=False, message=message)
         return
     numbers = f"{evidence.metric} {compared.candidate:.4g}, champion {compared.champion_value:.4g} on {compared.devices} devices"
-    rule = "must be better" if gates.better_by > 0 else "may be worse"
+    rule = "must be better" if policy.better_by > 0 else "may be worse"
     needed = (
-        f"it {rule} by {abs(gates.better_by):.1%}" if gates.better_by else "it must not be worse"
+        f"it {rule} by {abs(policy.better_by):.1%}" if policy.better_by else "it must not be worse"
     )
     yield Check(
         name="better",
-        passed=-compared.worse_by >= gates.better_by,
+        passed=-compared.worse_by >= policy.better_by,
         message=f"{numbers}: {in_words(compared.worse_by)}; {needed}",
     )
     judged = [
         group
         for group in compared.groups
-        if group.champion is not None and group.devices >= gates.group_devices
+        if group.champion is not None and group.devices >= policy.group_devices
     ]
     worst = max(judged, key=lambda group: group.worse_by, default=None)
     if worst is None:
         yield Check(
             name="groups",
             passed=True,
-            message=f"no group has {gates.group_devices} devices that evaluated both",
+            message=f"no group has {policy.group_devices} devices that evaluated both",
         )
         return
     where = f"{worst.kind} {worst.name}: {evidence.metric} {worst.candidate:.4g}, champion {worst.champion:.4g}"
-    message = f"the worst group is {where}, {in_words(worst.worse_by)}; at most {gates.group_worse_by:.1%} worse is allowed"
-    yield Check(name="groups", passed=worst.worse_by <= gates.group_worse_by, message=message)
+    message = f"the worst group is {where}, {in_words(worst.worse_by)}; at most {policy.group_worse_by:.1%} worse is allowed"
+    yield Check(name="groups", passed=worst.worse_by <= policy.group_worse_by, message=message)
 
 
-def _participation(evidence: Evidence, gates: Gates) -> Iterator[Check]:
+def _participation(evidence: Evidence, policy: PrecheckPolicy) -> Iterator[Check]:
     part = evidence.participation
     last = part.by_round[-1] if part.by_round else 0
-    message = f"{last} devices made the last round; at least {gates.participants} must"
-    yield Check(name="participants", passed=last >= gates.participants, message=message)
+    message = f"{last} devices made the last round; at least {policy.participants} must"
+    yield Check(name="participants", passed=last >= policy.participants, message=message)
     share = part.ever / part.devices if part.devices else 0.0
     message = (
-        f"{part.ever} of {part.devices} devices took part; at least {gates.participation:.0%} must"
+        f"{part.ever} of {part.devices} devices took part; at least {policy.participation:.0%} must"
     )
-    yield Check(name="participation", passed=share >= gates.participation, message=message)
+    yield Check(name="participation", passed=share >= policy.participation, message=message)
     refused = sum(part.rejected.values())
     share = refused / part.updates if part.updates else 0.0
     message = (
-        f"{refused} of {part.updates} updates were refused; at most {gates.rejected:.0%} may be"
+        f"{refused} of {part.updates} updates were refused; at most {policy.rejected:.0%} may be"
     )
-    yield Check(name="rejected", passed=share <= gates.rejected, message=message)
+    yield Check(name="rejected", passed=share <= policy.rejected, message=message)
 
 
-def _drift(evidence: Evidence, gates: Gates) -> Check:
+def _drift(evidence: Evidence, policy: PrecheckPolicy) -> Check:
     drift = evidence.drift
     if not drift.devices:
         return Check(
             name="drift", passed=True, message="no device has reported enough predictions to tell"
         )
     named = ", ".join(f"{shift.feature} by {shift.shift:.2g}" for shift in drift.features[:3])
-    message = f"on the median of {drift.devices} devices inputs have moved by {drift.score:.2g} standard deviations ({named}); {gates.drift:g} may be"
-    return Check(name="drift", passed=drift.score <= gates.drift, message=message)
+    message = f"on the median of {drift.devices} devices inputs have moved by {drift.score:.2g} standard deviations ({named}); {policy.drift:g} may be"
+    return Check(name="drift", passed=drift.score <= policy.drift, message=message)

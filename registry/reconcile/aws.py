@@ -1,122 +1,121 @@
-"""Both registries, the fleets and the runs' ends, as :mod:`registry.reconcile.plan` wants them."""
+"""Reads the snapshot from AWS and MLflow, and implements the actions there."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
 from edge.training.app_bundle import AppError
 from fl_runtime.run.errors import ObjectMissing
-from fl_runtime.run.mlflow_runs import end_run
-from fl_runtime.run.state import TERMINAL_STATES, RunTable, TerminalState
+from registry.audit import SYSTEM, AuditTrail
+from registry.errors import RegistryError
 from registry.linking import Linking
-from registry.mlflow_registry import APPROVAL_TAG, CHECKS_TAG, SYNCED_TAG, Version, origin
-from registry.reconcile.plan import FleetState, Repair
-from registry.rollout.conductor import OVER
-from registry.rollout.service import SYSTEM, Rollouts
-from registry.sagemaker_registry import Package, RegistryError
+from registry.mlflow_registry import MlflowRegistry
+from registry.model_version import (
+    APPROVAL_TAG,
+    CHECKS_TAG,
+    SYNCED_TAG,
+    TAG_LIMIT,
+    Package,
+    Version,
+    VersionName,
+    origin_tags,
+)
+from registry.reconcile.model import FleetState, Snapshot
+from registry.rollout.aws import DynamoStore
+from registry.rollout.model import TERMINAL_STATES, FleetRecord
+from registry.rollout.service import RolloutService
+from registry.rollout.stale_devices import StaleDevices
+from registry.sagemaker_registry import SageMakerRegistry
+
+IN_MLFLOW = "(in MLflow)"
+"""Who decided, when MLflow's tags or alias say it."""
 
 
-class AwsRegistries:
-    """:class:`registry.reconcile.plan.Both`. Reads each side once; MLflow's alias and tags change
-    by one call each.
-    """
+def read_snapshot(
+    mlflow: MlflowRegistry,
+    sagemaker: SageMakerRegistry,
+    store: DynamoStore,
+    records: Iterable[FleetRecord],
+    stale_devices: StaleDevices,
+) -> Snapshot:
+    """Read both registries and the fleets: one call for each package, few for all the rest."""
+    fleets: dict[str, FleetState] = {}
+    for record in records:
+        rollout = store.get(record.fleet, record.under_way) if record.under_way else None
+        busy = rollout is not None and rollout.state not in TERMINAL_STATES
+        if record.candidate is not None:
+            name = VersionName.parse(record.candidate.model_version)
+            stale = () if busy else tuple(stale_devices.find(record.fleet))
+            fleets[name.model] = FleetState(runs=name.number, busy=busy, stale=stale)
+        if rollout is not None and busy:
+            coming = VersionName.parse(rollout.model_version)
+            fleets.setdefault(coming.model, FleetState(busy=True))
+    return Snapshot(versions=mlflow.versions(), packages=sagemaker.packages(), fleets=fleets)
 
-    def __init__(self, rollouts: Rollouts, now: float) -> None:
-        self._mlflow = rollouts.mlflow
-        self._sagemaker = rollouts.sagemaker
+
+class AwsActions:
+    """:class:`~registry.reconcile.model.Actions` on SageMaker, MLflow and the rollouts."""
+
+    def __init__(
+        self,
+        mlflow: MlflowRegistry,
+        sagemaker: SageMakerRegistry,
+        linking: Linking,
+        rollouts: RolloutService,
+        fleets: Iterable[FleetRecord],
+        stale_devices: StaleDevices,
+        audit: AuditTrail,
+        clock: Callable[[], float],
+    ) -> None:
+        self._mlflow = mlflow
+        self._sagemaker = sagemaker
+        self._linking = linking
         self._rollouts = rollouts
-        self._now = now
-        self._conductor = rollouts.conductor()
-        self._fleet_of: dict[str, str] = {}
+        self._fleet_of = {
+            VersionName.parse(record.candidate.model_version).model: record.fleet
+            for record in fleets
+            if record.candidate is not None
+        }
+        self._stale_devices = stale_devices
+        self._audit = audit
+        self._clock = clock
         self.jobs: dict[str, list[str]] = {}
-        """Of devices that catch up, by fleet."""
-
-    @functools.cached_property
-    def _linking(self) -> Linking:
-        return self._rollouts.linking()
-
-    @functools.cached_property
-    def _versions(self) -> Sequence[Version]:
-        return self._mlflow.versions()
-
-    @functools.cached_property
-    def _packages(self) -> Sequence[Package]:
-        return self._sagemaker.packages()
-
-    def versions(self) -> Sequence[Version]:
-        """MLflow's versions, as they were when this was made."""
-        return self._versions
-
-    def packages(self) -> Sequence[Package]:
-        """SageMaker's packages, as they were when this was made: a call each."""
-        return self._packages
-
-    def fleets(self) -> Mapping[str, FleetState]:
-        """By the name of the model that a fleet runs, or is being given."""
-        found: dict[str, FleetState] = {}
-        for current in self._rollouts.store.fleets():
-            rollout = (
-                self._rollouts.store.get(current.fleet, current.under_way)
-                if current.under_way
-                else None
-            )
-            busy = rollout is not None and rollout.state not in OVER
-            name, _, number = (
-                current.candidate.model_version if current.candidate else ""
-            ).partition("/")
-            if name:
-                behind = self._conductor.behind(current.fleet) if not busy else []
-                found[name] = FleetState(runs=number, busy=busy, behind=tuple(behind))
-                self._fleet_of[name] = current.fleet
-            if (
-                rollout is not None
-                and busy
-                and rollout.model_version.partition("/")[0] not in found
-            ):
-                found[rollout.model_version.partition("/")[0]] = FleetState(busy=True)
-        return found
+        """Jobs of stale devices that were updated, by fleet."""
 
     def register(self, package: Package) -> str:
-        """As the link step does."""
+        """As the Link step does."""
         number = self._linking.link(package)
         self.give_evidence(package, number)
         return number
 
     def give_evidence(self, package: Package, number: str) -> None:
-        """As the link step does; where the run did not leave what it takes, that is what the
-        version says.
+        """As the Link step does. Evidence that cannot be collected would be missing for ever: the
+        tag then says why.
         """
         try:
             self._linking.give_evidence(package, number)
         except (ObjectMissing, AppError, msgspec.DecodeError, LookupError, ValueError) as error:
-            self._mlflow.set_tags(
-                package.group,
-                number,
-                {CHECKS_TAG: f"no evidence: {type(error).__name__}: {error}"[:500]},
-            )
+            why = f"no evidence: {type(error).__name__}: {error}"[:TAG_LIMIT]
+            self._mlflow.set_tags(package.group, number, {CHECKS_TAG: why})
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package, and the package's origin into the version."""
-        self._sagemaker.set_version(package.arn, version.name, version.version)
-        self._mlflow.set_tags(version.name, version.version, origin(package))
+        self._sagemaker.set_version(package.arn, VersionName(version.name, version.version))
+        self._mlflow.set_tags(version.name, version.version, origin_tags(package))
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
-        """The agreement last: a crash between the two is found again."""
-        self._mlflow.set_tags(
-            version.name, version.version, {APPROVAL_TAG: approval, SYNCED_TAG: approval}
-        )
+        """The agreement comes last: after a crash between the two the difference is still seen."""
+        tags = {APPROVAL_TAG: approval, SYNCED_TAG: approval}
+        self._mlflow.set_tags(version.name, version.version, tags)
 
     def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
-        """SageMaker's event then does the rest."""
+        """Set the approval in SageMaker, whose event does the rest."""
         what = "approve" if approval == "Approved" else "reject"
-        self._rollouts.audit.append(
-            at=self._now, who="(in MLflow)", what=what, subject=arn, why=why
-        )
-        self._sagemaker.set_approval(arn, approval, f"(in MLflow): {why}")
+        self._audit.append(at=self._clock(), who=IN_MLFLOW, what=what, subject=arn, why=why)
+        self._sagemaker.set_approval(arn, approval, f"{IN_MLFLOW}: {why}")
 
     def set_champion(self, name: str, number: str) -> None:
         """Move the alias."""
@@ -126,49 +125,16 @@ class AwsRegistries:
         """Remove the alias."""
         self._mlflow.drop_champion(name)
 
-    def catch_up(self, name: str, devices: Sequence[str]) -> None:
-        """A signed manifest by a job each, as in a rollout."""
+    def update_stale_devices(self, name: str, devices: Sequence[str]) -> None:
+        """One job for each device, in the fleet that runs the model."""
         fleet = self._fleet_of[name]
-        self.jobs.setdefault(fleet, []).extend(self._rollouts.catch_up(fleet, devices))
+        self.jobs.setdefault(fleet, []).extend(self._stale_devices.update(fleet, devices))
 
     def roll_out(self, version: Version, why: str) -> None:
-        """A version that the fleet runs already, or that another's approval event has sent on its
-        way, is as good.
+        """Nothing to do where the fleet runs the version already, or its approval event has begun
+        the rollout.
         """
         try:
             self._rollouts.begin(version, by=SYSTEM, reason=why)
         except RegistryError:
             return
-
-
-def runs_left_open(mlflow: Any, runs: RunTable) -> list[tuple[Repair, str, TerminalState, str]]:
-    """Runs that have ended and of whose end MLflow was not told: (repair, MLflow run, state,
-    reason).
-    """
-    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
-    open_ = (
-        mlflow.search_runs(
-            experiments, "attributes.status = 'RUNNING' AND tags.`mledgeops.run_id` != ''"
-        )
-        if experiments
-        else []
-    )
-    found = []
-    for run in open_:
-        name = run.data.tags["mledgeops.run_id"]
-        state = runs.get(name)
-        if state is not None and state.state in TERMINAL_STATES:
-            repair = Repair(
-                act="set-tag",
-                subject=name,
-                value=state.state,
-                why="the run has ended, and MLflow says RUNNING",
-            )
-            found.append((repair, run.info.run_id, state.state, state.reason))
-    return found
-
-
-def end_in_mlflow(mlflow: Any, left: list[tuple[Repair, str, TerminalState, str]]) -> None:
-    """Tell MLflow."""
-    for _, run_id, state, reason in left:
-        end_run(mlflow, run_id, state, reason)

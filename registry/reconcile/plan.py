@@ -1,111 +1,34 @@
-"""Makes both registries, and the fleet, say the same again: looks at what is, says what is to be
-done, does it.
+"""Derives the repairs from a snapshot of both registries and the fleets.
 
-Level-triggered: it needs no event and no history. Who changed is known by one tag, the approval
-that both sides last agreed
-on. A rejection stands, wherever it was made; a deletion on one side is a rejection on the other,
-never a deletion.
+Level-triggered: it needs no events and no history. One tag, the approval that both registries last
+agreed on, tells which side has changed. A rejection is final wherever it was made. A deletion in one
+registry becomes a rejection in the other, never a deletion.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol
 
-import msgspec
-
-from registry.mlflow_registry import RUN_TAG, Version, says_origin
-from registry.sagemaker_registry import PENDING, Package
+from registry.model_version import PENDING, RUN_TAG, Package, Version, VersionName, has_origin_of
+from registry.reconcile.model import FleetState, Repair, Snapshot
 
 DELETED = "Deleted"
-DECIDED = ("Approved", "Rejected")
-
-
-MIRROR = re.compile(r"-[0-9a-f]{6}$")
-"""How managed MLflow ends the name of a group that it synchronises a registered model into.
+"""Approval tag of a version whose package is gone."""
+_NOT_ALLOWED = ("RolledBack", "Held")
+"""How a version's last rollout ended when the version may not become champion."""
+_MIRROR = re.compile(r"-[0-9a-f]{6}$")
+"""End of a package group's name when managed MLflow has made the group.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-track-experiments-model-registration.html
 """
 
 
-class Repair(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to do, and why."""
-
-    act: Literal[
-        "register",
-        "name",
-        "give-evidence",
-        "set-tag",
-        "approve",
-        "reject",
-        "move-alias",
-        "drop-alias",
-        "roll-out",
-        "catch-up",
-    ]
-    subject: str
-    """A version as NAME/NUMBER, or a package's ARN."""
-    why: str
-    value: str = ""
-
-
-class FleetState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fleet of a model runs: a version's number, and whether a rollout is under way."""
-
-    runs: str = ""
-    busy: bool = False
-    behind: tuple[str, ...] = ()
-    """Devices that came after the last rollout."""
-
-
-class Both(Protocol):
-    """Port: both registries and the fleets."""
-
-    def versions(self) -> Sequence[Version]:
-        """MLflow's versions."""
-
-    def packages(self) -> Sequence[Package]:
-        """SageMaker's packages."""
-
-    def fleets(self) -> Mapping[str, FleetState]:
-        """By model name."""
-
-    def register(self, package: Package) -> str:
-        """Make the MLflow version of a package, with its name and its evidence; the number of the
-        one that is there already.
-        """
-
-    def name(self, package: Package, version: Version) -> None:
-        """Write the version's name into the package, and the package's origin into the version."""
-
-    def give_evidence(self, package: Package, number: str) -> None:
-        """Collect and publish a version's evidence, or write down that there is none."""
-
-    def set_approval_tag(self, version: Version, approval: str) -> None:
-        """Both tags: the approval, and what both agreed on."""
-
-    def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
-        """Set SageMaker's approval."""
-
-    def set_champion(self, name: str, number: str) -> None:
-        """Move the alias."""
-
-    def drop_champion(self, name: str) -> None:
-        """Remove the alias."""
-
-    def catch_up(self, name: str, devices: Sequence[str]) -> None:
-        """Give devices that came later the model that their fleet uses."""
-
-    def roll_out(self, version: Version, why: str) -> None:
-        """Begin a rollout."""
-
-
-def plan(both: Both) -> list[Repair]:
-    """What has to be done; nothing when all is well."""
-    versions, packages, fleets = both.versions(), both.packages(), both.fleets()
+def plan(snapshot: Snapshot) -> list[Repair]:
+    """The repairs in the order in which to do them; none when all agrees."""
+    versions, packages = snapshot.versions, snapshot.packages
     by_arn = {package.arn: package for package in packages}
-    linked = _links(versions, packages)
+    linked = link(versions, packages)
     package_of = {v.model_version: by_arn.get(arn) for arn, v in linked.items()}
     repairs: list[Repair] = []
     for package in packages:
@@ -113,266 +36,179 @@ def plan(both: Both) -> list[Repair]:
             repairs += _package(package, linked.get(package.arn))
     for version in versions:
         if version.model_package_arn or version.model_version in package_of:
-            fleet = fleets.get(version.name, FleetState())
+            fleet = snapshot.fleets.get(version.name, FleetState())
             repairs += _version(version, package_of.get(version.model_version), fleet)
     for name in sorted({version.name for version in versions}):
-        champion = next((v for v in versions if v.name == name and v.champion), None)
-        of_name = {v.version: v for v in versions if v.name == name}
-        fleet = fleets.get(name, FleetState())
-        repairs += _alias(name, champion, of_name, package_of, fleet)
-        if fleet.behind and not fleet.busy:
-            why = f"{len(fleet.behind)} devices came after it had gone to the fleet"
-            repairs.append(
-                Repair(
-                    act="catch-up",
-                    subject=f"{name}/{fleet.runs}",
-                    value=",".join(fleet.behind),
-                    why=why,
-                )
-            )
+        fleet = snapshot.fleets.get(name, FleetState())
+        repairs += _alias(name, [v for v in versions if v.name == name], package_of, fleet)
+        repairs += _stale_devices(name, fleet)
     return repairs
 
 
-def _links(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, Version]:
-    """Which version belongs to a package, by its ARN.
+def link(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, Version]:
+    """The version of each package, by the package's ARN.
 
-    The version says it. Where none says it, somebody may have written into the tag: then the one
-    that the package names, if it comes from
-    the same run. Of two that say it, made by a step and its repetition at once, the first counts.
+    The version names its package. If none does, its tag may have been edited: then it is the version
+    that the package names, provided both come from the same run. If two versions name one package, a
+    Link step ran twice at the same time, and the older version counts.
     """
-    run_of, said = (
-        {v.model_version: v.run for v in versions},
-        {v.model_package_arn for v in versions},
-    )
-    unsaid = [
-        package for package in packages if package.arn not in said and package.metadata.get(RUN_TAG)
-    ]
+    run_of = {v.model_version: v.run for v in versions}
+    named = {v.model_package_arn for v in versions}
     claimed = {
         package.model_version: package.arn
-        for package in unsaid
-        if run_of.get(package.model_version) == package.metadata[RUN_TAG]
+        for package in packages
+        if package.arn not in named
+        and package.metadata.get(RUN_TAG)
+        and run_of.get(package.model_version) == package.metadata[RUN_TAG]
     }
-    last_first = sorted(versions, key=lambda v: -int(v.version))
+    newest_first = sorted(versions, key=lambda v: -int(v.version))
     return {
-        arn: v for v in last_first if (arn := claimed.get(v.model_version, v.model_package_arn))
+        arn: v for v in newest_first if (arn := claimed.get(v.model_version, v.model_package_arn))
     }
 
 
-def mirrors(versions: Sequence[Version], packages: Sequence[Package]) -> list[Package]:
-    """Packages that managed MLflow's own synchronisation made of our versions: seen, and left
-    alone. Ours decide.
+def mirrors(snapshot: Snapshot) -> list[Package]:
+    """Packages that managed MLflow's own synchronisation made of our versions. They are left
+    alone.
     """
-    names = {version.name for version in versions}
+    names = {version.name for version in snapshot.versions}
     return [
-        p
-        for p in packages
-        if not p.metadata.get(RUN_TAG)
-        and MIRROR.search(p.group)
-        and MIRROR.sub("", p.group) in names
+        package
+        for package in snapshot.packages
+        if not package.metadata.get(RUN_TAG)
+        and _MIRROR.search(package.group)
+        and _MIRROR.sub("", package.group) in names
     ]
-
-
-def repair(both: Both, repairs: Sequence[Repair]) -> list[tuple[Repair, str]]:
-    """Do it; what could not be done, and why. Nothing more is done then for the same version, whose
-    repairs count on each other; for others all is.
-
-    Each repair may be done twice: a crash in the middle is mended by the next reconciliation.
-    """
-    versions = {v.model_version: v for v in both.versions()}
-    packages = {package.arn: package for package in both.packages()}
-    failed: dict[str, tuple[Repair, str]] = {}
-    left = []
-    for item in repairs:
-        if item.subject in failed:
-            left.append(
-                (item, "left for the next reconciliation: a repair before it could not be done")
-            )
-            continue
-        try:
-            _do(both, item, versions.get(item.subject), packages)
-        except Exception as error:  # noqa: BLE001  # both registries raise their backends' errors
-            failed[item.subject] = (item, f"{type(error).__name__}: {error}"[:500])
-    return [*failed.values(), *left]
-
-
-def _do(both: Both, item: Repair, version: Version | None, packages: Mapping[str, Package]) -> None:
-    if item.act == "register":
-        both.register(packages[item.subject])
-    elif item.act in ("approve", "reject"):
-        both.decide(item.value, "Approved" if item.act == "approve" else "Rejected", item.why)
-    elif item.act == "drop-alias":
-        both.drop_champion(item.subject)
-    elif item.act == "catch-up":
-        both.catch_up(item.subject.partition("/")[0], item.value.split(","))
-    elif version is None:
-        return
-    elif item.act == "name":
-        both.name(packages[item.value], version)
-    elif item.act == "give-evidence":
-        both.give_evidence(packages[item.value], version.version)
-    elif item.act == "set-tag":
-        both.set_approval_tag(version, item.value)
-    elif item.act == "move-alias":
-        both.set_champion(version.name, version.version)
-    else:
-        both.roll_out(version, item.why)
 
 
 def _package(package: Package, version: Version | None) -> Iterator[Repair]:
-    if version is not None:
-        subject = version.model_version
-        if package.model_version != subject:
-            yield Repair(
-                act="name",
-                subject=subject,
-                value=package.arn,
-                why="the package does not name its MLflow version",
-            )
-        elif not says_origin(version, package):
-            yield Repair(
-                act="name",
-                subject=subject,
-                value=package.arn,
-                why="the version's tags of its origin are not as its package has them",
-            )
-        if not version.checks and package.approval != "Rejected":
-            yield Repair(
-                act="give-evidence",
-                subject=subject,
-                value=package.arn,
-                why="the version has no evidence: its link was interrupted",
-            )
-    elif package.approval == "Rejected":
+    if version is None:
+        yield from _unlinked(package)
         return
-    elif not package.model_version:
-        yield Repair(
-            act="register",
-            subject=package.arn,
-            why="the package has no MLflow version: its link was interrupted",
-        )
+    subject = version.model_version
+    if package.model_version != subject:
+        why = "the package does not name its MLflow version"
+        yield Repair(act="name", subject=subject, value=package.arn, why=why)
+    elif not has_origin_of(version, package):
+        why = "the version's tags of its origin differ from its package"
+        yield Repair(act="name", subject=subject, value=package.arn, why=why)
+    if not version.checks and package.approval != "Rejected":
+        why = "the version has no evidence: its link was interrupted"
+        yield Repair(act="give-evidence", subject=subject, value=package.arn, why=why)
+
+
+def _unlinked(package: Package) -> Iterator[Repair]:
+    if package.approval == "Rejected":
+        return
+    if package.model_version:
+        why = "its version was deleted in MLflow"
+        yield Repair(act="reject", subject=package.model_version, value=package.arn, why=why)
     else:
-        yield Repair(
-            act="reject",
-            subject=package.model_version,
-            value=package.arn,
-            why="its version was deleted in MLflow",
-        )
+        why = "the package has no MLflow version: its link was interrupted"
+        yield Repair(act="register", subject=package.arn, why=why)
 
 
 def _version(version: Version, package: Package | None, fleet: FleetState) -> Iterator[Repair]:
-    subject = version.model_version
     if package is None:
-        if version.approval != DELETED or version.synced != DELETED:
-            yield Repair(
-                act="set-tag",
-                subject=subject,
-                value=DELETED,
-                why="its package was deleted in SageMaker, or is another version's",
-            )
-        return
-    if package.approval == "Rejected" or package.approval != version.synced:
-        if (version.approval, version.synced) != (package.approval, package.approval):
-            yield Repair(
-                act="set-tag",
-                subject=subject,
-                value=package.approval,
-                why=f"SageMaker says {package.approval}",
-            )
-        if package.approval == "Approved" and not _went_out(version, fleet):
-            yield Repair(
-                act="roll-out",
-                subject=subject,
-                why="it was approved in SageMaker, and never went to the fleet",
-            )
+        if (version.approval, version.synced) != (DELETED, DELETED):
+            why = "its package was deleted in SageMaker, or belongs to another version"
+            yield Repair(act="set-tag", subject=version.model_version, value=DELETED, why=why)
+    elif package.approval == "Rejected" or package.approval != version.synced:
+        yield from _follow_sagemaker(version, package, fleet)
     elif version.approval != version.synced:
-        if version.approval in DECIDED and package.approval == PENDING:
-            act: Literal["approve", "reject"] = (
-                "approve" if version.approval == "Approved" else "reject"
-            )
-            yield Repair(
-                act=act,
-                subject=subject,
-                value=package.arn,
-                why=f"MLflow's tag says {version.approval}",
-            )
-            yield Repair(
-                act="set-tag", subject=subject, value=version.approval, why="SageMaker follows"
-            )
-            if act == "approve" and not _went_out(version, fleet):
-                yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
-        elif version.approval == "Rejected":
-            yield Repair(
-                act="reject", subject=subject, value=package.arn, why="MLflow's tag says Rejected"
-            )
-            yield Repair(act="set-tag", subject=subject, value="Rejected", why="SageMaker follows")
-        else:
-            yield Repair(
-                act="set-tag",
-                subject=subject,
-                value=package.approval,
-                why=f"MLflow's tag says {version.approval!r}, which decides nothing",
-            )
+        yield from _follow_mlflow(version, package, fleet)
 
 
-def _went_out(version: Version, fleet: FleetState) -> bool:
+def _follow_sagemaker(version: Version, package: Package, fleet: FleetState) -> Iterator[Repair]:
+    subject, approval = version.model_version, package.approval
+    if (version.approval, version.synced) != (approval, approval):
+        why = f"SageMaker says {approval}"
+        yield Repair(act="set-tag", subject=subject, value=approval, why=why)
+    if approval == "Approved" and not _was_rolled_out(version, fleet):
+        why = "it was approved in SageMaker, and never went to the fleet"
+        yield Repair(act="roll-out", subject=subject, why=why)
+
+
+def _follow_mlflow(version: Version, package: Package, fleet: FleetState) -> Iterator[Repair]:
+    """The tag decides what SageMaker has not decided, and it may reject at any time."""
+    subject, said = version.model_version, f"MLflow's tag says {version.approval}"
+    if version.approval == "Rejected":
+        yield Repair(act="reject", subject=subject, value=package.arn, why=said)
+        yield Repair(act="set-tag", subject=subject, value="Rejected", why="SageMaker follows")
+    elif version.approval == "Approved" and package.approval == PENDING:
+        yield Repair(act="approve", subject=subject, value=package.arn, why=said)
+        yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
+        if not _was_rolled_out(version, fleet):
+            yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
+    else:
+        why = f"MLflow's tag says {version.approval!r}, which decides nothing"
+        yield Repair(act="set-tag", subject=subject, value=package.approval, why=why)
+
+
+def _was_rolled_out(version: Version, fleet: FleetState) -> bool:
     return bool(version.rollout) or fleet.busy or fleet.runs == version.version
 
 
 def _alias(
     name: str,
-    champion: Version | None,
-    versions: Mapping[str, Version],
+    versions: Sequence[Version],
     packages: Mapping[str, Package | None],
     fleet: FleetState,
 ) -> Iterator[Repair]:
-    """The champion is what the fleet runs. An alias that was moved by hand is a wish, and is
-    followed where it may be.
+    """The champion is what the fleet runs. An alias moved by hand is taken as a request for a
+    rollout, and undone where the version may not go to the fleet.
     """
     if fleet.busy:
-        return  # the rollout's end moves the alias
+        return  # the rollout moves the alias when it ends
+    champion = next((version for version in versions if version.champion), None)
+    running = str(VersionName(name, fleet.runs))
+    known = any(version.version == fleet.runs for version in versions)
     if champion is None:
-        if fleet.runs in versions:
-            yield Repair(
-                act="move-alias",
-                subject=f"{name}/{fleet.runs}",
-                why="it runs on the fleet, and no version is champion",
-            )
-        return
-    if champion.version == fleet.runs:
-        return
-    subject = f"{name}/{champion.version}"
-    package = packages.get(subject)
-    if package is not None and package.approval == PENDING and champion.approval == champion.synced:
-        yield Repair(
-            act="approve",
-            subject=subject,
-            value=package.arn,
-            why="MLflow's alias champion was given to it",
-        )
-        yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
-    elif (
+        if known:
+            why = "it runs on the fleet, and no version is champion"
+            yield Repair(act="move-alias", subject=running, why=why)
+    elif champion.version != fleet.runs:
+        package = packages.get(champion.model_version)
+        moved = list(_follow_alias(champion, package, fleet))
+        if moved or _may_follow(champion, package):
+            yield from moved
+            return
+        why = f"the alias was on {champion.model_version}, which may not be champion"
+        if known:
+            yield Repair(act="move-alias", subject=running, why=why)
+        else:
+            yield Repair(act="drop-alias", subject=name, why=why)
+
+
+def _may_follow(champion: Version, package: Package | None) -> bool:
+    return (
         package is not None
         and package.approval == "Approved"
-        and not champion.rollout.startswith(("RolledBack", "Held"))
-    ):
-        if champion.synced == "Approved":  # otherwise its approval begins the rollout
-            yield Repair(
-                act="roll-out", subject=subject, why="MLflow's alias champion was given to it"
-            )
-        return
-    elif fleet.runs in versions:
+        and not champion.rollout.startswith(_NOT_ALLOWED)
+    )
+
+
+def _follow_alias(
+    champion: Version, package: Package | None, fleet: FleetState
+) -> Iterator[Repair]:
+    """The repairs that send a version to the fleet because somebody gave it the alias."""
+    subject, why = champion.model_version, "MLflow's alias champion was given to it"
+    undecided = champion.approval == champion.synced
+    if package is not None and package.approval == PENDING and undecided:
+        yield Repair(act="approve", subject=subject, value=package.arn, why=why)
+        yield Repair(act="set-tag", subject=subject, value="Approved", why="SageMaker follows")
+        if not _was_rolled_out(champion, fleet):
+            yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")
+    elif _may_follow(champion, package) and champion.synced == "Approved":
+        # Otherwise the approval itself is still to be acted on, and begins the rollout.
+        yield Repair(act="roll-out", subject=subject, why=why)
+
+
+def _stale_devices(name: str, fleet: FleetState) -> Iterator[Repair]:
+    if fleet.stale and not fleet.busy:
         yield Repair(
-            act="move-alias",
-            subject=f"{name}/{fleet.runs}",
-            why=f"the alias was on {subject}, which may not be champion",
+            act="catch-up",
+            subject=str(VersionName(name, fleet.runs)),
+            value=",".join(fleet.stale),
+            why=f"{len(fleet.stale)} devices do not run it yet: they came after its rollout",
         )
-        return
-    else:
-        yield Repair(
-            act="drop-alias",
-            subject=name,
-            why=f"the alias was on {subject}, which may not be champion",
-        )
-        return
-    if not _went_out(champion, fleet):
-        yield Repair(act="roll-out", subject=subject, why="it was approved in MLflow")

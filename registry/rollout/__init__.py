@@ -1,1 +1,5 @@
-"""Staged rollouts: canary, waves, automatic rollback."""
+"""Staged rollout of a model to a fleet: canary, waves, automatic rollback.
+
+``service`` begins rollouts and ``conductor`` advances them; ``model`` and ``ports`` hold the data
+and the interfaces, ``aws`` implements them. :mod:`registry.wiring` puts all of it together.
+"""

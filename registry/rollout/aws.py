@@ -1,46 +1,44 @@
-"""The rollout's ports on AWS: a DynamoDB table, IoT Jobs, the devices table. Clients are made by
-who calls.
-"""
+"""The ports on AWS: a DynamoDB table, IoT Jobs and the devices table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from edge.protocol.signed import SignedManifest
 from fl_runtime.run.devices import DeviceStatus
-from registry.rollout.conductor import Beat, Current, Rollout
+from registry.errors import RegistryError
+from registry.rollout.model import Answer, DeviceState, FleetRecord, Rollout
+from registry.rollout.ports import ObjectUrl
 
-CURRENT = "current"
-URL_SECONDS = 3600
-"""How long an address in a job's document is good, from the moment the device asks for the document
-(AWS's limit).
-"""
+_CURRENT = "current"
+"""Sort key of a fleet's record; rollouts have their numbers."""
+_URL_SECONDS = 3600
+"""How long a presigned URL is valid once AWS IoT has made it. It is AWS's maximum."""
+_WITH_REASON = ("FAILED", "REJECTED")
 
 
 class DynamoStore:
-    """:class:`~registry.rollout.conductor.Store` in the ``rollouts`` table."""
+    """:class:`~registry.rollout.ports.RolloutStore` in the ``rollouts`` table."""
 
     def __init__(self, dynamodb: Any, table: str) -> None:
         self._client = dynamodb
         self._table = table
 
-    def current(self, fleet: str) -> Current:
-        """A fresh item for a fleet that runs nothing."""
-        body = self._body(fleet, CURRENT)
-        return msgspec.json.decode(body, type=Current) if body else Current(fleet=fleet)
+    def current(self, fleet: str) -> FleetRecord:
+        """A fresh record for a fleet that has none."""
+        body = self._body(fleet, _CURRENT)
+        return msgspec.json.decode(body, type=FleetRecord) if body else FleetRecord(fleet=fleet)
 
-    def replace(self, before: Current, after: Current) -> bool:
-        """The whole item is compared: two that change it at once cannot both succeed."""
+    def replace(self, before: FleetRecord, after: FleetRecord) -> bool:
+        """The condition compares the whole record: of two concurrent writers one fails."""
         condition, values = "attribute_not_exists(fleet)", {}
-        if self._body(before.fleet, CURRENT):
-            condition, values = (
-                "body = :before",
-                {":before": {"S": msgspec.json.encode(before).decode()}},
-            )
-        return self._write(before.fleet, CURRENT, after, condition, values)
+        if self._body(before.fleet, _CURRENT):
+            condition = "body = :before"
+            values = {":before": {"S": msgspec.json.encode(before).decode()}}
+        return self._write(before.fleet, _CURRENT, after, condition, values)
 
     def get(self, fleet: str, number: int) -> Rollout | None:
         """A rollout."""
@@ -48,55 +46,42 @@ class DynamoStore:
         return msgspec.json.decode(body, type=Rollout) if body else None
 
     def create(self, rollout: Rollout) -> bool:
-        """False when the number is taken."""
-        return self._write(
-            rollout.fleet, _key(rollout.number), rollout, "attribute_not_exists(fleet)", {}
-        )
+        """The condition closes the race of two rollouts that take the same number."""
+        condition = "attribute_not_exists(fleet)"
+        return self._write(rollout.fleet, _key(rollout.number), rollout, condition)
 
     def put(self, rollout: Rollout) -> None:
-        """Write a rollout."""
-        self._write(rollout.fleet, _key(rollout.number), rollout, "", {})
+        """Overwrite a rollout."""
+        self._write(rollout.fleet, _key(rollout.number), rollout)
 
-    def rollouts(self, fleet: str = "") -> list[Rollout]:
-        """All rollouts of a fleet, or of all fleets, newest first."""
-        pages = self._client.get_paginator("scan").paginate(TableName=self._table)
-        items = [
-            item
-            for page in pages
-            for item in page["Items"]
-            if item["rollout"]["S"] != CURRENT and fleet in ("", item["fleet"]["S"])
-        ]
-        return sorted(
-            (msgspec.json.decode(item["body"]["S"], type=Rollout) for item in items),
-            key=lambda r: r.started_at,
-            reverse=True,
-        )
+    def rollouts(self) -> list[Rollout]:
+        """All rollouts of all fleets, newest first."""
+        bodies = (body for key, body in self._scan() if key != _CURRENT)
+        found = (msgspec.json.decode(body, type=Rollout) for body in bodies)
+        return sorted(found, key=lambda rollout: rollout.started_at, reverse=True)
 
-    def fleets(self) -> list[Current]:
-        """What each fleet runs."""
-        pages = self._client.get_paginator("scan").paginate(TableName=self._table)
-        found = [
-            item["body"]["S"]
-            for page in pages
-            for item in page["Items"]
-            if item["rollout"]["S"] == CURRENT
-        ]
-        return [msgspec.json.decode(body, type=Current) for body in found]
+    def fleets(self) -> list[FleetRecord]:
+        """The records of all fleets."""
+        bodies = (body for key, body in self._scan() if key == _CURRENT)
+        return [msgspec.json.decode(body, type=FleetRecord) for body in bodies]
+
+    def _scan(self) -> Iterable[tuple[str, str]]:
+        for page in self._client.get_paginator("scan").paginate(TableName=self._table):
+            for item in page["Items"]:
+                yield item["rollout"]["S"], item["body"]["S"]
 
     def _body(self, fleet: str, rollout: str) -> str:
         key = {"fleet": {"S": fleet}, "rollout": {"S": rollout}}
-        item = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True).get(
-            "Item"
-        )
-        return str(item["body"]["S"]) if item else ""
+        found = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        return str(found["Item"]["body"]["S"]) if "Item" in found else ""
 
     def _write(
         self,
         fleet: str,
         rollout: str,
         value: msgspec.Struct,
-        condition: str,
-        values: dict[str, Any],
+        condition: str = "",
+        values: Mapping[str, Any] | None = None,
     ) -> bool:
         item = {
             "fleet": {"S": fleet},
@@ -115,44 +100,48 @@ class DynamoStore:
 
 
 class IotJobs:
-    """:class:`~registry.rollout.conductor.Jobs` by AWS IoT."""
+    """:class:`~registry.rollout.ports.RolloutJobs` by AWS IoT."""
 
     def __init__(self, iot: Any, region: str, account: str, urls_role: str) -> None:
         self._client = iot
         self._things = f"arn:aws:iot:{region}:{account}:thing"
         self._urls_role = urls_role
 
-    def create(self, job: str, devices: list[str], document: SignedManifest) -> None:
-        """A snapshot job: devices that are away get it when they are back."""
+    def create(self, job: str, devices: Sequence[str], document: SignedManifest) -> None:
+        """Create a snapshot job (idempotent): offline devices get it when they are back."""
+        targets = [f"{self._things}/{device}" for device in devices]
         try:
             self._client.create_job(
                 jobId=job,
-                targets=[f"{self._things}/{device}" for device in devices],
+                targets=targets,
                 document=msgspec.json.encode(document).decode(),
                 targetSelection="SNAPSHOT",
-                presignedUrlConfig={"roleArn": self._urls_role, "expiresInSec": URL_SECONDS},
+                presignedUrlConfig={"roleArn": self._urls_role, "expiresInSec": _URL_SECONDS},
             )
-        except self._client.exceptions.ResourceAlreadyExistsException:
-            return  # made before a crash
+        except self._client.exceptions.ResourceAlreadyExistsException as error:
+            if not self._is_same(job, targets, document):
+                raise RegistryError(
+                    f"AWS IoT has another job named {job}, with other devices or another model: "
+                    "cancel and delete it there."
+                ) from error
 
-    def executions(self, job: str) -> Mapping[str, tuple[str, str]]:
-        """(status, reason) by device; reasons are read for those that failed only."""
-        found: dict[str, tuple[str, str]] = {}
+    def executions(self, job: str) -> Mapping[str, Answer]:
+        """Answers by device. Only failed executions cost a further call, for the reason."""
         try:
             pages = self._client.get_paginator("list_job_executions_for_job").paginate(jobId=job)
             rows = [row for page in pages for row in page["executionSummaries"]]
         except self._client.exceptions.ResourceNotFoundException:
             return {}
+        found: dict[str, Answer] = {}
         for row in rows:
             device, status = row["thingArn"].rsplit("/", 1)[1], row["jobExecutionSummary"]["status"]
-            found[device] = (
-                status,
-                self._reason(job, device) if status in ("FAILED", "REJECTED") else "",
+            found[device] = Answer(
+                status, self._reason(job, device) if status in _WITH_REASON else ""
             )
         return found
 
     def cancel(self, job: str) -> None:
-        """Executions under way end too. A job that has ended by itself is as good."""
+        """Cancel a job with its executions in progress; one that has ended is left alone."""
         try:
             self._client.cancel_job(jobId=job, force=True, comment="the rollout turned back")
         except (
@@ -161,45 +150,58 @@ class IotJobs:
         ):
             return
 
+    def _is_same(self, job: str, targets: Sequence[str], document: SignedManifest) -> bool:
+        """Compares manifests without their signatures: ECDSA signs a text differently each time."""
+        found = self._client.describe_job(jobId=job)["job"]
+        try:
+            text = self._client.get_job_document(jobId=job)["document"]
+            manifest = msgspec.json.decode(text, type=SignedManifest).manifest
+        except msgspec.DecodeError:
+            return False
+        return manifest == document.manifest and set(found["targets"]) == set(targets)
+
     def _reason(self, job: str, device: str) -> str:
-        details = (
-            self._client.describe_job_execution(jobId=job, thingName=device)["execution"]
-            .get("statusDetails", {})
-            .get("detailsMap", {})
-        )
+        found = self._client.describe_job_execution(jobId=job, thingName=device)["execution"]
+        details = found.get("statusDetails", {}).get("detailsMap", {})
         return str(details.get("reason") or details.get("code") or "")
 
 
 class HeartbeatFleet:
-    """:class:`~registry.rollout.conductor.Fleet` from the devices' last heartbeats."""
+    """:class:`~registry.rollout.ports.FleetStatus` from the devices' last heartbeats."""
 
     def __init__(
-        self, devices: Callable[[str], Iterable[DeviceStatus]], now: float, fresh_seconds: float
+        self,
+        devices: Callable[[str], Iterable[DeviceStatus]],
+        clock: Callable[[], float],
+        fresh_seconds: float,
     ) -> None:
         self._devices = devices
-        self._now = now
+        self._clock = clock
         self._fresh = fresh_seconds
 
-    def beats(self, fleet: str) -> Mapping[str, Beat]:
-        """A device with a malformed heartbeat is away and runs no model."""
+    def devices(self, fleet: str) -> Mapping[str, DeviceState]:
+        """A device with a malformed heartbeat is offline and runs no model."""
+        now = self._clock()
         return {
-            status.device: Beat(
+            status.device: DeviceState(
                 status.heartbeat.model if status.heartbeat is not None else "",
-                status.is_online(self._now, self._fresh),
+                status.is_online(now, self._fresh),
             )
             for status in self._devices(fleet)
         }
 
 
-def presigned(bucket: str, region: str) -> Any:
-    """The placeholder that AWS IoT replaces with a presigned URL when a device asks for the job's
-    document.
+def object_url(bucket: str, region: str) -> ObjectUrl:
+    """The placeholder that AWS IoT replaces with a presigned URL when a device gets its job.
 
     https://docs.aws.amazon.com/iot/latest/developerguide/create-manage-jobs-presigned-URLs.html
     """
-    return lambda key: (
-        f"${{aws:iot:s3-presigned-url:https://s3.{region}.amazonaws.com/{bucket}/{key}}}"
-    )
+
+    def placeholder(key: str) -> str:
+        address = f"https://s3.{region}.amazonaws.com/{bucket}/{key}"
+        return f"${{aws:iot:s3-presigned-url:{address}}}"
+
+    return placeholder
 
 
 def _key(number: int) -> str:

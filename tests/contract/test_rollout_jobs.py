@@ -17,15 +17,17 @@ from edge.protocol.signed import Manifest
 from fl_runtime.run.aws import client
 from fl_runtime.run.devices import DeviceTable
 from pipelines.local.cloud import LocalCloud
+from registry.errors import RegistryError
 from registry.rollout.aws import HeartbeatFleet, IotJobs
-from registry.rollout.conductor import Beat, Fleet, Jobs
+from registry.rollout.model import DeviceState
+from registry.rollout.ports import FleetStatus, RolloutJobs
 
 
 @dataclass
 class Site:
     """Jobs for two devices, neither of which is there to do them."""
 
-    jobs: Jobs
+    jobs: RolloutJobs
     devices: list[str]
 
 
@@ -62,6 +64,12 @@ class JobsContract:
         site.jobs.create(job, site.devices[:1], document(manifest("f")))
         assert site.jobs.executions(job) == {site.devices[0]: ("QUEUED", "")}
 
+    def test_an_id_that_another_job_has_is_refused(self, site: Site, job: str) -> None:
+        site.jobs.create(job, site.devices[:1], document(manifest("f")))
+        for devices, fleet in ((site.devices, "f"), (site.devices[:1], "g")):
+            with pytest.raises(RegistryError, match=job):
+                site.jobs.create(job, devices, document(manifest(fleet)))
+
     def test_a_cancelled_job_waits_for_nobody(self, site: Site, job: str) -> None:
         site.jobs.create(job, site.devices, document(manifest("f")))
         for _ in range(2):
@@ -94,15 +102,18 @@ class FleetContract:
     """
 
     def test_a_device_is_there_with_the_model_it_runs_or_away(
-        self, heard: tuple[Fleet, str, str, str]
+        self, heard: tuple[FleetStatus, str, str, str]
     ) -> None:
         fleet, name, here, away = heard
-        assert dict(fleet.beats(name)) == {here: Beat("wind/1", True), away: Beat("", False)}
+        assert dict(fleet.devices(name)) == {
+            here: DeviceState("wind/1", True),
+            away: DeviceState("", False),
+        }
 
 
 class TestPlantsFleet(FleetContract):
     @pytest.fixture
-    def heard(self) -> tuple[Fleet, str, str, str]:
+    def heard(self) -> tuple[FleetStatus, str, str, str]:
         plant = Plant(devices=2, away={1})
         plant.models["d000"] = "wind/1"
         return plant, "f", "d000", "d001"
@@ -110,7 +121,7 @@ class TestPlantsFleet(FleetContract):
 
 class TestHeartbeatFleet(FleetContract):
     @pytest.fixture
-    def heard(self, reached: LocalCloud) -> tuple[Fleet, str, str, str]:
+    def heard(self, reached: LocalCloud) -> tuple[FleetStatus, str, str, str]:
         name, dynamodb = f"contract-{uuid.uuid4().hex[:8]}", client("dynamodb")
         table = reached.deployment.devices_table
         put: Callable[[str, Heartbeat], object] = lambda device, heartbeat: dynamodb.put_item(  # noqa: E731

@@ -10,9 +10,10 @@ from fakes.rollouts import MemoryStore, candidate
 
 from fl_runtime.run.aws import client
 from pipelines.local.cloud import LocalCloud
-from registry.policy import Rollout as RolloutPolicy
+from registry.policy import RolloutPolicy
 from registry.rollout.aws import DynamoStore
-from registry.rollout.conductor import Current, Rollout, Store
+from registry.rollout.model import FleetRecord, Rollout
+from registry.rollout.ports import RolloutStore
 
 
 def rollout(fleet: str, number: int = 1) -> Rollout:
@@ -38,11 +39,13 @@ class StoreContract:
     def fleet(self) -> str:
         return f"contract-{uuid.uuid4().hex[:8]}"
 
-    def test_a_fleet_that_runs_nothing_has_a_fresh_item(self, store: Store, fleet: str) -> None:
-        assert store.current(fleet) == Current(fleet=fleet)
+    def test_a_fleet_that_runs_nothing_has_a_fresh_item(
+        self, store: RolloutStore, fleet: str
+    ) -> None:
+        assert store.current(fleet) == FleetRecord(fleet=fleet)
 
     def test_an_item_is_replaced_only_while_it_is_as_it_was_read(
-        self, store: Store, fleet: str
+        self, store: RolloutStore, fleet: str
     ) -> None:
         nothing = store.current(fleet)
         first = msgspec.structs.replace(nothing, number=1, under_way=1)
@@ -53,19 +56,19 @@ class StoreContract:
         assert store.replace(first, second)
         assert store.current(fleet) == second
 
-    def test_a_number_is_taken_once(self, store: Store, fleet: str) -> None:
+    def test_a_number_is_taken_once(self, store: RolloutStore, fleet: str) -> None:
         assert store.get(fleet, 1) is None
         assert store.create(rollout(fleet))
         assert not store.create(msgspec.structs.replace(rollout(fleet), reason="another"))
         assert store.get(fleet, 1) == rollout(fleet)
 
-    def test_a_rollout_is_overwritten_by_put(self, store: Store, fleet: str) -> None:
+    def test_a_rollout_is_overwritten_by_put(self, store: RolloutStore, fleet: str) -> None:
         store.create(rollout(fleet))
         ended = msgspec.structs.replace(rollout(fleet), state="Succeeded", switched=3)
         store.put(ended)
         assert store.get(fleet, 1) == ended
 
-    def test_fleets_do_not_share_numbers(self, store: Store, fleet: str) -> None:
+    def test_fleets_do_not_share_numbers(self, store: RolloutStore, fleet: str) -> None:
         assert store.create(rollout(fleet))
         assert store.create(rollout(f"{fleet}-b"))
         assert store.get(f"{fleet}-b", 1) == rollout(f"{fleet}-b")
@@ -85,6 +88,6 @@ class TestDynamoStore(StoreContract):
     def test_lists_hold_every_rollout_newest_first(self, store: DynamoStore, fleet: str) -> None:
         for number in (1, 2):
             store.create(rollout(fleet, number))
-        store.replace(Current(fleet=fleet), Current(fleet=fleet, number=2))
+        store.replace(FleetRecord(fleet=fleet), FleetRecord(fleet=fleet, number=2))
         assert [r.number for r in store.rollouts() if r.fleet == fleet] == [2, 1]
-        assert Current(fleet=fleet, number=2) in store.fleets()
+        assert FleetRecord(fleet=fleet, number=2) in store.fleets()

@@ -29,10 +29,12 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     from sklearn.datasets import load_digits
 
     from edge.serving.model import Model
+    from fl_runtime.run.mlflow_runs import mlflow_client
     from pipelines.desk import Desk
     from pipelines.desk.decisions import devices_up
     from registry.evidence.collect import EVIDENCE, read_evidence
-    from registry.mlflow_registry import CHECKS_TAG, OWN_PACKAGE_TAG, RUN_TAG, MlflowRegistry
+    from registry.mlflow_registry import MlflowRegistry
+    from registry.model_version import CHECKS_TAG, OWN_PACKAGE_TAG, RUN_TAG
 
     images = load_digits().data / 16.0
     device = Model(home / "devices" / "digits" / "digits-0000")
@@ -41,7 +43,9 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     device.close()
     run = ("run", DIGITS, "--devices", "3", "--devices-per-proxy", "0", "--json")
     better = json.loads(mledgeops(*run, "--rounds", "6", home=home).stdout)["model_version"]
-    version = next(v for v in MlflowRegistry().versions() if f"{v.name}/{v.version}" == better)
+    version = next(
+        v for v in MlflowRegistry(mlflow_client()).versions() if f"{v.name}/{v.version}" == better
+    )
     evidence = read_evidence(S3Objects(client("s3"), reached.deployment.bucket), version.run)
     assert evidence is not None
     assert (evidence.compared.champion, evidence.compared.devices, evidence.drift.devices) == (
@@ -65,7 +69,9 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     )
     until(
         lambda: (
-            MlflowRegistry().get(version.name, version.version).rollout.startswith("Held: 1 of 6")
+            MlflowRegistry(mlflow_client())
+            .get(version.name, version.version)
+            .rollout.startswith("Held: 1 of 6")
         ),
         60,
     )
@@ -102,7 +108,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     with Desk(home) as desk:
         assert "Pre-checks" in desk.card(bad).data
         desk.reject(bad, "it only looked good")
-    rejected = MlflowRegistry().get(*bad.split("/"))
+    rejected = MlflowRegistry(mlflow_client()).get(*bad.split("/"))
     assert (rejected.approval, rejected.champion) == ("Rejected", False)
     assert (
         client("sagemaker").describe_model_package(ModelPackageName=rejected.model_package_arn)[
@@ -110,7 +116,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
         ]
         == "Rejected"
     )
-    assert "a rejection stands" in complaint("approve", bad, "--reason", "after all", home=home)
+    assert "a rejection is final" in complaint("approve", bad, "--reason", "after all", home=home)
     back = json.loads(mledgeops("rollback", "--json", home=home).stdout)
     assert f"{back['name']}/{back['version']}" == "digits/1"
     assert back["champion"] is True
@@ -185,13 +191,12 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
 def test_trace_leads_from_any_name_to_the_same_chain(
     report: dict, home: Path, reached: LocalCloud
 ) -> None:
-    from mlflow import MlflowClient
-
+    from fl_runtime.run.mlflow_runs import mlflow_client
+    from registry.errors import RegistryError
     from registry.mlflow_registry import MlflowRegistry
-    from registry.sagemaker_registry import RegistryError
-    from registry.trace import Lineage
+    from registry.trace import Tracer
 
-    lineage = Lineage(MlflowClient(), MlflowRegistry())
+    tracer = Tracer(mlflow_client(), MlflowRegistry(mlflow_client()))
     chain = asked("trace", report["run_id"], home=home)
     assert chain["pipeline_execution_arn"] == report["pipeline_execution_arn"]
     assert chain["execution_arn"] == report["execution_arn"]
@@ -206,12 +211,12 @@ def test_trace_leads_from_any_name_to_the_same_chain(
         report["model_package_arn"],
     ]
     for name in (*names, chain["versions"][0]["model_digest"]):
-        assert lineage.trace(name)["run_id"] == report["run_id"]
+        assert tracer.trace(name)["run_id"] == report["run_id"]
     # Another run may have made the same update: the same data, weights and seed give the same
     # bytes.
-    found = lineage.trace(digest_of_one)
+    found = tracer.trace(digest_of_one)
     assert digest_of_one in {u["digest"] for entry in found["rounds"] for u in entry["updates"]}
     assert digest_of_one[:12] in mledgeops("trace", report["run_id"], home=home).stdout
     for nothing in ("nobody", ""):
-        with pytest.raises(RegistryError, match="name of nothing"):
-            lineage.trace(nothing)
+        with pytest.raises(RegistryError, match="not known here"):
+            tracer.trace(nothing)

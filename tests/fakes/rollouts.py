@@ -5,21 +5,22 @@ from __future__ import annotations
 import msgspec
 
 from edge.protocol.signed import Manifest, SignedManifest
-from registry.rollout.conductor import Beat, Candidate, Current, Rollout
+from registry.errors import RegistryError
+from registry.rollout.model import Answer, Candidate, DeviceState, FleetRecord, Rollout
 
 
 class MemoryStore:
     """Rollouts in dictionaries, by fleet and number."""
 
     def __init__(self) -> None:
-        self.items: dict[str, Current] = {}
+        self.items: dict[str, FleetRecord] = {}
         self.all: dict[tuple[str, int], Rollout] = {}
 
-    def current(self, fleet: str) -> Current:
-        return self.items.get(fleet, Current(fleet=fleet))
+    def current(self, fleet: str) -> FleetRecord:
+        return self.items.get(fleet, FleetRecord(fleet=fleet))
 
-    def replace(self, before: Current, after: Current) -> bool:
-        if self.items.get(before.fleet, Current(fleet=before.fleet)) != before:
+    def replace(self, before: FleetRecord, after: FleetRecord) -> bool:
+        if self.items.get(before.fleet, FleetRecord(fleet=before.fleet)) != before:
             return False
         self.items[before.fleet] = after
         return True
@@ -48,20 +49,24 @@ class Plant:
         self.dislike = {
             version: {f"d{n:03d}" for n in who} for version, who in (dislike or {}).items()
         }
-        self.jobs: dict[str, dict[str, tuple[str, str]]] = {}
+        self.jobs: dict[str, dict[str, Answer]] = {}
         self.documents: dict[str, Manifest] = {}
         self.asked: list[str] = []
 
-    def beats(self, fleet: str) -> dict[str, Beat]:
+    def devices(self, fleet: str) -> dict[str, DeviceState]:
         return {
-            device: Beat(model, device not in self.away) for device, model in self.models.items()
+            device: DeviceState(model, device not in self.away)
+            for device, model in self.models.items()
         }
 
     def create(self, job: str, devices: list[str], document: SignedManifest) -> None:
+        manifest = msgspec.json.decode(document.manifest, type=Manifest)
         if job in self.jobs:
+            if (self.documents[job], set(self.jobs[job])) != (manifest, set(devices)):
+                raise RegistryError(f"{job} is another job")
             return
-        self.documents[job] = msgspec.json.decode(document.manifest, type=Manifest)
-        self.jobs[job] = dict.fromkeys(devices, ("QUEUED", ""))
+        self.documents[job] = manifest
+        self.jobs[job] = dict.fromkeys(devices, Answer("QUEUED"))
         self.asked += devices
         self.work()
 
@@ -72,17 +77,17 @@ class Plant:
                 if status != "QUEUED" or device in self.away:
                     continue
                 if not manifest.forced and device in self.dislike.get(manifest.model_version, ()):
-                    executions[device] = ("FAILED", "worse: accuracy is 0.1")
+                    executions[device] = Answer("FAILED", "worse: accuracy is 0.1")
                 else:
                     self.models[device] = "" if manifest.remove else manifest.model_version
-                    executions[device] = ("SUCCEEDED", "")
+                    executions[device] = Answer("SUCCEEDED")
 
-    def executions(self, job: str) -> dict[str, tuple[str, str]]:
+    def executions(self, job: str) -> dict[str, Answer]:
         return dict(self.jobs.get(job, {}))
 
     def cancel(self, job: str) -> None:
         self.jobs[job] = {
-            d: (("CANCELED", "") if s == "QUEUED" else (s, r))
+            d: Answer("CANCELED") if s == "QUEUED" else Answer(s, r)
             for d, (s, r) in self.jobs.get(job, {}).items()
         }
 

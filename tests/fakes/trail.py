@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from registry.audit import Exists
 
-
-class MemoryTrail:
+class MemoryEntries:
     """Objects that are written once, in a dictionary. ``rival``: what another writer puts first."""
 
     def __init__(self) -> None:
@@ -18,9 +16,10 @@ class MemoryTrail:
     def get(self, key: str) -> bytes:
         return self.data[key]
 
-    def put_new(self, key: str, data: bytes) -> None:
+    def put_new(self, key: str, data: bytes) -> bool:
         if self.rival:
             self.data.setdefault(key, self.rival.pop())
         if key in self.data:
-            raise Exists
+            return False
         self.data[key] = data
+        return True

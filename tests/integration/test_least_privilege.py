@@ -433,7 +433,8 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
 
     from fl_runtime.run.mlflow_runs import end_run, mlflow_client, open_run
     from fl_runtime.run.spec import RunSpec
-    from registry.mlflow_registry import PACKAGE_TAG, MlflowRegistry
+    from registry.mlflow_registry import MlflowRegistry
+    from registry.model_version import PACKAGE_TAG
 
     asked, depth = set(), [0]
 
@@ -470,7 +471,7 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
         lambda: run.append(open_run(mlflow_client(), spec, {"a": "b"})),
         lambda: end_run(mlflow_client(), run[0], "Failed", "because", "arn"),
     )
-    mlflow = MlflowRegistry()
+    mlflow = MlflowRegistry(mlflow_client())
     reading = actions(lambda: mlflow.champion("x"))
     mlflow._client.create_registered_model("x")
     mlflow._client.create_model_version("x", "s3://b/k", run[0], tags={PACKAGE_TAG: "arn"})

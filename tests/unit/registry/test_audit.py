@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fakes.trail import MemoryTrail
+from fakes.trail import MemoryEntries
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.approval import decide
-from registry.audit import AuditTrail, Entry
-from registry.mlflow_registry import Version
-from registry.sagemaker_registry import Package, RegistryError
+from registry.audit import AuditEntry, AuditTrail
+from registry.errors import RegistryError
+from registry.model_version import Package, Version
 
 
-def filled(count: int) -> tuple[MemoryTrail, AuditTrail, str]:
-    memory = MemoryTrail()
+def filled(count: int) -> tuple[MemoryEntries, AuditTrail, str]:
+    memory = MemoryEntries()
     trail, head = AuditTrail(memory), ""
     for number in range(count):
         head = trail.append(
@@ -44,7 +44,9 @@ def test_tampering_is_found(at: int, count: int, how: str) -> None:
     key = sorted(memory.data)[at % count]
     if how == "change":
         memory.data[key] = msgspec.json.encode(
-            msgspec.structs.replace(msgspec.json.decode(memory.data[key], type=Entry), who="eve")
+            msgspec.structs.replace(
+                msgspec.json.decode(memory.data[key], type=AuditEntry), who="eve"
+            )
         )
     elif how == "remove":
         del memory.data[key]
@@ -60,7 +62,7 @@ def test_tampering_is_found(at: int, count: int, how: str) -> None:
 
 def test_two_that_append_at_once_come_one_after_the_other() -> None:
     memory, trail, _ = filled(2)
-    rival = Entry(
+    rival = AuditEntry(
         number=3,
         at=9.0,
         who="bob",
@@ -125,7 +127,7 @@ def version(approval: str = "PendingManualApproval") -> Version:
     "at", ["after reading", "after saying so", "before writing", "after writing"]
 )
 def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
-    trail = AuditTrail(MemoryTrail())
+    trail = AuditTrail(MemoryEntries())
     both = Registries(trail, "reject", at)
     try:
         decide(
@@ -139,18 +141,18 @@ def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
             sleep=lambda _: None,
         )
     except RegistryError as error:
-        assert "a rejection stands" in str(error) or "did not follow" in str(error)
+        assert "a rejection is final" in str(error) or "did not follow" in str(error)
     assert both.approval == "Rejected"
     assert trail.verify() == []
 
 
 def test_two_that_agree_do_no_harm() -> None:
-    trail = AuditTrail(MemoryTrail())
+    trail = AuditTrail(MemoryEntries())
     both = Registries(trail, "approve", "after reading")
     decide(both, both, trail, version(), "Approved", "good", sleep=lambda _: None)
     assert both.approval == "Approved"
     with pytest.raises(RegistryError, match="Approved already"):
         decide(both, both, trail, version(), "Approved", "again", sleep=lambda _: None)
     decide(both, both, trail, version(), "Rejected", "no", sleep=lambda _: None)
-    with pytest.raises(RegistryError, match="a rejection stands"):
+    with pytest.raises(RegistryError, match="a rejection is final"):
         decide(both, both, trail, version(), "Approved", "after all", sleep=lambda _: None)

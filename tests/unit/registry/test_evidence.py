@@ -49,9 +49,16 @@ from registry.evidence.collect import collect
 from registry.evidence.drift import drift_of, shift
 from registry.evidence.model import Evidence, worse_by
 from registry.evidence.prechecks import check, failed
-from registry.mlflow_registry import DIGEST_TAG, RUN_TAG, SCORE_TAG
-from registry.policy import Gates
-from registry.sagemaker_registry import METRIC, MLFLOW_RUN, PENDING, Package
+from registry.model_version import (
+    DIGEST_TAG,
+    METRIC,
+    MLFLOW_RUN,
+    PENDING,
+    RUN_TAG,
+    SCORE_TAG,
+    Package,
+)
+from registry.policy import PrecheckPolicy
 
 CHAMPION = Champion(
     model_version="x/1", digest="c" * 64, app="a" * 64, key="runs/run-0/model/model.safetensors"
@@ -247,7 +254,7 @@ def test_an_app_that_runs_its_own_rounds_has_its_evidence_too() -> None:
         ("site", "north"),
         ("cohort", "c0000"),
     }
-    assert "own rounds" in page(found, check(found, Gates()))
+    assert "own rounds" in page(found, check(found, PrecheckPolicy()))
 
 
 def test_what_is_better_is_what_the_run_said_not_what_a_number_looks_like() -> None:
@@ -278,7 +285,7 @@ def test_updates_that_were_refused_are_counted_and_their_senders_named() -> None
     ],
 )
 def test_pre_checks_say_what_they_hold_against_a_candidate(gates: dict, failing: list[str]) -> None:
-    checks = check(evidence(champion=9.0), Gates(**gates))
+    checks = check(evidence(champion=9.0), PrecheckPolicy(**gates))
     assert [item.name for item in checks if not item.passed] == failing
     assert [item.name for item in checks] == [
         "better",
@@ -297,9 +304,9 @@ def test_a_group_that_loses_fails_the_candidate_although_the_mean_is_better() ->
     better = msgspec.structs.replace(
         found, compared=msgspec.structs.replace(found.compared, worse_by=-0.1, groups=[group])
     )
-    assert [item.name for item in check(better, Gates()) if not item.passed] == ["groups"]
-    assert "the worst group is" in failed(check(better, Gates()))
-    assert not failed(check(better, Gates(group_devices=7)))
+    assert [item.name for item in check(better, PrecheckPolicy()) if not item.passed] == ["groups"]
+    assert "the worst group is" in failed(check(better, PrecheckPolicy()))
+    assert not failed(check(better, PrecheckPolicy(group_devices=7)))
 
 
 def test_a_champion_that_could_not_be_compared_fails_the_check() -> None:
@@ -307,7 +314,9 @@ def test_a_champion_that_could_not_be_compared_fails_the_check() -> None:
     lost = msgspec.structs.replace(
         found.compared, candidate=None, champion_value=None, reason="another layout"
     )
-    assert "another layout" in failed(check(msgspec.structs.replace(found, compared=lost), Gates()))
+    assert "another layout" in failed(
+        check(msgspec.structs.replace(found, compared=lost), PrecheckPolicy())
+    )
 
 
 def serving(mean: float, std: float = 1.0, count: int = 500) -> Serving:
@@ -363,7 +372,7 @@ def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
     ]
     found = evidence(heartbeats=devices)
     assert (found.drift.devices, found.drift.score) == (1, 4.0)
-    assert "moved by 4 standard deviations" in failed(check(found, Gates()))
+    assert "moved by 4 standard deviations" in failed(check(found, PrecheckPolicy()))
 
 
 def test_a_schedule_may_wait_until_inputs_have_drifted() -> None:
@@ -382,7 +391,8 @@ def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:
     group = msgspec.structs.replace(found.compared.groups[0], name=nasty)
     compared_ = msgspec.structs.replace(found.compared, worst=[device], groups=[group])
     html = page(
-        msgspec.structs.replace(found, compared=compared_, description=nasty), check(found, Gates())
+        msgspec.structs.replace(found, compared=compared_, description=nasty),
+        check(found, PrecheckPolicy()),
     )
     assert "<script" not in html
     assert "&lt;script&gt;" in html
@@ -421,7 +431,7 @@ def test_charts_are_well_formed_whatever_the_numbers(points: list[tuple[int, flo
 
 def test_the_model_card_is_sagemakers() -> None:
     found = evidence(champion=4.0)
-    card = model_card(found, check(found, Gates()), "s3://bucket/card.html")
+    card = model_card(found, check(found, PrecheckPolicy()), "s3://bucket/card.html")
     assert len(json.dumps(card)) <= MODEL_CARD_LIMIT
     kinds = {
         "model_overview": ModelOverview,

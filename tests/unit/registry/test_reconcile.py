@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fl_runtime.run.errors import ObjectMissing
-from registry.mlflow_registry import CHECKS_TAG, RUN_TAG, Version
-from registry.reconcile.aws import AwsRegistries
-from registry.reconcile.plan import DELETED, FleetState, plan, repair
-from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, Package
+from registry.model_version import (
+    CHECKS_TAG,
+    MLFLOW_NAME,
+    MLFLOW_VERSION,
+    RUN_TAG,
+    Package,
+    Version,
+)
+from registry.reconcile.aws import AwsActions, read_snapshot
+from registry.reconcile.model import FleetState, Snapshot
+from registry.reconcile.plan import DELETED, plan
+from registry.reconcile.repair import repair
 
 
 class World:
@@ -43,9 +51,12 @@ class World:
             "m": FleetState(
                 runs=self.runs,
                 busy=bool(self.under_way),
-                behind=tuple(sorted(self.late)) if self.runs else (),
+                stale=tuple(sorted(self.late)) if self.runs else (),
             )
         }
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(versions=self.versions(), packages=self.packages(), fleets=self.fleets())
 
     def create(self) -> None:
         arn = f"arn:{len(self.p) + 100 * self.number}"
@@ -111,7 +122,7 @@ class World:
             self.v[version.version], approval=approval, synced=approval
         )
 
-    def catch_up(self, name: str, devices: list[str]) -> None:
+    def update_stale_devices(self, name: str, devices: list[str]) -> None:
         self.late -= set(devices)
 
     def decide(self, arn: str, approval: str, why: str) -> None:
@@ -251,19 +262,19 @@ def test_any_history_then_one_reconciliation_ends_consistent(
             "delete-version": lambda n=number: world.v.pop(n, None),
             "settle": world.settle,
             "refuse": lambda n=number: world.refused.add(n),
-            "reconcile": lambda: repair(world, plan(world)[:crash_at]),
+            "reconcile": lambda: repair(world, world.snapshot(), plan(world.snapshot())[:crash_at]),
             "hold": lambda n=number: world.held.add(n),
             "arrive": lambda w=which: world.late.add(f"d{w}"),
         }
         done[operation]()
     if world.runs not in world.v:
         world.runs = ""  # its version was deleted: the fleet has nothing that a registry knows
-    repair(world, plan(world)[:crash_at])  # one that crashed
+    repair(world, world.snapshot(), plan(world.snapshot())[:crash_at])  # one that crashed
     for _ in range(12):  # and then ones that did not, until the rollouts that they began have ended
-        repair(world, plan(world))
+        repair(world, world.snapshot(), plan(world.snapshot()))
         if world.under_way:
             world.settle()
-    assert plan(world) == [], "a further one finds nothing"
+    assert plan(world.snapshot()) == [], "a further one finds nothing"
     consistent(world)
 
 
@@ -280,7 +291,7 @@ def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> Non
         return made(package)
 
     world.register = refuses  # type: ignore[method-assign]
-    ((item, reason),) = repair(world, plan(world))
+    ((item, reason),) = repair(world, world.snapshot(), plan(world.snapshot()))
     assert (item.act, item.subject, reason) == (
         "register",
         first,
@@ -288,7 +299,7 @@ def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> Non
     )
     assert [v.model_package_arn for v in world.versions()] == [second]
     world.decide(first, "Rejected", "")  # how whoever made it says that it is nothing
-    assert plan(world) == []
+    assert plan(world.snapshot()) == []
 
 
 def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation() -> None:
@@ -301,13 +312,13 @@ def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation()
         raise ConnectionError("SageMaker is away")
 
     decide, world.decide = world.decide, refuses  # type: ignore[method-assign]
-    wanted = plan(world)
-    failed = repair(world, wanted)
+    wanted = plan(world.snapshot())
+    failed = repair(world, world.snapshot(), wanted)
     assert [item.act for item, _ in failed] == ["approve", "set-tag", "roll-out"]
     assert "SageMaker is away" in failed[0][1]
-    assert plan(world) == wanted, "nothing was half done"
+    assert plan(world.snapshot()) == wanted, "nothing was half done"
     world.decide = decide  # type: ignore[method-assign]
-    assert repair(world, plan(world)) == []
+    assert repair(world, world.snapshot(), plan(world.snapshot())) == []
     assert world.p[world.v[number].model_package_arn].approval == "Approved"
 
 
@@ -339,10 +350,10 @@ def linked(world: World) -> str:
 def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
     world = World()
     change(world, linked(world))
-    assert [item.act for item in plan(world)] == acts
-    repair(world, plan(world))
+    assert [item.act for item in plan(world.snapshot())] == acts
+    repair(world, world.snapshot(), plan(world.snapshot()))
     world.settle()
-    assert plan(world) == []
+    assert plan(world.snapshot()) == []
     consistent(world)
 
 
@@ -351,13 +362,13 @@ def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_vers
         world = World()
         world.create()
         world.link(next(iter(world.p)), steps)
-        assert [item.act for item in plan(world)] == [
+        assert [item.act for item in plan(world.snapshot())] == [
             ["register"],
             ["name", "give-evidence"],
             ["give-evidence"],
         ][steps]
-        repair(world, plan(world))
-        assert plan(world) == []
+        repair(world, world.snapshot(), plan(world.snapshot()))
+        assert plan(world.snapshot()) == []
         assert len(world.v) == 1
         consistent(world)
 
@@ -370,11 +381,11 @@ def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(wh
         setattr(world, why, {bad})
         world.set_champion("m", number)
         for _ in range(3):
-            repair(world, plan(world))
+            repair(world, world.snapshot(), plan(world.snapshot()))
             world.settle()
     assert world.runs == good
     assert [v.version for v in world.versions() if v.champion] == [good]
-    assert plan(world) == []
+    assert plan(world.snapshot()) == []
 
 
 def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -> None:
@@ -389,19 +400,17 @@ def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -
         versions=lambda: [version],
         set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}),
     )
-    rollouts = SimpleNamespace(
-        mlflow=mlflow,
-        sagemaker=SimpleNamespace(packages=world.packages),
-        conductor=lambda: None,
-        linking=Linked,
-        store=SimpleNamespace(fleets=list),
-    )
-    both = AwsRegistries(rollouts, 0.0)  # type: ignore[arg-type]
-    repair(both, plan(both))
+    actions = AwsActions(mlflow, None, Linked(), None, [], None, None, lambda: 0.0)  # type: ignore[arg-type]
+
+    def snapshot() -> Snapshot:
+        sagemaker = SimpleNamespace(packages=world.packages)
+        return read_snapshot(mlflow, sagemaker, None, [], None)  # type: ignore[arg-type]
+
+    assert repair(actions, snapshot(), plan(snapshot())) == []
     assert said == {
         f"m/{version.version}": {
             CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"
         }
     }
     version = replace(version, checks=said[f"m/{version.version}"][CHECKS_TAG])
-    assert plan(AwsRegistries(rollouts, 0.0)) == []  # type: ignore[arg-type]
+    assert plan(snapshot()) == []

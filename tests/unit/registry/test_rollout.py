@@ -8,20 +8,20 @@ import msgspec
 import pytest
 from fakes.keys import MODELS
 from fakes.rollouts import MemoryStore, Plant, candidate
+from fakes.trail import MemoryEntries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.policy import Policy, check, read_policy
-from registry.policy import Rollout as RolloutPolicy
-from registry.rollout.conductor import (
-    OVER,
-    Conductor,
-    Rollout,
-    RolloutBusy,
-    begin,
-    wait_for_turn,
-)
-from registry.sagemaker_registry import RegistryError
+from registry.audit import AuditTrail
+from registry.errors import RegistryError, RolloutBusy
+from registry.policy import RolloutPolicy, read_policy
+from registry.rollout.claim import begin, queue_next
+from registry.rollout.conductor import Conductor
+from registry.rollout.job_ids import JobIds
+from registry.rollout.manifests import Manifests
+from registry.rollout.model import TERMINAL_STATES, Rollout
+from registry.rollout.stale_devices import StaleDevices
+from registry.rollout.waves import WaveJobs
 
 POLICY = RolloutPolicy(canary=0.1, waves=(0.5, 1.0), wave_seconds=100.0)
 
@@ -32,13 +32,17 @@ class Drive:
     def __init__(self, plant: Plant) -> None:
         self.store, self.plant, self.now, self.ended = MemoryStore(), plant, 0.0, []
         self.rejected: set[str] = set()
+        jobs = WaveJobs(plant, JobIds("mledgeops"))
+        manifests = Manifests(MODELS.sign, lambda key: f"https://{key}")
+        self.stale_devices = StaleDevices(
+            self.store, jobs, plant, manifests, AuditTrail(MemoryEntries()), lambda: self.now
+        )
         self.conductor = Conductor(
             self.store,
+            jobs,
             plant,
-            plant,
-            MODELS.sign,
-            lambda key: f"https://{key}",
-            self.ended.append,
+            manifests,
+            on_end=self.ended.append,
             unwanted=lambda rollout: (
                 "it was rejected" if rollout.model_version in self.rejected else ""
             ),
@@ -60,7 +64,7 @@ class Drive:
             self.now += step
             self.plant.work()
             rollout = self.conductor.advance("f", rollout.number, self.now)
-            if rollout.state in OVER:
+            if rollout.state in TERMINAL_STATES:
                 return rollout
         raise AssertionError(f"it stays {rollout.state}")
 
@@ -144,8 +148,8 @@ def test_one_rollout_at_a_time_and_the_next_waits_its_turn() -> None:
     first = drive.begin(1)
     with pytest.raises(RolloutBusy, match="Rollout 1 of wind/1 to fleet f is under way"):
         drive.begin(2)
-    wait_for_turn(drive.store, candidate(2))
-    wait_for_turn(drive.store, candidate(3))
+    queue_next(drive.store, candidate(2))
+    queue_next(drive.store, candidate(3))
     drive.to_end(first)
     assert drive.store.current("f").next == "wind/3", "the last one approved"
     with pytest.raises(RegistryError, match="runs wind/1 already"):
@@ -158,7 +162,7 @@ def test_two_that_begin_at_once_do_not_both() -> None:
     drive.begin(1)
     seen = drive.store.current
     drive.store.current = lambda fleet: stale
-    with pytest.raises(RolloutBusy, match="at this moment"):
+    with pytest.raises(RolloutBusy, match="at the same time"):
         drive.begin(2)
     drive.store.current = seen
     assert drive.store.all["f", 2].state == "Aborted"
@@ -197,24 +201,24 @@ def test_devices_that_come_later_get_what_the_fleet_uses() -> None:
     drive.to_end(
         drive.begin(2, policy=msgspec.structs.replace(POLICY, abort=0.5, success=0.5)), step=60.0
     )
-    assert drive.conductor.behind("f") == []  # one refused it, one is away: both were asked
+    assert drive.stale_devices.find("f") == []  # one refused it, one is away: both were asked
     drive.plant.models |= {"new1": "", "new2": ""}
-    assert drive.conductor.behind("f") == ["new1", "new2"]
-    jobs = drive.conductor.catch_up("f", ["new1", "new2"])
+    assert drive.stale_devices.find("f") == ["new1", "new2"]
+    jobs = drive.stale_devices.update("f", ["new1", "new2"])
     assert len(jobs) == 2
-    assert not any(drive.conductor.waits(job) for job in jobs)
+    assert not any(drive.stale_devices.is_waiting(job) for job in jobs)
     assert {drive.plant.models["new1"], drive.plant.models["new2"]} == {"wind/2"}
-    assert drive.conductor.behind("f") == []
+    assert drive.stale_devices.find("f") == []
     drive.plant.models["d001"] = ""  # its card was replaced
-    assert drive.conductor.behind("f") == ["d001"]
-    drive.conductor.catch_up("f", ["d001"])
+    assert drive.stale_devices.find("f") == ["d001"]
+    drive.stale_devices.update("f", ["d001"])
     manifests = list(drive.plant.documents.values())
     late = manifests[-1].sequence
     drive.to_end(drive.begin(3), step=60.0)
     assert late < list(drive.plant.documents.values())[-1].sequence  # the next rollout counts on
     busy = drive.begin(4)
-    assert drive.conductor.behind("f") == []
-    assert drive.conductor.catch_up("f", ["new1"]) == []
+    assert drive.stale_devices.find("f") == []
+    assert drive.stale_devices.update("f", ["new1"]) == []
     drive.to_end(busy, step=60.0)
 
 
@@ -267,7 +271,7 @@ def test_a_conductor_that_dies_anywhere_ends_as_one_that_does_not(
                 )
                 rollout = rollout or drive.begin(2)
                 if (
-                    drive.conductor.advance("f", rollout.number, drive.now).state in OVER
+                    drive.conductor.advance("f", rollout.number, drive.now).state in TERMINAL_STATES
                     and drive.store.current("f").under_way == 0
                 ):
                     break
@@ -299,4 +303,3 @@ def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Any, text: str, messa
         read_policy(file)
     with pytest.raises(RegistryError, match="cannot be read"):
         read_policy(tmp_path / "none.toml")
-    assert check(Policy(), "default") == Policy()

@@ -40,19 +40,19 @@ def rollout_measures(home: Path, app: Path) -> list[Measure]:
         )
     with LocalCloud.start(Home(home)) as cloud, cloud.reached():
         from fl_runtime.run.aws import client
+        from pipelines.desk.registry import open_registry
         from registry.approval import decide, find
-        from registry.rollout.service import Rollouts
 
-        rollouts = Rollouts()
-        version = find(rollouts.mlflow.versions(), report["model_version"])
-        fleet, began = rollouts.candidate(version).fleet, time.time()
+        registry = open_registry()
+        version = find(registry.mlflow.versions(), report["model_version"])
+        fleet, began = registry.candidates.of(version).fleet, time.time()
         with running_fleet(cloud, fleet, DEVICES, None, client("iot")):
             await_devices(cloud, fleet, DEVICES, client("dynamodb"), began)
             approved = time.monotonic()
             decide(
-                rollouts.mlflow, rollouts.sagemaker, rollouts.audit, version, "Approved", "bench"
+                registry.mlflow, registry.sagemaker, registry.audit, version, "Approved", "bench"
             )
-            seconds = _until_switched(rollouts, fleet, approved)
+            seconds = _until_switched(registry, fleet, approved)
     return [
         Measure(
             name=f"approval to canary switched, {DEVICES} devices",
@@ -64,11 +64,11 @@ def rollout_measures(home: Path, app: Path) -> list[Measure]:
     ]
 
 
-def _until_switched(rollouts: Any, fleet: str, began: float) -> tuple[float, float]:
+def _until_switched(registry: Any, fleet: str, began: float) -> tuple[float, float]:
     canary = 0.0
     while time.monotonic() - began < GIVE_UP_SECONDS:
-        current = rollouts.store.current(fleet)
-        rollout = rollouts.store.get(fleet, current.number) if current.number else None
+        current = registry.store.current(fleet)
+        rollout = registry.store.get(fleet, current.number) if current.number else None
         if (
             rollout is not None
             and rollout.waves
@@ -89,13 +89,13 @@ def reconcile_measures(home: Path) -> list[Measure]:
     with LocalCloud.start(Home(home)) as cloud, cloud.reached():
         from mlflow import MlflowClient
 
-        from registry.mlflow_registry import APPROVAL_TAG
-        from registry.reconcile.aws import AwsRegistries
-        from registry.reconcile.plan import plan, repair
-        from registry.rollout.service import Rollouts
+        from pipelines.desk.registry import open_registry
+        from registry.model_version import APPROVAL_TAG
+        from registry.reconcile.plan import plan
+        from registry.reconcile.repair import repair
 
-        rollouts = Rollouts()
-        sagemaker, mlflow = rollouts.sagemaker._client, MlflowClient()
+        registry = open_registry()
+        sagemaker, mlflow = registry.sagemaker._client, MlflowClient()
         _fill(sagemaker, mlflow)
         for number in range(1, DRIFTED + 1):
             mlflow.set_model_version_tag("bench", str(number), APPROVAL_TAG, "nonsense")
@@ -103,13 +103,13 @@ def reconcile_measures(home: Path) -> list[Measure]:
         sagemaker.meta.events.register(
             "before-send.sagemaker", lambda **_: calls.__setitem__(0, calls[0] + 1)
         )
-        rollouts.mlflow._client = _Counted(rollouts.mlflow._client, calls)
+        registry.mlflow._client = _Counted(registry.mlflow._client, calls)
         began = time.monotonic()
-        both = AwsRegistries(rollouts, time.time())
-        repairs = plan(both)
-        repair(both, repairs)
+        snapshot, actions = registry.reconciliation()
+        repairs = plan(snapshot)
+        repair(actions, snapshot, repairs)
         seconds = time.monotonic() - began
-        left = plan(AwsRegistries(rollouts, time.time()))
+        left = plan(registry.reconciliation()[0])
     if len(repairs) != DRIFTED or left:
         raise UsageError(
             f"The reconciliation found {len(repairs)} of {DRIFTED} versions that had drifted, and left {len(left)}."
@@ -131,15 +131,17 @@ def reconcile_measures(home: Path) -> list[Measure]:
 
 
 def _fill(sagemaker: Any, mlflow: Any) -> None:
-    from registry.mlflow_registry import (
+    from registry.model_version import (
         APPROVAL_TAG,
         CHECKS_TAG,
+        MLFLOW_NAME,
+        MLFLOW_VERSION,
         OWN_PACKAGE_TAG,
         PACKAGE_TAG,
+        PENDING,
         RUN_TAG,
         SYNCED_TAG,
     )
-    from registry.sagemaker_registry import MLFLOW_NAME, MLFLOW_VERSION, PENDING
 
     sagemaker.create_model_package_group(ModelPackageGroupName="bench")
     mlflow.create_registered_model("bench")

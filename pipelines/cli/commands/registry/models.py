@@ -15,9 +15,8 @@ from pipelines.desk import clouds
 from pipelines.desk.decisions import decide_on, devices_up, follow
 from pipelines.errors import UsageError
 from pipelines.local.home import Home
-from registry.mlflow_registry import Version
-from registry.rollout.conductor import Rollout
-from registry.sagemaker_registry import Approval
+from registry.model_version import Approval, Version
+from registry.rollout.model import Rollout
 
 
 def add_parser(commands: Any) -> None:
@@ -73,10 +72,11 @@ def add_parser(commands: Any) -> None:
 
 def list_models(arguments: argparse.Namespace) -> int:
     """All versions, newest first."""
+    from fl_runtime.run.mlflow_runs import mlflow_client
     from registry.mlflow_registry import MlflowRegistry
 
     use_store()
-    versions = MlflowRegistry().versions()
+    versions = MlflowRegistry(mlflow_client()).versions()
     if arguments.json:
         show_json({"models": [msgspec.to_builtins(version) for version in versions]})
     elif not versions:
@@ -100,17 +100,21 @@ def list_models(arguments: argparse.Namespace) -> int:
 
 def show_card(arguments: argparse.Namespace) -> int:
     """Write the page; exit 1 when pre-checks fail by the policy in force now."""
+    from fl_runtime.run.mlflow_runs import mlflow_client
     from registry.approval import find
     from registry.evidence.prechecks import failed
     from registry.mlflow_registry import MlflowRegistry
 
     use_store()
-    version = find(MlflowRegistry().versions(), arguments.version)
+    version = find(MlflowRegistry(mlflow_client()).versions(), arguments.version)
     with clouds.use():
-        from registry.rollout.service import Rollouts
+        from pipelines.desk.registry import open_registry
 
-        rollouts = Rollouts()
-        evidence, checks = rollouts.evidence(version), rollouts.checks(version)
+        registry = open_registry()
+        evidence, checks = (
+            registry.candidates.evidence(version),
+            registry.candidates.checks(version),
+        )
     if evidence is None:
         raise UsageError(
             f"{version.model_version} was registered without an evidence pack, so it has no card."
@@ -152,12 +156,13 @@ def reject(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Back to an approved version: the devices follow, then the alias; nothing is registered anew."""
+    from fl_runtime.run.mlflow_runs import mlflow_client
     from registry.approval import find
     from registry.mlflow_registry import MlflowRegistry
-    from registry.promotion import earlier
+    from registry.promotion import rollback_target
 
     use_store()
-    mlflow = MlflowRegistry()
+    mlflow = MlflowRegistry(mlflow_client())
     versions = mlflow.versions()
     champions = [version for version in versions if version.champion]
     if not arguments.version and len(champions) > 1:
@@ -165,16 +170,16 @@ def rollback(arguments: argparse.Namespace) -> int:
             f"Several models have a champion ({', '.join(v.name for v in champions)}): name the version to go back to."
         )
     wanted = find(versions, arguments.version) if arguments.version else None
-    target = earlier(versions, champions[0] if champions else None, wanted)
+    target = rollback_target(versions, champions[0] if champions else None, wanted)
     with clouds.use() as cloud:
-        from registry.rollout.service import Rollouts
+        from pipelines.desk.registry import open_registry
 
-        rollouts = Rollouts()
-        with devices_up(cloud, rollouts.candidate(target).fleet):
-            begun = rollouts.begin(
+        registry = open_registry()
+        with devices_up(cloud, registry.candidates.of(target).fleet):
+            begun = registry.rollouts.begin(
                 target, by=getpass.getuser(), reason="rollback", forced=True, queue=False
             )
-            ended = follow(cloud, rollouts, begun.rollout)
+            ended = follow(cloud, registry, begun.rollout)
     return _show_decided(arguments.json, find(mlflow.versions(target.name), target.version), ended)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,9 @@ from pipelines.cli.output import say, show_json, table
 from pipelines.desk import clouds
 from pipelines.desk.decisions import DEVICE_SECONDS, devices_up, follow
 from pipelines.local.cloud import LocalCloud
+
+if TYPE_CHECKING:
+    from registry.wiring import Registry
 
 
 def add_parser(commands: Any) -> None:
@@ -33,29 +36,31 @@ def add_parser(commands: Any) -> None:
 def reconcile(arguments: argparse.Namespace) -> int:
     """Exit 0 with nothing to do, or when all of it was done; 1 when some of it could not be done."""
     use_store()
-    from registry.reconcile.plan import Repair, mirrors, plan, repair
+    from registry.reconcile.model import Repair
+    from registry.reconcile.plan import mirrors, plan
+    from registry.reconcile.repair import repair
+    from registry.reconcile.runs import end_open_runs, find_open_runs
 
     with clouds.use(arguments.cloud) as cloud:
         from fl_runtime.run.aws import client
-        from fl_runtime.run.mlflow_runs import mlflow_client
         from fl_runtime.run.state import RunTable
-        from registry.reconcile.aws import AwsRegistries, end_in_mlflow, runs_left_open
-        from registry.rollout.service import Rollouts
+        from pipelines.desk.registry import open_registry
 
-        rollouts = Rollouts()
-        both = AwsRegistries(rollouts, time.time())
-        found_mirrors = mirrors(both.versions(), both.packages())
-        mlflow = mlflow_client()
+        registry = open_registry()
+        snapshot, actions = registry.reconciliation()
+        found_mirrors = mirrors(snapshot)
         repairs, left = (
-            plan(both),
-            runs_left_open(mlflow, RunTable(client("dynamodb"), cloud.deployment.runs_table)),
+            plan(snapshot),
+            find_open_runs(
+                registry.mlflow_client, RunTable(client("dynamodb"), cloud.deployment.runs_table)
+            ),
         )
         failed: list[tuple[Repair, str]] = []
         if not arguments.dry_run:
-            failed = repair(both, repairs)
-            end_in_mlflow(mlflow, left)
-            _finish_rollouts(cloud, rollouts, both.jobs)
-    found = [*repairs, *(item for item, *_ in left)]
+            failed = repair(actions, snapshot, repairs)
+            end_open_runs(registry.mlflow_client, left)
+            _finish_rollouts(cloud, registry, actions.jobs)
+    found = [*repairs, *(run.repair for run in left)]
     if arguments.json:
         show_json(
             {
@@ -90,24 +95,24 @@ def reconcile(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _finish_rollouts(cloud: clouds.Cloud, rollouts: Any, jobs: dict[str, list[str]]) -> None:
-    """Rollouts that approvals began, and devices that catch up: where the devices are ours to run,
-    they run until these have ended.
+def _finish_rollouts(cloud: clouds.Cloud, registry: Registry, jobs: dict[str, list[str]]) -> None:
+    """On the local cloud: run the devices until the rollouts that approvals began, and the updates of
+    stale devices, have ended.
     """
-    for current in rollouts.store.fleets():
+    for current in registry.store.fleets():
         late = jobs.get(current.fleet, [])
         if not current.under_way and not late:
             continue
         with devices_up(cloud, current.fleet):
             follow(
                 cloud,
-                rollouts,
-                rollouts.store.get(current.fleet, current.under_way) if current.under_way else None,
+                registry,
+                registry.store.get(current.fleet, current.under_way) if current.under_way else None,
             )
-            conductor, deadline = rollouts.conductor(), time.monotonic() + DEVICE_SECONDS
+            deadline = time.monotonic() + DEVICE_SECONDS
             while (
                 isinstance(cloud, LocalCloud)
-                and any(conductor.waits(job) for job in late)
+                and any(registry.stale_devices.is_waiting(job) for job in late)
                 and time.monotonic() < deadline
             ):
                 time.sleep(0.2)

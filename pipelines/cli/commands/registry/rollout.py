@@ -8,7 +8,7 @@ import argparse
 import getpass
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,7 +16,11 @@ from pipelines.cli.commands.registry.models import rollout_row, rollout_text, us
 from pipelines.cli.output import moment, say, show_json, table
 from pipelines.desk import clouds
 from pipelines.desk.decisions import devices_up, follow
+from pipelines.desk.registry import open_registry
 from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from registry.wiring import Registry
 
 
 def add_parser(commands: Any) -> None:
@@ -51,46 +55,46 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit 1 when a rollout that was asked for turned back."""
     from registry.approval import find
-    from registry.sagemaker_registry import RegistryError
+    from registry.errors import RegistryError
 
     use_store()
     with clouds.use(arguments.cloud) as cloud:
-        rollouts = _rollouts()
+        registry = open_registry()
         if arguments.abort:
-            return _abort(arguments, cloud, rollouts)
+            return _abort(arguments, cloud, registry)
         if not arguments.version:
-            return _list(arguments, rollouts)
-        version = find(rollouts.mlflow.versions(), arguments.version)
+            return _list(arguments, registry)
+        version = find(registry.mlflow.versions(), arguments.version)
         if version.approval != "Approved":
             raise RegistryError(
                 f"{version.model_version} is {version.approval}: only an approved version goes to devices."
             )
-        with devices_up(cloud, rollouts.candidate(version).fleet):
-            begun = rollouts.begin(
+        with devices_up(cloud, registry.candidates.of(version).fleet):
+            begun = registry.rollouts.begin(
                 version,
                 by=getpass.getuser(),
                 reason=arguments.reason or "asked for",
                 queue=False,
                 override=arguments.override,
             )
-            return _shown(arguments.json, follow(cloud, rollouts, begun.rollout))
+            return _shown(arguments.json, follow(cloud, registry, begun.rollout))
 
 
-def _abort(arguments: argparse.Namespace, cloud: clouds.Cloud, rollouts: Any) -> int:
+def _abort(arguments: argparse.Namespace, cloud: clouds.Cloud, registry: Registry) -> int:
     if not arguments.reason.strip():
         raise UsageError("--abort needs --reason: say why, for those who come after you.")
-    number = rollouts.store.current(arguments.abort).under_way
+    number = registry.store.current(arguments.abort).under_way
     with devices_up(cloud, arguments.abort):
-        rollout = rollouts.conductor().abort(
+        rollout = registry.conductor.abort(
             arguments.abort, number, f"{getpass.getuser()}: {arguments.reason}", time.time()
         )
-        rollouts.conduct(rollout)
-        _shown(arguments.json, follow(cloud, rollouts, rollout))
+        registry.rollouts.resume(rollout)
+        _shown(arguments.json, follow(cloud, registry, rollout))
     return 0
 
 
-def _list(arguments: argparse.Namespace, rollouts: Any) -> int:
-    found, fleets = rollouts.store.rollouts(), rollouts.store.fleets()
+def _list(arguments: argparse.Namespace, registry: Registry) -> int:
+    found, fleets = registry.store.rollouts(), registry.store.fleets()
     if arguments.json:
         current = [
             {
@@ -131,10 +135,10 @@ def show_policy(arguments: argparse.Namespace) -> int:
     policy = read_policy(arguments.file) if arguments.file is not None else None
     use_store()
     with clouds.use(arguments.cloud):
-        rollouts = _rollouts()
+        registry = open_registry()
         if policy is not None:
-            rollouts.set_policy(policy, getpass.getuser())
-        current = msgspec.to_builtins(rollouts.policy())
+            registry.set_policy(policy, getpass.getuser())
+        current = msgspec.to_builtins(registry.policy())
     if arguments.json:
         show_json(current)
         return 0
@@ -147,14 +151,12 @@ def show_policy(arguments: argparse.Namespace) -> int:
 
 def show_audit(arguments: argparse.Namespace) -> int:
     """The trail from the first entry; exit 1 when it was tampered with."""
-    from registry.mlflow_registry import MlflowRegistry
-
     use_store()
     with clouds.use(arguments.cloud):
-        rollouts = _rollouts()
+        registry = open_registry()
         entries, wrong = (
-            list(rollouts.audit.entries()),
-            rollouts.audit.verify(MlflowRegistry().audit_heads()),
+            list(registry.audit.entries()),
+            registry.audit.verify(registry.mlflow.audit_heads()),
         )
     if arguments.json:
         show_json(
@@ -169,9 +171,3 @@ def show_audit(arguments: argparse.Namespace) -> int:
         )
         say("\n".join(wrong) if wrong else "the trail is whole")
     return 1 if wrong else 0
-
-
-def _rollouts() -> Any:
-    from registry.rollout.service import Rollouts
-
-    return Rollouts()

@@ -29,19 +29,17 @@ def add_parser(commands: Any) -> None:
 def show_trace(arguments: argparse.Namespace) -> int:
     """The chain, as a tree."""
     use_store()
-    from mlflow import MlflowClient
-
-    from registry.trace import Lineage
+    from registry.trace import Tracer
 
     with clouds.use(arguments.cloud):
-        from registry.rollout.service import Rollouts
+        from pipelines.desk.registry import open_registry
 
-        rollouts = Rollouts()
-        chain = Lineage(
-            MlflowClient(),
-            rollouts.mlflow,
-            rollouts.store.rollouts(),
-            list(rollouts.audit.entries()),
+        registry = open_registry()
+        chain = Tracer(
+            registry.mlflow_client,
+            registry.mlflow,
+            registry.store.rollouts(),
+            list(registry.audit.entries()),
         ).trace(arguments.name)
     show_json(chain) if arguments.json else say("\n".join(_tree(_chain_of(chain))))
     return 0
