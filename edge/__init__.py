@@ -1,3 +1,6 @@
-"""What runs on a device: agent, worker, transports, and the wire protocol. Imports nothing else of
-ours.
+"""What runs on a device: agent, training, serving, transports, and the wire protocol.
+
+Layers, each importing only those before it: protocol, errors, files, clock, config, logs, frames,
+object_transfer; identity; transports; training; serving; agent. ``greengrass`` stands beside the
+agent. Every other package may import from here; nothing here imports another package of ours.
 """

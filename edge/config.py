@@ -1,4 +1,4 @@
-"""A device's configuration file, as the operator's enrolment writes it."""
+"""A device's configuration file, which the operator's enrolment writes."""
 
 from __future__ import annotations
 
@@ -8,89 +8,104 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
-from edge.protocol.messages import Label, Name
+from edge.errors import MLEdgeOpsError
+from edge.protocol.messages import Label
+from edge.protocol.names import Name
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+HeartbeatSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
-class ConfigError(ValueError):
-    """A device configuration that cannot be used, with the reason in one sentence."""
+class ConfigError(MLEdgeOpsError, ValueError):
+    """A file of the device's configuration that cannot be used."""
+
+    code = "config"
+
+
+class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Who this device is, how it connects, and where it stores its files."""
+
+    fleet: Name
+    device: Name
+    transport: Literal["mqtt", "greengrass"] = "mqtt"
+    """``greengrass`` uses the nucleus's connection, and none of the next five fields."""
+    endpoint: str = ""
+    """Host of the AWS IoT data endpoint (``iot:Data-ATS``)."""
+    port: Port = 8883
+    certificate: str = ""
+    """Path of a PEM file, as the next two."""
+    private_key: str = ""
+    """The private key never leaves the device."""
+    ca: str = ""
+    home: str
+    """Folder for apps, cache and models."""
+    heartbeat_seconds: HeartbeatSeconds = 30.0
+    node_config: dict[str, bool | int | float | str] = {}
+    """What the app finds in ``context.node_config``."""
+    labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
+    """Sent in heartbeats, for ``run --require`` and ``--selection stratified:LABEL``."""
+    provisioning_template: str = ""
+    """Fleet provisioning template that renews the certificate; empty: no renewal."""
+    rotate_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+    """Age in days at which the certificate is renewed."""
+    worker_env: dict[str, str] = {}
+    """Environment of the training process, such as OMP_NUM_THREADS."""
+
+    @property
+    def apps_dir(self) -> Path:
+        """Installed apps, one folder each, named by digest."""
+        return Path(self.home) / "apps"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Downloaded weights, one file each, named by digest."""
+        return Path(self.home) / "cache"
+
+    @property
+    def trust_file(self) -> Path:
+        """Public keys whose signatures on commands and models this device trusts."""
+        return Path(self.home) / "trust.json"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Replies, kept until the broker has acknowledged them."""
+        return Path(self.home) / "spool"
+
+    @property
+    def serving_dir(self) -> Path:
+        """Counts and summary statistics of predictions."""
+        return Path(self.home) / "serving"
+
+    @property
+    def models_dir(self) -> Path:
+        """Models for prediction; ``active.json`` names the one in use."""
+        return Path(self.home) / "models"
 
 
 class _Files(Protocol):
+    """A configuration that names a certificate, its key and a CA."""
+
     endpoint: str
     certificate: str
     private_key: str
     ca: str
 
 
-class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Who this device is, how it connects, and where it keeps its things."""
-
-    fleet: Name
-    device: Name
-    transport: Literal["mqtt", "greengrass"] = "mqtt"
-    """Own connection, or the Greengrass nucleus's, which needs none of the next five."""
-    endpoint: str = ""
-    """Host of the AWS IoT data endpoint (``iot:Data-ATS``)."""
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
-    certificate: str = ""
-    """Paths of PEM files; the private key never leaves the device."""
-    private_key: str = ""
-    ca: str = ""
-    home: str
-    """Folder for apps, cache and models."""
-    heartbeat_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
-    node_config: dict[str, bool | int | float | str] = {}
-    """What the app finds in ``context.node_config``."""
-    labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
-    """Told in heartbeats, for ``run --require`` and ``--selection stratified:LABEL``."""
-    provisioning_template: str = ""
-    """The fleet provisioning template by which the certificate is renewed; empty: it is not."""
-    rotate_days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
-    """A certificate older than this is renewed."""
-    worker_env: dict[str, str] = {}
-    """Environment of the training process, such as OMP_NUM_THREADS."""
-
-    @property
-    def apps_dir(self) -> Path:
-        """Installed apps, one folder named by digest each."""
-        return Path(self.home) / "apps"
-
-    @property
-    def cache_dir(self) -> Path:
-        """Downloaded weights, one file named by digest each."""
-        return Path(self.home) / "cache"
-
-    @property
-    def trust_file(self) -> Path:
-        """Public keys of those whose commands and models this device believes."""
-        return Path(self.home) / "trust.json"
-
-    @property
-    def spool_dir(self) -> Path:
-        """Replies, kept until the broker has them."""
-        return Path(self.home) / "spool"
-
-    @property
-    def serving_dir(self) -> Path:
-        """What was predicted, in counts and summary statistics."""
-        return Path(self.home) / "serving"
-
-    @property
-    def models_dir(self) -> Path:
-        """Models for inference; ``active.json`` names the one in use."""
-        return Path(self.home) / "models"
+_Described = TypeVar("_Described", bound=_Files)
 
 
 def load_config(file: Path) -> DeviceConfig:
-    """Read and check a configuration file; raises ConfigError."""
+    """Read and check a device's configuration file. Raises ConfigError."""
     return read_struct(file, DeviceConfig, "device configuration")
 
 
-def of_component(
+def component_config(
     fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}"
 ) -> DeviceConfig:
-    """The configuration of a Greengrass component: the nucleus says which thing this is. Raises
-    ConfigError.
+    """Build the configuration of a Greengrass component. Raises ConfigError.
+
+    The nucleus names the thing in ``AWS_IOT_THING_NAME``
+    (https://docs.aws.amazon.com/greengrass/v2/developerguide/component-environment-variables.html).
     """
     fields = {
         "fleet": fleet,
@@ -101,7 +116,8 @@ def of_component(
     }
     if not fields["device"]:
         raise ConfigError(
-            "AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus starts and names."
+            "AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus"
+            " starts and names."
         )
     try:
         return msgspec.convert(
@@ -111,12 +127,17 @@ def of_component(
         raise ConfigError(f"The component's configuration is malformed: {error}.") from error
 
 
-Described = TypeVar("Described", bound=_Files)
+def read_struct(file: Path, kind: type[_Described], meaning: str) -> _Described:
+    """Read a JSON file that names a certificate, its key and a CA.
 
+    Args:
+        file: The JSON file.
+        kind: The struct to read it as.
+        meaning: What the file is, for error messages.
 
-def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
-    """Read a JSON file that names a certificate, its key and a CA; raises ConfigError in one
-    sentence.
+    Raises:
+        ConfigError: The file is malformed, or a file that it names does not exist.
+
     """
     try:
         config = msgspec.json.decode(file.read_bytes(), type=kind)
@@ -126,16 +147,12 @@ def read_struct(file: Path, kind: type[Described], meaning: str) -> Described:
         raise ConfigError(f"The {meaning} {file} is malformed: {error}.") from error
     if getattr(config, "transport", "mqtt") == "greengrass":
         return config
-    missing = [
-        name
-        for name in ("endpoint", "certificate", "private_key", "ca")
-        if not getattr(config, name)
-    ]
-    if missing:
-        raise ConfigError(
-            f"The {meaning} {file} does not say its {missing[0]}, which a device with a connection of its own needs."
-        )
+    for name in ("endpoint", "certificate", "private_key", "ca"):
+        if not getattr(config, name):
+            raise ConfigError(
+                f"The {meaning} {file} has no {name}, which a device with its own connection needs."
+            )
     for path in (config.certificate, config.private_key, config.ca):
         if not Path(path).is_file():
-            raise ConfigError(f"{file} names {path}, which is not there.")
+            raise ConfigError(f"{file} names {path}, which does not exist.")
     return config

@@ -1,9 +1,15 @@
 """The root of every error that a user, an operator or a device's owner can mend.
 
 MLEdgeOpsError
-  x ProtocolError      a message or a file from the other side is not what it must be
+  x CodedError         one class with many codes; the code says which case it is
+    x ProtocolError      a message or a file from the other side is not what it must be
+    x ObjectError        a download or an upload
+    x CommandRefused     a command that this device does not run
+    x ModelRefused       a model that this device does not install
+    x NoModel            a device has no model to predict with
   x AppError           a Flower app cannot be loaded or does not do what it says
-  x ConfigError        a device's configuration
+  x ConfigError        a device's configuration (also a ValueError)
+  x RecipeError        a Greengrass recipe (also a ValueError)
   x TransportError     no way to the cloud, or back
   x RunFailed          a run ended without a model
   x ObjectMissing      an S3 object is absent, or larger than announced
@@ -29,3 +35,11 @@ class MLEdgeOpsError(Exception):
     """What a command exits with: 1 for a job that failed, 2 for what was asked wrongly."""
     code: str = "error"
     """Machine-readable, stable over versions."""
+
+
+class CodedError(MLEdgeOpsError):
+    """An error whose ``code`` is set per instance: programs count it, a person reads the text."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,1 +1,4 @@
-"""What crosses the wire between the cloud and a device. Imports neither flwr, torch nor boto3."""
+"""Messages, records, names and signed texts that the cloud and the devices exchange.
+
+Everything may import it. It imports neither flwr, torch nor boto3.
+"""

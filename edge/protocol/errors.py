@@ -1,9 +1,8 @@
-"""Why a message from the other side was refused.
-
-ProtocolError            carries a short machine-readable ``code`` that is counted per device
-"""
+"""Why a message from the other side was refused."""
 
 from __future__ import annotations
+
+from edge.errors import CodedError
 
 DEVICE_CODES = frozenset(
     {
@@ -37,19 +36,14 @@ DEVICE_CODES = frozenset(
         "worse",
     }
 )
-"""The reasons a device may give. Each is a metric of its own, in CloudWatch and in MLflow, so a
-device must not make up new ones.
+"""Reason codes that a device may send.
+
+Each is a metric of its own in CloudWatch and MLflow, so the set is closed: a device that made up
+codes could create metrics without bound.
 """
 OTHER_CODE = "other"
-"""Stands for a reason that no device of ours gives."""
+"""Counts every reason code that is not in :data:`DEVICE_CODES`."""
 
 
-class ProtocolError(Exception):
-    """A message, name or object that breaks the protocol.
-
-    ``code`` is stable and counted in metrics; the message is one sentence for a person.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class ProtocolError(CodedError):
+    """A message, name or object that breaks the protocol. ``code`` is counted in metrics."""

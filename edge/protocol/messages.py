@@ -1,7 +1,8 @@
-"""Commands, replies and heartbeats: versioned JSON, strict in what they accept.
+"""Commands, replies and heartbeats: versioned JSON with strict decoding.
 
-A device's message crosses IoT Core as an envelope whose ``body`` the IoT rule stores unread;
-who sent it is taken from the topic. Limits: 4 KB over Greengrass IPC, 128 KB over IoT Core.
+A device's message crosses IoT Core in an envelope. The IoT rule stores its ``body`` without
+reading it, and takes the sender from the topic. Limits: 4 KB over Greengrass IPC, 128 KB over
+IoT Core.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from edge.protocol.errors import ProtocolError
+from edge.protocol.names import Digest, Name
 
 VERSION: Literal[1] = 1
 COMMAND_LIMIT = 4096
 """Bytes of a command or reply. Greengrass nucleus-lite drops larger inbound messages silently."""
+CLAIMED_LIMIT = 2**20
+"""Bytes of a command that came by claim check."""
+SERVED_INPUTS = 16
+"""Inputs of a model whose statistics a heartbeat carries."""
 
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-Label = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,40}$")]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,40}\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=16 * 2**30)]
 ConfigValue = bool | int | float | str
 """A value of an app's configuration, as TOML and Flower know them."""
 Goal = Literal["minimize", "maximize"]
-"""Whether less or more of a metric is better."""
+"""Whether a lower or a higher value of a metric is better."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 
 
 class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -45,9 +50,8 @@ class Command(
 ):
     """Ask a device to run its ``ClientApp`` once.
 
-    ``seconds`` is the time the device has, counted from receipt, so a wrong clock does no harm.
-    ``content`` is the record skeleton (see records.py) when it is small, else ``content_ref`` names
-    it.
+    ``seconds`` is counted from receipt, so that a device's wrong clock does no harm. ``content``
+    is the record skeleton (see records.py) when it is small, else ``content_ref`` names it.
     """
 
     v: Literal[1] = VERSION
@@ -67,18 +71,18 @@ class Command(
     upload_url: str
     run_config: str = "{}"
     signature: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    """By the server's key, over what :func:`edge.protocol.signed.command_text` says."""
+    """By the server's key, over :func:`edge.protocol.signed.command_text`."""
 
 
 class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="claim"):
-    """A command too long for its transport: fetch ``command`` and act on what it holds."""
+    """Stands for a command that is too long for its transport: ``command`` is the object."""
 
     command: ObjectRef
     seconds: Seconds
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds on the device's monotonic clock: download, app, upload."""
+    """Seconds by the device's monotonic clock for download, app and upload."""
 
     fetch: Seconds = 0.0
     work: Seconds = 0.0
@@ -103,13 +107,8 @@ class Reply(
     bytes_down: Size = 0
 
 
-Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
-SERVED_INPUTS = 16
-"""Inputs of a model whose statistics a heartbeat carries."""
-
-
 class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """Numbers that were seen: how many, their mean, their standard deviation."""
+    """Count, mean and standard deviation of a series of numbers."""
 
     count: Annotated[int, msgspec.Meta(ge=0)] = 0
     mean: Finite = 0.0
@@ -117,37 +116,33 @@ class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_lik
 
 
 class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
-    """One input of the model, or its residuals: as the device met them when the model was new, and
-    lately.
-    """
+    """Statistics of one input of a model, or of its residuals."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[\w .:/%()\[\]-]{1,40}$")]
-    """What else an app calls its inputs stands as an underscore: people read it on terminals and
-    pages.
-    """
+    name: Annotated[str, msgspec.Meta(pattern=r"^[\w .:/%()\[\]-]{1,40}\Z")]
+    """Other characters are replaced by underscores: names are shown on terminals and web pages."""
     first: Moments = Moments()
+    """The first values after the model was installed."""
     recent: Moments = Moments()
+    """The latest values."""
 
 
 class Serving(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
-    """What a device says of the predictions that its model has made. No input itself leaves the
-    device.
-    """
+    """Statistics of a device's predictions. No single input ever leaves the device."""
 
     predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
     errors: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Requests that the app could not answer."""
     inputs: Annotated[list[Served], msgspec.Meta(max_length=SERVED_INPUTS)] = []
     residuals: Served | None = None
-    """Prediction minus truth, where somebody has told the truth."""
+    """Prediction minus truth, for the predictions whose true value became known."""
 
 
 class Heartbeat(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
-    """What a device says of itself every few seconds; ``offline`` is its last will."""
+    """A device's state, sent every few seconds. ``offline`` is its MQTT last will."""
 
     v: Literal[1] = VERSION
     state: Literal["idle", "busy", "offline"]
@@ -155,42 +150,39 @@ class Heartbeat(
     apps: Annotated[list[Digest], msgspec.Meta(max_length=50)] = []
     model: Annotated[str, msgspec.Meta(max_length=80)] = ""
     power: Literal["", "mains", "battery"] = ""
-    """Empty: the device cannot tell."""
+    """Empty when the device does not know."""
     free_memory: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
-    """MiB that a training process could have."""
+    """MiB that a training process could use."""
     labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
-    """What the device's configuration says of it: site, model, shift."""
+    """Labels of the device's configuration: site, model, shift."""
     since: Annotated[float, msgspec.Meta(ge=0, le=4e9)] = 0.0
-    """When ``model`` was taken into use, by the device's clock; 0: it runs none."""
+    """Unix time at which ``model`` was installed, by the device's clock; 0 without a model."""
     serving: Serving | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The outer JSON that an IoT rule reads: ``key`` (replies only) and the opaque ``body``."""
+    """The JSON that an IoT rule reads: ``key`` (replies only) and the opaque ``body``."""
 
     body: str
     key: str = ""
 
 
-T = TypeVar("T")
-
-CLAIMED_LIMIT = 2**20
-"""Bytes of a command that came by claim check."""
+_T = TypeVar("_T")
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """JSON of a message; raises ProtocolError above :data:`COMMAND_LIMIT` bytes."""
+    """Encode a message as JSON. Raises ProtocolError above :data:`COMMAND_LIMIT` bytes."""
     data = msgspec.json.encode(message)
     if len(data) > COMMAND_LIMIT:
         raise ProtocolError(
             "too-long",
-            f"{type(message).__name__} takes {len(data)} bytes; at most {COMMAND_LIMIT} may cross the wire.",
+            f"{type(message).__name__} takes {len(data)} bytes; the limit is {COMMAND_LIMIT}.",
         )
     return data
 
 
-def decode(data: bytes | str, kind: type[T], limit: int = COMMAND_LIMIT * 2) -> T:
-    """Parse and check a message; raises ProtocolError that says what was wrong."""
+def decode(data: bytes | str, kind: type[_T], limit: int = COMMAND_LIMIT * 2) -> _T:
+    """Parse and check a message. Raises ProtocolError, which says what was wrong."""
     if len(data) > limit:
         raise ProtocolError("too-long", f"A message of {len(data)} bytes exceeds the limit.")
     try:
@@ -200,10 +192,33 @@ def decode(data: bytes | str, kind: type[T], limit: int = COMMAND_LIMIT * 2) -> 
 
 
 def decode_order(data: bytes) -> Command | Claim:
-    """What came on the command topic; raises ProtocolError."""
+    """Decode a message of the command topic. Raises ProtocolError."""
     return decode(data, Command | Claim)  # type: ignore[arg-type]  # msgspec takes a union
 
 
+def decode_heartbeat(body: bytes | str) -> Heartbeat:
+    """Decode a stored heartbeat: the ``body`` of its envelope. Raises ProtocolError."""
+    return decode(body, Heartbeat)
+
+
 def seal(message: Reply | Heartbeat, key: str = "") -> bytes:
-    """Wrap a device's message in the envelope that the IoT rule expects."""
+    """Put a device's message into the envelope that the IoT rules expect.
+
+    Raises:
+        ProtocolError: The message is longer than :data:`COMMAND_LIMIT`.
+
+    """
     return msgspec.json.encode(Envelope(body=encode(message).decode(), key=key))
+
+
+def seal_heartbeat(heartbeat: Heartbeat) -> bytes:
+    """Seal a heartbeat; without its statistics when it would be too long with them."""
+    try:
+        return seal(heartbeat)
+    except ProtocolError:
+        return seal(msgspec.structs.replace(heartbeat, serving=None))
+
+
+def unseal(payload: bytes, kind: type[_T]) -> _T:
+    """Open an envelope and decode its body. Raises ProtocolError."""
+    return decode(decode(payload, Envelope, COMMAND_LIMIT * 3).body, kind)

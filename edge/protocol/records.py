@@ -1,10 +1,8 @@
 """Flower's RecordDict on the wire: arrays as safetensors, metrics and configs as JSON.
 
 Legend: a *record* is a named group (``arrays``, ``metrics``, ``config``); the *skeleton* is the
-JSON
-of everything but the array data, in the order the app wrote it (Flower clients rely on array
-order).
-No pickle: https://github.com/huggingface/safetensors#format.
+JSON of everything but the array data, in the app's order, because Flower clients rely on the order
+of arrays. No pickle: https://github.com/huggingface/safetensors#format.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 class Records:
     """The content of a Flower message: groups of arrays, metrics and configs.
 
-    ``order`` lists the names of all groups as the app inserted them.
+    ``order`` lists the names of all groups in the app's order.
     """
 
     arrays: dict[str, ArrayMap] = field(default_factory=dict)
@@ -63,7 +61,7 @@ class Records:
     order: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        """Every group's name once, in order; groups that ``order`` omits come last."""
+        """Return each group's name once, in order; groups that ``order`` omits come last."""
         known = [*self.arrays, *self.metrics, *self.configs]
         first = [name for name in dict.fromkeys(self.order) if name in known]
         return (*first, *(name for name in known if name not in first))
@@ -83,12 +81,12 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def digest(blob: bytes | memoryview) -> str:
-    """SHA-256 in lower-case hexadecimal: an object's name and its proof."""
+    """Return the SHA-256 in lower-case hexadecimal: an object is named and verified by it."""
     return hashlib.sha256(blob).hexdigest()
 
 
 def encode_skeleton(records: Records) -> str:
-    """JSON of the groups, the array names and all metrics and configs, without array data."""
+    """Encode everything but the array data as JSON: groups, array names, metrics, configs."""
     skeleton = _Skeleton(
         order=list(records.names()),
         arrays={name: list(group) for name, group in records.arrays.items()},
@@ -99,7 +97,7 @@ def encode_skeleton(records: Records) -> str:
 
 
 def decode_skeleton(text: str | bytes) -> Records:
-    """Parse a skeleton that has no arrays; raises ProtocolError."""
+    """Parse a skeleton that has no arrays. Raises ProtocolError."""
     skeleton = _parse_skeleton(text)
     if any(skeleton.arrays.values()):
         raise ProtocolError(
@@ -109,7 +107,7 @@ def decode_skeleton(text: str | bytes) -> Records:
 
 
 def encode_records(records: Records) -> bytes:
-    """One safetensors file: arrays as tensors ``0``, ``1`` ..., the skeleton in its metadata."""
+    """Encode as one safetensors file: tensors ``0``, ``1`` ..., the skeleton in its metadata."""
     tensors: ArrayMap = {}
     for group in records.arrays.values():
         for array in group.values():
@@ -119,9 +117,13 @@ def encode_records(records: Records) -> bytes:
 
 
 def decode_records(blob: bytes | memoryview) -> Records:
-    """The inverse of :func:`encode_records`. The arrays are read-only views on ``blob``.
+    """Decode :func:`encode_records`. The arrays are read-only views on ``blob``.
 
-    Raises ProtocolError for anything malformed; allocates no more than the header's size besides.
+    A forged file costs no memory: beside the views, only the header is copied.
+
+    Raises:
+        ProtocolError: Anything is malformed.
+
     """
     view = memoryview(blob)
     header, data = _split(view)
@@ -145,7 +147,7 @@ def decode_records(blob: bytes | memoryview) -> Records:
 
 
 def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
-    """Join a skeleton that came by message with the arrays that came by object."""
+    """Join the skeleton of a message with the arrays of an object."""
     return Records(
         arrays={**skeleton.arrays, **arrays},
         metrics=skeleton.metrics,
@@ -155,7 +157,7 @@ def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
 
 
 def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    """Big-endian arrays become little-endian, which is all that safetensors knows."""
+    """Convert to little-endian, the only byte order of safetensors."""
     if array.dtype.newbyteorder("<") not in _DTYPES.values():
         raise ProtocolError(
             "dtype", f"Arrays of dtype {array.dtype} cannot be sent: use floats, integers or bool."
@@ -170,8 +172,8 @@ def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
     if length > min(HEADER_LIMIT, len(view) - 8):
         raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
     try:
-        # Python's own parser: it can refuse a key that comes twice, of which two readers may
-        # believe different ones.
+        # The standard library's parser can refuse a key that appears twice. Of such a key, two
+        # readers may each see another value.
         header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(
@@ -183,7 +185,7 @@ def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys differ."""
+    """Build a JSON object, and refuse repeated keys."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key comes twice")
@@ -191,7 +193,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
-    """Views on ``data``; the offsets must tile it exactly, so no byte is unread or read twice."""
+    """Return views on ``data``. The offsets must tile it: no byte is unread or read twice."""
     try:
         described = msgspec.convert(header, dict[str, _Tensor])
     except msgspec.ValidationError as error:
@@ -248,7 +250,7 @@ def _pack_map(group: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _pack(value: Scalar) -> Any:
-    """JSON has neither bytes nor non-finite numbers: both travel tagged."""
+    """Tag bytes and non-finite numbers, which JSON does not have."""
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -261,7 +263,7 @@ def _unpack_map(group: Mapping[str, Any], *, metric: bool) -> ValueMap:
 
 
 def _unpack_value(value: Any, *, metric: bool) -> Value:
-    """A scalar, or a list whose items share one type, as Flower's records demand."""
+    """Return a scalar, or a list whose items share one type, as Flower's records demand."""
     if not isinstance(value, list):
         return _unpack(value, metric=metric)
     items = [_unpack(item, metric=metric) for item in value]

@@ -1,5 +1,4 @@
-"""What is signed, as bytes: a server's commands of one phase, and the manifest that puts a model on
-devices.
+"""The signed texts: the commands of one phase, and the manifest that installs a model.
 
 Signatures are ECDSA over P-256 with SHA-256, DER in base64, as AWS KMS makes them
 (https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html).
@@ -12,14 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Command, Digest, Goal, Name, Size
+from edge.protocol.messages import Command, Goal, Size
+from edge.protocol.names import Digest, ModelVersion, Name
 from edge.protocol.records import digest
-
-ModelVersion = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,60}/[0-9]{1,9}$")]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The one document by which a device takes a model into use."""
+    """Tells a device which model to use."""
 
     v: Literal[1] = 1
     fleet: Name
@@ -28,24 +26,25 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """SHA-256 of the weights (safetensors)."""
     size: Size
     app: Digest
-    """The app whose ClientApp tests the model and whose predict serves it."""
+    """The app whose ClientApp tests the model and whose predict function serves it."""
     metric: str
     goal: Goal
     tolerance: Annotated[float, msgspec.Meta(ge=0)]
-    """How much worse than the model in use, as a share of its metric, the new one may be on the
-    device's own data.
+    """How much worse the new model may be on the device's own data, as a share of the metric of
+    the model in use.
     """
     sequence: Annotated[int, msgspec.Meta(ge=1)]
-    """Grows with each manifest of a fleet: an old one cannot be played again."""
+    """Grows with each manifest of a fleet, so that an old manifest cannot be replayed."""
     forced: bool = False
-    """A way back: the device switches without comparing."""
+    """Rollback: the device switches without comparing the models."""
     remove: bool = False
-    """A way back where there was no model before: the device takes its own out of use."""
+    """Rollback to no model: the device removes the model in use."""
 
 
 class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A job's document. ``manifest`` is the signed text itself: nobody has to write it the same way
-    twice.
+    """The document of an IoT job.
+
+    ``manifest`` is the signed text itself, so that no JSON encoder has to reproduce its bytes.
     """
 
     operation: Literal["install-model"] = "install-model"
@@ -55,12 +54,12 @@ class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def manifest_text(manifest: Manifest) -> bytes:
-    """What is signed of a manifest."""
+    """Return the bytes that are signed of a manifest."""
     return msgspec.json.encode(manifest)
 
 
 def parse_manifest(text: str) -> Manifest:
-    """Parse a manifest whose signature has been checked; raises ProtocolError."""
+    """Parse a manifest whose signature has been checked. Raises ProtocolError."""
     try:
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -70,8 +69,9 @@ def parse_manifest(text: str) -> Manifest:
 def phase_text(
     *, run: str, phase: str, kind: str, app: str, arrays: str, content: str, run_config: str
 ) -> bytes:
-    """What a server signs of a phase's commands: the run, the app, the weights and the settings by
-    their digests.
+    """Return the bytes that a server signs for all commands of a phase.
+
+    They name the run, and the app, weights and settings by their digests.
     """
     parts = (
         "mledgeops-command-1",
@@ -87,8 +87,12 @@ def phase_text(
 
 
 def command_text(command: Command, content: str) -> bytes:
-    """The same of a command that came; ``content`` as it was fetched, when the command only names
-    it.
+    """Return :func:`phase_text` of a received command.
+
+    Args:
+        command: The command.
+        content: Its content, fetched when the command only names it.
+
     """
     return phase_text(
         run=command.run,

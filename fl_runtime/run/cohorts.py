@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from edge.protocol.messages import Name
+from edge.protocol.names import Name
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from edge.protocol.messages import Name, ObjectRef, Timing
+from edge.protocol.messages import ObjectRef, Timing
+from edge.protocol.names import Name
 from edge.protocol.records import ArrayMap
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge.protocol.messages import ConfigValue, Digest, Goal, Name
+from edge.protocol.messages import ConfigValue, Goal
+from edge.protocol.names import Digest, Name
 from fl_runtime.run.errors import RunFailed
 
 
