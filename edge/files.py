@@ -1,10 +1,24 @@
-"""Files that are written whole or not at all, everywhere in the product by these functions."""
+"""Files that are written whole or not at all. The whole product writes them by these functions.
+
+``durable`` is a required choice. True syncs the content and the folder, so that a power cut
+leaves the old file or the new one: for what a device or a run cannot make again. False skips the
+syncs: for caches and statistics.
+
+A file is first written to a part beside it: ``.NAME.RANDOM.part``. The random name lets two
+writers meet without mixing their bytes; the last one to finish wins.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+_PART = ".part"
 
 
 def write_atomically(file: Path, content: bytes, *, durable: bool, mode: int = 0o644) -> None:
@@ -13,22 +27,32 @@ def write_atomically(file: Path, content: bytes, *, durable: bool, mode: int = 0
     Args:
         file: The file; its folder must exist.
         content: All of the new content.
-        durable: Sync the content and the folder before this returns, so that a power cut leaves
-            the old or the new. For what a device or a run cannot make again; caches need none.
+        durable: Whether the new content survives a power cut once this has returned.
         mode: Permission bits of the new file.
 
     Raises:
         OSError: Nothing was changed, and no part is left behind.
 
     """
-    descriptor, part = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".part", dir=file.parent)
+    with open_atomically(file, durable=durable, mode=mode) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(file: Path, *, durable: bool, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Open a stream whose content becomes ``file`` when the block ends without an exception.
+
+    Arguments and errors as in :func:`write_atomically`.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=_PART, dir=file.parent)
+    part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            yield stream
             os.fchmod(stream.fileno(), mode)
-        replace_atomically(Path(part), file, durable=durable)
+        replace_atomically(part, file, durable=durable)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -42,6 +66,27 @@ def replace_atomically(part: Path, target: Path, *, durable: bool) -> None:
     part.replace(target)
     if durable:
         _sync(target.parent)
+
+
+def link_atomically(link: Path, target: str, *, durable: bool) -> None:
+    """Point a symbolic link at ``target`` in one step; the link may exist or not.
+
+    Arguments and errors as in :func:`write_atomically`; ``target`` is relative to the link.
+    """
+    part = link.with_name(f".{link.name}.{secrets.token_hex(4)}{_PART}")
+    part.symlink_to(target)
+    try:
+        replace_atomically(part, link, durable=durable)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the parts that a power cut left. Only for a folder that nobody else writes to now."""
+    for part in folder.glob(f".*{_PART}"):
+        with contextlib.suppress(OSError):  # a read-only disk: the parts do no harm
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

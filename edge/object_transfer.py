@@ -1,6 +1,6 @@
-"""Objects by presigned URL: download with digest check into a cache, upload.
+"""Objects by presigned URL: downloads with a digest check and a cache, and uploads.
 
-A device holds no S3 credentials: each URL is good for one object until the command's deadline
+A device holds no S3 credentials. Each URL is valid for one object until the command's deadline
 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html).
 """
 
@@ -16,69 +16,80 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from edge.agent.facts import uptime
+from edge.clock import uptime
+from edge.errors import CodedError
+from edge.files import open_atomically, remove_parts
 from edge.protocol.messages import ObjectRef
 
-_CHUNK = 1 << 20
 TRIES = 4
 RETRY_SECONDS = 0.5
+"""Pause before the second attempt; it doubles with each further one."""
 STALL_SECONDS = 60.0
-"""A transfer in which nothing moves for so long is tried again."""
-LINK_ERRORS = (
+"""A transfer in which nothing moves for this long is tried again."""
+CACHED_OBJECTS = 6
+"""Files kept in the cache: the weights of a few rounds. The least recently used go first."""
+_CHUNK = 1 << 20
+_LINK_ERRORS = (
     urllib.error.URLError,
     http.client.HTTPException,
     TimeoutError,
     ValueError,
     ConnectionError,
 )
-CACHED_OBJECTS = 6
-"""Files kept in the cache: the weights of a few rounds. The least recently used go first."""
 
 
-class ObjectError(Exception):
-    """A download or upload that failed; ``code`` is one of the reply's reason codes. ``passing``:
-    it may work a moment later.
+class ObjectError(CodedError):
+    """A download or upload that failed; ``code`` is one of the reply's reason codes.
+
+    ``transient``: it may work a moment later.
     """
 
-    def __init__(self, code: str, message: str, *, passing: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.passing = passing
+    def __init__(self, code: str, message: str, *, transient: bool = False) -> None:
+        super().__init__(code, message)
+        self.transient = transient
 
 
 class Objects(Protocol):
-    """Port: where a device fetches weights and puts updates."""
+    """Port: where a device downloads weights and uploads updates."""
 
     async def fetch(self, ref: ObjectRef, seconds: float) -> tuple[Path, int]:
-        """A local file with the object's bytes, and how many were downloaded for it."""
+        """Return a local file with the object, and the number of bytes downloaded for it."""
 
     async def put(self, url: str, file: Path, seconds: float) -> None:
         """Upload a file."""
 
 
 class HttpObjects:
-    """:class:`Objects` over HTTP, with a cache by digest."""
+    """:class:`Objects` over HTTP, with a cache in which files are named by digest.
 
-    def __init__(self, cache: Path) -> None:
+    Args:
+        cache: The cache's folder. One process at a time writes to it.
+        retry_seconds: Pause before the second attempt.
+
+    """
+
+    def __init__(self, cache: Path, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self._cache = cache
+        self._retry_seconds = retry_seconds
         cache.mkdir(parents=True, exist_ok=True)
+        remove_parts(cache)
 
     async def fetch(self, ref: ObjectRef, seconds: float) -> tuple[Path, int]:
         """Raises ObjectError: ``download-failed``, ``bad-digest`` or ``disk-full``."""
         target = self._cache / ref.digest
         if target.is_file() and target.stat().st_size == ref.size:
-            with contextlib.suppress(OSError):  # a full disk can be read
+            with contextlib.suppress(OSError):  # a full disk cannot store the time, but be read
                 os.utime(target)
             return target, 0
-        await _persistently(lambda left: _download(ref, target, left), seconds)
+        await self._retry(lambda left: _download(ref, target, left), seconds)
         self._evict(keep=target)
         return target, ref.size
 
     async def put(self, url: str, file: Path, seconds: float) -> None:
         """Raises ObjectError ``upload-failed``."""
-        await _persistently(lambda left: _upload(url, file, left), seconds)
+        await self._retry(lambda left: _upload(url, file, left), seconds)
 
     def _evict(self, keep: Path) -> None:
         files = sorted(
@@ -88,61 +99,62 @@ class HttpObjects:
         for file in files[: max(0, len(files) + 1 - CACHED_OBJECTS)]:
             file.unlink(missing_ok=True)
 
+    async def _retry(self, transfer: Callable[[float], None], seconds: float) -> None:
+        """Try again while there is time and the failure is transient.
 
-async def _persistently(transfer: Callable[[float], None], seconds: float) -> None:
-    """Try a transfer again while there is time and reason to: a link that was cut may be back, an
-    address that expired will not.
-    """
-    deadline, pause = uptime() + seconds, RETRY_SECONDS
-    for attempt in range(1, TRIES + 1):
-        left = deadline - uptime()
-        try:
-            # The thread ends by its socket's timeout; nobody waits longer than the deadline for it.
-            await asyncio.wait_for(asyncio.to_thread(transfer, min(left, STALL_SECONDS)), left)
-            return
-        except TimeoutError as error:
-            raise ObjectError(
-                "download-failed", f"The transfer was not done within {seconds:.0f} s."
-            ) from error
-        except ObjectError as error:
-            if not error.passing or attempt == TRIES or uptime() + pause >= deadline:
-                raise
-        await asyncio.sleep(pause)
-        pause *= 2
+        A link that was cut may be back; a URL that has expired will not.
+        """
+        deadline, pause = uptime() + seconds, self._retry_seconds
+        for attempt in range(1, TRIES + 1):
+            left = deadline - uptime()
+            try:
+                # A thread cannot be cancelled: past the deadline nobody waits for it, and it ends
+                # by its socket's timeout.
+                await asyncio.wait_for(asyncio.to_thread(transfer, min(left, STALL_SECONDS)), left)
+                return
+            except TimeoutError as error:
+                raise ObjectError(
+                    "download-failed", f"The transfer was not done within {seconds:.0f} s."
+                ) from error
+            except ObjectError as error:
+                if not error.transient or attempt == TRIES or uptime() + pause >= deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause *= 2
 
 
 def _download(ref: ObjectRef, target: Path, seconds: float) -> None:
-    """Stream to a temporary file; nothing takes the object's name before its digest is right."""
-    part = target.with_suffix(".part")
-    checksum, size = hashlib.sha256(), 0
+    """Stream to a part; it takes the object's name only once the digest is right."""
     try:
         with (
             urllib.request.urlopen(ref.url, timeout=max(1.0, seconds)) as response,
-            part.open("wb") as file,
+            open_atomically(target, durable=False) as file,
         ):
-            while chunk := response.read(_CHUNK):
-                size += len(chunk)
-                if size > ref.size:
-                    raise ObjectError("bad-digest", "The object is larger than announced.")
-                checksum.update(chunk)
-                file.write(chunk)
-        if size < ref.size:
-            raise ObjectError(
-                "download-failed",
-                f"Download was cut off after {size} of {ref.size} bytes.",
-                passing=True,
-            )
-        if checksum.hexdigest() != ref.digest:
-            raise ObjectError("bad-digest", "The object's digest is not the announced one.")
-        part.replace(target)
-    except LINK_ERRORS as error:
+            _copy_checked(response, file, ref)
+    except _LINK_ERRORS as error:
         raise _failed("download-failed", "Download", error) from error
     except OSError as error:
         raise ObjectError(
             disk_code(error), f"The object cannot be stored: {error.strerror}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _copy_checked(response: BinaryIO, file: BinaryIO, ref: ObjectRef) -> None:
+    checksum, size = hashlib.sha256(), 0
+    while chunk := response.read(_CHUNK):
+        size += len(chunk)
+        if size > ref.size:
+            raise ObjectError("bad-digest", "The object is larger than announced.")
+        checksum.update(chunk)
+        file.write(chunk)
+    if size < ref.size:
+        raise ObjectError(
+            "download-failed",
+            f"Download was cut off after {size} of {ref.size} bytes.",
+            transient=True,
+        )
+    if checksum.hexdigest() != ref.digest:
+        raise ObjectError("bad-digest", "The object's digest is not the announced one.")
 
 
 def _upload(url: str, file: Path, seconds: float) -> None:
@@ -152,25 +164,25 @@ def _upload(url: str, file: Path, seconds: float) -> None:
                 url, data=body, method="PUT", headers={"Content-Length": str(file.stat().st_size)}
             )
             urllib.request.urlopen(request, timeout=max(1.0, seconds)).close()
-    except (*LINK_ERRORS, OSError) as error:
+    except (*_LINK_ERRORS, OSError) as error:
         raise _failed("upload-failed", "Upload", error) from error
 
 
 def _failed(code: str, what: str, error: Exception) -> ObjectError:
-    """S3 answers 403 for an address whose time is over, and 4xx for others that will not get
-    better.
+    """Decide from the HTTP status whether another attempt makes sense.
+
+    S3 answers 403 for an expired URL. Of the other 4xx, only 408 and 429 are transient
+    (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html).
     """
     status = getattr(error, "code", None)
     if status == 403:
         return ObjectError(code, f"{what} failed: the address has expired or is not allowed (403).")
-    passing = not (
-        isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    ) and not isinstance(error, ValueError)
-    return ObjectError(code, f"{what} failed: {error}", passing=passing)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    transient = not refused and not isinstance(error, ValueError)
+    return ObjectError(code, f"{what} failed: {error}", transient=transient)
 
 
 def disk_code(error: OSError) -> str:
-    """The reason code of a file operation that failed."""
-    return (
-        "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "device-error"
-    )
+    """Return the reason code of a failed file operation."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "disk-full" if full else "device-error"

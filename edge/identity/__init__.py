@@ -1,1 +1,4 @@
-"""Who a device is and whom it believes: key and certificate, trusted public keys."""
+"""A device's key and certificate, and the public keys that it trusts.
+
+Transports, serving and the agent import it; so do enrolment and the local cloud.
+"""

@@ -1,6 +1,4 @@
-"""The public keys that a device believes: those of its servers' commands, and those of the models
-it may run.
-"""
+"""The public keys that a device trusts, for commands and for models."""
 
 from __future__ import annotations
 
@@ -15,14 +13,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from edge.config import ConfigError
 from edge.protocol.errors import ProtocolError
 
 Purpose = Literal["commands", "models"]
 
 
 class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``trust.json``: public keys, DER (SubjectPublicKeyInfo) in base64. Several at once while a
-    key is changed.
+    """``trust.json``: public keys, DER (SubjectPublicKeyInfo) in base64.
+
+    There may be several for one purpose, so that a key can be replaced.
     """
 
     commands: list[str] = []
@@ -30,7 +30,7 @@ class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Trust:
-    """Checks signatures. Without a key nothing is believed."""
+    """Verifies signatures. A purpose without keys accepts none."""
 
     def __init__(self, keys: TrustedKeys) -> None:
         self._keys: dict[Purpose, list[ec.EllipticCurvePublicKey]] = {
@@ -40,38 +40,40 @@ class Trust:
 
     @classmethod
     def of(cls, file: Path) -> Trust:
-        """The keys of a file; a device without one believes nobody. Raises ValueError for a file
-        that is malformed.
-        """
+        """Load the keys of a file; no file means no keys. Raises ConfigError."""
         if not file.is_file():
             return cls(TrustedKeys())
         try:
             return cls(msgspec.json.decode(file.read_bytes(), type=TrustedKeys))
         except msgspec.DecodeError as error:
-            raise ValueError(f"{file} is malformed: {error}.") from error
+            raise ConfigError(f"{file} is malformed: {error}.") from error
 
     def check(self, purpose: Purpose, text: bytes, signature: str) -> None:
-        """Raises ProtocolError ``unsigned`` unless one of the purpose's keys signed the text."""
+        """Raise ProtocolError ``unsigned`` unless one of the purpose's keys signed the text."""
         keys = self._keys[purpose]
         if not keys:
             raise ProtocolError(
                 "unsigned",
-                f"This device has no key for {purpose}: enrol it again, or put trust.json into its folder.",
+                f"This device has no key for {purpose}: enrol it again, or put trust.json into its"
+                " folder.",
             )
         try:
             given = base64.b64decode(signature, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ProtocolError("unsigned", "The signature is not base64.") from error
-        for key in keys:
-            try:
-                key.verify(given, text, ec.ECDSA(hashes.SHA256()))
-            except InvalidSignature:
-                continue
-            return
-        raise ProtocolError(
-            "unsigned",
-            f"The signature is by none of the keys that this device trusts for {purpose}.",
-        )
+        if not any(_signed(key, text, given) for key in keys):
+            raise ProtocolError(
+                "unsigned",
+                f"No key that this device trusts for {purpose} made the signature.",
+            )
+
+
+def _signed(key: ec.EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
+    try:
+        key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _load(keys: list[str]) -> list[ec.EllipticCurvePublicKey]:
@@ -80,8 +82,8 @@ def _load(keys: list[str]) -> list[ec.EllipticCurvePublicKey]:
         try:
             key = load_der_public_key(base64.b64decode(text, validate=True))
         except (ValueError, binascii.Error) as error:
-            raise ValueError(f"A trusted key is not a public key in base64: {error}.") from error
+            raise ConfigError(f"A trusted key is not a public key in base64: {error}.") from error
         if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise ValueError("A trusted key is not an elliptic curve key.")
+            raise ConfigError("A trusted key is not an elliptic curve key.")
         found.append(key)
     return found

@@ -1,8 +1,6 @@
-"""The model a device runs: taken into use by a signed manifest only, after a test on the device's
-own data, in one step.
+"""The models of a device. A model is installed by a signed manifest, after a test on local data.
 
-What is active, and what was before, lies in ``models/active.json``; weights lie beside it by
-digest.
+``models/active.json`` says which model is in use; weights lie beside it, named by digest.
 """
 
 from __future__ import annotations
@@ -16,53 +14,65 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge.errors import CodedError
+from edge.files import open_atomically, remove_parts, write_atomically
 from edge.identity.trust import Trust
 from edge.object_transfer import ObjectError, Objects, disk_code
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
+from edge.protocol.names import is_digest
 from edge.protocol.signed import Manifest, SignedManifest, parse_manifest
 
 FETCH_SECONDS = 300.0
 KEPT = 3
-"""Models kept on the device: the active one, the one before, and one more. A way back needs no
-download.
+"""Models kept on the device: the active one, the one before, and one more. A rollback to one of
+them needs no download.
 """
+_REASON_LIMIT = 300
 
 Test = Callable[[Manifest, Path], Awaitable[float]]
-"""A model's metric on the device's own data; raises ModelRefused."""
+"""Measures a model's metric on the device's own data; raises ModelRefused."""
 
 
-class ModelRefused(Exception):
-    """A model that this device does not take; ``code`` is one of the reasons that devices give."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class ModelRefused(CodedError):
+    """A model that this device does not install; ``code`` is a device's reason code."""
 
 
 class Active(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in use. ``sequence`` outlives removals: no older manifest counts any more."""
+    """The model in use."""
 
     manifest: Manifest | None
     sequence: int
+    """The last manifest's number. It outlives a removal, so that no older manifest is accepted."""
     metric: float | None = None
     signed: SignedManifest | None = None
-    """The manifest as it came: whoever predicts checks the signature again."""
+    """The signed manifest: the predicting process verifies it again."""
     since: float = 0.0
-    """When it was taken into use, by the device's clock."""
+    """Unix time of the installation, by the device's clock."""
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a manifest: for the job's details, so all of it short text."""
+    """The result of a manifest, short enough for an IoT job's status details."""
 
     state: Literal["active", "removed"]
     model_version: str
     new: float | None = None
+    """The new model's metric, when it was tested."""
     old: float | None = None
+    """The metric of the model in use before, when the two were compared."""
 
 
 class ModelStore:
-    """Takes models into use."""
+    """Installs models in one folder.
+
+    Args:
+        folder: The device's models.
+        objects: Where weights are downloaded from.
+        trust: Whose manifests are accepted.
+        fleet: The only fleet whose manifests are accepted.
+        now: Unix time.
+
+    """
 
     def __init__(
         self,
@@ -78,32 +88,30 @@ class ModelStore:
         self._fleet = fleet
         self._now = now
         folder.mkdir(parents=True, exist_ok=True)
+        remove_parts(folder)
 
     def active(self) -> Active:
-        """What is in use."""
+        """Return the model in use."""
         return read_active(self._folder)
 
     async def install(self, signed: SignedManifest, test: Test) -> Installed:
-        """Check, fetch, test, switch. Raises ModelRefused, and then the model in use stays.
+        """Verify, download, test and switch.
 
-        The switch is one rename: a power cut leaves the old model or the new one.
+        The switch is one durable rename: a power cut leaves the old model or the new one.
+
+        Raises:
+            ModelRefused: The model in use stays.
+
         """
-        manifest, before = self._checked(signed), self.active()
+        manifest, before = self._verified(signed), self.active()
         if manifest.remove:
-            self._point(Active(manifest=None, sequence=manifest.sequence))
+            self._switch(Active(manifest=None, sequence=manifest.sequence))
             return Installed(state="removed", model_version=manifest.model_version)
-        try:
-            weights = await self._weights(manifest, signed.url)
-        except ObjectError as error:
-            raise ModelRefused(error.code, str(error)) from error
-        except OSError as error:
-            raise ModelRefused(disk_code(error), str(error)) from error
-        new, old = (
-            (None, None)
-            if manifest.forced
-            else await self._compare(manifest, weights, before.manifest, test)
-        )
-        self._point(
+        weights = await self._weights(manifest, signed.url)
+        new, old = None, None
+        if not manifest.forced:
+            new, old = await self._compare(manifest, weights, before.manifest, test)
+        self._switch(
             Active(
                 manifest=manifest,
                 sequence=manifest.sequence,
@@ -112,10 +120,10 @@ class ModelStore:
                 since=self._now(),
             )
         )
-        self._forget(before.manifest)
+        self._evict(before.manifest)
         return Installed(state="active", model_version=manifest.model_version, new=new, old=old)
 
-    def _checked(self, signed: SignedManifest) -> Manifest:
+    def _verified(self, signed: SignedManifest) -> Manifest:
         try:
             self._trust.check("models", signed.manifest.encode(), signed.signature)
             manifest = parse_manifest(signed.manifest)
@@ -123,42 +131,49 @@ class ModelStore:
             raise ModelRefused(error.code, str(error)) from error
         if manifest.fleet != self._fleet:
             raise ModelRefused("foreign", f"The manifest is for the fleet {manifest.fleet}.")
-        if manifest.sequence < self.active().sequence or (
-            manifest.sequence == self.active().sequence and manifest != self.active().manifest
-        ):
+        active = self.active()
+        # The same manifest may come twice: an IoT job is delivered at least once.
+        repeated = manifest.sequence == active.sequence and manifest == active.manifest
+        if manifest.sequence <= active.sequence and not repeated:
             raise ModelRefused(
                 "outdated",
-                f"The manifest's number is {manifest.sequence}, and this device has followed {self.active().sequence}.",
+                f"The manifest's number is {manifest.sequence}, and this device has followed"
+                f" {active.sequence}.",
             )
         return manifest
 
     async def _weights(self, manifest: Manifest, url: str) -> Path:
         target = self._folder / manifest.digest
-        if not (target.is_file() and target.stat().st_size == manifest.size):
-            source, _ = await self._objects.fetch(
-                ObjectRef(manifest.digest, manifest.size, url), FETCH_SECONDS
-            )
-            part = target.with_suffix(".part")
-            shutil.copyfile(source, part)
-            part.replace(target)
+        if target.is_file() and target.stat().st_size == manifest.size:
+            return target
+        ref = ObjectRef(manifest.digest, manifest.size, url)
+        try:
+            source, _ = await self._objects.fetch(ref, FETCH_SECONDS)
+            with source.open("rb") as cached, open_atomically(target, durable=True) as file:
+                shutil.copyfileobj(cached, file)
+        except ObjectError as error:
+            raise ModelRefused(error.code, str(error)) from error
+        except OSError as error:
+            raise ModelRefused(disk_code(error), str(error)) from error
         return target
 
     async def _compare(
         self, manifest: Manifest, weights: Path, before: Manifest | None, test: Test
     ) -> tuple[float, float | None]:
-        """The new model and the old one on the same data, now. Raises ModelRefused when the new one
-        is worse by more than it may be.
+        """Return the metric of the new model and of the old one, on the same data.
+
+        Raises:
+            ModelRefused: The new model is worse by more than the manifest's tolerance.
+
         """
         new = await test(manifest, weights)
         if not math.isfinite(new):
             raise ModelRefused(
                 "not-finite", f"The model's {manifest.metric} on this device is {new}."
             )
-        if (
-            before is None
-            or before.app != manifest.app
-            or not (self._folder / before.digest).is_file()
-        ):
+        if before is None or before.app != manifest.app:
+            return new, None  # another app's metric says nothing about this one's
+        if not (self._folder / before.digest).is_file():
             return new, None
         old = await test(manifest, self._folder / before.digest)
         margin = manifest.tolerance * abs(old)
@@ -166,46 +181,48 @@ class ModelStore:
         if worse:
             raise ModelRefused(
                 "worse",
-                f"On this device {manifest.metric} is {new:.4g} with the new model and {old:.4g} with the one in use.",
+                f"On this device {manifest.metric} is {new:.4g} with the new model and {old:.4g}"
+                " with the one in use.",
             )
         return new, old
 
-    def _point(self, active: Active) -> None:
-        pointer = self._folder / "active.json.part"
-        pointer.write_bytes(msgspec.json.encode(active))
-        pointer.replace(self._folder / "active.json")
+    def _switch(self, active: Active) -> None:
+        write_atomically(active_file(self._folder), msgspec.json.encode(active), durable=True)
 
-    def _forget(self, before: Manifest | None) -> None:
+    def _evict(self, before: Manifest | None) -> None:
         """Keep the active model, the one before, and the newest others."""
         active = self.active().manifest
         wanted = {manifest.digest for manifest in (active, before) if manifest is not None}
         others = [
             file
             for file in self._folder.iterdir()
-            if len(file.name) == 64 and file.name not in wanted
+            if is_digest(file.name) and file.name not in wanted
         ]
-        for file in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[
-            max(0, KEPT - len(wanted)) :
-        ]:
+        others.sort(key=lambda f: f.stat().st_mtime, reverse=True)
+        for file in others[max(0, KEPT - len(wanted)) :]:
             file.unlink(missing_ok=True)
 
 
+def active_file(folder: Path) -> Path:
+    """Return the file that says which model is in use."""
+    return folder / "active.json"
+
+
 def read_active(folder: Path) -> Active:
-    """What is in use; nothing, on a new device or where the file is damaged."""
+    """Return the model in use: none on a new device, or when the file is damaged."""
     try:
-        return msgspec.json.decode((folder / "active.json").read_bytes(), type=Active)
+        return msgspec.json.decode(active_file(folder).read_bytes(), type=Active)
     except (OSError, msgspec.DecodeError):
         return Active(manifest=None, sequence=0)
 
 
 def metric_of(metrics: dict[str, Any], name: str) -> float:
-    """The metric a model is tested by; raises ModelRefused when the app does not report it."""
+    """Return the metric that a model is tested by. Raises ModelRefused when there is none."""
     value = metrics.get(name)
     if not isinstance(value, int | float):
+        reported = ", ".join(sorted(metrics)) or "nothing"
         raise ModelRefused(
             "metrics",
-            f"The app reports no {name!r} on this device; it reports {', '.join(sorted(metrics)) or 'nothing'}."[
-                :300
-            ],
+            f"The app reports no {name!r} on this device; it reports {reported}."[:_REASON_LIMIT],
         )
     return float(value)

@@ -1,9 +1,7 @@
-"""Counts predictions and keeps summary statistics of their inputs and residuals: means and
-deviations, never a row.
+"""Counts predictions, and keeps means and deviations of their inputs and residuals, never a row.
 
-Two windows: the first :data:`FIRST` values after a model was taken into use, and the latest ones.
-Each process that predicts
-writes a file of its own; the agent adds them up for its heartbeats.
+There are two windows: the first :data:`FIRST` values after a model was installed, and the latest
+values. Each predicting process writes its own file; the agent adds the files up for heartbeats.
 """
 
 from __future__ import annotations
@@ -19,70 +17,85 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edge.files import write_atomically
 from edge.protocol.messages import SERVED_INPUTS, Moments, Served, Serving
 
 FIRST = 500
+"""Values in the first window."""
 BLOCK = 500
-"""The latest window holds one to two blocks of so many values."""
+"""The latest window holds one to two blocks of this many values."""
 WRITE_SECONDS = 1.0
+"""Shortest time between two writes of a file."""
 LARGEST = 1e30
+"""Larger values are clipped: their squares still fit a float."""
 RESIDUAL = ":residual"
-"""Stands among the inputs' names, of which none begins with a colon."""
-_ODD = re.compile(r"[^\w .:/%()\[\]-]")
+"""Key of the residuals beside the inputs' names, none of which begins with a colon."""
 MERGED = "ended.json"
-"""What processes that have ended left."""
+"""Sum of the files of processes that have ended."""
+_UNPRINTABLE = re.compile(r"[^\w .:/%()\[\]-]")
 
 
 class Window(msgspec.Struct, frozen=True, array_like=True):
-    """Count, mean and sum of squared deviations (Chan, Golub, LeVeque 1983: windows can be added)."""
+    """Count, mean and sum of squared deviations of a series.
+
+    ``+`` is associative and commutative (Chan, Golub, LeVeque 1983: Algorithms for Computing the
+    Sample Variance); the empty window is its identity.
+    """
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
-    def plus(self, other: Window) -> Window:
-        """Both together."""
+    def __add__(self, other: Window) -> Window:
         count = self.count + other.count
         if not count:
             return self
         delta = other.mean - self.mean
-        mean = self.mean + delta * other.count / count
         return Window(
             count,
-            mean,
+            self.mean + delta * other.count / count,
             self.squares + other.squares + delta * delta * self.count * other.count / count,
         )
 
     def moments(self) -> Moments:
-        """As heartbeats say it."""
-        return Moments(
-            self.count,
-            _short(self.mean),
-            _short((self.squares / self.count) ** 0.5 if self.count else 0.0),
-        )
+        """Return the window as heartbeats carry it."""
+        deviation = (self.squares / self.count) ** 0.5 if self.count else 0.0
+        return Moments(self.count, _short(self.mean), _short(deviation))
+
+
+Windows = dict[str, Window]
+"""Windows by input name."""
 
 
 class Counted(msgspec.Struct, kw_only=True):
-    """One process's file. ``sequence`` is the manifest's: another model starts anew."""
+    """One process's file."""
 
     sequence: int
+    """The manifest's number: another model starts at zero."""
     predictions: int = 0
     errors: int = 0
-    first: dict[str, Window] = {}
-    before: dict[str, Window] = {}
-    block: dict[str, Window] = {}
+    first: Windows = {}
+    before: Windows = {}
+    """The last full block."""
+    block: Windows = {}
+    """The block that is being filled."""
 
 
 class Tally:
-    """Counts for one process and one model."""
+    """Counts for one process and one model.
+
+    Args:
+        folder: The device's statistics.
+        sequence: The number of the model's manifest.
+
+    """
 
     def __init__(self, folder: Path, sequence: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._counted = Counted(sequence=sequence)
-        self._had = {
-            name: window.count for name, window in _added(_read(folder, sequence)).first.items()
-        }
+        earlier = _added(_read(folder, sequence)).first
+        self._in_first = {name: window.count for name, window in earlier.items()}
         self._written = 0.0
 
     def observe(
@@ -91,24 +104,30 @@ class Tally:
         predictions: int,
         residuals: np.ndarray | None = None,
     ) -> None:
-        """Add a batch. ``inputs``: a column of numbers by name; only the first
-        :data:`SERVED_INPUTS` are kept.
+        """Add a batch.
+
+        Args:
+            inputs: Columns of numbers by name; the first :data:`SERVED_INPUTS` are counted.
+            predictions: Rows in the batch.
+            residuals: Prediction minus truth, when the truth is known.
+
         """
         self._counted.predictions += predictions
         for name, values in list(inputs.items())[:SERVED_INPUTS]:
-            self._add(_ODD.sub("_", name).lstrip(":")[:40] or "_", values)
+            self._add(_UNPRINTABLE.sub("_", name).lstrip(":")[:40] or "_", values)
         if residuals is not None:
             self._add(RESIDUAL, residuals)
         self.write()
 
     def failed(self) -> None:
-        """Count a request that could not be answered."""
+        """Count a request that the app could not answer."""
         self._counted.errors += 1
         self.write()
 
     def write(self, *, now: bool = False) -> None:
-        """Put the file in place, at most once in :data:`WRITE_SECONDS`. A full disk costs
-        statistics, no prediction.
+        """Write the file, at most once in :data:`WRITE_SECONDS` unless ``now``.
+
+        A full disk costs the statistics, not the prediction.
         """
         if not now and time.monotonic() - self._written < WRITE_SECONDS:
             return
@@ -119,52 +138,49 @@ class Tally:
     def _add(self, name: str, values: np.ndarray) -> None:
         numbers = np.asarray(values, np.float64).ravel()
         numbers = np.clip(numbers[np.isfinite(numbers)], -LARGEST, LARGEST)
-        counted = self._counted
-        missing = FIRST - self._had.get(name, 0) - counted.first.get(name, Window()).count
-        counted.first[name] = counted.first.get(name, Window()).plus(
-            _window(numbers[: max(0, missing)])
-        )
-        for at in range(max(0, missing), len(numbers), BLOCK):
-            counted.block[name] = counted.block.get(name, Window()).plus(
-                _window(numbers[at : at + BLOCK])
-            )
-            if counted.block[name].count >= BLOCK:
-                counted.before[name] = counted.block.pop(name)
+        first, block = self._counted.first, self._counted.block
+        so_far = first.get(name, Window())
+        missing = max(0, FIRST - self._in_first.get(name, 0) - so_far.count)
+        first[name] = so_far + _window(numbers[:missing])
+        for at in range(missing, len(numbers), BLOCK):
+            block[name] = block.get(name, Window()) + _window(numbers[at : at + BLOCK])
+            if block[name].count >= BLOCK:
+                self._counted.before[name] = block.pop(name)
 
 
 def serving(folder: Path, sequence: int) -> Serving | None:
-    """All processes together, about one model; None when nothing was predicted yet."""
+    """Add up all processes' counts for one model; None when nothing was predicted yet."""
     whole = _added(_read(folder, sequence))
     if not whole.predictions and not whole.errors:
         return None
-    told = {}
+    served = {}
     for name in sorted({*whole.first, *whole.before, *whole.block}):
-        recent = whole.before.get(name, Window()).plus(whole.block.get(name, Window()))
-        told[name] = Served(name, whole.first.get(name, Window()).moments(), recent.moments())
-    residuals = told.pop(RESIDUAL, None)
+        recent = whole.before.get(name, Window()) + whole.block.get(name, Window())
+        served[name] = Served(name, whole.first.get(name, Window()).moments(), recent.moments())
+    residuals = served.pop(RESIDUAL, None)
     return Serving(
         predictions=whole.predictions,
         errors=whole.errors,
-        inputs=list(told.values())[:SERVED_INPUTS],
+        inputs=list(served.values())[:SERVED_INPUTS],
         residuals=residuals,
     )
 
 
 def sweep(folder: Path, sequence: int) -> None:
-    """Add up what ended processes left, and remove what they left of other models."""
-    ended = [file for file in folder.glob("*-*.json") if not _alive(file.name.partition("-")[0])]
+    """Merge the files of processes that have ended, and drop those of other models."""
+    ended = [file for file in folder.glob("*-*.json") if not _alive(file.name)]
     if not ended:
         return
-    mine = [
-        counted
-        for file in (*ended, folder / MERGED)
-        if (counted := _load(file)) is not None and counted.sequence == sequence
-    ]
+    readable = (_load(file) for file in (*ended, folder / MERGED))
+    ours = [found for found in readable if found is not None and found.sequence == sequence]
     with contextlib.suppress(OSError):
-        if mine:
-            _write(folder / MERGED, _added(mine))
+        if ours:
+            _write(folder / MERGED, _added(ours))
         for file in ended:
             file.unlink(missing_ok=True)
+        for part in folder.glob(".*-*.part"):
+            if not _alive(part.name.lstrip(".")):
+                part.unlink(missing_ok=True)
 
 
 def _added(parts: Iterable[Counted]) -> Counted:
@@ -179,7 +195,7 @@ def _added(parts: Iterable[Counted]) -> Counted:
             (whole.block, part.block),
         ):
             for name, window in theirs.items():
-                mine[name] = mine.get(name, Window()).plus(window)
+                mine[name] = mine.get(name, Window()) + window
     return whole
 
 
@@ -196,9 +212,7 @@ def _load(file: Path) -> Counted | None:
 
 
 def _write(file: Path, counted: Counted) -> None:
-    part = file.with_suffix(".part")
-    part.write_bytes(msgspec.json.encode(counted))
-    part.replace(file)
+    write_atomically(file, msgspec.json.encode(counted), durable=False)
 
 
 def _window(numbers: np.ndarray) -> Window:
@@ -209,13 +223,14 @@ def _window(numbers: np.ndarray) -> Window:
 
 
 def _short(value: float) -> float:
-    """Six digits are enough, and a heartbeat is small."""
+    """Round to six digits: heartbeats have to be small."""
     return float(f"{max(-LARGEST, min(LARGEST, value)):.6g}")
 
 
-def _alive(pid: str) -> bool:
+def _alive(name: str) -> bool:
+    """Whether the process that a file is named after still runs."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(name.partition("-")[0]), 0)
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:

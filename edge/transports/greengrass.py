@@ -1,10 +1,9 @@
-"""MQTT by way of Greengrass: the nucleus holds the connection and the certificate, the component
-speaks to it over IPC.
+"""The transport of a Greengrass component: the nucleus holds connection and certificate.
 
-https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html. A nucleus-lite was
-measured to let about
-7 KB out and 4.9 KB in (more is dropped in silence) and ten unacknowledged publishes: messages stay
-at 4 KB, eight at once.
+The component speaks to it over IPC
+(https://docs.aws.amazon.com/greengrass/v2/developerguide/ipc-iot-core-mqtt.html). Measured on a
+nucleus-lite: it sends about 7 KB and delivers 4.9 KB (larger messages are dropped silently), and
+allows ten unacknowledged publishes. So messages stay at 4 KB, and eight are published at once.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from edge.transports import Handler, TransportError
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 8
+"""Unacknowledged publishes."""
 ANSWER_SECONDS = 20.0
 _FAILURES = (
     GreengrassCoreIPCError,
@@ -40,8 +40,7 @@ _FAILURES = (
 class GreengrassTransport:
     """:class:`~edge.transports.Transport` for a component of a Greengrass core.
 
-    The nucleus reconnects and resubscribes by itself; when the nucleus goes, the component is
-    restarted with it.
+    The nucleus reconnects and resubscribes. It also restarts the component when it restarts.
     """
 
     def __init__(self) -> None:
@@ -51,9 +50,7 @@ class GreengrassTransport:
         self._handler: Handler | None = None
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
-        """Raises TransportError when there is no nucleus, or its ``accessControl`` does not let
-        this component subscribe.
-        """
+        """Raises TransportError without a nucleus, or when ``accessControl`` does not allow it."""
         self._handler = handler
         try:
             self._client = GreengrassCoreIPCClientV2(client=await asyncio.to_thread(connect_ipc))
@@ -67,12 +64,11 @@ class GreengrassTransport:
             await self._subscribe(topic)
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """At least once (QoS 1). Raises TransportError for a message above 4 KB, and when the
-        nucleus refuses.
-        """
+        """Raises TransportError for a message above 4 KB, and when the nucleus refuses."""
         if len(payload) > COMMAND_LIMIT:
             raise TransportError(
-                f"A message of {len(payload)} bytes to {topic} is above the {COMMAND_LIMIT} that Greengrass IPC carries safely."
+                f"A message of {len(payload)} bytes to {topic} is above the {COMMAND_LIMIT} that"
+                " Greengrass IPC carries safely."
             )
         async with self._publishing:
             future = self._client.publish_to_iot_core_async(
@@ -84,10 +80,13 @@ class GreengrassTransport:
                 raise TransportError(_sentence("publish to", topic, error)) from error
 
     async def renew(self) -> None:
-        """The certificate is the nucleus's: nothing to do here (aws.greengrass.CertificateRotator)."""
+        """Do nothing: the certificate is the nucleus's.
+
+        The component aws.greengrass.CertificateRotator renews it.
+        """
 
     async def close(self) -> None:
-        """End the subscriptions and leave the nucleus alone."""
+        """End the subscriptions. The nucleus stays connected."""
         if self._client is not None:
             await asyncio.to_thread(self._close)
 
@@ -109,7 +108,7 @@ class GreengrassTransport:
             self._client.close()
 
     def _on_message(self, event: Any) -> None:
-        """Called on the client's threads: hand over to the event loop, nothing else."""
+        """Hand over to the event loop: the client calls this on its own threads."""
         message = event.message
         with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending
             self._loop.call_soon_threadsafe(
@@ -129,4 +128,5 @@ def _on_error(error: Exception) -> bool:
 def _sentence(what: str, topic: str, error: BaseException) -> str:
     if isinstance(error, UnauthorizedError):
         return f"The component's accessControl does not let it {what} {topic}."
-    return f"The nucleus could not {what} {topic}: {getattr(error, 'message', '') or type(error).__name__}."
+    reason = getattr(error, "message", "") or type(error).__name__
+    return f"The nucleus could not {what} {topic}: {reason}."

@@ -1,50 +1,40 @@
-"""MQTT 5 over mutual TLS with the device's own certificate, by awscrt.
-
-``AWS_IOT_CORE_DEFAULTS`` keeps AWS IoT Core's rates: 100 publishes/s and 100 unacknowledged
-(https://docs.aws.amazon.com/general/latest/gr/iot-core.html#message-broker-limits).
-"""
+"""The transport of a device with its own certificate: MQTT 5 to AWS IoT Core."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
 from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
-from awsiot import mqtt5_client_builder
 
 from edge.config import DeviceConfig
 from edge.identity.credentials import CERTIFICATE, PRIVATE_KEY, Credentials
 from edge.transports import Handler, TransportError
+from edge.transports.mqtt_connection import (
+    Endpoint,
+    MqttConnection,
+    publish_packet,
+)
+from edge.transports.provisioning import obtain
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 20.0
 PUBLISH_SECONDS = 20.0
-KEEP_ALIVE_SECONDS = 30
-STOP_SECONDS = 5.0
-
-# Clients that did not stop in time: kept, because awscrt 0.36 reads freed memory when a message
-# arrives for a client that Python has let go of.
-_unstopped: list[Any] = []
-
-
-async def stopped(client: Any, event: asyncio.Event) -> None:
-    """Stop an mqtt5 client and wait until it has let go of its socket; ``event``: what its stopped
-    callback sets. Only then may it be forgotten.
-    """
-    client.stop()
-    try:
-        await asyncio.wait_for(event.wait(), STOP_SECONDS)
-    except TimeoutError:
-        _unstopped.append(client)
+SUBSCRIBE_SECONDS = 20.0
 
 
 class MqttTransport:
-    """:class:`~edge.transports.Transport` for a device with a certificate."""
+    """:class:`~edge.transports.Transport` for a device with a certificate.
+
+    Args:
+        config: The device.
+        will: Topic and payload that the broker publishes when the connection is lost.
+        bootstrap: Network threads to share between several devices in one process.
+
+    """
 
     def __init__(
         self,
@@ -53,65 +43,46 @@ class MqttTransport:
         will: tuple[str, bytes],
         bootstrap: io.ClientBootstrap | None = None,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._handler: Handler | None = None
         self._topics: list[str] = []
-        self._connected = asyncio.Event()
-        self._stopped = asyncio.Event()
-        self._failure = ""
+        self._resubscription: asyncio.Future[None] | None = None
         self._config, self._will, self._bootstrap = config, will, bootstrap
-        self._client = self._build(config.certificate, config.private_key)
+        self._connection = self._connection_with(config.certificate, config.private_key)
 
     async def connect(self, topics: list[str], handler: Handler) -> None:
         """Raises TransportError when the broker refuses or cannot be reached in time."""
         self._topics, self._handler = topics, handler
         try:
-            await self._up()
-        except (
-            BaseException
-        ):  # also refused subscriptions and an interruption: what is not used is not left connected
+            await self._open()
+        except BaseException:  # also a refused subscription and a cancellation
+            # A client must not be forgotten while it is connected: see stop_client.
             await self.close()
             raise
 
-    async def _up(self) -> None:
-        self._client.start()
-        try:
-            await asyncio.wait_for(self._connected.wait(), CONNECT_SECONDS)
-        except TimeoutError as error:
-            raise TransportError(
-                f"No connection to the IoT endpoint within {CONNECT_SECONDS:.0f} s: {self._failure or 'no answer'}."
-            ) from error
-        await self._subscribe()
-
     async def publish(self, topic: str, payload: bytes) -> None:
-        """At least once (QoS 1). Raises TransportError when the broker refuses or does not
-        acknowledge.
-        """
-        packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS.AT_LEAST_ONCE)
+        """Raises TransportError when the broker refuses, or does not acknowledge in time."""
+        packet = publish_packet(topic, payload)
         try:
             done = await asyncio.wait_for(
-                asyncio.wrap_future(self._client.publish(packet)), PUBLISH_SECONDS
+                asyncio.wrap_future(self._connection.client.publish(packet)), PUBLISH_SECONDS
             )
         except (AwsCrtError, TimeoutError) as error:
             raise TransportError(f"Publishing to {topic} failed: {error}.") from error
-        if (
-            done.puback is not None
-            and done.puback.reason_code >= mqtt5.PubackReasonCode.UNSPECIFIED_ERROR
-        ):
+        refused = mqtt5.PubackReasonCode.UNSPECIFIED_ERROR
+        if done.puback is not None and done.puback.reason_code >= refused:
             raise TransportError(
                 f"The broker refused a message to {topic}: {done.puback.reason_code.name}."
             )
 
     async def renew(self) -> None:
-        """By fleet provisioning with the certificate in use. The new pair counts once the broker
-        has taken it.
-        """
-        from edge.transports.provisioning import obtain
+        """Renew by fleet provisioning, with the certificate in use.
 
+        The new pair replaces the old one only once the broker has accepted it.
+        """
         config = self._config
         credentials = Credentials(Path(config.home) / "credentials")
         issued = await obtain(
-            self._client, config.provisioning_template, config.device, config.fleet
+            self._connection.client, config.provisioning_template, config.device, config.fleet
         )
         pair = credentials.store(issued.identifier[:16], issued.key, issued.certificate)
         try:
@@ -119,95 +90,70 @@ class MqttTransport:
         except TransportError as error:
             await self._reconnect(config.certificate, config.private_key)
             raise TransportError(
-                f"The new certificate was not taken, the old one stays: {error}"
+                f"The new certificate was not accepted, the old one stays: {error}"
             ) from error
         credentials.use(pair)
 
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.close()
+
+    async def _open(self) -> None:
+        await self._connection.open()
+        await _subscribe(self._connection.client, self._topics)
+
     async def _reconnect(self, certificate: str, private_key: str) -> None:
         await self.close()
-        self._connected.clear()
-        self._stopped.clear()
-        self._client = self._build(certificate, private_key)
-        await self._up()
+        self._connection = self._connection_with(certificate, private_key)
+        await self._open()
 
-    async def close(self) -> None:
-        """Disconnect; waits until the client has let go of its socket."""
-        await stopped(self._client, self._stopped)
-
-    async def _subscribe(self) -> None:
-        packet = mqtt5.SubscribePacket(
-            [mqtt5.Subscription(topic, mqtt5.QoS.AT_LEAST_ONCE) for topic in self._topics]
-        )
-        try:
-            answer = await asyncio.wait_for(
-                asyncio.wrap_future(self._client.subscribe(packet)), CONNECT_SECONDS
-            )
-        except (AwsCrtError, TimeoutError) as error:
-            raise TransportError(f"Subscribing failed: {error}.") from error
-        refused = [
-            t
-            for t, code in zip(self._topics, answer.reason_codes, strict=True)
-            if code >= mqtt5.SubackReasonCode.UNSPECIFIED_ERROR
-        ]
-        if refused:
-            raise TransportError(
-                f"The IoT policy does not allow this device to subscribe to {refused[0]}."
-            )
-
-    async def _resubscribe(self) -> None:
-        """After a lost connection the broker may have lost the session too."""
-        try:
-            await self._subscribe()
-        except TransportError as error:
-            logger.warning("%s", error)
-
-    def _build(self, certificate: str, private_key: str) -> Any:
+    def _connection_with(self, certificate: str, private_key: str) -> MqttConnection:
         config = self._config
-        return mqtt5_client_builder.mtls_from_path(
-            endpoint=config.endpoint,
-            port=config.port,
-            client_id=config.device,
-            cert_filepath=certificate,
-            pri_key_filepath=private_key,
-            ca_filepath=config.ca,
-            client_bootstrap=self._bootstrap,
-            keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
-            min_reconnect_delay_ms=250,
-            max_reconnect_delay_ms=30_000,
-            extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
-            will=mqtt5.PublishPacket(
-                topic=self._will[0], payload=self._will[1], qos=mqtt5.QoS.AT_LEAST_ONCE
+        return MqttConnection(
+            Endpoint(
+                host=config.endpoint,
+                port=config.port,
+                client_id=config.device,
+                certificate=certificate,
+                private_key=private_key,
+                ca=config.ca,
             ),
-            on_publish_received=self._on_publish,
-            on_lifecycle_connection_success=self._on_connected,
-            on_lifecycle_connection_failure=self._on_failure,
-            on_lifecycle_stopped=self._on_stopped,
+            on_message=self._deliver,
+            on_reconnect=self._start_resubscription,
+            will=self._will,
+            bootstrap=self._bootstrap,
         )
 
-    # Called on awscrt's threads: hand over to the event loop, nothing else.
-
-    def _on_publish(self, data: Any) -> None:
-        packet = data.publish_packet
-        self._call(self._deliver, packet.topic, bytes(packet.payload or b""))
-
-    def _on_connected(self, data: Any) -> None:
-        self._call(self._mark_connected)
-
-    def _on_failure(self, data: Any) -> None:
-        self._failure = str(data.exception)
-
-    def _on_stopped(self, data: Any) -> None:
-        self._call(self._stopped.set)
-
-    def _call(self, function: Any, *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed: the process is ending
-            self._loop.call_soon_threadsafe(function, *args)
-
-    def _mark_connected(self) -> None:
-        if self._connected.is_set():
-            self._background = asyncio.ensure_future(self._resubscribe())
-        self._connected.set()
+    def _start_resubscription(self) -> None:
+        """Subscribe again: the broker may have lost the session with the connection."""
+        self._resubscription = asyncio.ensure_future(
+            _resubscribe(self._connection.client, self._topics)
+        )
 
     def _deliver(self, topic: str, payload: bytes) -> None:
         if self._handler is not None:
             self._handler(topic, payload)
+
+
+async def _subscribe(client: Any, topics: list[str]) -> None:
+    packet = mqtt5.SubscribePacket(
+        [mqtt5.Subscription(topic, mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
+    )
+    try:
+        answer = await asyncio.wait_for(
+            asyncio.wrap_future(client.subscribe(packet)), SUBSCRIBE_SECONDS
+        )
+    except (AwsCrtError, TimeoutError) as error:
+        raise TransportError(f"Subscribing failed: {error}.") from error
+    for topic, code in zip(topics, answer.reason_codes, strict=True):
+        if code >= mqtt5.SubackReasonCode.UNSPECIFIED_ERROR:
+            raise TransportError(
+                f"The IoT policy does not allow this device to subscribe to {topic}."
+            )
+
+
+async def _resubscribe(client: Any, topics: list[str]) -> None:
+    try:
+        await _subscribe(client, topics)
+    except TransportError as error:
+        logger.warning("%s", error)

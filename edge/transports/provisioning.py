@@ -1,5 +1,4 @@
-"""Fleet provisioning, the device's side: a certificate of its own by the claim certificate, and a
-successor by its own.
+"""Fleet provisioning, on the device: a first certificate by a claim, and renewals.
 
 ``mledgeops-enrol CLAIM`` runs once on a new device.
 https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
@@ -15,45 +14,46 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from awscrt import mqtt5
 from awscrt.exceptions import AwsCrtError
 from awscrt.mqtt_request_response import ClientOptions
-from awsiot import V2ServiceException, iotidentity, mqtt5_client_builder
+from awsiot import V2ServiceException, iotidentity
 
-from edge.config import DeviceConfig, read_struct
+from edge.config import DeviceConfig, HeartbeatSeconds, Port, read_struct
+from edge.errors import MLEdgeOpsError
+from edge.files import write_atomically
 from edge.identity.credentials import Credentials, key_and_request
-from edge.protocol.messages import Name
+from edge.protocol.names import Name
 from edge.transports import TransportError
-from edge.transports.mqtt import stopped
+from edge.transports.mqtt_connection import Endpoint, MqttConnection
 
-CONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 20
 
 
-class Claim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a new device leaves the factory with: the fleet's claim certificate, and the token the
-    operator made for it.
-    """
+class ProvisioningClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a new device is delivered with, so that it can get its own certificate."""
 
     fleet: Name
     device: Name
     endpoint: str
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8883
+    port: Port = 8883
     certificate: str
+    """The fleet's claim certificate, a PEM file as the next two."""
     private_key: str
     ca: str
     template: str
+    """The fleet provisioning template."""
     token: str
+    """Made by the operator for this device; valid once."""
     home: str
-    heartbeat_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+    heartbeat_seconds: HeartbeatSeconds = 30.0
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that AWS IoT has made a device's own."""
+    """A certificate that AWS IoT has attached to the device's thing."""
 
     identifier: str
     certificate: str
@@ -61,20 +61,26 @@ class Issued:
 
 
 async def obtain(client: Any, template: str, device: str, fleet: str, token: str = "") -> Issued:
-    """Have a new key certified and attached to the device's thing. ``client``: a connected mqtt5
-    client.
+    """Have a new key certified and attached to the device's thing.
 
-    Raises TransportError when AWS IoT or the fleet's pre-provisioning hook refuses.
+    Args:
+        client: A connected mqtt5 client.
+        template: The fleet provisioning template.
+        device: The thing's name.
+        fleet: The device's fleet.
+        token: The claim's token; empty for a renewal.
+
+    Raises:
+        TransportError: AWS IoT or the fleet's pre-provisioning hook refused.
+
     """
     key, request = key_and_request(device)
-    identity = iotidentity.IotIdentityClientV2(
-        client,
-        ClientOptions(
-            max_request_response_subscriptions=4,
-            max_streaming_subscriptions=1,
-            operation_timeout_in_seconds=ANSWER_SECONDS,
-        ),
+    options = ClientOptions(
+        max_request_response_subscriptions=4,
+        max_streaming_subscriptions=1,
+        operation_timeout_in_seconds=ANSWER_SECONDS,
     )
+    identity = iotidentity.IotIdentityClientV2(client, options)
     try:
         made = await asyncio.wrap_future(
             identity.create_certificate_from_csr(
@@ -91,16 +97,19 @@ async def obtain(client: Any, template: str, device: str, fleet: str, token: str
             )
         )
     except V2ServiceException as error:
-        said = getattr(error.modeled_error, "error_message", "") or str(error)
-        raise TransportError(f"AWS IoT refused a certificate for {device}: {said}.") from error
+        reason = getattr(error.modeled_error, "error_message", "") or str(error)
+        raise TransportError(f"AWS IoT refused a certificate for {device}: {reason}.") from error
     except AwsCrtError as error:
         raise TransportError(f"No certificate for {device}: {error}.") from error
     return Issued(made.certificate_id, made.certificate_pem, key)
 
 
-async def enrol(claim: Claim) -> Path:
-    """Get the device its certificate and write its configuration; returns that file. Nothing is
-    written when it is refused.
+async def enrol(claim: ProvisioningClaim) -> Path:
+    """Get the device its certificate, write its configuration, and return that file.
+
+    Raises:
+        TransportError: The device was refused; nothing is written.
+
     """
     home = Path(claim.home)
     credentials = Credentials(home / "credentials")
@@ -119,42 +128,36 @@ async def enrol(claim: Claim) -> Path:
         heartbeat_seconds=claim.heartbeat_seconds,
         provisioning_template=claim.template,
     )
-    beside = Path(claim.ca).with_name(config.trust_file.name)
-    if beside.is_file() and beside != config.trust_file:
-        config.trust_file.write_bytes(beside.read_bytes())
+    trust = Path(claim.ca).with_name(config.trust_file.name)
+    if trust.is_file() and trust != config.trust_file:
+        write_atomically(config.trust_file, trust.read_bytes(), durable=True)
     file = home / "device.json"
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    write_atomically(file, msgspec.json.format(msgspec.json.encode(config)), durable=True)
     return file
 
 
 @asynccontextmanager
-async def _connected(claim: Claim) -> AsyncIterator[Any]:
-    """A connection with the claim certificate. The policy of claims asks for this form of client
-    id.
+async def _connected(claim: ProvisioningClaim) -> AsyncIterator[Any]:
+    """Connect with the claim certificate.
+
+    The claims' IoT policy allows client ids of this form only; the random part lets a device try
+    again before the broker has noticed that its last connection is gone.
     """
-    loop, up, down, failures = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event(), []
-    client = mqtt5_client_builder.mtls_from_path(
-        endpoint=claim.endpoint,
-        port=claim.port,
-        client_id=f"claim-{claim.device}-{secrets.token_hex(4)}",
-        cert_filepath=claim.certificate,
-        pri_key_filepath=claim.private_key,
-        ca_filepath=claim.ca,
-        extended_validation_and_flow_control_options=mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS,
-        on_lifecycle_connection_success=lambda _: loop.call_soon_threadsafe(up.set),
-        on_lifecycle_connection_failure=lambda data: failures.append(str(data.exception)),
-        on_lifecycle_stopped=lambda _: loop.call_soon_threadsafe(down.set),
+    connection = MqttConnection(
+        Endpoint(
+            host=claim.endpoint,
+            port=claim.port,
+            client_id=f"claim-{claim.device}-{secrets.token_hex(4)}",
+            certificate=claim.certificate,
+            private_key=claim.private_key,
+            ca=claim.ca,
+        )
     )
-    client.start()
     try:
-        await asyncio.wait_for(up.wait(), CONNECT_SECONDS)
-        yield client
-    except TimeoutError as error:
-        raise TransportError(
-            f"No connection to {claim.endpoint}:{claim.port} with the claim certificate: {failures[-1:] or 'no answer'}."
-        ) from error
+        await connection.open()
+        yield connection.client
     finally:
-        await stopped(client, down)
+        await connection.close()
 
 
 def main() -> int:
@@ -165,16 +168,13 @@ def main() -> int:
     parser.add_argument(
         "claim", type=Path, help="the claim file that the operator made for this device"
     )
+    options = parser.parse_args()
     try:
-        claim = read_struct(parser.parse_args().claim, Claim, "claim")
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
+        claim = read_struct(options.claim, ProvisioningClaim, "claim")
         file = asyncio.run(enrol(claim))
-    except TransportError as error:
+    except MLEdgeOpsError as error:
         print(error, file=sys.stderr)
-        return 1
+        return error.exit_code
     print(f"enrolled {claim.device}; start it with: mledgeops-agent {file}")
     return 0
 

@@ -14,7 +14,7 @@ import msgspec
 from edge.errors import MLEdgeOpsError
 from edge.identity.credentials import Credentials, key_and_request
 from edge.protocol.names import check_name
-from edge.transports.provisioning import Claim
+from edge.transports.provisioning import ProvisioningClaim
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import Endpoint
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
@@ -71,7 +71,7 @@ def expect(
             )
         except iot.exceptions.ResourceAlreadyExistsException:
             iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
-        claim = Claim(
+        claim = ProvisioningClaim(
             fleet=fleet,
             device=device,
             endpoint=endpoint.host,

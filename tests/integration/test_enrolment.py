@@ -78,7 +78,7 @@ def test_an_enrolment_ends_after_its_connection(
 
 
 def test_a_client_that_does_not_stop_in_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.transports.mqtt.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("edge.transports.mqtt_connection.STOP_SECONDS", 0.01)
 
     class Deaf:
         def stop(self) -> None:
@@ -96,7 +96,7 @@ def test_the_claim_certificate_is_good_for_nothing_else(
     """Whoever opens one new device has it: it must not speak as a device, listen to one, or take
     one's name.
     """
-    monkeypatch.setattr("edge.transports.mqtt.CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr("edge.transports.mqtt_connection.CONNECT_SECONDS", 3.0)
     claim = claim_for(reached, tmp_path, "press-4")
 
     def as_device(name: str) -> DeviceConfig:

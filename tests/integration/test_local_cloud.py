@@ -21,7 +21,7 @@ from support.devices import device, with_mqtt
 from support.journeys import connections_that_end
 from support.waiting import alive, children, until
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.config import DeviceConfig
 from edge.protocol.messages import Heartbeat, Reply, seal
 from edge.transports import TransportError
@@ -81,7 +81,7 @@ def test_a_device_cannot_speak_or_listen_for_another(
 def test_a_device_cannot_connect_under_another_name_or_without_a_certificate_of_ours(
     reached: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.transports.mqtt.CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr("edge.transports.mqtt_connection.CONNECT_SECONDS", 3.0)
     config = device(reached, 0)
     impostor = DeviceConfig(
         **{**{f: getattr(config, f) for f in config.__struct_fields__}, "device": "lab-0009"}

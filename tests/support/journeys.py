@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from awsiot import mqtt5_client_builder
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.config import DeviceConfig, load_config, read_struct
 from edge.transports.mqtt import MqttTransport
-from edge.transports.provisioning import Claim, enrol
+from edge.transports.provisioning import ProvisioningClaim, enrol
 from fl_runtime.run.aws import client
 from pipelines.devices import certificates
 from pipelines.local.cloud import LocalCloud
@@ -65,7 +65,9 @@ def schedule_and_stop(cloud: LocalCloud, pipeline: str, parameters: dict[str, An
     return str(ended)
 
 
-def claim_for(cloud: LocalCloud, folder: Path, device: str, fleet: str = "plant") -> Claim:
+def claim_for(
+    cloud: LocalCloud, folder: Path, device: str, fleet: str = "plant"
+) -> ProvisioningClaim:
     """A claim file as the operator makes it, its paths as they are here."""
     home = folder / device
     home.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,7 @@ def claim_for(cloud: LocalCloud, folder: Path, device: str, fleet: str = "plant"
         .replace(f"{home}/ca.pem", f"{claims}/ca.pem")
     )
     file.write_text(text)
-    return read_struct(file, Claim, "claim")
+    return read_struct(file, ProvisioningClaim, "claim")
 
 
 def enrolled_by_claim(cloud: LocalCloud, folder: Path, device: str) -> DeviceConfig:
