@@ -1,4 +1,4 @@
-"""Log lines in JSON, one object a line, so that CloudWatch metric filters can read them.
+"""Log lines in JSON, one object a line, for CloudWatch metric filters.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html#matching-terms-json-log-events
 """
@@ -12,12 +12,10 @@ from typing import Any, TextIO
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time", "level", "logger", "event", ...fields}``; fields come by ``extra={"fields":
-    {...}}``.
-    """
+    """``{"time", "level", "logger", "event", ...fields}``; fields by ``extra={"fields": ...}``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON, also for exceptions."""
+        """Format a record, with its exception, as one line."""
         line: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname,
@@ -37,7 +35,7 @@ def set_up(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Flower brings a coloured handler of its own, which would say everything twice.
+    # Flower installs a coloured handler, which would print each of its lines a second time.
     logging.getLogger("flwr").handlers[:] = []
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.WARNING)

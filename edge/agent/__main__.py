@@ -2,6 +2,6 @@
 
 import sys
 
-from edge.agent.agent import main
+from edge.agent.main import main
 
 sys.exit(main())

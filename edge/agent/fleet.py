@@ -1,7 +1,7 @@
-"""Many agents in one process: for tests, simulation and the local cloud.
+"""``mledgeops-fleet CONFIG...``: many agents in one process, for simulation and the local cloud.
 
-Each device has its own certificate, connection, folders and worker process; only the event loop
-and the network threads are shared. The process ends when its standard input does.
+Each device has its own certificate, connection, folders and training subprocess. They share the
+event loop and the network threads. The process ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from awscrt import io
 
 from edge import logs
-from edge.agent.agent import Agent, last_will
+from edge.agent.agent import Agent
+from edge.agent.heartbeat import last_will
 from edge.agent.signals import until_signal
 from edge.config import ConfigError, DeviceConfig, load_config
 from edge.object_transfer import HttpObjects
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 async def serve_fleet(configs: list[DeviceConfig]) -> None:
-    """Run all devices until cancelled; one that cannot connect is logged and left out."""
+    """Run all devices until cancelled. One that cannot connect is logged and left out."""
     group = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
     async with asyncio.TaskGroup() as tasks:
@@ -49,7 +50,7 @@ async def _serve_device(config: DeviceConfig, bootstrap: io.ClientBootstrap) -> 
 
 
 async def _until_input_ends() -> None:
-    """The parent holds the other end of standard input: when it dies, so do we."""
+    """Return when the parent is gone: it holds the other end of standard input."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -58,14 +59,14 @@ async def _until_input_ends() -> None:
 
 
 async def _main(configs: list[DeviceConfig]) -> None:
-    work = asyncio.ensure_future(serve_fleet(configs))
-    leash = asyncio.ensure_future(_until_input_ends())
+    devices = asyncio.ensure_future(serve_fleet(configs))
+    parent = asyncio.ensure_future(_until_input_ends())
     try:
-        await asyncio.wait({work, leash}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({devices, parent}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        work.cancel()
-        leash.cancel()
-        await asyncio.gather(work, leash, return_exceptions=True)
+        devices.cancel()
+        parent.cancel()
+        await asyncio.gather(devices, parent, return_exceptions=True)
 
 
 def main() -> int:
@@ -73,13 +74,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="mledgeops-fleet", description="Many devices in one process."
     )
-    parser.add_argument("configs", type=Path, nargs="+", help="configuration files, one a device")
+    parser.add_argument(
+        "configs", type=Path, nargs="+", help="configuration files, one for each device"
+    )
     logs.set_up()
     try:
         configs = [load_config(file) for file in parser.parse_args().configs]
     except ConfigError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_code
     asyncio.run(until_signal(_main(configs)))
     return 0
 

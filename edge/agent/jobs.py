@@ -1,11 +1,13 @@
-"""A device's part in AWS IoT Jobs: it asks for the next job, carries it out, and says how it went.
+"""AWS IoT Jobs: asks for the device's next job, carries it out, and reports the result.
 
+A job's document is a signed manifest; carrying it out installs a model.
 https://docs.aws.amazon.com/iot/latest/developerguide/jobs-mqtt-api.html
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,95 +22,83 @@ from edge.transports import Transport, TransportError
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 3600.0
-"""A notification may be lost: the device asks by itself once in a while, and whenever it connects.
-"""
+"""The device also asks without a notification, since one may be lost."""
+ANSWER_SECONDS = 10.0
 DETAIL_LIMIT = 1024
-"""Characters of a job execution's status detail."""
+"""Characters of one status detail
+(https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecution.html).
+"""
+_WAITING = 4
+
+Install = Callable[[SignedManifest], Awaitable[Installed]]
+"""Installs a model; raises ModelRefused."""
 
 
-class Execution(msgspec.Struct, rename="camel"):
+class JobExecution(msgspec.Struct, rename="camel"):
     """A job for this device."""
 
     job_id: str
     job_document: dict[str, Any] = {}
-    execution_number: int = 1
 
 
-class _Answer(msgspec.Struct):
-    """``start-next/accepted`` (with the execution, or without when there is none) and ``notify-
-    next``.
-    """
+class _StartNextAnswer(msgspec.Struct):
+    """``start-next/accepted``: without an execution when there is no job."""
 
-    execution: Execution | None = None
+    execution: JobExecution | None = None
 
 
-Install = Callable[[SignedManifest], Awaitable[Installed]]
-
-
-class Jobs:
-    """Runs the device's jobs, one after the other."""
+class JobsClient:
+    """Carries out the device's jobs, one after the other."""
 
     def __init__(self, transport: Transport, device: str, install: Install) -> None:
         self._transport = transport
         self._base = f"$aws/things/{device}/jobs"
         self._install = install
-        self._answers: asyncio.Queue[bytes] = asyncio.Queue(4)
-        self._news = asyncio.Event()
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
+        self._notified = asyncio.Event()
 
     @property
     def topics(self) -> list[str]:
-        """What the device must hear."""
+        """Topics that the device must subscribe to."""
         return [f"{self._base}/notify-next", f"{self._base}/start-next/accepted"]
 
     def receive(self, source: str, payload: bytes) -> bool:
-        """Take a message; False when it is not about jobs. Must not block."""
-        if source == f"{self._base}/notify-next":
-            self._news.set()
-        elif source == f"{self._base}/start-next/accepted":
-            if not self._answers.full():
+        """Accept a message; False when it is not about jobs. Must not block."""
+        notification, answer = self.topics
+        if source == notification:
+            self._notified.set()
+        elif source == answer:
+            with contextlib.suppress(asyncio.QueueFull):  # a flood; the device asks again
                 self._answers.put_nowait(payload)
         else:
             return False
         return True
 
-    def ask_again(self) -> None:
-        """Look for jobs now."""
-        self._news.set()
-
     async def run(self) -> None:
-        """Until cancelled."""
+        """Carry out jobs until cancelled."""
         while True:
-            self._news.clear()
+            self._notified.clear()
             try:
                 while (execution := await self._next()) is not None:
                     await self._carry_out(execution)
             except (TransportError, TimeoutError) as error:
                 event(logger, "jobs-wait", logging.WARNING, reason=str(error) or "no answer")
-            try:
-                await asyncio.wait_for(self._news.wait(), ASK_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._notified.wait(), ASK_SECONDS)
 
-    async def _next(self) -> Execution | None:
+    async def _next(self) -> JobExecution | None:
         await self._transport.publish(f"{self._base}/start-next", b"{}")
-        payload = await asyncio.wait_for(self._answers.get(), 10.0)
+        payload = await asyncio.wait_for(self._answers.get(), ANSWER_SECONDS)
         try:
-            return msgspec.json.decode(payload, type=_Answer).execution
+            return msgspec.json.decode(payload, type=_StartNextAnswer).execution
         except msgspec.DecodeError as error:
             event(logger, "job-refused", logging.WARNING, reason=str(error))
             return None
 
-    async def _carry_out(self, execution: Execution) -> None:
+    async def _carry_out(self, execution: JobExecution) -> None:
         try:
             done = await self._install(msgspec.convert(execution.job_document, SignedManifest))
-            status, details = (
-                "SUCCEEDED",
-                {
-                    key: str(value)
-                    for key, value in msgspec.structs.asdict(done).items()
-                    if value is not None
-                },
-            )
+            status, details = "SUCCEEDED", _details(done)
         except msgspec.ValidationError as error:
             status, details = "REJECTED", {"code": "malformed", "reason": str(error)}
         except ModelRefused as error:
@@ -121,3 +111,8 @@ class Jobs:
         await self._transport.publish(
             f"{self._base}/{execution.job_id}/update", msgspec.json.encode(body)
         )
+
+
+def _details(done: Installed) -> dict[str, str]:
+    fields = msgspec.structs.asdict(done).items()
+    return {key: str(value) for key, value in fields if value is not None}

@@ -1,4 +1,4 @@
-"""Ends a program's work when it is asked to end."""
+"""Ends a process's work when the process is asked to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 
 
 async def until_signal(work: Coroutine[None, None, None]) -> None:
-    """Cancel ``work`` on SIGTERM and SIGINT, and let it clean up."""
+    """Run ``work``; SIGTERM and SIGINT cancel it, and let it clean up."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

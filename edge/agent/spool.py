@@ -1,8 +1,7 @@
-"""A device's replies on disk: kept until the broker has them, and remembered for a command that
-comes twice.
+"""Replies on disk: kept until the broker has them, and found again when a command is repeated.
 
-So a reply survives a lost connection and a reboot, and a repeated command is answered without
-training again.
+So a reply survives a lost connection and a reboot, and a repeated command (MQTT QoS 1 delivers at
+least once) is answered without training again.
 """
 
 from __future__ import annotations
@@ -13,78 +12,115 @@ from pathlib import Path
 
 import msgspec
 
+from edge.files import remove_parts, write_atomically
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT
+from edge.transports import Transport, TransportError
 
 logger = logging.getLogger(__name__)
 
 KEPT = 16
-"""Replies remembered. The oldest go first: by then their rounds are over."""
+"""Replies kept. The oldest go first: their rounds are over by then."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class SpooledReply(msgspec.Struct, frozen=True):
     """One reply, sealed as it is published."""
 
     message_id: str
     payload: bytes
     sent: bool
     number: int
+    """Counts the replies of this device: gives their order."""
 
 
 class Spool:
-    """The last replies. A disk that takes nothing costs the memory of them over a reboot, no more."""
+    """The last replies. On a disk that cannot be written, they are kept in memory only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._entries: dict[str, Entry] = {}
+        self._replies: dict[str, SpooledReply] = {}
+        remove_parts(folder)
         for file in folder.glob("*.json") if folder.is_dir() else []:
             try:
-                entry = msgspec.json.decode(file.read_bytes(), type=Entry)
+                reply = msgspec.json.decode(file.read_bytes(), type=SpooledReply)
             except (OSError, msgspec.DecodeError):
-                file.unlink(missing_ok=True)  # cut off by a power failure
+                file.unlink(missing_ok=True)
                 continue
-            self._entries[entry.message_id] = entry
-        self._number = max((entry.number for entry in self._entries.values()), default=0)
+            self._replies[reply.message_id] = reply
+        self._number = max((reply.number for reply in self._replies.values()), default=0)
 
     def get(self, message_id: str) -> bytes | None:
-        """The reply given to a command, or None."""
-        entry = self._entries.get(message_id)
-        return entry.payload if entry is not None else None
+        """Return the reply to a command, or None."""
+        reply = self._replies.get(message_id)
+        return reply.payload if reply is not None else None
 
     def keep(self, message_id: str, payload: bytes) -> None:
-        """Remember a reply that is still to be sent."""
+        """Store a reply that is still to be sent."""
         if len(payload) > 4 * COMMAND_LIMIT:
             raise ValueError(f"a reply of {len(payload)} bytes cannot be sent")
         self._number += 1
-        self._put(Entry(message_id, payload, False, self._number))
-        for old in sorted(self._entries.values(), key=lambda entry: entry.number)[:-KEPT]:
-            del self._entries[old.message_id]
+        self._put(SpooledReply(message_id, payload, False, self._number))
+        for old in sorted(self._replies.values(), key=lambda reply: reply.number)[:-KEPT]:
+            del self._replies[old.message_id]
             self._file(old.message_id).unlink(missing_ok=True)
 
-    def sent(self, message_id: str) -> None:
-        """The broker has it."""
-        entry = self._entries.get(message_id)
-        if entry is not None and not entry.sent:
-            self._put(msgspec.structs.replace(entry, sent=True))
+    def mark_sent(self, message_id: str) -> None:
+        """Note that the broker has the reply."""
+        reply = self._replies.get(message_id)
+        if reply is not None and not reply.sent:
+            self._put(msgspec.structs.replace(reply, sent=True))
 
-    def unsent(self) -> list[Entry]:
-        """Replies that no broker has taken yet, oldest first."""
+    def unsent(self) -> list[SpooledReply]:
+        """Return the replies that the broker does not have yet, oldest first."""
         return sorted(
-            (entry for entry in self._entries.values() if not entry.sent),
-            key=lambda entry: entry.number,
+            (reply for reply in self._replies.values() if not reply.sent),
+            key=lambda reply: reply.number,
         )
 
-    def _put(self, entry: Entry) -> None:
-        self._entries[entry.message_id] = entry
-        file = self._file(entry.message_id)
-        part = file.with_suffix(".part")
+    def _put(self, reply: SpooledReply) -> None:
+        self._replies[reply.message_id] = reply
+        file = self._file(reply.message_id)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.json.encode(entry))
-            part.replace(file)
+            write_atomically(file, msgspec.json.encode(reply), durable=True)
         except OSError as error:
             event(logger, "spool-not-written", logging.WARNING, reason=str(error))
 
     def _file(self, message_id: str) -> Path:
-        """Named by a digest: a command's id may hold anything."""
+        """Name a reply's file by a digest: a command's id may hold any characters."""
         return self._folder / f"{hashlib.sha256(message_id.encode()).hexdigest()[:32]}.json"
+
+
+class Outbox:
+    """Publishes replies by way of the spool."""
+
+    def __init__(self, spool: Spool, transport: Transport, topic: str) -> None:
+        self._spool = spool
+        self._transport = transport
+        self._topic = topic
+
+    def earlier(self, message_id: str) -> bytes | None:
+        """Return the reply that was already given to a command, or None."""
+        return self._spool.get(message_id)
+
+    async def send(self, message_id: str, payload: bytes) -> None:
+        """Publish a reply; store it first when it is new. A lost connection only delays it."""
+        if self._spool.get(message_id) is None:
+            self._spool.keep(message_id, payload)
+        await self._publish(message_id, payload)
+
+    async def send_waiting(self) -> None:
+        """Publish what a lost connection or a reboot kept back.
+
+        The cloud ignores a reply whose round is over.
+        """
+        for reply in self._spool.unsent():
+            await self._publish(reply.message_id, reply.payload)
+
+    async def _publish(self, message_id: str, payload: bytes) -> None:
+        try:
+            await self._transport.publish(self._topic, payload)
+        except TransportError as error:
+            event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
+        else:
+            self._spool.mark_sent(message_id)

@@ -87,7 +87,7 @@ class Platform(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, k
     """``*`` lets nucleus-lite run the component as well."""
 
 
-class Manifest(_Part):
+class RecipeManifest(_Part):
     """What a platform gets."""
 
     platform: Platform
@@ -110,7 +110,7 @@ class Recipe(_Part):
     component_description: str
     component_publisher: str
     component_configuration: Configuration
-    manifests: Annotated[list[Manifest], msgspec.Meta(min_length=1)]
+    manifests: Annotated[list[RecipeManifest], msgspec.Meta(min_length=1)]
     component_dependencies: dict[str, Dependency] = {}
     component_type: Literal["aws.greengrass.generic"] = "aws.greengrass.generic"
 
@@ -192,7 +192,7 @@ def agent_recipe(version: str, artifacts: str, trust: TrustedKeys = NOBODY) -> R
             )
         },
         manifests=[
-            Manifest(
+            RecipeManifest(
                 platform=Platform(os="linux", runtime="*"),
                 lifecycle=Lifecycle(
                     install=Step(script=install, timeout=900), run=Step(script=run)
@@ -231,7 +231,7 @@ def app_recipe(app: FlowerApp, version: str, artifacts: str, *, wheels: bool = F
         component_configuration=Configuration(default_configuration={}),
         component_dependencies={AGENT: Dependency(version_requirement=">=0.1.0")},
         manifests=[
-            Manifest(
+            RecipeManifest(
                 platform=Platform(os="linux", runtime="*"),
                 lifecycle=Lifecycle(install=Step(script=" && ".join(steps), timeout=900)),
                 artifacts=[Artifact(uri=f"{artifacts}/{name}", unarchive="ZIP") for name in names],

@@ -1,11 +1,9 @@
-"""The agent's socket for predictions: a Unix socket in the device's folder, a JSON object a line,
-for programs in any language.
+"""The agent's Unix socket for predictions: one JSON object a line, for programs in any language.
 
-    {"inputs": [[8.2, 210.0]], "truth": [1250.0]}  ->  {"model_version": "wind-farm/3", "outputs":
-    [1190.5]}
+    {"inputs": [[8.2, 210.0]], "truth": [1250.0]}
+    -> {"model_version": "wind-farm/3", "outputs": [1190.5]}
 
-The model runs in a process of its own, started by the first request. Only the agent's user may
-connect.
+The model runs in a subprocess, which the first request starts. Only the agent's user may connect.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ import logging
 import os
 from pathlib import Path
 
+from edge.frames import FramedProcess
 from edge.logs import event
-from edge.serving.model import refusal
-from edge.training.worker_process import FramedProcess
+from edge.serving.predictor import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -26,45 +24,55 @@ SOCKET = "predict.sock"
 LINE_LIMIT = 2**20
 """Bytes of a request."""
 CONNECTIONS = 16
+"""Connections at once; further ones are closed."""
 REQUEST_SECONDS = 30.0
 PATH_LIMIT = 100
-"""Bytes of a socket's path; the kernel takes 107."""
+"""Bytes of the socket's path. Linux allows 107 (https://man7.org/linux/man-pages/man7/unix.7.html)."""
 
 
 class PredictSocket:
-    """Serves until cancelled."""
+    """Serves the socket in a device's folder.
+
+    Args:
+        home: The device's folder.
+        env: Environment of the prediction subprocess.
+
+    """
 
     def __init__(self, home: Path, env: dict[str, str]) -> None:
         self._path = home / SOCKET
-        self._process = FramedProcess(("edge.serving.model", str(home)), env)
+        self._process = FramedProcess(("edge.serving.predictor", str(home)), env)
         self._turn = asyncio.Lock()
         self._open = 0
 
     async def run(self) -> None:
-        """Where there can be no socket, that is said once, and predictions are had in-process only."""
-        if len(os.fsencode(self._path)) > PATH_LIMIT:
-            event(
-                logger,
-                "no-socket",
-                logging.WARNING,
-                path=str(self._path),
-                reason="the path is too long for a Unix socket",
-            )
+        """Serve until cancelled. Without a socket, log why and return: the device still trains."""
+        server = await self._listen()
+        if server is None:
             return
-        mask = os.umask(0o177)
-        try:
-            self._path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(self._serve, str(self._path), limit=LINE_LIMIT)
-        except OSError as error:  # a file system without sockets: the device trains all the same
-            event(logger, "no-socket", logging.WARNING, path=str(self._path), reason=str(error))
-            return
-        finally:
-            os.umask(mask)
         try:
             await server.serve_forever()
         finally:
             await self._process.stop()
             self._path.unlink(missing_ok=True)
+
+    async def _listen(self) -> asyncio.Server | None:
+        if len(os.fsencode(self._path)) > PATH_LIMIT:
+            self._no_socket("the path is too long for a Unix socket")
+            return None
+        # bind() applies the umask; a chmod afterwards would leave a moment in which all may connect.
+        mask = os.umask(0o177)
+        try:
+            self._path.unlink(missing_ok=True)
+            return await asyncio.start_unix_server(self._serve, str(self._path), limit=LINE_LIMIT)
+        except OSError as error:  # such as a file system without sockets
+            self._no_socket(str(error))
+            return None
+        finally:
+            os.umask(mask)
+
+    def _no_socket(self, reason: str) -> None:
+        event(logger, "no-socket", logging.WARNING, path=str(self._path), reason=reason)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
@@ -72,10 +80,12 @@ class PredictSocket:
             while self._open <= CONNECTIONS and (line := await reader.readline()):
                 writer.write(await self._answer(line) + b"\n")
                 await writer.drain()
-        except ValueError:  # asyncio's word for a line beyond the limit
-            writer.write(refusal("too-long", f"A request may have {LINE_LIMIT} bytes.") + b"\n")
+        except ValueError:  # readline() raises it for a line above the limit
+            writer.write(
+                refusal("too-long", f"A request has more than {LINE_LIMIT} bytes.") + b"\n"
+            )
         except ConnectionError:
-            pass  # nobody to tell
+            pass  # the client is gone
         finally:
             self._open -= 1
             with contextlib.suppress(ConnectionError):
@@ -83,9 +93,7 @@ class PredictSocket:
                 await writer.wait_closed()
 
     async def _answer(self, line: bytes) -> bytes:
-        """One request after the other; a process that dies or hangs is replaced by the next
-        request.
-        """
+        """Answer one request at a time. The next request replaces a process that died or hangs."""
         async with self._turn:
             try:
                 return await asyncio.wait_for(self._process.exchange(line), REQUEST_SECONDS)

@@ -1,7 +1,7 @@
 """A Flower app as a folder, a description and a content-addressed bundle.
 
-Format: https://flower.ai/docs/framework/how-to-configure-pyproject-toml.html. Reads only
-``pyproject.toml``: nothing of the app is imported here.
+Only ``pyproject.toml`` is read; nothing of the app is imported here. Its format:
+https://flower.ai/docs/framework/how-to-configure-pyproject-toml.html.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge.errors import MLEdgeOpsError
 from edge.protocol.messages import ConfigValue
+from edge.protocol.names import is_digest
 
 _SKIP = {"__pycache__", ".git", ".venv", ".mledgeops", ".ipynb_checkpoints"}
 _SUFFIXES = {".py", ".toml", ".md", ".json", ".csv", ".yaml", ".yml", ".txt", ".npz"}
 BUNDLE_LIMIT = 50 * 2**20
-"""Bytes of a bundle. Data does not belong into it: it is on the device already."""
+"""Bytes of a bundle. Training data does not belong in it: the device has its own."""
+_UNPACKED_LIMIT = 10 * BUNDLE_LIMIT
+_DEFAULT_DEVICES = 4
 
 
-class AppError(Exception):
-    """A Flower app that cannot be used, with the reason in one sentence."""
+class AppError(MLEdgeOpsError):
+    """A Flower app that cannot be used."""
+
+    code = "app"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowerApp:
-    """What an app's ``pyproject.toml`` says."""
+    """An app, as its ``pyproject.toml`` describes it."""
 
     folder: Path
     name: str
@@ -37,11 +43,11 @@ class FlowerApp:
     client_app: str
     """``module:attribute`` of the ClientApp."""
     server_app: str
-    """``module:attribute`` of the ServerApp, or empty: then ours is used."""
+    """``module:attribute`` of the ServerApp; empty: the run uses the product's own."""
     config: dict[str, ConfigValue] = field(default_factory=dict)
     """``[tool.flwr.app.config]``, flattened with dots as Flower does."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """``[tool.mledgeops]``: optional; metric, goal, predict, input-example, initial-arrays,
+    """``[tool.mledgeops]``, all optional: metric, goal, predict, input-example, initial-arrays,
     intended-use.
     """
     description: str = ""
@@ -49,20 +55,21 @@ class FlowerApp:
     licence: str = ""
     """``[project] license``."""
     dependencies: list[str] = field(default_factory=list)
-    """``[project] dependencies``: what its modules import beside Flower."""
+    """``[project] dependencies``."""
 
     @property
     def devices(self) -> int:
-        """How many devices the app asks for by ``num-devices``, else 4."""
-        count = self.config.get("num-devices", 4)
+        """The number of devices that the app asks for by ``num-devices``, else 4."""
+        count = self.config.get("num-devices", _DEFAULT_DEVICES)
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise AppError(
-                f"num-devices in {self.folder.name}/pyproject.toml must be a whole number of at least 1, not {count!r}."
+                f"num-devices in {self.folder.name}/pyproject.toml must be a whole number of at"
+                f" least 1, not {count!r}."
             )
         return count
 
     def files(self) -> list[Path]:
-        """The bundle's files, sorted: sources and small text, no caches."""
+        """Return the bundle's files, sorted: sources and small text, no caches."""
         found = (
             path
             for path in self.folder.rglob("*")
@@ -73,16 +80,17 @@ class FlowerApp:
         )
 
     def digest(self) -> str:
-        """SHA-256 over names and contents: what a device's heartbeat says it can run."""
+        """Return the SHA-256 over names and contents, which names the app on devices and in S3."""
         total = hashlib.sha256()
         for path in self.files():
             name = path.relative_to(self.folder).as_posix().encode()
             data = path.read_bytes()
+            # Lengths first: no name can run over into its content and give the same digest.
             total.update(len(name).to_bytes(8, "big") + name + len(data).to_bytes(8, "big") + data)
         return total.hexdigest()
 
     def bundle(self) -> bytes:
-        """A zip of :meth:`files`, the same bytes for the same content."""
+        """Return a zip of :meth:`files`, the same bytes for the same content."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in self.files():
@@ -92,41 +100,30 @@ class FlowerApp:
                 archive.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
         if buffer.tell() > BUNDLE_LIMIT:
             raise AppError(
-                f"The app {self.name} packs to {buffer.tell()} bytes; at most {BUNDLE_LIMIT} are shipped. Leave its data out."
+                f"The bundle of the app {self.name} has {buffer.tell()} bytes; the limit is"
+                f" {BUNDLE_LIMIT}. Leave its data out."
             )
         return buffer.getvalue()
 
 
 def load_app(folder: Path) -> FlowerApp:
-    """Read a Flower app's description; raises AppError that says what is missing and where."""
-    if not folder.is_dir():
-        raise AppError(f"There is no folder {folder}. Give the path of a Flower app.")
-    file = folder / "pyproject.toml"
-    if not file.is_file():
-        raise AppError(f"{folder} is not a Flower app: it has no pyproject.toml.")
-    try:
-        document = tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AppError(f"{file} is not valid TOML: {error}.") from error
-    tool = document.get("tool", {})
+    """Read a Flower app's description.
+
+    Raises:
+        AppError: Says what is missing or malformed, and where.
+
+    """
+    document = _document(folder)
+    tool, project = document.get("tool", {}), document.get("project", {})
     section = tool.get("flwr", {}).get("app", {})
-    components = section.get("components", {})
-    client = components.get("clientapp")
-    if not isinstance(client, str) or client.count(":") != 1:
-        raise AppError(
-            f"{folder} is not a Flower app: {file.name} names no clientapp as 'module:attribute' under [tool.flwr.app.components]."
-        )
-    server = components.get("serverapp", "")
-    if not isinstance(server, str) or (server and server.count(":") != 1):
-        raise AppError(
-            f"{file} names its serverapp as {server!r}; it must be 'module:attribute' or absent."
-        )
-    project = document.get("project", {})
+    client, server = _components(folder, section.get("components", {}))
     dependencies = project.get("dependencies", [])
     if not isinstance(dependencies, list) or not all(
         isinstance(item, str) for item in dependencies
     ):
-        raise AppError(f"{file} has dependencies that are not a list of strings.")
+        raise AppError(
+            f"{folder / 'pyproject.toml'} has dependencies that are not a list of strings."
+        )
     return FlowerApp(
         folder=folder.resolve(),
         name=str(project.get("name", folder.name)),
@@ -141,29 +138,69 @@ def load_app(folder: Path) -> FlowerApp:
     )
 
 
+def _document(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise AppError(f"There is no folder {folder}. Give the path of a Flower app.")
+    file = folder / "pyproject.toml"
+    if not file.is_file():
+        raise AppError(f"{folder} is not a Flower app: it has no pyproject.toml.")
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AppError(f"{file} is not valid TOML: {error}.") from error
+
+
+def _components(folder: Path, components: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the references of ClientApp and ServerApp, the latter maybe empty."""
+    client, server = components.get("clientapp"), components.get("serverapp", "")
+    if not isinstance(client, str) or client.count(":") != 1:
+        raise AppError(
+            f"{folder} is not a Flower app: pyproject.toml names no clientapp as 'module:attribute'"
+            " under [tool.flwr.app.components]."
+        )
+    if not isinstance(server, str) or (server and server.count(":") != 1):
+        raise AppError(
+            f"{folder / 'pyproject.toml'} names its serverapp as {server!r}; it must be"
+            " 'module:attribute' or absent."
+        )
+    return client, server
+
+
 def _licence(given: object) -> str:
-    """An SPDX expression, or the older table's text or file name
-    (https://packaging.python.org/en/latest/specifications/pyproject-toml/).
+    """Return the SPDX expression, or the older table's text or file name.
+
+    https://packaging.python.org/en/latest/specifications/pyproject-toml/#license
     """
-    return (
-        str(given.get("text") or given.get("file") or "")
-        if isinstance(given, Mapping)
-        else str(given)
-    )
+    if isinstance(given, Mapping):
+        return str(given.get("text") or given.get("file") or "")
+    return str(given)
 
 
 def site_of(folder: Path) -> Path:
-    """Where an installed app's own dependencies lie: beside it, so that two apps may want two
-    versions, and the agent none.
+    """Return the folder of an installed app's own dependencies.
+
+    It lies beside the app: two apps may need two versions of a package, and the agent neither.
     """
     return folder.parent / ".site" / folder.name
 
 
+def installed_apps(folder: Path) -> list[str]:
+    """Return the digests of the apps in a device's apps folder, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if is_digest(path.name))
+
+
 def unpack(bundle: bytes, folder: Path) -> FlowerApp:
-    """Unpack a bundle into a new folder and read it; refuses paths that leave the folder."""
+    """Unpack a bundle into a new folder and read it.
+
+    Raises:
+        AppError: The bundle is too large, or holds a path that leaves the folder.
+
+    """
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > 10 * BUNDLE_LIMIT:
-            raise AppError("The app bundle unpacks to more than is allowed.")
+        if sum(info.file_size for info in archive.infolist()) > _UNPACKED_LIMIT:
+            raise AppError(f"The app bundle unpacks to more than {_UNPACKED_LIMIT} bytes.")
         for info in archive.infolist():
             target = (folder / info.filename).resolve()
             if not target.is_relative_to(folder.resolve()):
@@ -183,6 +220,7 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigVal
             flat[prefix + key] = value
         else:
             raise AppError(
-                f"[tool.flwr.app.config] {prefix}{key} is a {type(value).__name__}; Flower knows numbers, strings and booleans."
+                f"[tool.flwr.app.config] {prefix}{key} is a {type(value).__name__}; Flower allows"
+                " numbers, strings and booleans."
             )
     return flat

@@ -14,7 +14,7 @@ from edge.training.app_bundle import AppError, site_of
 
 @contextlib.contextmanager
 def app_on_path(folder: Path) -> Iterator[None]:
-    """Make the app's modules importable, before anything else of the same name."""
+    """Make the app's modules importable for a while, before others of the same name."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -24,16 +24,21 @@ def app_on_path(folder: Path) -> Iterator[None]:
 
 
 def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
-    """Import ``module:attribute`` from an app's folder; raises AppError with the app's own reason.
+    """Import ``module:attribute`` from an app's folder.
 
-    The folder stays on ``sys.path``, since an app may import its modules later.
+    The folder stays on ``sys.path``: an app may import its modules later.
+
+    Raises:
+        AppError: The import failed, with the app's own reason, or gave another type.
+
     """
     module_name, _, attribute = reference.partition(":")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     site = str(site_of(folder))
     if site not in sys.path and Path(site).is_dir():
-        sys.path.append(site)  # last: what the agent itself runs with stays what it is
+        # Last: the packages that the agent itself runs with take precedence.
+        sys.path.append(site)
     importlib.invalidate_caches()
     try:
         component = getattr(importlib.import_module(module_name), attribute)
@@ -43,20 +48,21 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
         ) from error
     if not isinstance(component, expected):
         raise AppError(
-            f"{reference} in {folder.name} is a {type(component).__name__}, not a {expected.__name__}."
+            f"{reference} in {folder.name} is a {type(component).__name__},"
+            f" not a {expected.__name__}."
         )
     return component
 
 
-def make_room(folder: Path, reference: str) -> None:
-    """Let go of another app's, or another version's, modules of the same name, so that
-    ``reference`` is found in ``folder``.
+def forget_modules(folder: Path, reference: str) -> None:
+    """Forget modules of other apps that hide ``reference``, so that ``folder``'s are imported.
+
+    Two versions of an app have the same module names, and Python imports a name only once.
     """
     top, inside = reference.partition(":")[0].partition(".")[0], f"{folder}/"
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == top and not str(
-            getattr(module, "__file__", None) or ""
-        ).startswith(inside):
+        file = str(getattr(module, "__file__", None) or "")
+        if name.partition(".")[0] == top and not file.startswith(inside):
             del sys.modules[name]
     with contextlib.suppress(ValueError):
         sys.path.remove(str(folder))

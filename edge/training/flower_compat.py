@@ -1,7 +1,7 @@
-"""Every touch of Flower's private parts that a device needs, in one place.
+"""All uses of Flower's private interfaces that a device needs.
 
-Flower promises only ``flwr.app``, ``flwr.clientapp`` and ``flwr.serverapp``; the rest may move in a
-patch release. tests/test_flower_compat.py fails first when it does.
+Flower keeps only ``flwr.app``, ``flwr.clientapp`` and ``flwr.serverapp`` stable; the rest may
+change in a patch release. tests/unit/edge/test_flower_compat.py fails first when it does.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from edge.protocol.records import Records, Value
 from edge.training.app_bundle import AppError
 
 REPLY_TTL_SECONDS = 7 * 86_400.0
-"""A message made here never expires by the device's clock: the server owns the deadline."""
+"""Longer than any deadline: the server decides when a message is too late, not Flower's clock."""
 
 _LEGACY = {"train": ("fitins", "fitres"), "evaluate": ("evaluateins", "evaluateres")}
 
 
 def to_recorddict(records: Records) -> RecordDict:
-    """Wire records as Flower's RecordDict, groups and arrays in their original order."""
+    """Convert wire records to Flower's RecordDict, groups and arrays in their order."""
     content = RecordDict()
     for name in records.names():
         if name in records.arrays:
@@ -40,7 +40,7 @@ def to_recorddict(records: Records) -> RecordDict:
 
 
 def from_recorddict(content: RecordDict) -> Records:
-    """The inverse of :func:`to_recorddict`."""
+    """Convert Flower's RecordDict to wire records: the inverse of :func:`to_recorddict`."""
     return Records(
         arrays={
             name: {key: array.numpy() for key, array in record.items()}
@@ -59,14 +59,14 @@ def from_recorddict(content: RecordDict) -> Records:
 
 
 def set_identity(run_id: int, node_id: int) -> None:
-    """Tell Flower who this process is; ``Message(...)`` reads it when an app makes one."""
+    """Set the ids that Flower puts into each ``Message(...)`` which an app constructs."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, node_id
 
 
 def incoming_message(
     content: RecordDict, *, kind: str, message_id: str, run_id: int, node_id: int
 ) -> Message:
-    """The message a ClientApp is called with, as if it had come through a SuperNode."""
+    """Build the message that a SuperNode would call a ClientApp with."""
     metadata = Metadata(
         run_id=run_id,
         message_id=message_id,
@@ -82,10 +82,10 @@ def incoming_message(
 
 
 def call_client(app: ClientApp, message: Message, context: Context) -> RecordDict:
-    """Run the app once; a ``client_fn`` app gets and gives its own record layout.
+    """Run the app once, and translate between the record layouts of old clients and strategies.
 
-    Flower's NumPyClient reads ``fitins.*`` records while today's strategies send ``arrays`` and
-    ``config``: the two are translated here, so any client works with any strategy.
+    Flower's NumPyClient (``client_fn``) reads ``fitins.*`` records, and current strategies send
+    ``arrays`` and ``config``. With this translation any client works with any strategy.
     """
     kind = message.metadata.message_type
     arrays = list(message.content.array_records)
@@ -108,7 +108,7 @@ def _to_legacy(content: RecordDict, prefix: str) -> RecordDict:
 
 
 def _from_legacy(content: RecordDict, prefix: str, names: list[str]) -> RecordDict:
-    """FitRes or EvaluateRes records as one ``arrays`` and one ``metrics`` record."""
+    """Convert FitRes or EvaluateRes records to one ``arrays`` and one ``metrics`` record."""
     status = content.config_records[f"{prefix}.status"]
     if status["code"] != 0:
         raise AppError(f"the client answered with status {status['code']}: {status['message']}")

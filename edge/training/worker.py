@@ -1,22 +1,23 @@
-"""The process that runs a ClientApp, apart from the agent: its crash never takes the agent down.
+"""The training subprocess: runs an app's ClientApp, one job a frame.
 
-Frames on standard input and output: four bytes of length, then MessagePack. Whatever the app
-prints goes to standard error. The process ends when its standard input does.
+``python -m edge.training.worker`` reads :class:`WorkerJob` frames (MessagePack) from standard
+input and writes :class:`WorkerResult` frames, until standard input ends. What the app prints goes
+to standard error. Flower is imported here and not in the agent, which stays small.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
+from edge.frames import read_frame, take_over_stdout, write_frame
 from edge.object_transfer import disk_code
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import (
+    Records,
     decode_records,
     decode_skeleton,
     digest,
@@ -24,123 +25,95 @@ from edge.protocol.records import (
     encode_skeleton,
     merge,
 )
+from edge.training.app_bundle import AppError
 
 INLINE_LIMIT = 2048
-"""Bytes of a skeleton, escaped as it is inside the reply message, that still travels there."""
+"""Bytes of a skeleton, escaped as in the reply message, that travel inside the reply."""
+_REASON_LIMIT = 900
 
 
-class Job(msgspec.Struct, kw_only=True):
-    """One call of the app. Paths are files of the agent's."""
+class WorkerJob(msgspec.Struct, kw_only=True):
+    """One call of the app. Paths are files that the agent and the worker share."""
 
     app: str
+    """The app's folder."""
     client_app: str
+    """``module:attribute`` of the ClientApp."""
     kind: str
+    """Flower's message type, such as ``train``."""
     message_id: str
     flower_run_id: int
     node_id: int
     node_config: dict[str, bool | int | float | str]
     run_config: dict[str, bool | int | float | str]
     content: str
+    """The record skeleton."""
     arrays_path: str
+    """File with the arrays, or empty."""
     update_path: str
+    """Where the worker writes an answer that has arrays or is large."""
 
 
-class Outcome(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What came of a job: ``content`` when small and without arrays, else a file at
-    ``update_path``.
-    """
+class WorkerResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The result of a job: ``content`` when it is small and has no arrays, else ``update``."""
 
     ok: bool
     reason: str = ""
     code: str = ""
+    """A reason code of :data:`edge.protocol.errors.DEVICE_CODES` when not ``ok``."""
     content: str = ""
     update: ObjectRef | None = None
+    """Digest and size of the file at ``update_path``."""
     work_seconds: float = 0.0
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
-    """The next frame, or None at the end of the stream."""
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    body = stream.read(int.from_bytes(head, "big"))
-    return body if body is not None and len(body) == int.from_bytes(head, "big") else None
-
-
-def write_frame(stream: BinaryIO, body: bytes) -> None:
-    """Write one frame and flush."""
-    stream.write(len(body).to_bytes(4, "big") + body)
-    stream.flush()
-
-
-def frames_out() -> BinaryIO:
-    """A private copy of standard output, which then points at standard error: what an app prints
-    must not corrupt the frames.
-    """
-    frames = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return frames
-
-
-class Runner:
-    """Holds the loaded app and its context, so that a second command starts at once."""
+class ClientRunner:
+    """Runs jobs. Keeps the loaded app and its context, so that the next job starts at once."""
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str], object] = {}
         self._contexts: dict[tuple[int, int], object] = {}
 
-    def run(self, job: Job) -> Outcome:
-        """Run the app; whatever it raises becomes an outcome with the reason."""
-        from edge.training import flower_compat
-        from edge.training.app_bundle import AppError
-
+    def run(self, job: WorkerJob) -> WorkerResult:
+        """Run the app. Whatever it raises becomes a result with the reason."""
         started = time.monotonic()
         try:
-            client = self._client(job)
-            skeleton = decode_skeleton(job.content)
-            arrays = (
-                decode_records(Path(job.arrays_path).read_bytes()).arrays if job.arrays_path else {}
-            )
-            content = flower_compat.to_recorddict(merge(skeleton, arrays))
-            flower_compat.set_identity(job.flower_run_id, job.node_id)
-            message = flower_compat.incoming_message(
-                content,
-                kind=job.kind,
-                message_id=job.message_id,
-                run_id=job.flower_run_id,
-                node_id=job.node_id,
-            )
-            answer = flower_compat.from_recorddict(
-                flower_compat.call_client(client, message, self._context(job))
-            )
+            answer = self._call(job)
         except AppError as error:
-            return Outcome(ok=False, code="app-load", reason=str(error))
+            return WorkerResult(ok=False, code="app-load", reason=str(error))
         except MemoryError:
-            return Outcome(ok=False, code="out-of-memory", reason="the app ran out of memory")
-        except Exception as error:  # the app's own code: every failure becomes a reply
-            return Outcome(
-                ok=False, code="app-error", reason=f"{type(error).__name__}: {error}"[:900]
-            )
+            return WorkerResult(ok=False, code="out-of-memory", reason="the app ran out of memory")
+        except Exception as error:  # the app's own code may raise anything
+            reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
+            return WorkerResult(ok=False, code="app-error", reason=reason)
         seconds = time.monotonic() - started
-        text = encode_skeleton(answer)
-        if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
-            return Outcome(ok=True, content=text, work_seconds=seconds)
-        blob = encode_records(answer)
-        try:
-            Path(job.update_path).write_bytes(blob)
-        except OSError as error:
-            return Outcome(
-                ok=False,
-                code=disk_code(error),
-                reason=f"the update cannot be stored: {error.strerror}",
-                work_seconds=seconds,
-            )
-        return Outcome(
-            ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)), work_seconds=seconds
+        result = _result(answer, Path(job.update_path))
+        result.work_seconds = seconds
+        return result
+
+    def _call(self, job: WorkerJob) -> Records:
+        # Flower takes seconds and 100 MB to import: only this process pays for it.
+        from edge.training import flower_compat
+
+        client = self._client(job)
+        skeleton = decode_skeleton(job.content)
+        arrays = (
+            decode_records(Path(job.arrays_path).read_bytes()).arrays if job.arrays_path else {}
+        )
+        content = flower_compat.to_recorddict(merge(skeleton, arrays))
+        flower_compat.set_identity(job.flower_run_id, job.node_id)
+        message = flower_compat.incoming_message(
+            content,
+            kind=job.kind,
+            message_id=job.message_id,
+            run_id=job.flower_run_id,
+            node_id=job.node_id,
+        )
+        return flower_compat.from_recorddict(
+            flower_compat.call_client(client, message, self._context(job))
         )
 
-    def _client(self, job: Job) -> object:
+    def _client(self, job: WorkerJob) -> object:
         from flwr.clientapp import ClientApp
 
         from edge.training.app_modules import load_component
@@ -150,8 +123,8 @@ class Runner:
             self._loaded[key] = load_component(Path(job.app), job.client_app, ClientApp)
         return self._loaded[key]
 
-    def _context(self, job: Job) -> object:
-        """A run's context lives as long as this process, as under a SuperNode."""
+    def _context(self, job: WorkerJob) -> object:
+        """Return the run's context. It lives as long as this process, as under a SuperNode."""
         from flwr.app import Context, RecordDict
 
         key = (job.flower_run_id, job.node_id)
@@ -168,13 +141,26 @@ class Runner:
         return self._contexts[key]
 
 
+def _result(answer: Records, update: Path) -> WorkerResult:
+    text = encode_skeleton(answer)
+    if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
+        return WorkerResult(ok=True, content=text)
+    blob = encode_records(answer)
+    try:
+        update.write_bytes(blob)
+    except OSError as error:
+        reason = f"the update cannot be stored: {error.strerror}"
+        return WorkerResult(ok=False, code=disk_code(error), reason=reason)
+    return WorkerResult(ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)))
+
+
 def main() -> int:
     """Serve jobs until standard input ends."""
-    frames = frames_out()
-    runner = Runner()
+    frames = take_over_stdout()
+    runner = ClientRunner()
     while (body := read_frame(sys.stdin.buffer)) is not None:
-        outcome = runner.run(msgspec.msgpack.decode(body, type=Job))
-        write_frame(frames, msgspec.msgpack.encode(outcome))
+        result = runner.run(msgspec.msgpack.decode(body, type=WorkerJob))
+        write_frame(frames, msgspec.msgpack.encode(result))
     return 0
 
 

@@ -72,8 +72,8 @@ class MqttConnection:
         self,
         endpoint: Endpoint,
         *,
-        on_message: Handler = lambda topic, payload: None,
-        on_reconnect: Callable[[], None] = lambda: None,
+        on_message: Handler | None = None,
+        on_reconnect: Callable[[], None] | None = None,
         will: tuple[str, bytes] | None = None,
         bootstrap: io.ClientBootstrap | None = None,
     ) -> None:
@@ -122,7 +122,8 @@ class MqttConnection:
 
     def _received(self, data: Any) -> None:
         packet = data.publish_packet
-        self._call(self._on_message, packet.topic, bytes(packet.payload or b""))
+        if self._on_message is not None:
+            self._call(self._on_message, packet.topic, bytes(packet.payload or b""))
 
     def _failed(self, data: Any) -> None:
         self._failure = str(data.exception)
@@ -132,7 +133,7 @@ class MqttConnection:
             self._loop.call_soon_threadsafe(function, *args)
 
     def _succeeded(self) -> None:
-        if self._connected.is_set():
+        if self._connected.is_set() and self._on_reconnect is not None:
             self._on_reconnect()
         self._connected.set()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, decode
+from edge.protocol.messages import Heartbeat, decode_heartbeat
 
 FRESH_SECONDS = 90.0
 """A device not heard of for this long is away: three heartbeats of the default interval, 30 s."""
@@ -68,7 +68,7 @@ def decode_row(row: Mapping[str, Any]) -> DeviceStatus:
     except (KeyError, ValueError):
         last_seen = 0.0
     try:
-        heartbeat = decode(row["body"]["S"], Heartbeat)
+        heartbeat = decode_heartbeat(row["body"]["S"])
     except (ProtocolError, KeyError):
         heartbeat = None
     return DeviceStatus(

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from edge import logs
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.agent.signals import until_signal
 from edge.config import DeviceConfig, load_config
 from edge.object_transfer import HttpObjects, ObjectError

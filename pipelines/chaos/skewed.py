@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from edge.agent.agent import main
+from edge.agent.main import main
 
 if __name__ == "__main__":
     real, error = time.time, float(sys.argv[1])

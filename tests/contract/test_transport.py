@@ -15,7 +15,7 @@ from fakes.nucleus import core
 from fakes.transport import MemoryTransport
 from support.devices import device
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.greengrass.recipe import agent_recipe, encode
 from edge.transports import Transport
 from edge.transports.greengrass import GreengrassTransport

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge.training.worker import Job, Outcome
+from edge.training.worker import WorkerJob, WorkerResult
 
 
 class InstantWorkers:
     """Workers that answer from a function, and keep the jobs they were given."""
 
-    def __init__(self, answer: Callable[[Job], Outcome]) -> None:
+    def __init__(self, answer: Callable[[WorkerJob], WorkerResult]) -> None:
         self.answer = answer
-        self.jobs: list[Job] = []
+        self.jobs: list[WorkerJob] = []
 
-    async def run(self, job: Job, seconds: float) -> Outcome:
+    async def run(self, job: WorkerJob, seconds: float) -> WorkerResult:
         self.jobs.append(job)
         return self.answer(job)
 

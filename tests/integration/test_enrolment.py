@@ -19,7 +19,8 @@ from edge.agent.agent import Agent
 from edge.config import DeviceConfig
 from edge.identity.credentials import Credentials, key_and_request
 from edge.transports import TransportError
-from edge.transports.mqtt import MqttTransport, stopped
+from edge.transports.mqtt import MqttTransport
+from edge.transports.mqtt_connection import stop_client
 from edge.transports.provisioning import enrol
 from fl_runtime.run.aws import client
 from pipelines.devices import certificates
@@ -85,7 +86,7 @@ def test_a_client_that_does_not_stop_in_time_is_kept(monkeypatch: pytest.MonkeyP
             pass
 
     client = weakref.ref(kept := Deaf())
-    asyncio.run(stopped(kept, asyncio.Event()))
+    asyncio.run(stop_client(kept, asyncio.Event()))
     del kept
     assert client() is not None
 

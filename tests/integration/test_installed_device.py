@@ -15,7 +15,7 @@ from fakes.nucleus import core
 from support.commands import mledgeops
 from support.paths import APPS, ROOT
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.config import load_config
 from edge.greengrass.recipe import agent_recipe, encode
 from edge.training.app_bundle import load_app

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.config import DeviceConfig, load_config
 from edge.transports.mqtt import MqttTransport
 from fl_runtime.run.aws import client

@@ -60,7 +60,7 @@ def test_protocol_is_light() -> None:
     ("module", "heavy"),
     [
         ("fl_runtime.proxy", ("flwr", "torch", "mlflow", "sagemaker")),
-        ("edge.agent", ("flwr", "torch", "boto3", "mlflow")),
+        ("edge.agent.main", ("flwr", "torch", "boto3", "mlflow")),
         ("pipelines.handlers.discover", ("flwr", "torch", "mlflow", "sagemaker")),
     ],
 )

@@ -16,7 +16,8 @@ from fakes.transport import MemoryTransport
 from fakes.workers import InstantWorkers
 from support.paths import APPS
 
-from edge.agent.agent import Agent, last_will
+from edge.agent.agent import Agent
+from edge.agent.heartbeat import last_will
 from edge.config import ConfigError, DeviceConfig, load_config
 from edge.protocol.messages import (
     Claim,
@@ -37,7 +38,7 @@ from edge.protocol.records import (
     encode_skeleton,
 )
 from edge.training.app_bundle import load_app
-from edge.training.worker import Job, Outcome
+from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_process import WorkerProcess
 from pipelines.local.fleet import install
 
@@ -115,7 +116,7 @@ def with_device(
 
 def instant(**fields: object) -> InstantWorkers:
     return InstantWorkers(
-        lambda job: Outcome(
+        lambda job: WorkerResult(
             **{
                 "ok": True,
                 "content": encode_skeleton(Records(metrics={"m": {"loss": 1.0}})),
@@ -263,7 +264,7 @@ def test_a_server_with_another_key_is_not_believed_nor_one_by_a_device_without_k
     with_device(tmp_path / "b", instant(), without, kind=Bare)
 
 
-def job_of(folder: Path, **changes: object) -> Job:
+def job_of(folder: Path, **changes: object) -> WorkerJob:
     blob = encode_records(
         Records(
             arrays={"arrays": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}
@@ -284,11 +285,11 @@ def job_of(folder: Path, **changes: object) -> Job:
         "content": encode_skeleton(Records(configs={"config": {}}, order=("arrays", "config"))),
         "arrays_path": str(folder / "arrays"),
     }
-    return Job(**{**fields, **changes})
+    return WorkerJob(**{**fields, **changes})
 
 
-def in_worker(*jobs: Job, seconds: float = 60.0) -> list[Outcome]:
-    async def main() -> list[Outcome]:
+def in_worker(*jobs: WorkerJob, seconds: float = 60.0) -> list[WorkerResult]:
+    async def main() -> list[WorkerResult]:
         worker = WorkerProcess({"OMP_NUM_THREADS": "1"})
         try:
             return [await worker.run(job, seconds) for job in jobs]

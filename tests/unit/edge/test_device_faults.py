@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import http.server
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from test_agent import Device, instant, with_device
 
-from edge.agent.facts import free_memory, power, uptime
+from edge.agent.heartbeat import free_memory, power
 from edge.agent.spool import KEPT, Spool
+from edge.clock import uptime
 from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import digest
@@ -98,34 +99,23 @@ def test_an_address_whose_time_is_over_is_not_tried_again(tmp_path: Path) -> Non
     assert uptime() - began < 30
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    objects, whole = HttpObjects(tmp_path / "cache"), Path.open
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let the kernel refuse larger files of this process, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    class Full:
-        def __init__(self, file: object) -> None:
-            self.file = file
 
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()
-
-        def write(self, data: bytes) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(
-        Path,
-        "open",
-        lambda self, *a, **k: (
-            Full(whole(self, *a, **k)) if self.suffix == ".part" else whole(self, *a, **k)
-        ),
-    )
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    objects = HttpObjects(tmp_path / "cache")
     with (
         server(lambda request, number: cut_at_first(request, 2)) as url,
-        pytest.raises(ObjectError, match="No space") as failed,
+        files_of_at_most(len(DATA) // 2),
+        pytest.raises(ObjectError, match="cannot be stored") as failed,
     ):
         asyncio.run(objects.fetch(ObjectRef(digest(DATA), len(DATA), url), 20.0))
     assert failed.value.code == "disk-full"
@@ -177,7 +167,7 @@ def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_
     spool = Spool(tmp_path)
     for number in range(KEPT + 5):
         spool.keep(f"m/../{number}", f"p{number}".encode())
-    spool.sent("m/../7")
+    spool.mark_sent("m/../7")
     (tmp_path / "torn.json").write_bytes(b'{"message_id": "x"')
     again = Spool(tmp_path)
     assert [entry.payload for entry in again.unsent()] == [

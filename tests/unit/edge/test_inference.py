@@ -278,7 +278,7 @@ def test_numbers_that_are_none_do_no_harm(tmp_path: Path) -> None:
     found = serving(tmp_path, 1)
     assert found is not None
     encode(Heartbeat(state="idle", serving=found))  # a heartbeat takes it
-    assert Window().plus(Window()) == Window()
+    assert Window() + Window() == Window()
 
 
 def test_a_heartbeat_with_all_statistics_stays_small() -> None:

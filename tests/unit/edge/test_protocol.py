@@ -25,7 +25,7 @@ from edge.protocol.messages import (
     encode,
     seal,
 )
-from edge.protocol.names import check_name, parse_topic, topic
+from edge.protocol.names import check_name, topic
 from edge.protocol.records import (
     Records,
     decode_records,
@@ -234,7 +234,7 @@ def test_forged_weights_files_are_refused(blob: bytes) -> None:
 @given(NAMES, NAMES, st.sampled_from(["heartbeat", "command", "reply"]))
 def test_topics_name_their_sender(fleet: str, device: str, channel: str) -> None:
     text = topic(fleet, device, channel)
-    assert parse_topic(text) == (fleet, device, channel)
+    assert text.split("/") == ["fl", fleet, device, channel]
     assert text.count("/") <= 7
 
 
@@ -261,23 +261,6 @@ def test_names_that_would_escape_are_refused(name: str) -> None:
         check_name("device", name)
     with pytest.raises(ProtocolError):
         update_key("run-1", phase_id(1, "train", 1, "0" * 64), name)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "fl/f/d",
-        "fl/f/d/x",
-        "fl/f/d/reply/x",
-        "FL/f/d/reply",
-        "fl//d/reply",
-        "fl/+/d/reply",
-        "$aws/things/d/shadow",
-    ],
-)
-def test_other_topics_are_refused(text: str) -> None:
-    with pytest.raises(ProtocolError):
-        parse_topic(text)
 
 
 def test_keys_are_what_lifecycle_rules_and_dashboards_rely_on() -> None:
@@ -319,7 +302,7 @@ def test_commands_survive_and_unknown_fields_do_not() -> None:
 
 
 def test_a_message_above_the_transports_limit_is_not_sent() -> None:
-    with pytest.raises(ProtocolError, match="at most 4096"):
+    with pytest.raises(ProtocolError, match="limit is 4096"):
         encode(command(content="x" * COMMAND_LIMIT))
 
 

@@ -1,0 +1,200 @@
+"""Carries out one command: fetches what it names, runs the app, uploads the update."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge.config import DeviceConfig
+from edge.errors import CodedError
+from edge.identity.trust import Trust
+from edge.logs import event
+from edge.object_transfer import ObjectError, Objects, disk_code
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import Command, ConfigValue, Reply, Timing
+from edge.protocol.names import check_digest
+from edge.protocol.records import decode_skeleton
+from edge.protocol.signed import command_text
+from edge.training.app_bundle import AppError, load_app
+from edge.training.worker import WorkerJob, WorkerResult
+from edge.training.worker_process import Workers
+from edge.transports import TransportError
+
+logger = logging.getLogger(__name__)
+
+REASON_LIMIT = 400
+"""Characters of a failure's reason: at four bytes each, they still fit into a message of 4 KB."""
+
+
+class CommandRefused(CodedError):
+    """A command that this device does not run; code and text go into the reply."""
+
+
+@dataclass
+class _Deadline:
+    """Counts a command's seconds from its receipt."""
+
+    command: Command
+    received: float
+    monotonic: Callable[[], float]
+
+    def left(self) -> float:
+        seconds = self.command.seconds - (self.monotonic() - self.received)
+        if seconds <= 0:
+            raise CommandRefused("deadline", "the command's deadline had passed")
+        return seconds
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a command names, on this device's disk."""
+
+    content: str
+    arrays: str
+    downloaded: int
+
+
+class CommandExecution:
+    """Answers commands.
+
+    Args:
+        config: The device.
+        objects: Where weights are downloaded from and updates are uploaded to.
+        workers: Runs the app.
+        trust: Whose commands are carried out.
+        monotonic: Seconds, including suspend.
+
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        objects: Objects,
+        workers: Workers,
+        trust: Trust,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._objects = objects
+        self._workers = workers
+        self._trust = trust
+        self._monotonic = monotonic
+
+    async def answer(self, command: Command, received: float) -> Reply:
+        """Carry out a command, and return its result or the reason of its failure.
+
+        Args:
+            command: The command.
+            received: When it came, by the monotonic clock.
+
+        """
+        try:
+            return await self._run(command, _Deadline(command, received, self._monotonic))
+        except (CommandRefused, ObjectError, ProtocolError) as error:
+            return _failure(command, error.code, str(error))
+        except OSError as error:
+            return _failure(command, disk_code(error), str(error))
+        except (ValueError, AppError, TransportError) as error:
+            return _failure(command, "device-error", str(error))
+
+    async def _run(self, command: Command, deadline: _Deadline) -> Reply:
+        folder, started = app_folder(self._config, command.app), self._monotonic()
+        inputs = await self._fetch(command, deadline)
+        fetched = self._monotonic()
+        update = self._config.cache_dir / "update.out"
+        job = self._job(command, folder, inputs, update)
+        result = await self._workers.run(job, deadline.left())
+        if not result.ok:
+            timing = Timing(fetched - started, result.work_seconds, 0.0)
+            return _failure(command, result.code, result.reason, timing)
+        worked = self._monotonic()
+        if result.update is not None:
+            await self._objects.put(command.upload_url, update, deadline.left())
+            update.unlink(missing_ok=True)
+        timing = Timing(fetched - started, worked - fetched, self._monotonic() - worked)
+        return _success(command, result, timing, inputs.downloaded)
+
+    async def _fetch(self, command: Command, deadline: _Deadline) -> _Inputs:
+        content, arrays, downloaded = command.content, "", 0
+        if command.content_ref is not None:
+            path, size = await self._objects.fetch(command.content_ref, deadline.left())
+            content, downloaded = path.read_text(), downloaded + size
+        # Before anything of the command is used: the signature covers app, weights and settings.
+        self._trust.check("commands", command_text(command, content), command.signature)
+        decode_skeleton(content)
+        if command.arrays is not None:
+            path, size = await self._objects.fetch(command.arrays, deadline.left())
+            arrays, downloaded = str(path), downloaded + size
+        return _Inputs(content, arrays, downloaded)
+
+    def _job(self, command: Command, folder: Path, inputs: _Inputs, update: Path) -> WorkerJob:
+        app = load_app(folder)
+        return WorkerJob(
+            app=str(folder),
+            client_app=app.client_app,
+            kind=command.kind,
+            message_id=command.message_id,
+            flower_run_id=command.flower_run_id,
+            node_id=command.node_id,
+            node_config=self._config.node_config,
+            run_config={**app.config, **_overrides(command)},
+            content=inputs.content,
+            arrays_path=inputs.arrays,
+            update_path=str(update),
+        )
+
+
+def app_folder(config: DeviceConfig, digest: str) -> Path:
+    """Return the folder of an installed app. Raises CommandRefused ``app-missing``."""
+    folder = config.apps_dir / check_digest(digest)
+    if not folder.is_dir():
+        raise CommandRefused(
+            "app-missing", f"the app {digest[:12]} is not installed on this device"
+        )
+    return folder
+
+
+def _overrides(command: Command) -> dict[str, ConfigValue]:
+    """Return the run's changes to the app's configuration."""
+    try:
+        return msgspec.json.decode(command.run_config, type=dict[str, ConfigValue])
+    except msgspec.DecodeError as error:
+        raise CommandRefused("malformed", f"the run configuration is malformed: {error}") from error
+
+
+def _success(command: Command, result: WorkerResult, timing: Timing, downloaded: int) -> Reply:
+    return Reply(
+        run=command.run,
+        phase=command.phase,
+        message_id=command.message_id,
+        status="ok",
+        content=result.content,
+        update=result.update,
+        timing=timing,
+        bytes_down=downloaded,
+    )
+
+
+def _failure(command: Command, code: str, reason: str, timing: Timing = Timing()) -> Reply:
+    event(
+        logger,
+        "command-failed",
+        logging.WARNING,
+        run=command.run,
+        phase=command.phase,
+        code=code,
+        reason=reason,
+    )
+    return Reply(
+        run=command.run,
+        phase=command.phase,
+        message_id=command.message_id,
+        status="error",
+        code=code,
+        reason=reason[:REASON_LIMIT],
+        timing=timing,
+    )

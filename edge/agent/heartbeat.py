@@ -1,0 +1,125 @@
+"""Heartbeats: what a device reports about itself every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from edge.agent.spool import Outbox
+from edge.config import DeviceConfig
+from edge.logs import event
+from edge.protocol.messages import Heartbeat, seal, seal_heartbeat
+from edge.protocol.names import topic
+from edge.serving.model_store import ModelStore
+from edge.serving.statistics import serving, sweep
+from edge.training.app_bundle import installed_apps
+from edge.transports import Transport, TransportError
+
+logger = logging.getLogger(__name__)
+
+APPS_LIMIT = 50
+"""Apps in a heartbeat, as :class:`~edge.protocol.messages.Heartbeat` allows."""
+_SUPPLIES = Path("/sys/class/power_supply")
+_MEMORY = Path("/proc/meminfo")
+Power = Literal["", "mains", "battery"]
+
+
+class HeartbeatSender:
+    """Publishes heartbeats, and after each the replies that wait for a connection.
+
+    Args:
+        config: The device.
+        transport: Publishes the heartbeats.
+        models: Says which model is in use.
+        outbox: Holds the replies.
+        is_busy: Whether a command is being carried out.
+
+    """
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        transport: Transport,
+        models: ModelStore,
+        outbox: Outbox,
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._transport = transport
+        self._models = models
+        self._outbox = outbox
+        self._is_busy = is_busy
+        self._topic = topic(config.fleet, config.device, "heartbeat")
+        self._boot = secrets.token_hex(8)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            if await self.publish():
+                await self._outbox.send_waiting()
+            await asyncio.sleep(self._config.heartbeat_seconds)
+
+    async def publish(self) -> bool:
+        """Publish one heartbeat; False when it was lost, which the next one makes good."""
+        try:
+            await self._transport.publish(self._topic, seal_heartbeat(self.heartbeat()))
+        except TransportError as error:
+            event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
+            return False
+        return True
+
+    def heartbeat(self) -> Heartbeat:
+        """Collect the device's state."""
+        active, folder = self._models.active(), self._config.serving_dir
+        sweep(folder, active.sequence)
+        return Heartbeat(
+            state="busy" if self._is_busy() else "idle",
+            boot=self._boot,
+            apps=installed_apps(self._config.apps_dir)[:APPS_LIMIT],
+            power=power(),
+            free_memory=free_memory(),
+            labels=self._config.labels,
+            model=active.manifest.model_version if active.manifest else "",
+            since=active.since if active.manifest else 0.0,
+            serving=serving(folder, active.sequence) if active.manifest else None,
+        )
+
+
+def last_will(config: DeviceConfig) -> tuple[str, bytes]:
+    """Return topic and payload that the broker publishes when the device disconnects."""
+    return topic(config.fleet, config.device, "heartbeat"), seal(Heartbeat(state="offline"))
+
+
+def power(supplies: Path = _SUPPLIES) -> Power:
+    """Return how the device is powered, as Linux knows it; empty when Linux does not know.
+
+    https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-power
+    """
+    found: Power = ""
+    for supply in sorted(supplies.glob("*")):
+        kind = _text(supply / "type")
+        if kind in ("Mains", "USB") and _text(supply / "online") == "1":
+            return "mains"
+        # The scope "Device" is a peripheral's battery, such as a mouse's.
+        if kind == "Battery" and _text(supply / "scope") != "Device":
+            found = "battery"
+    return found
+
+
+def free_memory(file: Path = _MEMORY) -> int:
+    """Return the MiB available without swapping; 0 where Linux does not say."""
+    for line in _text(file).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
