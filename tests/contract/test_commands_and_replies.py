@@ -16,7 +16,7 @@ from fakes.objects import MemoryObjects
 from support.devices import device
 from support.waiting import until
 
-from edge.agent.agent import last_will
+from edge.agent.heartbeat import last_will
 from edge.config import DeviceConfig
 from edge.protocol.messages import Command, Reply, decode_order, encode, seal
 from edge.protocol.records import Records, encode_skeleton
