@@ -1,1 +1,8 @@
-"""The server task: the app's ServerApp, its rounds, the final model, tracking."""
+"""The server task of a run: hosts the app's ServerApp and runs its rounds on the fleet.
+
+``main`` is the entry point (``python -m fl_runtime.server``) and does the wiring; ``server`` is one
+run's server. Folders: ``apps`` (loading and running ServerApps), ``grid`` (Flower's Grid over
+cohorts), ``rounds`` (the round loop), ``model`` (the final model), ``telemetry`` (MLflow and log
+lines). Nothing outside this package imports it, except for ``telemetry.log_events``, whose metric
+names the alarms and dashboards use. Nothing is imported here: that module stays light.
+"""

@@ -2,6 +2,6 @@
 
 import sys
 
-from fl_runtime.server.server import main
+from fl_runtime.server.main import main
 
 sys.exit(main())

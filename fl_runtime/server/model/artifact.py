@@ -7,7 +7,6 @@ that reads the safetensors file and, where the app names one, calls the app's ow
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import tarfile
@@ -21,11 +20,11 @@ import numpy as np
 
 from edge.protocol.messages import Goal
 from edge.protocol.records import ArrayMap, Records, digest, encode_records
-from edge.training.app_bundle import AppError, FlowerApp
-from edge.training.app_modules import app_on_path
+from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.scoring import score_of
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.model.hooks import load_hook
 
 MODEL_FILE = "model.safetensors"
 
@@ -112,21 +111,6 @@ def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
                 metadata={"weights_sha256": model.digest, "metric": model.metric},
             )
     return str(info.model_id)
-
-
-def load_hook(app: FlowerApp, name: str) -> Any:
-    """An object that ``[tool.mledgeops]`` names as ``module:attribute``, or None; raises AppError."""
-    reference = app.settings.get(name, "")
-    if not reference:
-        return None
-    module, _, attribute = str(reference).partition(":")
-    with app_on_path(app.folder):
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise AppError(
-                f"[tool.mledgeops] {name} = {reference!r} cannot be loaded: {error}"
-            ) from error
 
 
 def _example(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:

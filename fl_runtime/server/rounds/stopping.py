@@ -15,9 +15,9 @@ class StoppingCriteria:
     A pure function of round records, so a resumed run stops where it would have stopped.
     """
 
-    def __init__(self, spec: RunSpec, shape: Topology, objective: Objective) -> None:
+    def __init__(self, spec: RunSpec, topology: Topology, objective: Objective) -> None:
         self._spec = spec
-        self._shape = shape
+        self._topology = topology
         self._objective = objective
         self._seconds = self._cost = 0.0
         self._last = (0.0, 0.0)
@@ -34,7 +34,7 @@ class StoppingCriteria:
 
     def add(self, record: RoundRecord) -> None:
         """Add a finished round, also one of an earlier server."""
-        cost = round_cost(self._shape, record.seconds.total, len(record.devices))
+        cost = round_cost(self._topology, record.seconds.total, len(record.devices))
         self._last = (record.seconds.total, cost)
         self._seconds, self._cost = self._seconds + record.seconds.total, self._cost + cost
         value = self._objective.value_if_reported(record.evaluate or record.server)

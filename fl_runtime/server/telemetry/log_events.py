@@ -34,14 +34,14 @@ class RoundLog:
     def __init__(
         self,
         spec: RunSpec,
-        shape: Topology,
+        topology: Topology,
         objective: Objective,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
-        self._shape = shape
+        self._topology = topology
         self._objective = objective
         self._clock = clock
         self._now = now
@@ -52,7 +52,7 @@ class RoundLog:
     def finished(self, record: RoundRecord) -> None:
         """One line for the round, and one for each device phase that failed in it."""
         judged: dict[str, Any] = self._judged(record)
-        cost = round_cost(self._shape, record.seconds.total, len(record.devices))
+        cost = round_cost(self._topology, record.seconds.total, len(record.devices))
         event(
             logger,
             "round",
@@ -85,7 +85,7 @@ class RoundLog:
             )
         self._round, self._began = record.round, self._clock()
 
-    def beat(self) -> None:
+    def progress(self) -> None:
         """Called every few seconds: once a minute, say how long the round has been under way."""
         if self._clock() - self._told < PROGRESS_SECONDS:
             return

@@ -146,7 +146,7 @@ def test_progress_is_told_once_a_minute_and_starts_anew_with_each_round() -> Non
     def write() -> None:
         for second in range(0, 300, 5):
             now[0] = float(second)
-            log.beat()
+            log.progress()
             if second == 150:
                 log.finished(record([row("a")], {}))
 

@@ -167,7 +167,7 @@ def _checking(the_plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
         [
             sys.executable,
             "-m",
-            "fl_runtime.server.check_app",
+            "fl_runtime.server.apps.check_app",
             str(the_plan.app.folder),
             the_plan.options.strategy,
             parameters,

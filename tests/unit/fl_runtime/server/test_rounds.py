@@ -227,7 +227,7 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     from flwr.server.strategy import FedAvg as OldFedAvg
     from flwr.serverapp import ServerApp
 
-    from fl_runtime.server.legacy_app import run_server_fn
+    from fl_runtime.server.apps.legacy_app import run_server_fn
 
     def old_client(device: str):
         """What a worker answers for a client_fn app: the records of Flower's compatibility layer."""

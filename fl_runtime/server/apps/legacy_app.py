@@ -30,7 +30,7 @@ class _EndedEarlyError(Exception):
     """Leaves Flower's own loop when no further round is to be run."""
 
 
-class RoundRecorder:
+class LegacyRounds:
     """Records the rounds of a strategy that runs in Flower's own loop."""
 
     def __init__(
@@ -95,9 +95,9 @@ class RoundRecorder:
 
 
 class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
-    """The app's strategy, observed by a RoundRecorder."""
+    """The app's strategy, observed by a LegacyRounds."""
 
-    def __init__(self, inner: Strategy, recorder: RoundRecorder) -> None:
+    def __init__(self, inner: Strategy, recorder: LegacyRounds) -> None:
         self._inner = inner
         self._recorder = recorder
 
@@ -148,7 +148,7 @@ def run_server_fn(
     """Run the app for the run's number of rounds; raises RunFailed for options it cannot have."""
     check_options(loop.spec)
     components = server_components(app, context)
-    recorder = RoundRecorder(grid.phases, loop.record, loop.stopped, loop.stopping)
+    recorder = LegacyRounds(grid.phases, loop.record, loop.stopped, loop.stopping)
     strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
     with contextlib.suppress(_EndedEarlyError):
         start_compatible(components, strategy, loop.spec.num_rounds, grid)

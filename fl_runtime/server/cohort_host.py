@@ -1,0 +1,66 @@
+"""Where a run's cohorts are served: in the server's own process, or by proxies over gRPC."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fl_runtime.cohort.hub import ProxyHub
+from fl_runtime.cohort.mtls import delete_identity, make_identities, publish_identity, secret_name
+from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.cohorts import Cohort
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.spec import RunSpec
+from fl_runtime.run.state import RunTable
+from fl_runtime.server.grid.fan_out import CohortBackend
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortHost:
+    """Opens the backend that a run's grid sends its phases to."""
+
+    runner: CohortRunner
+    """Serves cohorts in this process."""
+    runs: RunTable
+    secrets: Any
+    """Secrets Manager client: hands the proxies' certificates over."""
+    address: Callable[[], str]
+    """The IP address at which proxies reach this process."""
+
+    @contextlib.contextmanager
+    def serve(
+        self, spec: RunSpec, cohorts: Sequence[Cohort], epoch: int
+    ) -> Iterator[CohortBackend]:
+        """The run's backend. ``epoch`` counts the servers of the run, this one included."""
+        if spec.devices_per_proxy == 0:
+            yield self.runner
+            return
+        with self._proxies(spec.run, cohorts, epoch) as hub:
+            yield hub
+
+    @contextlib.contextmanager
+    def _proxies(self, run: str, cohorts: Sequence[Cohort], epoch: int) -> Iterator[ProxyHub]:
+        """Publish address and certificates, and serve the proxies that attach."""
+        address = self.address()
+        server, proxy = make_identities(address)
+        publish_identity(self.secrets, secret_name(run, epoch), proxy)
+        if epoch > 1:
+            # A server that was killed could not delete its own.
+            delete_identity(self.secrets, secret_name(run, epoch - 1))
+        names = [cohort.cohort for cohort in cohorts]
+        hub = ProxyHub(names, server, host=address, clock=time.monotonic)
+        self.runs.update(run, server=f"{address}:{hub.port}")
+        over = False
+        try:
+            yield hub
+            over = True
+        except RunFailed as error:
+            # "fenced": another server goes on with the run, and its proxies must stay.
+            over = error.code != "fenced"
+            raise
+        finally:
+            hub.close(goodbye=over)
+            delete_identity(self.secrets, secret_name(run, epoch))

@@ -1,0 +1,218 @@
+"""One run's server from its specification to its outcome, over in-memory devices."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes.apps import SERVER, write_app
+from fakes.clock import Clock
+from fakes.fleet import MemoryFleet
+from fakes.objects import MemoryObjects
+from fakes.run_store import MemoryRunStore
+from fakes.run_table import MemoryRunTable
+from fakes.runs import DEVICES, GOOD, failing, spec
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from edge.training.app_bundle import FlowerApp
+from fl_runtime.cohort.runner import CohortRunner
+from fl_runtime.run.cohorts import form_cohorts
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, spec_key
+from fl_runtime.run.records import Comparison
+from fl_runtime.run.state import RunState
+from fl_runtime.server.conclusion import tables_of
+from fl_runtime.server.server import Resources, Server
+
+
+class World:
+    """What outlives a server: objects, the run table and the run's history."""
+
+    def __init__(self, app: FlowerApp, devices: dict = GOOD) -> None:
+        self.app = app
+        self.devices = devices
+        self.objects = MemoryObjects()
+        self.runs = MemoryRunTable()
+        self.store = MemoryRunStore()
+
+    def add(self, run: str = "run-1", **changes: object):
+        the_spec = spec(run=run, app=self.app.digest(), num_rounds=2, metric="loss", **changes)
+        cohorts = form_cohorts("f", DEVICES, 0)
+        self.objects.put(spec_key(run), msgspec.json.encode(the_spec))
+        self.objects.put(cohorts_key(run), msgspec.json.encode(cohorts))
+        self.objects.put(app_key(the_spec.app), self.app.bundle())
+        self.objects.put(champion_key(run), b"null")
+        self.runs.create(RunState(run=run, state="Starting"))
+        return the_spec
+
+    @contextlib.contextmanager
+    def serve(self, spec, cohorts, epoch):
+        """In the place of a CohortHost."""
+        clock, fleet = Clock(), MemoryFleet(self.objects, self.devices)
+        yield CohortRunner(fleet, fleet, self.objects, clock=clock, sleep=clock.sleep)
+
+    def server(self, run: str = "run-1") -> Server:
+        resources = Resources(
+            objects=self.objects,
+            runs=self.runs,
+            host=self,
+            store=self.store,
+            signer=lambda text: "signed",
+            eligible=lambda spec: set(DEVICES[:3]),
+            uri=lambda key: f"s3://bucket/{key}",
+        )
+        return Server(run, resources, threading.Event())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(write_app(tmp_path / "plain_app"))
+
+
+def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> None:
+    world.add()
+    outcome = world.server().serve()
+    assert (outcome.run, outcome.rounds, outcome.participants) == ("run-1", 2, 6)
+    assert (outcome.metric, outcome.score, outcome.ended) == ("loss", -outcome.value, "-")
+    assert (outcome.mlflow_run_id, outcome.mlflow_model_id) == ("mlflow-run-1", "m-1")
+    assert outcome.model_data == "s3://bucket/runs/run-1/model/model.tar.gz"
+    for name in ("model.safetensors", "model.tar.gz", "evaluation.json", "tables/losses.json"):
+        assert model_key("run-1", name) in world.objects.data
+    data = world.objects.data[model_key("run-1", "comparison.json")]
+    comparison = msgspec.json.decode(data, type=Comparison)
+    assert "no earlier version" in comparison.reason
+    assert comparison.goal == "minimize"
+    assert world.store.rounds == [1, 2]
+    assert world.store.tags["mledgeops.devices"] == "6"
+    assert world.store.tables["losses"] == {"step": [1, 2], "loss": [0.5, 0.25]}
+    state = world.runs.get("run-1")
+    assert (state.state, state.finished_round, state.mlflow_run_id) == (
+        "Running",
+        2,
+        "mlflow-run-1",
+    )
+
+
+def test_requirements_limit_the_devices_that_are_asked(world: World) -> None:
+    world.add(require={"idle": True})
+    assert world.server().serve().participants == 3
+
+
+def test_a_replaced_server_commits_no_round_and_leaves_the_answer_to_its_successor(
+    world: World,
+) -> None:
+    world.add()
+    taken = world.runs.take_over
+
+    def overtaken(run: str) -> int:
+        epoch = taken(run)
+        taken(run)
+        return epoch
+
+    world.runs.take_over = overtaken
+    with pytest.raises(RunFailed, match="Another server took the run over") as raised:
+        world.server().serve()
+    assert raised.value.code == "fenced"
+    assert world.runs.get("run-1").finished_round == 0
+
+
+def test_a_run_continues_another_one_from_its_last_round(world: World) -> None:
+    world.add()
+    world.server().serve()
+    world.runs.update("run-1", state="Succeeded")
+    world.add("run-2", resume_from="run-1")
+    outcome = world.server("run-2").serve()
+    assert outcome.rounds == 2, "both rounds were inherited"
+    assert world.runs.get("run-2").finished_round == 0, "none was run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "There is no run run-0 to go on from"),
+        ({"state": "Running"}, "has not ended \\(Running\\)"),
+        ({"state": "Failed"}, "has no checkpoint that can be read"),
+        ({"state": "Failed", "app": "b" * 64}, "was made by another app"),
+    ],
+)
+def test_a_run_that_cannot_be_continued_says_why(world: World, changes: dict, message: str) -> None:
+    if changes:
+        app = changes.get("app", world.app.digest())
+        world.objects.put(spec_key("run-0"), msgspec.json.encode(spec(run="run-0", app=app)))
+        world.runs.create(RunState(run="run-0", state=changes["state"]))
+    world.add(resume_from="run-0")
+    with pytest.raises(RunFailed, match=message):
+        world.server().serve()
+
+
+def test_a_run_stopped_while_its_model_is_logged_ends_as_stopped(world: World) -> None:
+    world.add()
+    server = world.server()
+
+    def stop(run_id: str, app: object, model: object) -> str:
+        world.runs.update("run-1", state="Stopping")
+        return "m-1"
+
+    world.store.log_model = stop
+    with pytest.raises(RunFailed, match="stopped while its model was being logged"):
+        server.serve()
+    assert server.is_stopping()
+    assert world.store.ended == ("Stopped", "The pipeline was stopped.")
+
+
+def test_the_end_is_announced_unless_the_run_is_being_stopped(world: World) -> None:
+    world.add()
+    world.server().announce_end()
+    assert world.runs.get("run-1").state == "Concluding"
+    world.runs.update("run-1", state="Stopping")
+    world.server().announce_end()
+    assert world.runs.get("run-1").state == "Stopping"
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "code", "message"),
+    [
+        (
+            "raising",
+            SERVER.replace("FedAvg()", "(1 / 0)"),
+            "server-app",
+            "raised ZeroDivisionError",
+        ),
+        (
+            "idle",
+            SERVER.replace("FedAvg()", "# FedAvg()"),
+            "no-model",
+            "without a strategy's start",
+        ),
+        ("unloadable", "import nothing_of_this_name", "app-load", "nothing_of_this_name"),
+    ],
+)
+def test_an_app_that_gives_no_model_is_the_runs_reason(
+    tmp_path: Path, name: str, server: str, code: str, message: str
+) -> None:
+    world = World(write_app(tmp_path / f"{name}_app", server=server))
+    world.add()
+    with pytest.raises(RunFailed, match=message) as raised:
+        world.server().serve()
+    assert raised.value.code == code
+
+
+def test_a_fleet_that_fails_is_the_runs_reason(tmp_path: Path) -> None:
+    world = World(write_app(tmp_path / "failing_app"), dict.fromkeys(DEVICES, failing("app-error")))
+    world.add()
+    with pytest.raises(RunFailed, match=r"No device gave a valid update in round 1 \(6 app-error"):
+        world.server().serve()
+
+
+def test_only_columns_of_one_length_are_a_table() -> None:
+    state = RecordDict(
+        {
+            "table": MetricRecord({"step": [1, 2], "loss": [0.5, 0.25]}),
+            "uneven": MetricRecord({"step": [1, 2], "loss": [0.5]}),
+            "scalars": ConfigRecord({"best": 1.0}),
+        }
+    )
+    assert tables_of(state) == {"table": {"step": [1, 2], "loss": [0.5, 0.25]}}
