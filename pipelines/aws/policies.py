@@ -241,7 +241,15 @@ def _rollout(d: Deployment) -> list[Statement]:
         *_begin_rollouts(d),
         allow(["kms:Sign"], [d.models_key_arn]),
         allow(["iot:CreateJob"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),
-        allow(["iot:CancelJob", "iot:ListJobExecutionsForJob"], [f"{base}:job/{d.prefix}-*"]),
+        allow(
+            [
+                "iot:CancelJob",
+                "iot:DescribeJob",
+                "iot:GetJobDocument",
+                "iot:ListJobExecutionsForJob",
+            ],
+            [f"{base}:job/{d.prefix}-*"],
+        ),
         allow(["iot:DescribeJobExecution"], [f"{base}:job/{d.prefix}-*", f"{base}:thing/*"]),
         allow(
             ["iam:PassRole"],

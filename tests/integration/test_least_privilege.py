@@ -66,6 +66,12 @@ NO_LOCAL_CALL = {
     "promote s3:GetObject": "reads the policy in force and the last entry of the audit trail",
     "job-urls": "AWS IoT presigns URLs with this role; the emulator presigns them without a role",
     "rollout iot:CancelJob": "a rollback; another test runs that journey",
+    "rollout iot:DescribeJob": (
+        "checks that a job which exists already is the same one; only a retry after a crash asks"
+    ),
+    "rollout iot:GetJobDocument": (
+        "checks that a job which exists already is the same one; only a retry after a crash asks"
+    ),
     "rollout iot:DescribeJobExecution": (
         "reads why a device refused a model; the same journey as the rollback"
     ),
