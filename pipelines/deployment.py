@@ -1,17 +1,22 @@
-"""Names and ARNs of one deployment: what the stacks create, and the pipeline, the state machine and
-the tasks refer to.
+"""Names and ARNs of one deployment: what the stacks create, and what commands, the pipeline and the
+tasks refer to.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+def _name(pattern: str) -> dict[str, str]:
+    """Metadata of a name that is derived from account, region and prefix."""
+    return {"pattern": pattern}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """One installation in one account and region. ``prefix`` begins every name.
 
-    The CDK app fills it with tokens, commands with values: both get the same names.
+    The CDK app fills it with tokens, commands with values: both derive the same names.
     """
 
     account: str
@@ -20,144 +25,104 @@ class Deployment:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     key: str = ""
-    """ARN of the KMS key; known to the stacks only."""
+    """ARN of the data key. Only the stacks know it."""
     commands_key_arn: str = ""
+    """ARN of the key that signs commands. Only the stacks know it; others use the alias."""
     models_key_arn: str = ""
-    """ARNs of the keys that sign commands and models; known to the stacks only, others go by the
-    alias.
-    """
+    """ARN of the key that signs models. Only the stacks know it; others use the alias."""
+
+    # Storage
+    code_bucket: str = field(init=False, metadata=_name("{prefix}-code-{account}-{region}"))
+    """S3 bucket of what is deployed: the functions' code and the devices' components."""
+    bucket: str = field(init=False, metadata=_name("{prefix}-{account}-{region}"))
+    """S3 bucket of runs, apps and models."""
+    devices_table: str = field(init=False, metadata=_name("{prefix}-devices"))
+    """DynamoDB table of heartbeats, by (fleet, device)."""
+    replies_table: str = field(init=False, metadata=_name("{prefix}-replies"))
+    """DynamoDB table of replies, by (reply_key, device)."""
+    runs_table: str = field(init=False, metadata=_name("{prefix}-runs"))
+    """DynamoDB table of runs' states, by run."""
+    rollouts_table: str = field(init=False, metadata=_name("{prefix}-rollouts"))
+    """DynamoDB table of rollouts, by (fleet, number); number 0 is what the fleet runs."""
+    commands_key: str = field(init=False, metadata=_name("alias/{prefix}-commands"))
+    """Alias of the KMS key that signs servers' commands."""
+    models_key: str = field(init=False, metadata=_name("alias/{prefix}-models"))
+    """Alias of the KMS key that signs models' manifests."""
+
+    # Runs and rollouts
+    cluster: str = field(init=False, metadata=_name("{prefix}"))
+    """ECS cluster of servers and proxies."""
+    queue: str = field(init=False, metadata=_name("{prefix}-callbacks"))
+    """SQS queue of the pipeline's callback step."""
+    dead_queue: str = field(init=False, metadata=_name("{prefix}-dead"))
+    """SQS queue of callbacks and events that failed for good."""
+    queue_url: str = field(
+        init=False,
+        metadata=_name("https://sqs.{region}.amazonaws.com/{account}/{prefix}-callbacks"),
+    )
+    state_machine: str = field(
+        init=False, metadata=_name("arn:aws:states:{region}:{account}:stateMachine:{prefix}-run")
+    )
+    """ARN of the state machine of a run."""
+    rollout_machine: str = field(
+        init=False,
+        metadata=_name("arn:aws:states:{region}:{account}:stateMachine:{prefix}-rollout"),
+    )
+    """ARN of the state machine of a rollout."""
+    schedule_group: str = field(init=False, metadata=_name("{prefix}"))
+    """EventBridge Scheduler group of the retraining schedules."""
+    mlflow_arn: str = field(
+        init=False,
+        metadata=_name("arn:aws:sagemaker:{region}:{account}:mlflow-tracking-server/{prefix}"),
+    )
+    """ARN of the managed MLflow server, which is also its tracking URI."""
+    pipeline_role: str = field(
+        init=False, metadata=_name("arn:aws:iam::{account}:role/{prefix}-pipeline")
+    )
+    """ARN of the role that SageMaker runs the pipeline with."""
+
+    # Devices
+    device_policy: str = field(init=False, metadata=_name("{prefix}-device"))
+    """IoT policy that all devices share."""
+    claim_policy: str = field(init=False, metadata=_name("{prefix}-claim"))
+    """IoT policy of the claim certificate, good for enrolment only."""
+    provisioning_template: str = field(init=False, metadata=_name("{prefix}-provisioning"))
+    """IoT fleet provisioning template."""
+    thing_group: str = field(init=False, metadata=_name("{prefix}-devices"))
+    """All devices of the deployment."""
+    thing_type: str = field(init=False, metadata=_name("{prefix}-device"))
+
+    def __post_init__(self) -> None:
+        """Derive the names."""
+        values = {"account": self.account, "region": self.region, "prefix": self.prefix}
+        for name, entry in self.__dataclass_fields__.items():
+            if "pattern" in entry.metadata:
+                # the class is frozen, so its own __setattr__ refuses
+                object.__setattr__(self, name, entry.metadata["pattern"].format(**values))
 
     @property
     def stacks(self) -> tuple[str, str, str]:
-        """The CloudFormation stacks, in the order they are created."""
+        """The CloudFormation stacks, in the order in which they are created."""
         return f"{self.prefix}-base", f"{self.prefix}-data", f"{self.prefix}-sagemaker"
-
-    @property
-    def code_bucket(self) -> str:
-        """What is deployed: the functions' code and the devices' components."""
-        return f"{self.prefix}-code-{self.account}-{self.region}"
-
-    @property
-    def bucket(self) -> str:
-        """Runs, apps and models."""
-        return f"{self.prefix}-{self.account}-{self.region}"
-
-    @property
-    def devices_table(self) -> str:
-        """Heartbeats, by (fleet, device)."""
-        return f"{self.prefix}-devices"
-
-    @property
-    def replies_table(self) -> str:
-        """Replies, by (reply_key, device)."""
-        return f"{self.prefix}-replies"
-
-    @property
-    def runs_table(self) -> str:
-        """Run state, by run."""
-        return f"{self.prefix}-runs"
-
-    @property
-    def rollouts_table(self) -> str:
-        """Rollouts, by (fleet, number); number 0 is what the fleet runs."""
-        return f"{self.prefix}-rollouts"
-
-    @property
-    def commands_key(self) -> str:
-        """Alias of the KMS key that signs servers' commands."""
-        return f"alias/{self.prefix}-commands"
-
-    @property
-    def models_key(self) -> str:
-        """Alias of the KMS key that signs the manifests of models."""
-        return f"alias/{self.prefix}-models"
-
-    @property
-    def rollout_machine(self) -> str:
-        """ARN of the state machine that conducts a rollout."""
-        return f"arn:aws:states:{self.region}:{self.account}:stateMachine:{self.prefix}-rollout"
-
-    @property
-    def queue(self) -> str:
-        """Where the pipeline's callback step puts its messages."""
-        return f"{self.prefix}-callbacks"
-
-    @property
-    def dead_queue(self) -> str:
-        """Where callbacks and events end that could not be handled."""
-        return f"{self.prefix}-dead"
-
-    @property
-    def queue_url(self) -> str:
-        """The queue's URL, as AWS forms it."""
-        return f"https://sqs.{self.region}.amazonaws.com/{self.account}/{self.queue}"
-
-    @property
-    def cluster(self) -> str:
-        """ECS cluster of servers and proxies."""
-        return self.prefix
-
-    @property
-    def state_machine(self) -> str:
-        """ARN of the state machine that conducts a run."""
-        return f"arn:aws:states:{self.region}:{self.account}:stateMachine:{self.prefix}-run"
-
-    @property
-    def device_policy(self) -> str:
-        """Name of the IoT policy that every device carries."""
-        return f"{self.prefix}-device"
-
-    @property
-    def provisioning_template(self) -> str:
-        """Name of the IoT fleet provisioning template."""
-        return f"{self.prefix}-provisioning"
-
-    @property
-    def claim_policy(self) -> str:
-        """Name of the IoT policy of the claim certificate: good for enrolment only."""
-        return f"{self.prefix}-claim"
-
-    @property
-    def thing_group(self) -> str:
-        """All devices of this deployment."""
-        return f"{self.prefix}-devices"
-
-    @property
-    def thing_type(self) -> str:
-        """The type of all devices."""
-        return f"{self.prefix}-device"
-
-    @property
-    def schedule_group(self) -> str:
-        """EventBridge Scheduler group of the retraining schedules."""
-        return self.prefix
-
-    @property
-    def mlflow_arn(self) -> str:
-        """ARN of the managed MLflow server, which is also its tracking URI."""
-        return (
-            f"arn:aws:sagemaker:{self.region}:{self.account}:mlflow-tracking-server/{self.prefix}"
-        )
-
-    @property
-    def pipeline_role(self) -> str:
-        """ARN of the role that SageMaker runs the pipeline with."""
-        return self.role("pipeline")
 
     def task_family(self, task: str) -> str:
         """ECS task definition of ``server`` or ``proxy``."""
         return f"{self.prefix}-{task}"
 
+    def repository(self, task: str) -> str:
+        """ECR repository of a task's image."""
+        return f"{self.prefix}-{task}"
+
     def function(self, name: str) -> str:
-        """A Lambda function's name."""
+        """Name of a Lambda function."""
         return f"{self.prefix}-{name}"
 
     def function_arn(self, name: str) -> str:
-        """A Lambda function's ARN."""
+        """ARN of a Lambda function."""
         return f"arn:aws:lambda:{self.region}:{self.account}:function:{self.function(name)}"
 
     def role(self, name: str) -> str:
-        """A role's ARN."""
+        """ARN of a role."""
         return f"arn:aws:iam::{self.account}:role/{self.prefix}-{name}"
 
     def log_group(self, task: str) -> str:
@@ -168,12 +133,8 @@ class Deployment:
         """CloudWatch log group of a Lambda function."""
         return f"/aws/lambda/{self.function(name)}"
 
-    def repository(self, task: str) -> str:
-        """ECR repository of an ECS task's image."""
-        return f"{self.prefix}-{task}"
-
     def environment(self) -> dict[str, str]:
-        """What tasks and functions find in their environment."""
+        """Environment variables of tasks, functions and commands."""
         return {
             "MLEDGEOPS_BUCKET": self.bucket,
             "MLEDGEOPS_DEVICES_TABLE": self.devices_table,

@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 from pipelines.aws import deploy, lambda_bundle, state_machine, wheels
 from pipelines.aws.pins import PARTS, pins
-from pipelines.aws.policies import FUNCTIONS
+from pipelines.aws.policies.roles import FUNCTIONS
 from pipelines.deployment import Deployment
 
 AWS = ROOT / "pipelines" / "aws"

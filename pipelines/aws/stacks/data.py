@@ -15,7 +15,7 @@ from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines.aws import state_machine
-from pipelines.aws.policies import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
+from pipelines.aws.policies.roles import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
 from pipelines.aws.stacks.base import accept_bucket, base_key, signing_keys
 from pipelines.aws.stacks.devices import Devices
 from pipelines.aws.stacks.network import Network

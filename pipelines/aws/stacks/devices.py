@@ -13,7 +13,7 @@ from aws_cdk import aws_lambda as functions
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from pipelines.aws.policies import claim_policy, device_policy
+from pipelines.aws.policies.devices import claim_policy, device_policy
 from pipelines.deployment import Deployment
 
 # The rules take who sent a message from its topic; the body is stored unread.

@@ -16,7 +16,7 @@ from constructs import Construct
 
 from fl_runtime.server.telemetry.log_events import NAMESPACE
 from pipelines.aws.metrics import ALARMS, FILTERS, WIDGETS, Alarm, Filter, Widget, dimensions_of
-from pipelines.aws.policies import SAGEMAKER_FUNCTIONS
+from pipelines.aws.policies.roles import SAGEMAKER_FUNCTIONS
 from pipelines.aws.stacks.stack import Stack
 from pipelines.deployment import Deployment
 

@@ -13,7 +13,7 @@ from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from pipelines.aws.metrics import FILTERS
-from pipelines.aws.policies import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
+from pipelines.aws.policies.roles import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.aws.stacks.base import base_key, signing_keys
 from pipelines.aws.stacks.observability import add_filters
 from pipelines.aws.stacks.stack import (

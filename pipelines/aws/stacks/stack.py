@@ -13,7 +13,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
-from pipelines.aws.policies import EVENT_FUNCTIONS, FUNCTIONS, SERVICE_OF_ROLE, document, statements
+from pipelines.aws.policies.roles import EVENT_FUNCTIONS, FUNCTIONS, SERVICE_OF_ROLE, statements
+from pipelines.aws.policies.statement import document
 from pipelines.deployment import Deployment
 
 RETENTION = logs.RetentionDays.THREE_MONTHS

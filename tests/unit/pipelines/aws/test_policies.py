@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from pipelines.aws.policies import claim_policy, device_policy, statements
+from pipelines.aws.policies.devices import claim_policy, device_policy
+from pipelines.aws.policies.roles import statements
 from pipelines.deployment import Deployment
 
 D = Deployment(account="000000000000", region="us-east-1")
