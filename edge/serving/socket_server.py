@@ -60,7 +60,7 @@ class PredictSocket:
         if len(os.fsencode(self._path)) > PATH_LIMIT:
             self._no_socket("the path is too long for a Unix socket")
             return None
-        # bind() applies the umask; a chmod afterwards would leave a moment in which all may connect.
+        # By umask and not by a later chmod, which would leave a moment in which all may connect.
         mask = os.umask(0o177)
         try:
             self._path.unlink(missing_ok=True)

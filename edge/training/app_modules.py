@@ -1,4 +1,4 @@
-"""Imports an app's own modules from its folder. They are the app's code: they may raise anything."""
+"""Imports an app's own modules from its folder. The app's code may raise anything."""
 
 from __future__ import annotations
 
