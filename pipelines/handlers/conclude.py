@@ -26,7 +26,7 @@ from fl_runtime.run.spec import decode_spec
 from fl_runtime.run.state import TerminalState
 from pipelines.handlers.aws_clients import Services, services
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
-from registry.evidence.collect import compare
+from registry.evidence.compare import compare
 from registry.policy import policy_in_force
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
-"""Drift, from what devices say in their heartbeats of the model they use: inputs and residuals, at
-first and lately.
+"""Drift of a model's inputs and residuals, from the statistics in the devices' heartbeats.
+
+Each device reports the moments of two windows: its first predictions with the model, and its latest.
 """
 
 from __future__ import annotations
@@ -13,42 +14,36 @@ from fl_runtime.run.devices import DeviceStatus
 from registry.evidence.model import Drift, FeatureShift
 
 ENOUGH = 50
-"""Predictions in each of the two windows, below which a device cannot tell."""
+"""Smallest number of predictions in a window that counts."""
 FAR = 10.0
-"""A shift is not counted beyond so many standard deviations: an input that has never varied has no
-scale.
+"""Largest shift that is reported, in standard deviations. An input that never varied has no scale,
+and any change of it would be infinite.
 """
 DRIFTED = 1.0
+"""Shift in standard deviations beyond which a device counts as drifted."""
 
 
 def drift_of(servings: Mapping[str, Serving]) -> Drift:
-    """The fleet's drift, by device name."""
-    shifts: dict[str, list[float]] = {}
-    spreads: dict[str, list[float]] = {}
+    """The drift of a fleet. ``servings``: each device's statistics, by name."""
+    by_feature: dict[str, list[tuple[float, float]]] = {}
     scores, residuals = [], []
     for serving in servings.values():
-        moved = [
-            (served, shift(served.first, served.recent))
-            for served in serving.inputs
-            if _enough(served)
-        ]
-        if not moved:
+        judged = [served for served in serving.inputs if _enough(served)]
+        if not judged:
             continue
-        for served, by in moved:
-            shifts.setdefault(served.name, []).append(by)
-            spreads.setdefault(served.name, []).append(_spread(served))
-        scores.append(max(by for _, by in moved))
-        if (
-            serving.residuals is not None
-            and _enough(serving.residuals)
-            and (first := _rms(serving.residuals.first)) > 0
-        ):
-            residuals.append(_rms(serving.residuals.recent) / first)
+        shifts = [shift(served.first, served.recent) for served in judged]
+        for served, by in zip(judged, shifts, strict=True):
+            by_feature.setdefault(served.name, []).append((by, _spread(served)))
+        scores.append(max(shifts))
+        if (residual := _residual(serving)) is not None:
+            residuals.append(residual)
     features = [
         FeatureShift(
-            feature=n, shift=statistics.median(shifts[n]), spread=statistics.median(spreads[n])
+            feature=name,
+            shift=statistics.median(by for by, _ in found),
+            spread=statistics.median(spread for _, spread in found),
         )
-        for n in shifts
+        for name, found in by_feature.items()
     ]
     return Drift(
         devices=len(scores),
@@ -74,23 +69,32 @@ def servings(devices: Iterable[DeviceStatus], model: str = "") -> dict[str, Serv
 
 
 def shift(first: Moments, recent: Moments) -> float:
-    """Difference of the means in standard deviations of the first (Glass's delta), at most
+    """Difference of the means in standard deviations of the first window (Glass's delta), at most
     :data:`FAR`.
 
-    An input that did not vary at first has the latest deviation for a scale: a bit that is seldom
-    set is no drift.
+    If the input did not vary in the first window, the latest one gives the scale: a flag that is
+    rarely set is no drift.
     """
     difference, scale = abs(recent.mean - first.mean), first.std or recent.std
-    if difference <= 1e-9 * abs(first.mean):
+    if difference <= 1e-9 * abs(first.mean):  # rounding
         return 0.0
     return min(FAR, difference / scale) if scale > 0 else FAR
+
+
+def _residual(serving: Serving) -> float | None:
+    """Ratio of the residuals' root mean squares, latest to first; None where it is unknown."""
+    residuals = serving.residuals
+    if residuals is None or not _enough(residuals):
+        return None
+    first = _root_mean_square(residuals.first)
+    return _root_mean_square(residuals.recent) / first if first > 0 else None
 
 
 def _spread(served: Served) -> float:
     return min(FAR, served.recent.std / served.first.std) if served.first.std > 0 else 1.0
 
 
-def _rms(moments: Moments) -> float:
+def _root_mean_square(moments: Moments) -> float:
     return math.hypot(moments.mean, moments.std)
 
 

@@ -1,24 +1,30 @@
-"""What an approver judges a candidate by: collected once, when it is registered, and never changed
-after.
+"""The evidence of one version: collected when it is registered, never changed afterwards.
 
-The model card (:mod:`registry.evidence.card`) shows it, the pre-checks
-(:mod:`registry.evidence.prechecks`) read it.
+It is stored as JSON (``evidence.json``), so field names stay as they are. The model card
+(:mod:`registry.evidence.card`) shows it, the pre-checks (:mod:`registry.evidence.prechecks`) judge
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 
 from edge.protocol.messages import Goal
 
 WORST = 10
-"""Devices that are named."""
+"""Number of worst devices that are named."""
+EXAMPLES = "num-examples"
+"""Metric with the number of examples of a device, the weight in means."""
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices that belong together, by cohort or by a label that their configuration gives them."""
+class GroupEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices of one cohort, or with the same label.
+
+    ``candidate`` and ``champion`` are means of the metric, weighted by examples, over the devices
+    that evaluated both models (over all of them where there is no champion).
+    """
 
     kind: str
     """``cohort``, or the label's name."""
@@ -27,100 +33,103 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     examples: float
     candidate: float
     champion: float | None = None
-    """Means of the metric, weighted by examples, over the devices that evaluated both (all of them
-    where there is no champion).
-    """
     worse_by: float = 0.0
-    """By what share of the champion's metric the candidate is worse; negative when it is better."""
+    """See :func:`worse_by`."""
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """One device's own evaluation, on the data that it holds out."""
+class DeviceEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """The metric on one device's own held-out data."""
 
     device: str
     candidate: float
     champion: float | None = None
     worse_by: float = 0.0
+    """See :func:`worse_by`."""
     examples: float = 0.0
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """The candidate and the champion on the same devices' data."""
+class ComparisonSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Candidate and champion on the same devices' data."""
 
     champion: str = ""
-    """The champion's version as NAME/NUMBER; empty: there was none."""
+    """The champion as NAME/NUMBER; empty: there was none."""
     champion_digest: str = ""
     reason: str = ""
     """Why there is no comparison."""
     round: int = 0
     devices: int = 0
     better_on: int = 0
+    """Number of devices on which the candidate is better."""
     candidate: float | None = None
     champion_value: float | None = None
     worse_by: float = 0.0
-    groups: list[Group] = []
+    groups: list[GroupEvaluation] = []
     """The worst first."""
-    worst: list[Device] = []
-    """The devices on which the candidate does worst, against the champion where there is one."""
+    worst: list[DeviceEvaluation] = []
+    """The worst devices first: against the champion where there is one, else by the metric."""
     distribution: list[float] = []
-    """Each device's value of the metric, sorted: the candidate's."""
+    """The candidate's metric on each device, sorted."""
 
 
 class Participation(msgspec.Struct, frozen=True, kw_only=True):
-    """Who took part, and who did not."""
+    """Which of the run's devices took part."""
 
     devices: int
-    """Of the run."""
+    """All devices of the run."""
     ever: int
-    """Whose update counted at least once."""
+    """Devices whose update counted at least once."""
     by_round: list[int]
+    """Devices whose update counted."""
     wanted_by_round: list[int]
+    """Devices that were asked to train."""
     failures: dict[str, int] = {}
-    """Device phases that came to nothing, by reason code."""
+    """Failed device phases by reason code."""
     rejected: dict[str, int] = {}
-    """Updates that came and were refused, by reason code."""
+    """Rejected updates by reason code."""
     updates: int = 0
-    """Updates that came, good or not."""
+    """All updates received, rejected or not."""
     absent: list[str] = []
-    """Devices that never took part, by name, at most 50."""
+    """Devices that never took part, at most 50."""
     offenders: dict[str, int] = {}
-    """Devices whose updates were refused, the most often refused first, at most 10."""
+    """Rejected updates by device, for the 10 devices with most of them."""
 
 
 class FeatureShift(msgspec.Struct, frozen=True, kw_only=True):
-    """One input, as the champion met it first and as it meets it now."""
+    """One input of the champion: its first window of predictions against its latest."""
 
     feature: str
     shift: float
-    """Difference of means, in standard deviations of the first."""
+    """Difference of the means, in standard deviations of the first window."""
     spread: float
-    """Ratio of the standard deviations."""
+    """Ratio of the standard deviations, latest to first."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """What devices say of the inputs and residuals of the model in use."""
+    """Drift of the champion's inputs and residuals on the devices."""
 
     devices: int = 0
-    """That reported enough of both windows."""
+    """Devices with enough predictions in both windows."""
     drifted: int = 0
-    """Of them, those whose inputs have moved by more than one standard deviation."""
+    """Those of them whose inputs have shifted by more than one standard deviation."""
     score: float = 0.0
-    """The median device's largest shift."""
+    """Largest shift of any input, on the median device."""
     features: list[FeatureShift] = []
+    """Medians over the devices, the largest shift first."""
     residual: float | None = None
-    """The median ratio of the residuals now and at first."""
+    """Ratio of the residuals, latest to first, on the median device."""
     predictions: int = 0
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """How much data the model was made of."""
+    """How many examples the candidate was trained on in the last round."""
 
     examples: float
     least: float
+    """On the device with the fewest."""
     median: float
     most: float
     champion_examples: float | None = None
-    """Of the champion's own run, where its evidence is there."""
+    """The champion's own ``examples``, where its evidence exists."""
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +137,11 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     usd: float
+    """An estimate, see :mod:`fl_runtime.run.cost`."""
     bytes_up: int
     bytes_down: int
     device_seconds: float
+    """Time at work, summed over the devices."""
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,30 +157,37 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     app_digest: str
     model_digest: str
     model_data: str
+    """S3 address of the model package's archive."""
     strategy: str
     seed: int
     rounds: int
     parameters: dict[str, str]
+    """``app.`` and ``strategy.`` options."""
     updates: dict[str, str] = {}
-    """SHA-256 of the updates of the round that made the model, by device, at most 1,000."""
+    """SHA-256 of the updates of the last round, by device, at most 1,000."""
     resumed_from: str = ""
+    """Run whose rounds this one continued."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """The evidence pack of one version."""
+    """The evidence of one version."""
 
     model_version: str
+    """NAME/NUMBER."""
     metric: str
+    """Name of the metric that the version is judged by."""
     goal: Goal
     value: float
+    """The metric as the app reports it."""
     registered_at: float
+    """Unix seconds."""
     fleet: str
     description: str
     licence: str
     intended_use: str
     curves: dict[str, list[tuple[int, float]]]
-    """By name (``evaluate.accuracy``, ``train.loss``): (round, value)."""
-    compared: Compared
+    """Metrics by name (``evaluate.accuracy``, ``train.loss``): (round, value)."""
+    compared: ComparisonSummary
     participation: Participation
     coverage: Coverage
     drift: Drift
@@ -178,21 +196,27 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worse_by(candidate: float, champion: float, goal: Goal) -> float:
-    """By what share of the champion's metric the candidate is worse; negative when it is better.
-    Against 0: the difference itself.
+    """How much worse the candidate is, as a share of the champion's metric; negative: better.
+
+    For a champion with the metric 0 it is the difference itself.
     """
     difference = champion - candidate if goal == "maximize" else candidate - champion
     return difference / abs(champion) if champion else difference
 
 
 def in_words(worse: float) -> str:
-    """How a share from :func:`worse_by` reads."""
+    """A share from :func:`worse_by` as text."""
     return "as good" if worse == 0 else f"{abs(worse):.1%} {'worse' if worse > 0 else 'better'}"
 
 
-def weighted(values: Mapping[str, tuple[float, float]]) -> float:
-    """Mean of (value, weight); the plain one where no weight is above 0."""
-    total = sum(weight for _, weight in values.values())
+def weighted_mean(values: Sequence[tuple[float, float]]) -> float:
+    """The mean of (value, weight) pairs; unweighted where no weight is positive."""
+    total = sum(weight for _, weight in values)
     if total <= 0:
-        return sum(value for value, _ in values.values()) / len(values)
-    return sum(value * weight for value, weight in values.values()) / total
+        return sum(value for value, _ in values) / len(values)
+    return sum(value * weight for value, weight in values) / total
+
+
+def as_number(value: object) -> float | None:
+    """A reported metric as a number, else None: devices may report anything."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

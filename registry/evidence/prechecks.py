@@ -1,5 +1,6 @@
-"""Pre-checks of a candidate: what the policy asks of its evidence. They advise; a person decides,
-and may decide otherwise.
+"""Pre-checks: what the policy asks of a candidate's evidence.
+
+They advise: a person decides, and may override them.
 """
 
 from __future__ import annotations
@@ -8,61 +9,63 @@ from collections.abc import Iterator
 
 import msgspec
 
-from registry.evidence.model import Evidence, in_words
+from registry.evidence.model import ComparisonSummary, Drift, Evidence, Participation, in_words
 from registry.policy import PrecheckPolicy
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One pre-check, with the numbers that decided it."""
+    """The result of one pre-check."""
 
     name: str
     passed: bool
     message: str
+    """The numbers that decided it."""
 
 
 def check(evidence: Evidence, policy: PrecheckPolicy) -> list[Check]:
-    """All pre-checks, in the policy's order."""
+    """All pre-checks, in the order of the policy's keys."""
     return [
-        *_against_champion(evidence, policy),
-        *_participation(evidence, policy),
-        _drift(evidence, policy),
+        *_better(evidence.compared, evidence.metric, policy),
+        *_participation(evidence.participation, policy),
+        _drift(evidence.drift, policy),
     ]
 
 
 def failed(checks: list[Check]) -> str:
-    """The checks that did not pass, in one sentence; empty when all did."""
+    """The failed checks in one sentence; empty when all passed."""
     wrong = [item for item in checks if not item.passed]
-    return (
-        f"{len(wrong)} of {len(checks)} pre-checks fail: "
-        + "; ".join(f"{item.name}: {item.message}" for item in wrong)
-        if wrong
-        else ""
-    )
+    if not wrong:
+        return ""
+    reasons = "; ".join(f"{item.name}: {item.message}" for item in wrong)
+    return f"{len(wrong)} of {len(checks)} pre-checks fail: {reasons}"
 
 
-def _against_champion(evidence: Evidence, policy: PrecheckPolicy) -> Iterator[Check]:
-    compared = evidence.compared
+def _better(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Iterator[Check]:
     if not compared.champion:
-        yield Check(
-            name="better",
-            passed=True,
-            message=f"there is no champion to beat ({compared.reason or 'the fleet runs no version'})",
-        )
+        reason = compared.reason or "the fleet runs no version"
+        yield Check(name="better", passed=True, message=f"there is no champion to beat ({reason})")
         return
     if compared.candidate is None or compared.champion_value is None:
-        message = f"it could not be compared with {compared.champion} on the devices' data: {compared.reason}"
+        message = (
+            f"it could not be compared with {compared.champion} on the devices' data: "
+            f"{compared.reason}"
+        )
         yield Check(name="better", passed=False, message=message)
         return
-    numbers = f"{evidence.metric} {compared.candidate:.4g}, champion {compared.champion_value:.4g} on {compared.devices} devices"
     rule = "must be better" if policy.better_by > 0 else "may be worse"
-    needed = (
+    limit = (
         f"it {rule} by {abs(policy.better_by):.1%}" if policy.better_by else "it must not be worse"
     )
-    yield Check(
-        name="better",
-        passed=-compared.worse_by >= policy.better_by,
-        message=f"{numbers}: {in_words(compared.worse_by)}; {needed}",
+    message = (
+        f"{metric} {compared.candidate:.4g}, champion {compared.champion_value:.4g} on "
+        f"{compared.devices} devices: {in_words(compared.worse_by)}; {limit}"
     )
+    passed = -compared.worse_by >= policy.better_by
+    yield Check(name="better", passed=passed, message=message)
+    yield _groups(compared, metric, policy)
+
+
+def _groups(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Check:
     judged = [
         group
         for group in compared.groups
@@ -70,41 +73,46 @@ def _against_champion(evidence: Evidence, policy: PrecheckPolicy) -> Iterator[Ch
     ]
     worst = max(judged, key=lambda group: group.worse_by, default=None)
     if worst is None:
-        yield Check(
-            name="groups",
-            passed=True,
-            message=f"no group has {policy.group_devices} devices that evaluated both",
-        )
-        return
-    where = f"{worst.kind} {worst.name}: {evidence.metric} {worst.candidate:.4g}, champion {worst.champion:.4g}"
-    message = f"the worst group is {where}, {in_words(worst.worse_by)}; at most {policy.group_worse_by:.1%} worse is allowed"
-    yield Check(name="groups", passed=worst.worse_by <= policy.group_worse_by, message=message)
+        message = f"no group has {policy.group_devices} devices that evaluated both"
+        return Check(name="groups", passed=True, message=message)
+    message = (
+        f"the worst group is {worst.kind} {worst.name}: {metric} {worst.candidate:.4g}, champion "
+        f"{worst.champion:.4g}, {in_words(worst.worse_by)}; limit {policy.group_worse_by:.1%} worse"
+    )
+    passed = worst.worse_by <= policy.group_worse_by
+    return Check(name="groups", passed=passed, message=message)
 
 
-def _participation(evidence: Evidence, policy: PrecheckPolicy) -> Iterator[Check]:
-    part = evidence.participation
+def _participation(part: Participation, policy: PrecheckPolicy) -> Iterator[Check]:
     last = part.by_round[-1] if part.by_round else 0
-    message = f"{last} devices made the last round; at least {policy.participants} must"
-    yield Check(name="participants", passed=last >= policy.participants, message=message)
+    yield Check(
+        name="participants",
+        passed=last >= policy.participants,
+        message=f"{last} devices took part in the last round; at least {policy.participants} must",
+    )
     share = part.ever / part.devices if part.devices else 0.0
-    message = (
-        f"{part.ever} of {part.devices} devices took part; at least {policy.participation:.0%} must"
+    least = f"at least {policy.participation:.0%} must"
+    yield Check(
+        name="participation",
+        passed=share >= policy.participation,
+        message=f"{part.ever} of {part.devices} devices took part; {least}",
     )
-    yield Check(name="participation", passed=share >= policy.participation, message=message)
-    refused = sum(part.rejected.values())
-    share = refused / part.updates if part.updates else 0.0
-    message = (
-        f"{refused} of {part.updates} updates were refused; at most {policy.rejected:.0%} may be"
+    rejected = sum(part.rejected.values())
+    share = rejected / part.updates if part.updates else 0.0
+    yield Check(
+        name="rejected",
+        passed=share <= policy.rejected,
+        message=f"{rejected} of {part.updates} updates were rejected; limit {policy.rejected:.0%}",
     )
-    yield Check(name="rejected", passed=share <= policy.rejected, message=message)
 
 
-def _drift(evidence: Evidence, policy: PrecheckPolicy) -> Check:
-    drift = evidence.drift
+def _drift(drift: Drift, policy: PrecheckPolicy) -> Check:
     if not drift.devices:
-        return Check(
-            name="drift", passed=True, message="no device has reported enough predictions to tell"
-        )
+        message = "no device has reported enough predictions to tell"
+        return Check(name="drift", passed=True, message=message)
     named = ", ".join(f"{shift.feature} by {shift.shift:.2g}" for shift in drift.features[:3])
-    message = f"on the median of {drift.devices} devices inputs have moved by {drift.score:.2g} standard deviations ({named}); {policy.drift:g} may be"
+    message = (
+        f"on the median of {drift.devices} devices inputs have moved by {drift.score:.2g} standard "
+        f"deviations ({named}); limit {policy.drift:g}"
+    )
     return Check(name="drift", passed=drift.score <= policy.drift, message=message)
