@@ -1,12 +1,14 @@
-"""Every touch of Flower's private parts that the server needs, in one place (see
-edge/training/flower_compat.py).
+"""The private parts of Flower that the server uses, in one place.
+
+Flower promises only ``flwr.app``, ``flwr.clientapp`` and ``flwr.serverapp``; the rest may move in a
+patch release. What the worker on a device uses is in :mod:`edge.training.flower_compat`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -19,6 +21,9 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore.run import Run
 
 SERVER_NODE_ID = 1
+"""Flower's node id of the server."""
+FlowerRun: TypeAlias = Run
+"""Flower's description of a run."""
 
 _ERROR_CODES = {
     "app-load": ErrorCode.LOAD_CLIENT_APP_EXCEPTION,
@@ -31,30 +36,30 @@ _ERROR_CODES = {
 
 
 def name_message(message: Message, message_id: str) -> None:
-    """Give an outgoing message its id; without it a reply cannot say what it answers."""
+    """Set an outgoing message's id, which a reply refers to; Flower sets it when it sends."""
     message.metadata.__dict__["_message_id"] = message_id
 
 
 def make_reply(message: Message, content: RecordDict) -> Message:
-    """A device's answer as a Flower message."""
+    """A device's reply to ``message``."""
     return Message(content, reply_to=message)
 
 
 def make_error(message: Message, code: str, reason: str) -> Message:
-    """A device's failure as a Flower message, with the nearest of Flower's error codes."""
+    """A device's failure as an error reply, with the nearest of Flower's error codes."""
     return Message(
         Error(code=_ERROR_CODES.get(code, ErrorCode.UNKNOWN), reason=f"{code}: {reason}"),
         reply_to=message,
     )
 
 
-def empty_run(run_id: int) -> Run:
-    """Flower's description of a run, for apps that ask the grid."""
+def empty_run(run_id: int) -> FlowerRun:
+    """Flower's description of a run, for apps that ask the grid for it."""
     return Run.create_empty(run_id)
 
 
 def averages_metrics(strategy: Any) -> bool:
-    """Whether a FedAvg-like strategy aggregates metrics in Flower's own way."""
+    """Whether a strategy of FedAvg's kind aggregates metrics with Flower's own function."""
     return (
         strategy.train_metrics_aggr_fn is aggregate_metricrecords
         and strategy.evaluate_metrics_aggr_fn is aggregate_metricrecords
@@ -62,14 +67,12 @@ def averages_metrics(strategy: Any) -> bool:
 
 
 def uses_server_fn(app: ServerApp) -> bool:
-    """Whether the app uses Flower's older ``server_fn`` interface, whose strategies are not
-    messages.
-    """
+    """Whether the app uses Flower's older ``server_fn`` interface instead of ``@app.main()``."""
     return app._main is None
 
 
 def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
-    """What an app's ``server_fn``, or its deprecated constructor arguments, bring."""
+    """The components from an app's ``server_fn``, or from its deprecated constructor arguments."""
     if app._server_fn is not None:
         return app._server_fn(context)
     return ServerAppComponents(
@@ -83,7 +86,7 @@ def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
 def start_compatible(
     components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid
 ) -> None:
-    """Run Flower's compatibility loop with our recording strategy in the place of the app's."""
+    """Run Flower's compatibility loop with ``strategy`` in the place of the app's."""
     timeout = components.config.round_timeout if components.config else None
     config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
     if components.server is not None:
@@ -99,10 +102,9 @@ def start_compatible(
 
 @contextlib.contextmanager
 def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None]:
-    """While it lasts, ``Strategy.start`` on a grid of ours runs ``loop(strategy, grid, ...)``
-    instead.
+    """Within the context, ``Strategy.start`` on a ``grid_type`` calls ``loop(self, grid, ...)``.
 
-    Other grids (a wrapper of the app's own, say) keep Flower's loop.
+    On other grids, such as a wrapper of the app's own, it runs Flower's loop.
     """
     original = Strategy.start
 
@@ -119,7 +121,7 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
 
 
 def readdressed(message: Message, node_id: int) -> Message:
-    """The same content, as the same object, for another device."""
+    """A message to another device with the same content object: both belong to one phase."""
     return Message(
         message.content,
         node_id,

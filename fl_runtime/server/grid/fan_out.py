@@ -11,7 +11,7 @@ from fl_runtime.run.messages import PhaseEvent, PhaseRequest
 
 
 class CohortBackend(Protocol):
-    """Port: carries out a phase request, in this process (CohortRunner) or by proxies (ProxyHub)."""
+    """Port: carries out a phase request, in-process (CohortRunner) or by proxies (ProxyHub)."""
 
     def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
         """Yield events until the cohort is done."""

@@ -12,10 +12,9 @@ from typing import Self
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fl_runtime.run.cohorts import flower_run_id
-from fl_runtime.server.flower_compat import empty_run
+from fl_runtime.server.flower_compat import FlowerRun, empty_run
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.phases import PhaseExecutor
 
@@ -35,12 +34,12 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
         grid._policy = policy
         return grid
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: FlowerRun) -> None:
         """Called by Flower's runtime."""
         self._run = run
 
     @property
-    def run(self) -> Run:
+    def run(self) -> FlowerRun:
         """Flower's description of this run."""
         return self._run
 

@@ -51,7 +51,7 @@ class ReplyReader:
             return make_error(message, changed.code, changed.reason)
 
     def _of_cohort(self, mean: Folded, request: PhaseRequest) -> Message:
-        """The mean speaks for its cohort: it answers the message of the first device that counts."""
+        """The cohort's mean, as a reply to the message of its first device that counts."""
         counted = {result.device for result in self._stats.results if result.status == "ok"}
         first = next(target for target in request.targets if target.device in counted)
         message = self._messages[first.node_id]

@@ -1,7 +1,7 @@
-"""A model from code, as MLflow stores it beside the weights: loads without pickle and without us.
+"""The model's code as MLflow stores it beside the weights: it imports nothing of ours, no pickle.
 
-With a predict function of the app's: table in, predictions out. Without: array names in, their
-means out.
+With a predict function of the app's it maps a table to predictions; without one it maps array names
+to the arrays' means.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class FederatedModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped he
     """The aggregated weights of one federated run."""
 
     def load_context(self, context: Any) -> None:
-        """Read the weights in the order the app named them."""
+        """Read the weights, and import the app's predict function if it has one."""
         with safe_open(context.artifacts["weights"], framework="numpy") as file:
+            # Tensors are numbered; the header holds their names in the app's order.
             names = json.loads(file.metadata()["records"])["arrays"]["arrays"]
             self.arrays = {name: file.get_tensor(str(index)) for index, name in enumerate(names)}
         reference = json.loads(Path(context.artifacts["hooks"]).read_text())["predict"]
@@ -32,7 +33,7 @@ class FederatedModel(PythonModel):  # type: ignore[misc]  # mlflow is untyped he
             getattr(importlib.import_module(module), attribute) if reference else None
         )
 
-    # A DataFrame is the one type hint that MLflow neither warns of nor checks inputs against.
+    # A DataFrame is the one type hint for which MLflow neither warns nor checks inputs.
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> Any:

@@ -13,7 +13,7 @@ from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.rounds.metric_outliers import drop_metric_outliers
-from fl_runtime.server.rounds.quorum import minimum_nodes
+from fl_runtime.server.rounds.strategies import minimum_nodes
 from fl_runtime.server.rounds.train_step import RoundInput
 
 SILENT_CODES = ("no-reply", "cohort-lost")

@@ -13,7 +13,7 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.rounds.strategies import minimum_results
+from fl_runtime.server.rounds.strategies import minimum_nodes, minimum_results
 
 ATTEMPTS = 3
 """How often a round without a quorum is attempted, when some of the failures may be transient."""
@@ -68,12 +68,6 @@ class Quorum:
                 f"A round needs {needed} valid updates ({name}, quorum {self._spec.quorum}), "
                 f"and the run has {nodes} devices.",
             )
-
-
-def minimum_nodes(strategy: Strategy) -> int:
-    """Available devices below which a strategy does not start a round."""
-    names = ("min_available_nodes", "min_train_nodes", "min_evaluate_nodes")
-    return max(getattr(strategy, name, 0) for name in names)
 
 
 def has_transient_failure(phases: Sequence[PhaseStats]) -> bool:

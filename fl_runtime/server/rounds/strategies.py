@@ -1,4 +1,4 @@
-"""Stock Flower strategies by name, their parameters checked before anything starts."""
+"""Flower's stock strategies by name, with their parameters checked before a run starts."""
 
 from __future__ import annotations
 
@@ -25,67 +25,68 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.flower_compat import averages_metrics
 
 WEIGHTED_MEANS = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)
-"""Strategies whose aggregation is a weighted mean, or starts with one: cohorts may fold for them.
-"""
-
-_SHARED = (
+"""Strategies whose aggregation is, or starts with, a mean weighted by the example count."""
+MINIMUM_PARAMETERS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+_KEPT_PARAMETERS = (
     "fraction_train",
     "fraction_evaluate",
     "weighted_by_key",
     "arrayrecord_key",
     "configrecord_key",
 )
-_MINIMUMS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+_MESSAGE_LIMIT = 256
+"""Characters of a run's reason of failure."""
 
 
-def names() -> list[str]:
-    """Every stock strategy that can be made from plain parameters."""
-    found = []
-    for name, kind in inspect.getmembers(stock, inspect.isclass):
-        if (
-            issubclass(kind, Strategy)
-            and not inspect.isabstract(kind)
-            and "strategy" not in inspect.signature(kind).parameters
-        ):
-            found.append(name)
-    return sorted(found)
+def stock_names() -> list[str]:
+    """The stock strategies that can be made from plain parameters.
+
+    Wrappers are not among them: they need another strategy.
+    """
+    return sorted(
+        name
+        for name, kind in inspect.getmembers(stock, inspect.isclass)
+        if issubclass(kind, Strategy)
+        and not inspect.isabstract(kind)
+        and "strategy" not in inspect.signature(kind).parameters
+    )
 
 
 def build(
     name: str, parameters: Mapping[str, ConfigValue], devices: int, like: Strategy | None = None
 ) -> Strategy:
-    """Make a strategy; raises RunFailed that names what is wrong and what there is instead.
+    """Make a stock strategy.
 
-    ``devices`` lowers Flower's minimum of two nodes for a smaller fleet. ``like`` is the app's own
-    strategy, whose record keys and fractions are kept.
+    Args:
+        name: The strategy's class name.
+        parameters: Arguments of its constructor.
+        devices: Size of the fleet; lowers Flower's minimum of two nodes for a smaller one.
+        like: The app's own strategy, whose fractions and record keys are kept.
+
+    Raises:
+        RunFailed: naming what is wrong and what there is instead.
     """
-    if name not in names():
-        raise RunFailed(
-            "strategy", f"There is no strategy {name!r}; there are {', '.join(names())}."
-        )
+    if name not in stock_names():
+        known_names = ", ".join(stock_names())
+        raise RunFailed("strategy", f"There is no strategy {name!r}; there are {known_names}.")
     kind = getattr(stock, name)
-    arguments: dict[str, Any] = {key: min(2, devices) for key in _MINIMUMS}
-    arguments.update(
-        {key: getattr(like, key) for key in _SHARED if like is not None and hasattr(like, key)}
-    )
-    known = {
-        key: p for key, p in inspect.signature(kind).parameters.items() if key != "self"
-    } or _inherited(kind)
-    arguments.update(
-        {check_parameter(name, known, key, value): value for key, value in parameters.items()}
-    )
+    arguments: dict[str, Any] = {key: min(2, devices) for key in MINIMUM_PARAMETERS}
+    for key in _KEPT_PARAMETERS:
+        if like is not None and hasattr(like, key):
+            arguments[key] = getattr(like, key)
+    known = _constructor_parameters(kind)
+    for key, value in parameters.items():
+        check_parameter(name, known, key, value)
+        arguments[key] = value
     try:
         return cast(Strategy, kind(**arguments))
     except (TypeError, ValueError) as error:
-        raise RunFailed(
-            "strategy", f"The strategy {name} refuses its parameters: {error}."
-        ) from error
+        message = f"The strategy {name} refuses its parameters: {error}."
+        raise RunFailed("strategy", message) from error
 
 
 def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
-    """Change parameters of the app's own strategy in place; raises RunFailed for one it does not
-    have.
-    """
+    """Change parameters of the app's own strategy in place; raises RunFailed for an unknown one."""
     known = inspect.signature(type(strategy)).parameters
     for key, value in parameters.items():
         check_parameter(type(strategy).__name__, known, key, value)
@@ -93,17 +94,24 @@ def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
 
 
 def foldable(strategy: Strategy) -> bool:
-    """Whether cohorts may answer with one weighted mean: exactly the stock types, with stock
-    metrics.
+    """Whether cohorts may answer with one weighted mean, with exactly the same result.
+
+    So for the stock types themselves with Flower's own metrics: a subclass may aggregate otherwise.
     """
     return type(strategy) in WEIGHTED_MEANS and averages_metrics(strategy)
+
+
+def minimum_nodes(strategy: Strategy) -> int:
+    """Available devices below which a strategy does not start a round."""
+    return max(getattr(strategy, name, 0) for name in MINIMUM_PARAMETERS)
 
 
 def minimum_results(strategy: Strategy) -> int:
     """Valid updates without which a strategy's guarantee does not hold, or its code fails.
 
-    Krum 2f + 3 (Blanchard et al. 2017, https://arxiv.org/abs/1703.02757), Bulyan 4f + 3
-    (El Mhamdi et al. 2018, https://arxiv.org/abs/1802.07927); a trimmed mean must leave something.
+    With f malicious nodes, Krum needs 2f + 3 (Blanchard et al. 2017,
+    https://arxiv.org/abs/1703.02757) and Bulyan 4f + 3 (El Mhamdi et al. 2018,
+    https://arxiv.org/abs/1802.07927). A trimmed mean must have something left.
     """
     malicious = int(getattr(strategy, "num_malicious_nodes", 0))
     if isinstance(strategy, Bulyan):
@@ -117,31 +125,26 @@ def minimum_results(strategy: Strategy) -> int:
 
 def check_parameter(
     strategy: str, known: Mapping[str, inspect.Parameter], key: str, value: ConfigValue
-) -> str:
-    """Return ``key`` if the strategy takes it and the value's type fits; raises RunFailed
-    otherwise.
-    """
+) -> None:
+    """Raise RunFailed unless the strategy has the parameter and the value fits its default."""
     if key not in known:
-        raise RunFailed(
-            "strategy",
-            f"The strategy {strategy} has no parameter {key!r}; it has {', '.join(known)}."[:256],
-        )
+        message = f"The strategy {strategy} has no parameter {key!r}; it has {', '.join(known)}."
+        raise RunFailed("strategy", message[:_MESSAGE_LIMIT])
     default = known[key].default
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = numeric and float(value) == int(value)
+    wants_whole = isinstance(default, int) and not isinstance(default, bool)
     if isinstance(default, float) and not numeric:
-        raise RunFailed(
-            "strategy", f"The strategy {strategy} wants a number for {key!r}, not {value!r}."
-        )
-    if (
-        isinstance(default, int)
-        and not isinstance(default, bool)
-        and not (numeric and float(value) == int(value))
-    ):
-        raise RunFailed(
-            "strategy", f"The strategy {strategy} wants a whole number for {key!r}, not {value!r}."
-        )
-    return key
+        wanted = "number"
+    elif wants_whole and not whole:
+        wanted = "whole number"
+    else:
+        return
+    raise RunFailed(
+        "strategy", f"The strategy {strategy} wants a {wanted} for {key!r}, not {value!r}."
+    )
 
 
-def _inherited(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind.__init__).parameters
+def _constructor_parameters(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
+    own = {key: p for key, p in inspect.signature(kind).parameters.items() if key != "self"}
+    return own or inspect.signature(kind.__init__).parameters

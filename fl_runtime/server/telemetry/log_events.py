@@ -1,8 +1,8 @@
 """The server's log lines that metrics are made of: rounds, failures, progress.
 
-Most are read by log metric filters (:mod:`pipelines.aws.metrics`). Bytes and cost carry their own
-unit and dimension
-in the embedded metric format, because a filter would need a log line for each.
+Log metric filters read most of them (:mod:`pipelines.aws.metrics`). Bytes and cost are in the
+embedded metric format, with their own unit and dimension, since a filter would need a line for
+each:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from edge.logs import event
 from fl_runtime.run.cost import Topology, round_cost
-from fl_runtime.run.records import RoundRecord
+from fl_runtime.run.ports import Clock
+from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective
 
@@ -23,13 +24,14 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "MLEdgeOps"
 EMBEDDED = {"BytesUp": "Bytes", "BytesDown": "Bytes", "EstimatedCost": "None"}
+"""Embedded metrics and their units."""
 PROGRESS_SECONDS = 60.0
 FAILURES_LOGGED = 100
-"""Of one round, one line each: a fleet that fails as a whole must not fill the log."""
+"""Lines for failed devices of one round: a fleet that fails as a whole must not fill the log."""
 
 
 class RoundLog:
-    """Writes one run's lines."""
+    """Logs the rounds of one run. ``now`` is Unix time in seconds."""
 
     def __init__(
         self,
@@ -37,7 +39,7 @@ class RoundLog:
         topology: Topology,
         objective: Objective,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
@@ -45,13 +47,12 @@ class RoundLog:
         self._objective = objective
         self._clock = clock
         self._now = now
-        self._began = clock()
-        self._told = clock()
-        self._round = 0
+        self._round_began = clock()
+        self._last_progress = clock()
+        self._finished_round = 0
 
     def finished(self, record: RoundRecord) -> None:
         """One line for the round, and one for each device phase that failed in it."""
-        judged: dict[str, Any] = self._judged(record)
         cost = round_cost(self._topology, record.seconds.total, len(record.devices))
         event(
             logger,
@@ -67,53 +68,53 @@ class RoundLog:
             BytesDown=record.bytes.down,
             EstimatedCost=round(cost, 8),
             App=self._spec.app_name,
-            _aws=self._directive(),
-            **judged,
+            _aws=self._embedded_metrics(),
+            **self._evaluation(record),
         )
         failed = [row for row in record.devices if row.status == "error"]
         for row in failed[:FAILURES_LOGGED]:
-            event(
-                logger,
-                "device-failed",
-                logging.WARNING,
-                run=self._spec.run,
-                round=row.round,
-                kind=row.kind,
-                device=row.device,
-                code=row.code,
-                reason=row.reason,
-            )
-        self._round, self._began = record.round, self._clock()
+            self._log_failure(row)
+        self._finished_round, self._round_began = record.round, self._clock()
 
     def progress(self) -> None:
-        """Called every few seconds: once a minute, say how long the round has been under way."""
-        if self._clock() - self._told < PROGRESS_SECONDS:
+        """Once a minute, log how long the round has been under way; may be called at any time."""
+        now = self._clock()
+        if now - self._last_progress < PROGRESS_SECONDS:
             return
-        self._told = self._clock()
+        self._last_progress = now
         event(
             logger,
             "progress",
             run=self._spec.run,
-            finished_round=self._round,
-            round_age=round(self._clock() - self._began, 1),
+            finished_round=self._finished_round,
+            round_age=round(now - self._round_began, 1),
         )
 
-    def _judged(self, record: RoundRecord) -> dict[str, float]:
-        """The judged metric under one name for all apps, and all metrics under their own."""
+    def _log_failure(self, row: DeviceRow) -> None:
+        event(
+            logger,
+            "device-failed",
+            logging.WARNING,
+            run=self._spec.run,
+            round=row.round,
+            kind=row.kind,
+            device=row.device,
+            code=row.code,
+            reason=row.reason,
+        )
+
+    def _evaluation(self, record: RoundRecord) -> dict[str, Any]:
+        """All metrics by their own names, and the objective as ``value``, alike for all apps."""
         reported = record.evaluate or record.server
         fields = {
             f"evaluate_{key}": float(value)
             for key, value in reported.items()
             if isinstance(value, int | float)
         }
-        judged = self._objective.value_if_reported(reported)
-        return fields if judged is None else {**fields, "value": judged.value}
+        objective = self._objective.value_if_reported(reported)
+        return fields if objective is None else {**fields, "value": objective.value}
 
-    def _directive(self) -> dict[str, object]:
+    def _embedded_metrics(self) -> dict[str, object]:
         metrics = [{"Name": name, "Unit": unit} for name, unit in EMBEDDED.items()]
-        return {
-            "Timestamp": int(self._now() * 1000),
-            "CloudWatchMetrics": [
-                {"Namespace": NAMESPACE, "Dimensions": [["App"]], "Metrics": metrics}
-            ],
-        }
+        directive = {"Namespace": NAMESPACE, "Dimensions": [["App"]], "Metrics": metrics}
+        return {"Timestamp": int(self._now() * 1000), "CloudWatchMetrics": [directive]}

@@ -19,7 +19,8 @@ from fl_runtime.run import mlflow_runs
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import TerminalState
-from fl_runtime.server.model.artifact import FinalModel, log_to_mlflow
+from fl_runtime.server.model.artifact import FinalModel
+from fl_runtime.server.model.mlflow_logging import log_to_mlflow
 
 logger = logging.getLogger(__name__)
 

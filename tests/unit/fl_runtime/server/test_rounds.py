@@ -19,7 +19,7 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.flower_compat import make_reply, name_message
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
-from fl_runtime.server.rounds.strategies import build, foldable, names
+from fl_runtime.server.rounds.strategies import build, foldable, stock_names
 
 
 class PlainGrid(IoTGrid):
@@ -173,7 +173,7 @@ def test_all_weighted_strategies_can_be_named() -> None:
         "Krum",
         "FedMedian",
         "FedTrimmedAvg",
-    } <= set(names())
+    } <= set(stock_names())
 
 
 def test_an_apps_own_messages_go_through_unfolded() -> None:

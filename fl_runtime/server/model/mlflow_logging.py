@@ -1,0 +1,83 @@
+"""Logs the final model to MLflow as a pyfunc model, without pickle.
+
+MLflow stores the code of :mod:`fl_runtime.server.model.mlflow_model` beside the weights
+(https://mlflow.org/docs/latest/ml/model/models-from-code/).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge.protocol.records import decode_records
+from edge.training.app_bundle import FlowerApp
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.server.model.artifact import MODEL_FILE, FinalModel
+from fl_runtime.server.model.hooks import load_hook
+
+MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
+
+
+def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
+    """Log the model with its signature; returns MLflow's model id (``m-...``).
+
+    Raises:
+        RunFailed: the app's predict function failed on its input example.
+    """
+    import mlflow
+    from mlflow.models import infer_signature
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / MODEL_FILE
+        weights.write_bytes(model.weights)
+        hooks = Path(folder) / "hooks.json"
+        hooks.write_bytes(msgspec.json.encode({"predict": app.settings.get("predict", "")}))
+        inputs, outputs = example_of(app, model)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(MODEL_CODE),
+                artifacts={"weights": str(weights), "hooks": str(hooks)},
+                code_paths=_code_paths(app),
+                signature=infer_signature(inputs, outputs),
+                pip_requirements=_requirements(),
+                metadata={"weights_sha256": model.digest, "metric": model.metric},
+            )
+    return str(info.model_id)
+
+
+def example_of(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
+    """Inputs and outputs for the signature: the app's example, or array names and their means."""
+    predict, example = load_hook(app, "predict"), load_hook(app, "input-example")
+    stored = decode_records(model.weights).arrays["arrays"]
+    arrays = {key: np.array(value) for key, value in stored.items()}
+    if predict is None or example is None:
+        import pandas as pd
+
+        means = [float(np.mean(array)) for array in arrays.values()]
+        return pd.DataFrame({"array": list(arrays)}), means
+    try:
+        inputs = example() if callable(example) else example
+        return inputs, predict(arrays, inputs)
+    except Exception as error:  # the app's own code
+        raise RunFailed(
+            "predict",
+            f"The app's predict raised {type(error).__name__} on its input-example: {error}",
+        ) from error
+
+
+def _code_paths(app: FlowerApp) -> list[str]:
+    """The app's packages and modules, each by itself: MLflow puts their folder on the path."""
+    names = {file.relative_to(app.folder).parts[0] for file in app.files() if file.suffix == ".py"}
+    return sorted(str(app.folder / name) for name in names)
+
+
+def _requirements() -> list[str]:
+    """What loading needs. MLflow's own guess would load the model once more, in a new process."""
+    names = ("mlflow", "numpy", "safetensors", "msgspec", "torch")
+    return [f"{name}=={version(name)}" for name in names]
