@@ -89,7 +89,7 @@ class ProxyHub:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _attach(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Serve one proxy's stream until it ends or a newer stream of the same cohort replaces it."""
+        """Serve one proxy's stream until it ends, or a newer one of its cohort replaces it."""
         hello = msgspec.msgpack.decode(next(requests), type=FromProxy)
         line = self._lines.get(hello.cohort) if isinstance(hello, Hello) else None
         if line is None:

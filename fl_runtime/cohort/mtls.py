@@ -1,6 +1,6 @@
-"""Certificates for one run: the server makes a CA in memory and one identity for its proxies.
+"""Mutual TLS for one run: a CA made in memory, one identity for the server and one for its proxies.
 
-The proxies' identity travels through AWS Secrets Manager and is deleted with the run.
+The proxies' identity reaches them through AWS Secrets Manager, and is deleted when the run ends.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = datetime.timedelta(days=31)
+"""Longer than the longest run."""
 SKEW = datetime.timedelta(hours=1)
+"""How far behind a proxy's clock may be."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """PEM bytes of a private key, its certificate and the CA that both sides trust."""
+    """A private key, its certificate and the CA that both sides trust, as PEM."""
 
     ca: bytes
     certificate: bytes
@@ -29,7 +31,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def make_identities(address: str) -> tuple[Identity, Identity]:
-    """(server, proxy) identities for a run whose server listens at ``address`` (an IP)."""
+    """(server, proxy) identities for a run whose server listens at the IP ``address``."""
     now = datetime.datetime.now(datetime.UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mledgeops run")])
@@ -59,7 +61,7 @@ def make_identities(address: str) -> tuple[Identity, Identity]:
 
 
 def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
-    """Store the proxies' identity; a server that starts again replaces it."""
+    """Store the proxies' identity (idempotent): one that exists is replaced."""
     value = msgspec.json.encode(identity).decode()
     try:
         secrets.create_secret(Name=name, SecretString=value)
@@ -75,14 +77,14 @@ def read_identity(secrets: Any, name: str) -> Identity:
 
 
 def delete_identity(secrets: Any, name: str) -> None:
-    """Remove it at once: it is of no use after the run. One that is gone already is as good."""
+    """Delete the proxies' identity at once, without a recovery window (idempotent)."""
     with contextlib.suppress(secrets.exceptions.ResourceNotFoundException):
         secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
 
 def secret_name(run: str, epoch: int) -> str:
-    """Name of the secret of one of a run's servers: a server that ends removes its own, not its
-    successor's.
+    """Name of the secret for one server of a run. Each has its own, so that a server that ends does
+    not delete its successor's.
     """
     return f"mledgeops/{run}/proxy-{epoch}"
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from edge import logs
-from fl_runtime.run import cost
 from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
@@ -254,14 +253,3 @@ def test_no_log_line_breaks_a_filter(value: Any) -> None:
             ],
         }
         assert len(list(Rule(described).points(line))) <= 1
-
-
-def test_cost_grows_with_time_proxies_and_devices() -> None:
-    base = round_cost(Topology(proxies=1), 60.0, 10)
-    assert (
-        base
-        < round_cost(Topology(proxies=2), 60.0, 10)
-        < round_cost(Topology(proxies=2), 120.0, 10)
-        < round_cost(Topology(proxies=2), 120.0, 10_000)
-    )
-    assert 0.05 < cost.tasks_cost_per_second(Topology(proxies=0)) * 3600 < 0.15

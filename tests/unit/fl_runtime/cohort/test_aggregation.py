@@ -1,18 +1,18 @@
-"""Folding is FedAvg, in any order and grouping; what must not count does not."""
+"""The weighted mean is FedAvg's, in any order and grouping."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from fakes.phases import update
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords, aggregate_metricrecords
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records
 from fl_runtime.cohort.aggregation import WeightedMean, restore_dtypes
-from fl_runtime.cohort.updates import UpdateCheck
 from fl_runtime.run.messages import array_specs
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
@@ -58,9 +58,12 @@ def close(a: Records, b: Records) -> None:
     assert a.metrics["metrics"]["num-examples"] == b.metrics["metrics"]["num-examples"]
 
 
+@settings(max_examples=40)
 @given(updates())
 def test_the_fold_is_what_fedavg_gives(items: list[tuple[Records, float]]) -> None:
     mean = folded(items).records()
+    dtypes = {key: array.dtype for key, array in mean.arrays["arrays"].items()}
+    assert dtypes == {"w": np.float32, "steps": np.int64}
     contents = [
         RecordDict(
             {
@@ -83,39 +86,41 @@ def test_the_fold_is_what_fedavg_gives(items: list[tuple[Records, float]]) -> No
     )
 
 
-@given(updates(), st.randoms(use_true_random=False))
-def test_order_does_not_matter(items: list[tuple[Records, float]], random: object) -> None:
-    shuffled = list(items)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    close(folded(items).records(), folded(shuffled).records())
-
-
+@settings(max_examples=40)
 @given(updates(), st.integers(0, 6), st.integers(0, 6))
-def test_grouping_does_not_matter(items: list[tuple[Records, float]], i: int, j: int) -> None:
+def test_addition_is_associative_and_commutative_with_a_neutral_element(
+    items: list[tuple[Records, float]], i: int, j: int
+) -> None:
     i, j = sorted((min(i, len(items)), min(j, len(items))))
     a, b, c = folded(items[:i]), folded(items[i:j]), folded(items[j:])
-    close((a + b + c).records(), (a + (b + c)).records())
-    close((a + b + c).records(), folded(items).records())
-    close((WeightedMean() + folded(items)).records(), folded(items).records())
+    whole = folded(items)
+    close(((a + b) + c).records(), (a + (b + c)).records())
+    close(((a + b) + c).records(), whole.records())
+    close((c + (b + a)).records(), whole.records())
+    close((WeightedMean() + whole).records(), whole.records())
+    close((whole + WeightedMean()).records(), whole.records())
 
 
-@given(updates())
-def test_dtypes_stay(items: list[tuple[Records, float]]) -> None:
-    arrays = folded(items).records().arrays["arrays"]
-    assert (arrays["w"].dtype, arrays["steps"].dtype) == (np.float32, np.int64)
+def test_adding_two_means_changes_neither() -> None:
+    a, b = folded([(update(1.0, loss=1.0), 10.0)]), folded([(update(3.0, loss=1.0), 10.0)])
+    np.testing.assert_allclose((a + b).records().arrays["arrays"]["w"], 2.0)
+    np.testing.assert_allclose(a.records().arrays["arrays"]["w"], 1.0)
+    np.testing.assert_allclose(b.records().arrays["arrays"]["w"], 3.0)
 
 
+@settings(max_examples=40)
 @given(updates(), st.randoms(use_true_random=False))
-def test_a_float32_model_does_not_show_who_answered_first(
+def test_the_order_of_arrival_does_not_reach_a_float32_model(
     items: list[tuple[Records, float]], random: object
 ) -> None:
     shuffled = list(items)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
+    close(folded(items).records(), folded(shuffled).records())
     a, b = (folded(order).records().arrays["arrays"]["w"] for order in (items, shuffled))
     np.testing.assert_allclose(a, b, rtol=1.2e-7, atol=1e-12)
 
 
-def test_float16_is_summed_in_float32_and_returned_as_float16() -> None:
+def test_float16_is_summed_in_float64_and_returned_as_float16() -> None:
     items = [
         (
             Records(
@@ -140,43 +145,8 @@ def test_aggregated_float64_goes_back_to_the_models_dtype() -> None:
     )
 
 
-MODEL = {"w": np.zeros((2, 2), np.float32)}
-
-
-def update(arrays: dict | None = None, **metrics: object) -> Records:
-    return Records(
-        arrays={"arrays": MODEL if arrays is None else arrays},
-        metrics={"metrics": {"num-examples": 5, **metrics}},
-    )  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize(
-    ("records", "code"),
-    [
-        (update({"w": np.full((2, 2), np.nan, np.float32)}), "not-finite"),
-        (update({"w": np.zeros((2, 3), np.float32)}), "shape"),
-        (update({"w": np.zeros((2, 2), np.float64)}), "dtype"),
-        (update({"v": np.zeros((2, 2), np.float32)}), "arrays"),
-        (update({}), "arrays"),
-        (update(loss=float("inf")), "not-finite"),
-        (update(**{"num-examples": 0}), "examples"),
-        (update(**{"num-examples": -3}), "examples"),
-        (update(**{"num-examples": 10**15}), "examples"),
-        (update(**{"num-examples": [1, 2]}), "examples"),
-        (Records(arrays={"arrays": MODEL}), "metrics"),
-        (Records(arrays={"a": MODEL, "b": MODEL}, metrics={"m": {"num-examples": 1}}), "arrays"),
-    ],
-)
-def test_an_update_that_must_not_count_is_refused_with_its_reason(
-    records: Records, code: str
-) -> None:
-    with pytest.raises(ProtocolError) as refused:
-        UpdateCheck(weighted_by="num-examples", arrays=array_specs(MODEL)).weight_of(records)
-    assert refused.value.code == code
-
-
 def test_one_device_with_other_metrics_is_refused_and_the_mean_is_unharmed() -> None:
-    mean = folded([(update(loss=1.0), 5.0)])
+    mean = folded([(update(examples=5, loss=1.0), 5.0)])
     with pytest.raises(ProtocolError, match="not those of the other devices"):
-        mean.add(update(accuracy=1.0), 5.0)
+        mean.add(update(examples=5, accuracy=1.0), 5.0)
     assert (mean.count, mean.records().metrics["metrics"]["num-examples"]) == (1, 5)

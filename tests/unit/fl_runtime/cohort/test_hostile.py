@@ -11,6 +11,7 @@ import pytest
 from fakes.clock import Clock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
+from fakes.phases import PHASE, phase_request
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hostile import (
@@ -32,14 +33,13 @@ from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.devices import decode_row
 from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.keys import arrays_key, update_key
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target, array_specs
+from fl_runtime.run.messages import DeviceResult, Folded, Target, array_specs
 from fl_runtime.run.ports import StoredReply
 from fl_runtime.run.spec import RunSpec
 
 COUNT = 10_000
 MEMORY = 64 * 2**20
 """Bytes that all of them together may take at once, beside what the test itself holds."""
-PHASE = "00001-train-0001-00000000"
 BLOB = encode_records(Records(arrays={"arrays": MODEL}))
 SPEC = RunSpec(run="run-1", fleet="f", app=APP, app_name="x", num_rounds=1, min_devices=1)
 
@@ -58,22 +58,13 @@ def judged(
     objects, clock = MemoryObjects(), Clock()
     objects.data[arrays_key("run-1", digest(BLOB))] = BLOB
     rows = Rows(objects, {})
-    request = PhaseRequest(
-        run="run-1",
-        fleet="f",
+    request = phase_request(
+        *replies,
         cohort="c0",
-        phase=PHASE,
-        server_round=1,
-        kind="train",
         app=APP,
         targets=[Target(device, index, message_of(device)) for index, device in enumerate(replies)],
         content=encode_skeleton(Records()),
         arrays=ObjectRef(digest(BLOB), len(BLOB)),
-        seconds=5.0,
-        flower_run_id=1,
-        run_config="{}",
-        signature="signed",
-        fold=True,
         specs=array_specs(MODEL),
         size_limit=100_000,
         norm_limit=norm_limit,

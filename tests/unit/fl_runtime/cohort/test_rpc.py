@@ -7,33 +7,18 @@ import time
 
 import grpc
 import pytest
+from fakes.phases import PHASE, phase_request
 
 from edge.protocol.records import Records, encode_records
 from fl_runtime.cohort.attach import attach
 from fl_runtime.cohort.hub import ProxyHub
 from fl_runtime.cohort.mtls import make_identities
 from fl_runtime.cohort.rpc import METHOD
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest, Target
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest
 
 
 def request(cohort: str, seconds: float = 20.0) -> PhaseRequest:
-    return PhaseRequest(
-        run="run-1",
-        fleet="f",
-        cohort=cohort,
-        phase="00001-train-0001",
-        server_round=1,
-        kind="train",
-        app="a" * 64,
-        targets=[Target("d0", 1, "m0"), Target("d1", 2, "m1")],
-        content="{}",
-        arrays=None,
-        seconds=seconds,
-        flower_run_id=1,
-        run_config="{}",
-        signature="signed",
-        fold=True,
-    )
+    return phase_request("d0", "d1", cohort=cohort, seconds=seconds, arrays=None)
 
 
 class Answers:
@@ -59,6 +44,12 @@ class Answers:
         if self.fail_late and len(self.seen) == 1:
             raise ConnectionError("the proxy was killed")
         yield PhaseDone(asked.phase)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_runtime.cohort.hub.STOP_SECONDS", 0.3)
+    monkeypatch.setattr("fl_runtime.cohort.hub.GRACE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -100,7 +91,7 @@ def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
 
 def test_a_proxy_that_comes_late_gets_the_waiting_phase(hub) -> None:
     made, address, identity = hub
-    threading.Timer(0.5, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    threading.Timer(0.2, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
     assert len(list(made.run(request("c0000")))) == 4
 
 
@@ -111,16 +102,13 @@ def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(
     made, address, identity = hub
     first: list = []
     proxy_thread(address, "c0000", identity, Answers(fail_first=not late, fail_late=late), first)
-    threading.Timer(1.0, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    threading.Timer(0.2, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
     events = list(made.run(request("c0000")))
     assert sorted(item.device for item in events if isinstance(item, DeviceResult)) == ["d0", "d1"]
     assert sum(isinstance(item, Folded) for item in events) == 1
 
 
-def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(
-    hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fl_runtime.cohort.hub.GRACE_SECONDS", 0.2)
+def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub) -> None:
     made, _, _ = hub
     events = list(made.run(request("c0000", seconds=0.3)))
     assert [item.code for item in events if isinstance(item, DeviceResult)] == [
@@ -146,8 +134,11 @@ def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> N
 
     proxy_thread(address, "c0000", identity, Confused(), [])
     events = list(made.run(request("c0000")))
-    assert [item.message_id for item in events if isinstance(item, DeviceResult)] == ["m0", "m1"]
-    assert [item.phase for item in events if isinstance(item, Folded)] == ["00001-train-0001"]
+    assert [item.message_id for item in events if isinstance(item, DeviceResult)] == [
+        "m-d0",
+        "m-d1",
+    ]
+    assert [item.phase for item in events if isinstance(item, Folded)] == [PHASE]
 
 
 def test_without_the_runs_certificate_nobody_attaches(hub) -> None:

@@ -7,24 +7,19 @@ import pytest
 from fakes.clock import Clock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
+from fakes.phases import PHASE, phase_request, stored_weights
 from msgspec.structs import replace
 
 from edge.protocol.errors import DEVICE_CODES
 from edge.protocol.messages import COMMAND_LIMIT, Command, ObjectRef, Reply
-from edge.protocol.records import Records, decode_records, digest, encode_records, encode_skeleton
+from edge.protocol.records import Records, decode_records, digest, encode_skeleton
 from fl_runtime.cohort.runner import CohortRunner
-from fl_runtime.run.keys import arrays_key, update_key
+from fl_runtime.run.keys import update_key
 from fl_runtime.run.messages import (
     DeviceResult,
     Folded,
     PhaseDone,
-    PhaseRequest,
-    Target,
-    array_specs,
 )
-
-MODEL = {"w": np.zeros(3, np.float32)}
-BLOB = encode_records(Records(arrays={"arrays": MODEL}))
 
 
 def trained(value: float, examples: int = 10, **metrics: float):
@@ -42,31 +37,12 @@ def trained(value: float, examples: int = 10, **metrics: float):
 def run(
     devices: dict, *, fold: bool = True, config: dict | None = None, seconds: float = 5.0
 ) -> tuple[dict[str, DeviceResult], Records | None, MemoryFleet]:
-    objects, clock = MemoryObjects(), Clock()
-    objects.put(arrays_key("run-1", digest(BLOB)), BLOB)
+    objects, clock = stored_weights(), Clock()
     fleet = MemoryFleet(objects, devices)
     content = encode_skeleton(
         Records(configs={"config": config or {"lr": 0.1}}, order=("arrays", "config"))
     )
-    request = PhaseRequest(
-        run="run-1",
-        fleet="f",
-        cohort="c0000",
-        phase="00001-train-0001",
-        server_round=1,
-        kind="train",
-        app="a" * 64,
-        targets=[Target(name, i, f"m-{name}") for i, name in enumerate(devices)],
-        content=content,
-        arrays=ObjectRef(digest(BLOB), len(BLOB)),
-        seconds=seconds,
-        flower_run_id=1,
-        run_config="{}",
-        signature="signed",
-        fold=fold,
-        specs=array_specs(MODEL),
-        size_limit=10_000,
-    )
+    request = phase_request(*devices, content=content, seconds=seconds, fold=fold)
     events = list(CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep).run(request))
     assert isinstance(events[-1], PhaseDone)
     results = [item for item in events if isinstance(item, DeviceResult)]
@@ -90,7 +66,7 @@ def test_updates_fold_into_one_weighted_mean() -> None:
 def test_without_folding_each_update_is_passed_on_by_reference() -> None:
     results, mean, fleet = run({"a": trained(1.0), "b": trained(2.0)}, fold=False)
     assert mean is None
-    stored = fleet.objects.get(update_key("run-1", "00001-train-0001", "a"))
+    stored = fleet.objects.get(update_key("run-1", PHASE, "a"))
     assert results["a"].update is not None
     assert digest(stored) == results["a"].update.digest
 
@@ -157,7 +133,7 @@ def records_of(**arrays):
         (records_of(w=np.full(3, np.nan, np.float32)), "not-finite"),
         (records_of(w=np.zeros(4, np.float32)), "shape"),
         (trained(1.0, -5), "examples"),
-        (trained(1.0, 10, odd=1.0), "metrics"),
+        (trained(1.0, 10, other=1.0), "metrics"),
     ],
 )
 def test_one_bad_device_costs_itself_and_nothing_else(device, code: str) -> None:
@@ -208,29 +184,9 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
         )
         return trained(1.0)(command, content)
 
-    objects = MemoryObjects()
-    run_fleet = [MemoryFleet(objects, {})]
-    objects.put(arrays_key("run-1", digest(BLOB)), BLOB)
-    run_fleet[0].devices = {"a": device, "b": lambda c, r: None}
-    clock = Clock()
-    request = PhaseRequest(
-        run="run-1",
-        fleet="f",
-        cohort="c0000",
-        phase="00001-train-0001",
-        server_round=1,
-        kind="train",
-        app="a" * 64,
-        targets=[Target("a", 0, "m-a"), Target("b", 1, "m-b")],
-        content=encode_skeleton(Records(configs={"config": {"lr": 0.1}})),
-        arrays=ObjectRef(digest(BLOB), len(BLOB)),
-        seconds=3.0,
-        flower_run_id=1,
-        run_config="{}",
-        signature="signed",
-        fold=True,
-        specs=array_specs(MODEL),
-    )
+    objects, clock = stored_weights(), Clock()
+    run_fleet = [MemoryFleet(objects, {"a": device, "b": lambda c, r: None})]
+    request = phase_request("a", "b", seconds=3.0)
     events = list(
         CohortRunner(run_fleet[0], run_fleet[0], objects, clock=clock, sleep=clock.sleep).run(
             request

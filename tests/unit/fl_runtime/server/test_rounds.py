@@ -14,7 +14,6 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.flower_compat import to_recorddict
-from fl_runtime.run.cohorts import form_cohorts, node_id
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.flower_compat import make_reply, name_message
 from fl_runtime.server.grid.iot_grid import IoTGrid
@@ -198,21 +197,6 @@ def test_an_apps_own_messages_go_through_unfolded() -> None:
     ids = grid.push_messages([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
     assert len(list(grid.pull_messages(ids))) == 3
     assert list(grid.pull_messages(ids)) == []
-
-
-def test_node_ids_are_stable_and_fit_flowers_integers() -> None:
-    assert node_id("f", "d0") == node_id("f", "d0") != node_id("g", "d0")
-    assert 0 <= node_id("f", "d0") < 2**63
-    assert Context(1, node_id("f", "d"), {}, RecordDict(), {}).node_id > 0
-
-
-@pytest.mark.parametrize(
-    ("count", "per_proxy", "sizes"),
-    [(0, 5, []), (5, 0, [5]), (5, 1, [1] * 5), (5, 2, [2, 2, 1]), (4, 100, [4])],
-)
-def test_cohorts_are_even(count: int, per_proxy: int, sizes: list[int]) -> None:
-    cohorts = form_cohorts("f", [f"d{i}" for i in range(count)], per_proxy)
-    assert sorted((len(c.members) for c in cohorts), reverse=True) == sizes
 
 
 def test_a_strategy_that_wants_more_devices_than_there_are_ends_the_run() -> None:

@@ -1,0 +1,127 @@
+"""A reply becomes a result; whatever is wrong with it becomes a reason code."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from fakes.objects import MemoryObjects
+from fakes.phases import PHASE, device_result, phase_request, stored_weights, update
+
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import ObjectRef, Reply
+from edge.protocol.records import Records, digest, encode_records
+from fl_runtime.cohort.norm_filter import NormFilter
+from fl_runtime.cohort.updates import ReplyReader, UpdateCheck, overwritten, read_update
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.keys import update_key
+from fl_runtime.run.messages import PhaseRequest, array_specs
+from fl_runtime.run.ports import StoredReply
+
+MODEL = {"w": np.zeros((2, 2), np.float32)}
+GOOD = encode_records(update(1.0))
+REF = ObjectRef(digest(GOOD), len(GOOD))
+
+
+def records(arrays: dict | None = None, **metrics: object) -> Records:
+    return Records(
+        arrays={"arrays": MODEL if arrays is None else arrays},
+        metrics={"metrics": {"num-examples": 5, **metrics}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (records({"w": np.full((2, 2), np.nan, np.float32)}), "not-finite"),
+        (records({"w": np.zeros((2, 3), np.float32)}), "shape"),
+        (records({"w": np.zeros((2, 2), np.float64)}), "dtype"),
+        (records({"v": np.zeros((2, 2), np.float32)}), "arrays"),
+        (records({}), "arrays"),
+        (records(loss=float("inf")), "not-finite"),
+        (records(**{"num-examples": 0}), "examples"),
+        (records(**{"num-examples": -3}), "examples"),
+        (records(**{"num-examples": 10**15}), "examples"),
+        (records(**{"num-examples": [1, 2]}), "examples"),
+        (Records(arrays={"arrays": MODEL}), "metrics"),
+        (Records(arrays={"a": MODEL, "b": MODEL}, metrics={"m": {"num-examples": 1}}), "arrays"),
+    ],
+)
+def test_an_update_that_must_not_count_is_refused_with_its_reason(
+    content: Records, code: str
+) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        UpdateCheck(weighted_by="num-examples", arrays=array_specs(MODEL)).weight_of(content)
+    assert refused.value.code == code
+
+
+def test_the_weight_is_the_example_count() -> None:
+    check = UpdateCheck(weighted_by="num-examples", arrays=None)
+    assert check.weight_of(records({"any": np.zeros(1)})) == 5.0
+
+
+def reader(objects: MemoryObjects, **changes: object) -> tuple[ReplyReader, PhaseRequest]:
+    request = phase_request("a", **changes)
+    return ReplyReader(objects, request, NormFilter(objects, request)), request
+
+
+def stored(**changes: object) -> StoredReply:
+    fields = {"run": "run-1", "phase": PHASE, "message_id": "m-a", "status": "ok", "update": REF}
+    body = msgspec.json.encode(Reply(**{**fields, **changes})).decode()
+    return StoredReply("f", "a", body)
+
+
+def test_a_good_reply_gives_a_result_and_its_records() -> None:
+    objects = stored_weights()
+    objects.put(update_key("run-1", PHASE, "a"), GOOD)
+    reading, request = reader(objects)
+    reply = stored()
+    result, content = reading.read(reply, request.targets[0])
+    assert (result.status, result.update, result.metrics) == ("ok", REF, {"num-examples": 10})
+    assert result.bytes_up == len(reply.body) + len(GOOD)
+    assert content is not None
+    np.testing.assert_array_equal(content.arrays["arrays"]["w"], np.ones(3, np.float32))
+
+
+def test_without_folding_the_records_are_not_kept() -> None:
+    objects = stored_weights()
+    objects.put(update_key("run-1", PHASE, "a"), GOOD)
+    reading, request = reader(objects, fold=False)
+    assert reading.read(stored(), request.targets[0])[1] is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (stored(run="run-2"), "foreign"),
+        (stored(message_id="other"), "foreign"),
+        (stored(update=ObjectRef(REF.digest, 2**33)), "too-large"),
+        (stored(update=ObjectRef("0" * 64, len(GOOD))), "bad-digest"),
+        (stored(status="error", code="app-error", update=None), "app-error"),
+        (stored(status="error", code="x-made-up", update=None), "other"),
+        (StoredReply("f", "a", "junk"), "malformed"),
+    ],
+)
+def test_a_bad_reply_fails_with_its_reason(reply: StoredReply, code: str) -> None:
+    objects = stored_weights()
+    objects.put(update_key("run-1", PHASE, "a"), GOOD)
+    reading, request = reader(objects)
+    result, content = reading.read(reply, request.targets[0])
+    assert (result.status, result.code, content) == ("error", code, None)
+
+
+def test_an_update_that_was_never_uploaded_is_missing() -> None:
+    reading, request = reader(stored_weights())
+    assert reading.read(stored(), request.targets[0])[0].code == "update-missing"
+    with pytest.raises(ObjectMissing):
+        read_update(MemoryObjects(), request, "a", REF)
+
+
+def test_an_update_that_changed_after_its_check_does_not_count() -> None:
+    objects = stored_weights()
+    objects.put(update_key("run-1", PHASE, "a"), encode_records(update(99.0)))
+    reading, _ = reader(objects)
+    result, content = reading.read_again(device_result("a", update=REF))
+    assert (result.code, content) == ("bad-digest", None)
+    assert "changed after it had been checked" in result.reason
+    assert overwritten(device_result("a"), ValueError("x")).status == "error"
