@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.flower_compat import set_identity
-from fakes.clock import Clock
+from fakes.clock import Clock, ThreadClock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
 from fl_runtime.cohort.runner import CohortRunner
@@ -76,7 +76,7 @@ def grid_of(
     devices: dict, the_spec: RunSpec, per_proxy: int = 2, phase_clock: Clock | None = None
 ) -> IoTGrid:
     """A grid over in-memory devices. ``phase_clock`` measures phases; default: the fleet's own."""
-    objects, clock = MemoryObjects(), Clock()
+    objects, clock = MemoryObjects(), ThreadClock()
     fleet = MemoryFleet(objects, devices)
     set_identity(1, 1)
     runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.clock import Clock
+from fakes.clock import ThreadClock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
 from fakes.runs import DEVICES, client, initial, spec
@@ -90,7 +90,7 @@ class World:
                 world.step()
                 return world.fleet.read(key)
 
-        objects, clock, fleet = Objects(), Clock(), Fleet()
+        objects, clock, fleet = Objects(), ThreadClock(), Fleet()
         set_identity(1, 1)
         random.seed(0)
         # with spares, who answers first counts

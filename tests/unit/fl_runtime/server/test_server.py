@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from fakes.apps import SERVER, write_app
-from fakes.clock import Clock
+from fakes.clock import ThreadClock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
 from fakes.run_store import MemoryRunStore
@@ -51,7 +51,7 @@ class World:
     @contextlib.contextmanager
     def serve(self, spec, cohorts, epoch):
         """In the place of a CohortHost."""
-        clock, fleet = Clock(), MemoryFleet(self.objects, self.devices)
+        clock, fleet = ThreadClock(), MemoryFleet(self.objects, self.devices)
         yield CohortRunner(fleet, fleet, self.objects, clock=clock, sleep=clock.sleep)
 
     def server(self, run: str = "run-1") -> Server:
