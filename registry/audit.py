@@ -34,8 +34,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held`` or
-    ``catch-up``.
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``
+    or ``catch-up``.
     """
     subject: str
     """A model version, a package's ARN or a fleet."""
@@ -92,7 +92,7 @@ class AuditTrail:
         return (msgspec.json.decode(self._store.get(key), type=AuditEntry) for key in keys)
 
     def decision(self, subject: str) -> str:
-        """The last ``approve`` or ``reject`` about a subject among the latest entries; else empty."""
+        """The last ``approve`` or ``reject`` about a subject among recent entries; else empty."""
         for key in reversed(self._store.keys(PREFIX)[-_RECENT:]):
             entry = msgspec.json.decode(self._store.get(key), type=AuditEntry)
             if entry.subject == subject and entry.what in ("approve", "reject"):

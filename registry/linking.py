@@ -1,5 +1,5 @@
-"""Linking a registered package: its MLflow version, each registry naming the other, and the evidence
-that an approver judges by.
+"""Linking a registered package: its MLflow version, each registry naming the other, and the
+evidence that an approver judges by.
 
 The pipeline's Link step does it, and ``mledgeops reconcile`` where that step was interrupted. All
 input comes from the package's metadata.

@@ -89,7 +89,8 @@ def read_policy(file: Path) -> Policy:
     waves = policy.rollout.waves
     if list(waves) != sorted(waves) or waves[-1] != 1:
         raise RegistryError(
-            f"The policy {file} has the waves {list(waves)}; they must grow, and the last must be 1."
+            f"The policy {file} has the waves {list(waves)}; "
+            "they must grow, and the last must be 1."
         )
     return policy
 

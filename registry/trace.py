@@ -41,8 +41,9 @@ class Tracer:
         self._entries = entries
 
     def trace(self, name: str) -> dict[str, Any]:
-        """The chain of a pipeline execution, a state machine execution, a run, a round (RUN/NUMBER),
-        an MLflow run, a version, a package, a digest, a rollout (FLEET-NUMBER), a job or a device.
+        """The chain of a pipeline execution, a state machine execution, a run, a round
+        (RUN/NUMBER), an MLflow run, a version, a package, a digest, a rollout (FLEET-NUMBER), a job
+        or a device.
 
         A device leads to the newest run that it took part in, else to the newest rollout that
         reached it. Raises RegistryError for an unknown name.

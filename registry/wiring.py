@@ -18,7 +18,7 @@ from registry.linking import Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
 from registry.policy import Policy, policy_in_force, put_in_force
 from registry.reconcile.aws import AwsActions, read_snapshot
-from registry.reconcile.model import Snapshot
+from registry.reconcile.model import RegistrySnapshot
 from registry.rollout.aws import DynamoStore, HeartbeatFleet, IotJobs, object_url
 from registry.rollout.candidates import Candidates
 from registry.rollout.conductor import Conductor
@@ -60,7 +60,7 @@ def make_clients(client: Callable[[str], Any], mlflow: Callable[[], Any]) -> Cli
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class RegistryResources:
     """The deployment's resources that the registry uses."""
 
     bucket: str
@@ -91,9 +91,9 @@ class Resources:
         return self.rollout_machine.split(":")[4]
 
 
-def resources_from_environment(environ: dict[str, str] | None = None) -> Resources:
+def resources_from_environment(environ: dict[str, str] | None = None) -> RegistryResources:
     """Read the resources' names. Raises SettingMissing for the first that is not set."""
-    return Resources(
+    return RegistryResources(
         bucket=setting("MLEDGEOPS_BUCKET", environ),
         devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
         rollouts_table=setting("MLEDGEOPS_ROLLOUTS_TABLE", environ),
@@ -108,7 +108,7 @@ class Registry:
     """Both registries with their audit trail, policy and rollouts."""
 
     def __init__(
-        self, clients: Clients, resources: Resources, clock: Callable[[], float] = time.time
+        self, clients: Clients, resources: RegistryResources, clock: Callable[[], float] = time.time
     ) -> None:
         self._clients = clients
         self._resources = resources
@@ -171,7 +171,7 @@ class Registry:
             prechecks=self.policy().prechecks,
         )
 
-    def reconciliation(self) -> tuple[Snapshot, AwsActions]:
+    def reconciliation(self) -> tuple[RegistrySnapshot, AwsActions]:
         """What to plan repairs from, and what executes them."""
         fleets = self.store.fleets()
         snapshot = read_snapshot(

@@ -1,4 +1,4 @@
-"""The model card: the evidence as a page, and as SageMaker's ModelCard JSON."""
+"""The model card: the evidence as an HTML page, and as SageMaker's ModelCard JSON."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ MODEL_CARD_LIMIT = 100_000
 """Characters of a package's ModelCardContent
 (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackageModelCard.html).
 """
-GROUPS_SHOWN = 25
-CURVES_FIRST = ("evaluate.", "server.", "train.")
+_GROUPS_SHOWN = 25
+_CURVES_SHOWN = 20
+"""In SageMaker's card; the page shows all curves."""
+_POINTS_SHOWN = 100
+_PARAMETERS_SHOWN = 100
+_COUNTS_SHOWN = 20
+_CURVES_FIRST = ("evaluate.", "server.", "train.")
 
 
 def page(evidence: Evidence, checks: list[Check]) -> str:
-    """One HTML document without references to others; whatever an app or a device has named is
+    """One HTML document without external references. Names given by apps and devices are
     escaped.
     """
     from jinja2 import Environment
-    from markupsafe import Markup
 
     template = Environment(autoescape=True, trim_blocks=True).from_string(
         Path(__file__).with_name("card.html.j2").read_text()
-    )
-    compared, part = evidence.compared, evidence.participation
-    names = sorted(
-        evidence.curves,
-        key=lambda name: (not name.endswith(f".{evidence.metric}"), _rank(name), name),
     )
     return template.render(
         e=evidence,
@@ -40,62 +39,44 @@ def page(evidence: Evidence, checks: list[Check]) -> str:
         better=in_words,
         size=_size,
         registered=_moment(evidence.registered_at),
-        groups=Markup(
-            charts.pairs(
-                [
-                    (f"{g.kind} {g.name}", g.candidate, g.champion)
-                    for g in compared.groups[:GROUPS_SHOWN]
-                ]
-            )
-        ),
-        distribution=Markup(charts.histogram(compared.distribution)),
-        curves=[
-            (name, Markup(charts.lines([(float(x), y) for x, y in evidence.curves[name]])))
-            for name in names
-        ],
-        participation=Markup(charts.columns(part.by_round, part.wanted_by_round)),
-        failures=Markup(charts.bars(_most_first(part.failures))),
-        rejected=Markup(charts.bars(_most_first(part.rejected))),
-        refused=sum(part.rejected.values()),
-        drift=Markup(
-            charts.bars([(f.feature, f.shift) for f in evidence.drift.features], limit=1.0)
-        ),
+        refused=sum(evidence.participation.rejected.values()),
         lineage=[(name, value) for name, value in _lineage(evidence) if value],
+        **_charts(evidence),
     )
+
+
+def _charts(evidence: Evidence) -> dict[str, Any]:
+    """The page's charts, by their names in the template."""
+    from markupsafe import Markup
+
+    compared, part = evidence.compared, evidence.participation
+    groups = [
+        (f"{group.kind} {group.name}", group.candidate, group.champion)
+        for group in compared.groups[:_GROUPS_SHOWN]
+    ]
+    shifts = [(feature.feature, feature.shift) for feature in evidence.drift.features]
+    curves = [
+        (name, charts.lines([(float(x), y) for x, y in evidence.curves[name]]))
+        for name in sorted(evidence.curves, key=lambda name: _rank(name, evidence.metric))
+    ]
+    return {
+        "groups": Markup(charts.pairs(groups)),
+        "distribution": Markup(charts.histogram(compared.distribution)),
+        "curves": [(name, Markup(chart)) for name, chart in curves],
+        "participation": Markup(charts.columns(part.by_round, part.wanted_by_round)),
+        "failures": Markup(charts.bars(_most_first(part.failures))),
+        "rejected": Markup(charts.bars(_most_first(part.rejected))),
+        "drift": Markup(charts.bars(shifts, limit=1.0)),
+    }
 
 
 def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[str, Any]:
-    """SageMaker's model card document, with the page's address; texts are cut to what the schema
-    allows.
+    """SageMaker's model card document, with the page's address. Texts are cut to the lengths that
+    the schema allows.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/model-cards-api-json-schema.html
     """
-    lineage, compared, part = evidence.lineage, evidence.compared, evidence.participation
-    said = failed(checks) or f"All {len(checks)} pre-checks pass."
-    groups = [{"name": "devices", "metric_data": _numbers(evidence)}]
-    if compared.groups:
-        groups.append(
-            {
-                "name": "groups",
-                "metric_data": [
-                    _bars(
-                        f"{evidence.metric} by group",
-                        [
-                            (f"{g.kind} {g.name}", g.candidate)
-                            for g in compared.groups[:GROUPS_SHOWN]
-                        ],
-                    ),
-                ],
-            }
-        )
-    groups.append(
-        {
-            "name": "rounds",
-            "metric_data": [
-                _graph(name, points) for name, points in sorted(evidence.curves.items())[:20]
-            ],
-        }
-    )
+    lineage = evidence.lineage
     return {
         "model_overview": {
             "model_description": evidence.description[:1024] or evidence.model_version,
@@ -107,34 +88,51 @@ def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[s
             "intended_uses": (evidence.intended_use or "Not stated by the app.")[:2048],
             "risk_rating": "Unknown",
         },
-        "training_details": {
-            "objective_function": {
-                "function": {
-                    "function": evidence.goal.capitalize(),
-                    "condition": evidence.metric[:512],
-                }
-            },
-            "training_observations": f"{part.ever} of {part.devices} devices of fleet {evidence.fleet} took part; their data stayed with them.",
-            "training_job_details": {
-                "training_arn": lineage.pipeline_execution_arn,
-                "user_provided_hyper_parameters": [
-                    {"name": k[:255], "value": v[:255]}
-                    for k, v in sorted(lineage.parameters.items())[:100]
-                ],
-            },
-        },
-        "evaluation_details": [
-            {
-                "name": "Federated evaluation on the devices",
-                "evaluation_observation": said[:2096],
-                "metric_groups": groups,
-                "metadata": {"evidence": page_uri, "champion": compared.champion or "none"},
-            }
-        ],
+        "training_details": _training(evidence),
+        "evaluation_details": [_evaluation(evidence, checks, page_uri)],
         "additional_information": {
             "caveats_and_recommendations": f"Licence: {evidence.licence or 'not stated'}."[:2048],
             "custom_details": {name: value[:255] for name, value in _lineage(evidence) if value},
         },
+    }
+
+
+def _training(evidence: Evidence) -> dict[str, Any]:
+    part, lineage = evidence.participation, evidence.lineage
+    parameters = sorted(lineage.parameters.items())[:_PARAMETERS_SHOWN]
+    objective = {"function": evidence.goal.capitalize(), "condition": evidence.metric[:512]}
+    return {
+        "objective_function": {"function": objective},
+        "training_observations": (
+            f"{part.ever} of {part.devices} devices of fleet {evidence.fleet} took part; "
+            "their data stayed on them."
+        ),
+        "training_job_details": {
+            "training_arn": lineage.pipeline_execution_arn,
+            "user_provided_hyper_parameters": [
+                {"name": name[:255], "value": value[:255]} for name, value in parameters
+            ],
+        },
+    }
+
+
+def _evaluation(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[str, Any]:
+    compared = evidence.compared
+    said = failed(checks) or f"All {len(checks)} pre-checks pass."
+    groups = [{"name": "devices", "metric_data": _numbers(evidence)}]
+    if compared.groups:
+        rows = [(f"{g.kind} {g.name}", g.candidate) for g in compared.groups[:_GROUPS_SHOWN]]
+        chart = _bars(f"{evidence.metric} by group", rows)
+        groups.append({"name": "groups", "metric_data": [chart]})
+    curves = sorted(evidence.curves.items())[:_CURVES_SHOWN]
+    groups.append(
+        {"name": "rounds", "metric_data": [_graph(name, points) for name, points in curves]}
+    )
+    return {
+        "name": "Federated evaluation on the devices",
+        "evaluation_observation": said[:2096],
+        "metric_groups": groups,
+        "metadata": {"evidence": page_uri, "champion": compared.champion or "none"},
     }
 
 
@@ -155,7 +153,7 @@ def _numbers(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _graph(name: str, points: list[tuple[int, float]]) -> dict[str, Any]:
-    some = points[:: max(1, len(points) // 100)]
+    some = points[:: max(1, len(points) // _POINTS_SHOWN)]
     return {
         "name": name[:255],
         "type": "linear_graph",
@@ -184,7 +182,7 @@ def _lineage(evidence: Evidence) -> list[tuple[str, str]]:
         ("pipeline execution", lineage.pipeline_execution_arn),
         ("state machine", lineage.execution_arn),
         ("run", lineage.run),
-        ("goes on from", lineage.resumed_from),
+        ("continues run", lineage.resumed_from),
         ("MLflow run", lineage.mlflow_run_id),
         ("app", f"{lineage.app} {lineage.app_version}"),
         ("app SHA-256", lineage.app_digest),
@@ -197,14 +195,16 @@ def _lineage(evidence: Evidence) -> list[tuple[str, str]]:
 def _most_first(counts: dict[str, int]) -> list[tuple[str, float]]:
     return sorted(
         ((name, float(count)) for name, count in counts.items()), key=lambda row: -row[1]
-    )[:20]
+    )[:_COUNTS_SHOWN]
 
 
-def _rank(name: str) -> int:
-    return next(
-        (index for index, prefix in enumerate(CURVES_FIRST) if name.startswith(prefix)),
-        len(CURVES_FIRST),
+def _rank(name: str, metric: str) -> tuple[bool, int, str]:
+    """Sorts curves: those of the metric that the version is judged by first, then by group."""
+    group = next(
+        (index for index, prefix in enumerate(_CURVES_FIRST) if name.startswith(prefix)),
+        len(_CURVES_FIRST),
     )
+    return not name.endswith(f".{metric}"), group, name
 
 
 def _number(value: float) -> str:

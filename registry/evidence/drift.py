@@ -1,6 +1,7 @@
 """Drift of a model's inputs and residuals, from the statistics in the devices' heartbeats.
 
-Each device reports the moments of two windows: its first predictions with the model, and its latest.
+Each device reports the moments of two windows of predictions: its first with the model, and its
+latest.
 """
 
 from __future__ import annotations

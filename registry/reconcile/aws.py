@@ -23,7 +23,7 @@ from registry.model_version import (
     VersionName,
     origin_tags,
 )
-from registry.reconcile.model import FleetState, Snapshot
+from registry.reconcile.model import FleetState, RegistrySnapshot
 from registry.rollout.aws import DynamoStore
 from registry.rollout.model import TERMINAL_STATES, FleetRecord
 from registry.rollout.service import RolloutService
@@ -40,7 +40,7 @@ def read_snapshot(
     store: DynamoStore,
     records: Iterable[FleetRecord],
     stale_devices: StaleDevices,
-) -> Snapshot:
+) -> RegistrySnapshot:
     """Read both registries and the fleets: one call for each package, few for all the rest."""
     fleets: dict[str, FleetState] = {}
     for record in records:
@@ -53,7 +53,9 @@ def read_snapshot(
         if rollout is not None and busy:
             coming = VersionName.parse(rollout.model_version)
             fleets.setdefault(coming.model, FleetState(busy=True))
-    return Snapshot(versions=mlflow.versions(), packages=sagemaker.packages(), fleets=fleets)
+    return RegistrySnapshot(
+        versions=mlflow.versions(), packages=sagemaker.packages(), fleets=fleets
+    )
 
 
 class AwsActions:

@@ -47,7 +47,7 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class RegistrySnapshot:
     """Both registries and the fleets at one time."""
 
     versions: Sequence[Version]

@@ -1,8 +1,8 @@
 """Derives the repairs from a snapshot of both registries and the fleets.
 
 Level-triggered: it needs no events and no history. One tag, the approval that both registries last
-agreed on, tells which side has changed. A rejection is final wherever it was made. A deletion in one
-registry becomes a rejection in the other, never a deletion.
+agreed on, tells which side has changed. A rejection is final wherever it was made. A deletion in
+one registry becomes a rejection in the other, never a deletion.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from registry.model_version import PENDING, RUN_TAG, Package, Version, VersionName, has_origin_of
-from registry.reconcile.model import FleetState, Repair, Snapshot
+from registry.reconcile.model import FleetState, RegistrySnapshot, Repair
 
 DELETED = "Deleted"
 """Approval tag of a version whose package is gone."""
@@ -24,7 +24,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/mlflow-track-experiments-model-r
 """
 
 
-def plan(snapshot: Snapshot) -> list[Repair]:
+def plan(snapshot: RegistrySnapshot) -> list[Repair]:
     """The repairs in the order in which to do them; none when all agrees."""
     versions, packages = snapshot.versions, snapshot.packages
     by_arn = {package.arn: package for package in packages}
@@ -48,9 +48,9 @@ def plan(snapshot: Snapshot) -> list[Repair]:
 def link(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, Version]:
     """The version of each package, by the package's ARN.
 
-    The version names its package. If none does, its tag may have been edited: then it is the version
-    that the package names, provided both come from the same run. If two versions name one package, a
-    Link step ran twice at the same time, and the older version counts.
+    The version names its package. If none does, its tag may have been edited: then it is the
+    version that the package names, provided both come from the same run. If two versions name one
+    package, a Link step ran twice at the same time, and the older version counts.
     """
     run_of = {v.model_version: v.run for v in versions}
     named = {v.model_package_arn for v in versions}
@@ -67,7 +67,7 @@ def link(versions: Sequence[Version], packages: Sequence[Package]) -> dict[str, 
     }
 
 
-def mirrors(snapshot: Snapshot) -> list[Package]:
+def mirrors(snapshot: RegistrySnapshot) -> list[Package]:
     """Packages that managed MLflow's own synchronisation made of our versions. They are left
     alone.
     """

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from registry.model_version import Package, Version, VersionName
-from registry.reconcile.model import Actions, Repair, Snapshot
+from registry.reconcile.model import Actions, RegistrySnapshot, Repair
 
 _REASON_LIMIT = 500
 
 
 def repair(
-    actions: Actions, snapshot: Snapshot, repairs: Sequence[Repair]
+    actions: Actions, snapshot: RegistrySnapshot, repairs: Sequence[Repair]
 ) -> list[tuple[Repair, str]]:
     """Execute repairs; returns those that could not be done, with the reason.
 

@@ -72,8 +72,8 @@ class Candidates:
             return decode_spec(self._objects.get(spec_key(_run_of(version))))
         except ObjectMissing as error:
             raise RegistryError(
-                f"The run that made {version.model_version} is gone: {error}. If a tag was changed, "
-                "`mledgeops reconcile` repairs it."
+                f"The run that made {version.model_version} is gone: {error}. "
+                "If a tag was changed, `mledgeops reconcile` repairs it."
             ) from error
 
 

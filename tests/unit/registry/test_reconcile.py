@@ -22,7 +22,7 @@ from registry.model_version import (
     Version,
 )
 from registry.reconcile.aws import AwsActions, read_snapshot
-from registry.reconcile.model import FleetState, Snapshot
+from registry.reconcile.model import FleetState, RegistrySnapshot
 from registry.reconcile.plan import DELETED, plan
 from registry.reconcile.repair import repair
 
@@ -55,8 +55,10 @@ class World:
             )
         }
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(versions=self.versions(), packages=self.packages(), fleets=self.fleets())
+    def snapshot(self) -> RegistrySnapshot:
+        return RegistrySnapshot(
+            versions=self.versions(), packages=self.packages(), fleets=self.fleets()
+        )
 
     def create(self) -> None:
         arn = f"arn:{len(self.p) + 100 * self.number}"
@@ -402,7 +404,7 @@ def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -
     )
     actions = AwsActions(mlflow, None, Linked(), None, [], None, None, lambda: 0.0)  # type: ignore[arg-type]
 
-    def snapshot() -> Snapshot:
+    def snapshot() -> RegistrySnapshot:
         sagemaker = SimpleNamespace(packages=world.packages)
         return read_snapshot(mlflow, sagemaker, None, [], None)  # type: ignore[arg-type]
 
