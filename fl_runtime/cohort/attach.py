@@ -34,6 +34,7 @@ def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -
     outbox: queue.Queue[bytes | None] = queue.Queue()
     outbox.put(msgspec.msgpack.encode(Hello(cohort)))
     with grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
+        # gRPC sends from a thread of its own, until the queue gives None.
         stream = channel.stream_stream(METHOD)(iter(outbox.get, None))
         try:
             for data in stream:

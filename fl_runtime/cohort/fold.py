@@ -41,6 +41,7 @@ class Fold:
 
     def finish(self) -> Iterator[PhaseEvent]:
         """The result of every device added, then the mean of the largest group, if there is one."""
+        # The sort is stable: of groups of equal size the one that came first counts.
         groups = sorted(self._groups.values(), key=lambda group: len(group[1]), reverse=True)
         for _, results in groups[1:]:
             self._refused.extend(mismatched_metrics(result) for result in results)

@@ -20,7 +20,7 @@ MIN_UPDATES = 3
 
 def change_norm(before: ArrayMap, after: ArrayMap) -> float:
     """L2 norm of ``after - before`` over all floating-point arrays, computed in float64."""
-    total = 0.0
+    total = 0.0  # in Python's float: the square of a large float32 would overflow
     for name, array in after.items():
         if array.dtype.kind == "f" and name in before:
             change = np.subtract(array, before[name], dtype=np.float64).ravel()

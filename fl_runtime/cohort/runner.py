@@ -15,7 +15,7 @@ from edge.protocol.records import Records
 from fl_runtime.cohort.command_sender import CommandSender
 from fl_runtime.cohort.fold import Fold
 from fl_runtime.cohort.norm_filter import NormFilter
-from fl_runtime.cohort.updates import ReplyReader
+from fl_runtime.cohort.updates import ReplyChecker
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
     DeviceResult,
@@ -110,6 +110,7 @@ class CohortRunner:
             batch = self._new_replies(request, waiting)
             if batch:
                 yield batch
+            # Replies come in bursts: read again soon after one, ever less often in silence.
             pause = POLL_SECONDS[0] if batch else min(pause * POLL_BACKOFF, POLL_SECONDS[1])
             if waiting:
                 self._sleep(pause)
@@ -147,7 +148,7 @@ class _Phase:
         self._request = request
         self._pool = pool
         self._filter = NormFilter(objects, request)
-        self._reader = ReplyReader(objects, request, self._filter)
+        self._checker = ReplyChecker(objects, request, self._filter)
         self._accepted = 0
         self.fold = Fold(request.phase, request.weighted_by)
 
@@ -159,7 +160,7 @@ class _Phase:
     def accept(self, batch: _Batch) -> Iterator[DeviceResult]:
         """Read a batch of replies; yields the results that are final already."""
         target_of = {target.device: target for _, target in batch}
-        pending = [self._pool.submit(self._reader.read, *pair) for pair in batch]
+        pending = [self._pool.submit(self._checker.check, *pair) for pair in batch]
         for future in as_completed(pending):
             result, records = future.result()
             if result.status == "ok" and self.has_enough:
@@ -182,7 +183,7 @@ class _Phase:
             return
         for at in range(0, len(accepted), PARALLEL):
             part = accepted[at : at + PARALLEL]
-            for result, records in self._pool.map(self._reader.read_again, part):
+            for result, records in self._pool.map(self._checker.check_again, part):
                 yield from self._fold_or_pass(result, records)
 
     def _fold_or_pass(

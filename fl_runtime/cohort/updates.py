@@ -89,7 +89,7 @@ def _check_metrics(metrics: ValueMap) -> None:
             raise ProtocolError("not-finite", f"metric {name[:60]!r} is NaN or infinite")
 
 
-class ReplyReader:
+class ReplyChecker:
     """Turns the replies of one phase into results, each with a reason code if it does not count."""
 
     def __init__(
@@ -99,7 +99,7 @@ class ReplyReader:
         self._request = request
         self._filter = norm_filter
 
-    def read(self, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
+    def check(self, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
         """Parse, download and check one reply. Never raises for what a device sent.
 
         The records are None when the result failed or when the phase does not fold.
@@ -108,9 +108,10 @@ class ReplyReader:
             reply = self._decode(stored, target)
             up = len(stored.body) + (reply.update.size if reply.update else 0)
             if reply.status == "error":
+                # Codes become metric dimensions: a device must not make up new ones.
                 code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
                 return failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
-            records, norm = self._check(reply, target)
+            records, norm = self._records(reply, target)
         except ProtocolError as error:
             return failure(target, error.code, str(error)), None
         except ObjectMissing as error:
@@ -131,7 +132,7 @@ class ReplyReader:
         )
         return result, records if fold else None
 
-    def read_again(self, result: DeviceResult) -> tuple[DeviceResult, Records | None]:
+    def check_again(self, result: DeviceResult) -> tuple[DeviceResult, Records | None]:
         """The records of a result whose arrays were not kept; a failure if they have changed."""
         try:
             return result, read_update(self._objects, self._request, result.device, result.update)
@@ -145,7 +146,7 @@ class ReplyReader:
             raise ProtocolError("foreign", "the reply answers another message")
         return reply
 
-    def _check(self, reply: Reply, target: Target) -> tuple[Records, float]:
+    def _records(self, reply: Reply, target: Target) -> tuple[Records, float]:
         """The records of a good reply and the L2 norm of its change."""
         request = self._request
         records = (
@@ -169,6 +170,7 @@ def read_update(
         raise ProtocolError("malformed", "the reply names no update")
     if update.size > request.size_limit:
         raise ProtocolError("too-large", f"the update claims {update.size} bytes")
+    # Never more than the announced size, whatever was uploaded.
     blob = objects.get(update_key(request.run, request.phase, device), update.size)
     if digest(blob) != update.digest:
         raise ProtocolError("bad-digest", "the update's digest is not the announced one")

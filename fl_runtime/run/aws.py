@@ -69,7 +69,10 @@ def client(service: str) -> Any:
     """A boto3 client with our retry policy. For entry points only, and never at import."""
     config = Config(
         retries=RETRIES,
+        # Objects encrypted with KMS can only be presigned with SigV4:
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
         signature_version="s3v4" if service == "s3" else None,
+        # Cohorts in one process share a client among their threads; the default is 10.
         max_pool_connections=32,
     )
     return boto3.client(service, config=config)
@@ -89,6 +92,7 @@ class IotCommands:
             topic=topic(fleet, device, "command"),
             qos=1,
             payload=payload,
+            # In whole seconds; 0 would mean that the message never expires.
             messageExpiry=max(1, int(seconds)),
         )
 
@@ -110,6 +114,7 @@ class DynamoReplies:
     def _rows(self, reply_key: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
+            # The last read before the deadline must see every reply that arrived in time.
             ConsistentRead=True,
             KeyConditionExpression="reply_key = :key",
             ExpressionAttributeValues={":key": {"S": reply_key}},
@@ -166,11 +171,14 @@ class S3Objects:
         try:
             yield
         except ClientError as error:
+            # HEAD has no body, so its error code is the bare status:
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
             if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
                 raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
             raise
 
     def _presign(self, operation: str, key: str, seconds: float) -> str:
+        # Rounded up: the URL must outlive the command's deadline.
         expires = max(1, min(PRESIGN_LIMIT_SECONDS, int(seconds) + 1))
         url: str = self._client.generate_presigned_url(
             operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires

@@ -40,6 +40,7 @@ def form_cohorts(
     known = labels or {}
     if not devices:
         return []
+    # Rounded up; then every count-th device, so that sizes differ by one at most.
     count = 1 if devices_per_proxy == 0 else -(-len(devices) // devices_per_proxy)
     ordered = sorted(devices)
     return [

@@ -43,6 +43,7 @@ def round_cost(topology: Topology, seconds: float, phases: int) -> float:
     """USD for a round of ``seconds``. ``phases`` counts the phases of all devices; each takes one
     command, one reply, one upload and two downloads.
     """
+    # Command and reply, each a message and a rule's action or a publish through the API.
     messages = phases * (2 * MESSAGE + 2 * MESSAGE)
     storage = (
         phases * (S3_PUT + 2 * S3_GET + DYNAMODB_WRITE)

@@ -67,6 +67,7 @@ def decode_row(row: Mapping[str, Any]) -> DeviceStatus:
         last_seen = float(row["last_seen"]["N"]) / 1000
     except (KeyError, ValueError):
         last_seen = 0.0
+    # A device may publish any bytes on its own topic; the rule stores them unread.
     try:
         heartbeat = decode_heartbeat(row["body"]["S"])
     except (ProtocolError, KeyError):

@@ -41,6 +41,7 @@ def _meets(heartbeat: Heartbeat, key: str, value: ConfigValue) -> bool:
         return heartbeat.power == value
     if key == "free-memory":
         return heartbeat.free_memory >= float(value)
+    # Labels are text, and --require line=3 gives a number.
     return heartbeat.labels.get(key) == str(value)
 
 
@@ -63,4 +64,5 @@ def eligible(
 
 
 def _is_number(value: object) -> bool:
+    # bool is a subclass of int.
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -193,6 +193,7 @@ def summarize(
 
 def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:
     """(total, device, transfer, overhead) of one phase, in seconds."""
+    # Nobody waited for over-selected devices ("spare"): they do not explain the phase's duration.
     slowest = max(
         (result.timing for result in phase.results if result.status != "spare"),
         key=lambda t: t.fetch + t.work + t.upload,

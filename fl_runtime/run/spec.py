@@ -75,6 +75,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
 
 def decode_spec(data: bytes) -> RunSpec:
     """Parse a specification. Raises RunFailed, naming the field at fault."""
+    # Bounds are checked here too: the pipeline may have been started by hand, in Studio.
     try:
         return msgspec.json.decode(data, type=RunSpec)
     except msgspec.DecodeError as error:

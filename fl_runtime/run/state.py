@@ -42,8 +42,9 @@ class RunTable:
         self._table = table
 
     def create(self, state: RunState) -> bool:
-        """Create the run's item. False when it exists: a redelivered message starts nothing twice."""
+        """Create the item. False when it exists: a redelivered message starts nothing twice."""
         item = {key: _value(value) for key, value in msgspec.structs.asdict(state).items()}
+        # DynamoDB deletes items some time after this: its time to live.
         item["expires_at"] = {"N": str(int(time.time()) + KEPT_SECONDS)}
         try:
             # attribute_not_exists: two deliveries of one message may arrive at the same time.
@@ -61,6 +62,7 @@ class RunTable:
         ).get("Item")
         if item is None:
             return None
+        # Only known attributes: an older version may read what a newer one wrote.
         fields = {
             key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__
         }
@@ -71,6 +73,7 @@ class RunTable:
         answer = self._client.update_item(
             TableName=self._table,
             Key={"run": {"S": run}},
+            # ADD is atomic: two servers that start at once get different epochs.
             UpdateExpression="ADD epoch :one",
             ConditionExpression="attribute_exists(run)",
             ExpressionAttributeValues={":one": {"N": "1"}},
@@ -117,6 +120,8 @@ class RunTable:
                 Key={"run": {"S": run}},
                 UpdateExpression=f"SET {sets}",
                 ConditionExpression=f"{condition} AND NOT (#state IN ({', '.join(states)}))",
+                # "state" is a reserved word:
+                # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html
                 ExpressionAttributeNames={**names, "#state": "state"},
                 ExpressionAttributeValues={**new, **values, **states},
             )
@@ -126,6 +131,7 @@ class RunTable:
 
 
 def _value(value: str | float) -> dict[str, str]:
+    # repr is the shortest text that reads back as the same float.
     return {"S": value} if isinstance(value, str) else {"N": repr(value)}
 
 

@@ -12,7 +12,7 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef, Reply
 from edge.protocol.records import Records, digest, encode_records
 from fl_runtime.cohort.norm_filter import NormFilter
-from fl_runtime.cohort.updates import ReplyReader, UpdateCheck, overwritten, read_update
+from fl_runtime.cohort.updates import ReplyChecker, UpdateCheck, overwritten, read_update
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
 from fl_runtime.run.messages import PhaseRequest, array_specs
@@ -60,9 +60,9 @@ def test_the_weight_is_the_example_count() -> None:
     assert check.weight_of(records({"any": np.zeros(1)})) == 5.0
 
 
-def reader(objects: MemoryObjects, **changes: object) -> tuple[ReplyReader, PhaseRequest]:
+def reader(objects: MemoryObjects, **changes: object) -> tuple[ReplyChecker, PhaseRequest]:
     request = phase_request("a", **changes)
-    return ReplyReader(objects, request, NormFilter(objects, request)), request
+    return ReplyChecker(objects, request, NormFilter(objects, request)), request
 
 
 def stored(**changes: object) -> StoredReply:
@@ -76,7 +76,7 @@ def test_a_good_reply_gives_a_result_and_its_records() -> None:
     objects.put(update_key("run-1", PHASE, "a"), GOOD)
     reading, request = reader(objects)
     reply = stored()
-    result, content = reading.read(reply, request.targets[0])
+    result, content = reading.check(reply, request.targets[0])
     assert (result.status, result.update, result.metrics) == ("ok", REF, {"num-examples": 10})
     assert result.bytes_up == len(reply.body) + len(GOOD)
     assert content is not None
@@ -87,7 +87,7 @@ def test_without_folding_the_records_are_not_kept() -> None:
     objects = stored_weights()
     objects.put(update_key("run-1", PHASE, "a"), GOOD)
     reading, request = reader(objects, fold=False)
-    assert reading.read(stored(), request.targets[0])[1] is None
+    assert reading.check(stored(), request.targets[0])[1] is None
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_bad_reply_fails_with_its_reason(reply: StoredReply, code: str) -> Non
     objects = stored_weights()
     objects.put(update_key("run-1", PHASE, "a"), GOOD)
     reading, request = reader(objects)
-    result, content = reading.read(reply, request.targets[0])
+    result, content = reading.check(reply, request.targets[0])
     assert (result.status, result.code, content) == ("error", code, None)
 
 
 def test_an_update_that_was_never_uploaded_is_missing() -> None:
     reading, request = reader(stored_weights())
-    assert reading.read(stored(), request.targets[0])[0].code == "update-missing"
+    assert reading.check(stored(), request.targets[0])[0].code == "update-missing"
     with pytest.raises(ObjectMissing):
         read_update(MemoryObjects(), request, "a", REF)
 
@@ -121,7 +121,7 @@ def test_an_update_that_changed_after_its_check_does_not_count() -> None:
     objects = stored_weights()
     objects.put(update_key("run-1", PHASE, "a"), encode_records(update(99.0)))
     reading, _ = reader(objects)
-    result, content = reading.read_again(device_result("a", update=REF))
+    result, content = reading.check_again(device_result("a", update=REF))
     assert (result.code, content) == ("bad-digest", None)
     assert "changed after it had been checked" in result.reason
     assert overwritten(device_result("a"), ValueError("x")).status == "error"
