@@ -1,4 +1,5 @@
-"""Lambda handlers: pure functions, and thin entry points that wire them with clients.
+"""The Lambda functions, one module each. ``handler(event, context)`` is what Lambda calls.
 
-Each module's ``handler(event, context)`` is what Lambda calls.
+``aws_clients`` makes their clients and ``callback`` holds what two of them share. Nothing outside
+this folder imports from it, and no handler imports another.
 """

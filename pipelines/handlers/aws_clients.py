@@ -1,35 +1,50 @@
-"""Clients for the handlers, made once a process at the first call, never at import."""
+"""Makes the clients of the Lambda functions, at the first call of a process and never at import.
+
+Lambda keeps a process for many calls, so what is made once stays.
+"""
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge import logs
-from fl_runtime.run.aws import ResourceNames, S3Objects, client, names_from_environment
-from fl_runtime.run.mlflow_runs import mlflow_client
+from fl_runtime.run.aws import S3Objects, client, fresh_seconds, names_from_environment, setting
+from fl_runtime.run.devices import DeviceTable
+from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
 from fl_runtime.run.state import RunTable
-from registry.wiring import Registry, make_clients, resources_from_environment
+from registry.rollout.aws import DynamoStore
+
+if TYPE_CHECKING:
+    from registry.wiring import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """What handlers work with."""
+    """What the functions that start and conclude runs work with."""
 
-    names: ResourceNames
     objects: S3Objects
     runs: RunTable
-    dynamodb: Any
+    devices: DeviceTable
+    rollouts: DynamoStore
     sagemaker: Any
     steps: Any
     state_machine: str
+    """ARN of the state machine of a run."""
+    mlflow: Callable[[], Any]
+    """Makes an MlflowClient. Importing MLflow takes seconds, so it is made when it is needed."""
+    artifact_root: str | None
+    """Where new MLflow experiments keep their artifacts; None: MLflow's default."""
+    fresh_seconds: float
+    """How long a device counts as online after its last heartbeat."""
 
 
 @functools.cache
 def set_up_logs() -> None:
-    """Once a process: JSON lines, which the metric filters read."""
+    """Log JSON lines, which the metric filters read."""
     logs.set_up()
 
 
@@ -39,16 +54,30 @@ def services() -> Services:
     set_up_logs()
     names, dynamodb = names_from_environment(), client("dynamodb")
     return Services(
-        names=names,
         objects=S3Objects(client("s3"), names.bucket),
         runs=RunTable(dynamodb, names.runs_table),
-        dynamodb=dynamodb,
+        devices=DeviceTable(dynamodb, names.devices_table),
+        rollouts=DynamoStore(dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE")),
         sagemaker=client("sagemaker"),
         steps=client("stepfunctions"),
-        state_machine=os.environ["MLEDGEOPS_STATE_MACHINE"],
+        state_machine=setting("MLEDGEOPS_STATE_MACHINE"),
+        mlflow=mlflow_client,
+        artifact_root=os.environ.get(ARTIFACT_ROOT_VARIABLE),
+        fresh_seconds=fresh_seconds(),
     )
 
 
+@functools.cache
+def iot() -> Any:
+    """The IoT client alone: AWS IoT gives its hook five seconds, cold start included."""
+    set_up_logs()
+    return client("iot")
+
+
 def registry() -> Registry:
-    """Both registries and their rollouts, for one invocation."""
+    """Both registries and their rollouts. Made anew at each call: they cache what they read."""
+    set_up_logs()
+    # Linking draws charts, which takes Jinja: functions that do not link start without it.
+    from registry.wiring import Registry, make_clients, resources_from_environment
+
     return Registry(make_clients(client, mlflow_client), resources_from_environment())

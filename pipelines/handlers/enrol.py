@@ -1,13 +1,12 @@
-"""Before AWS IoT enrols a device: is it expected, and is it who it says?
+"""Decides whether AWS IoT may enrol a device: is it expected, and is it who it says?
 
-The pre-provisioning hook of
-https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html.
-The claim certificate is on every new device, so it proves nothing. A device is enrolled only when
-the operator
-made its thing beforehand (``mledgeops fleet expect``), it knows the token made then, and no
-certificate is
-attached yet. A device that has a certificate may ask for its successor with that certificate, and
-for itself only.
+It is a pre-provisioning hook:
+https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
+
+The claim certificate is on every new device, so it proves nothing. A device is enrolled only if an
+operator created its thing beforehand (``mledgeops devices expect``), it knows the token made then,
+and its thing has no certificate. A device with a certificate may request the successor with that
+certificate, for itself only.
 """
 
 from __future__ import annotations
@@ -22,23 +21,21 @@ from edge.errors import MLEdgeOpsError
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
-from fl_runtime.run.aws import client
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_matches
-from pipelines.handlers.aws_clients import set_up_logs
+from pipelines.handlers.aws_clients import iot
 
 logger = logging.getLogger(__name__)
 
 CERTIFICATES = 2
-"""A device holds one certificate, and two while it rotates."""
+"""Certificates that a device may hold: two while it rotates, else one."""
 
 
 class EnrolRequest(msgspec.Struct, rename="camel"):
-    """What AWS IoT tells the hook. ``claim_certificate_id``: the certificate the device connected
-    with.
-    """
+    """What AWS IoT tells the hook."""
 
     client_id: str
     claim_certificate_id: str
+    """The certificate with which the device connected."""
     parameters: dict[str, str]
 
 
@@ -48,43 +45,46 @@ class EnrolmentRefused(MLEdgeOpsError):
     code = "enrolment-refused"
 
 
-def check(request: EnrolRequest, iot: Any) -> str:
-    """The device's name, when it may have a certificate. Raises EnrolmentRefused."""
+def check(request: EnrolRequest, iot_client: Any) -> str:
+    """The name of the device that may have a certificate. Raises EnrolmentRefused."""
     try:
         device = check_name("device", request.parameters.get("SerialNumber", ""))
         fleet = check_name("fleet", request.parameters.get("Fleet", ""))
     except ProtocolError as error:
         raise EnrolmentRefused(str(error)) from error
     try:
-        attributes = iot.describe_thing(thingName=device)["attributes"]
-    except iot.exceptions.ResourceNotFoundException as error:
+        attributes = iot_client.describe_thing(thingName=device)["attributes"]
+    except iot_client.exceptions.ResourceNotFoundException as error:
         raise EnrolmentRefused(f"the device {device} is not expected") from error
     if attributes.get(FLEET_ATTRIBUTE) != fleet:
         raise EnrolmentRefused(f"the device {device} belongs to another fleet")
-    own = [
-        principal.rsplit("/", 1)[1]
-        for principal in iot.list_thing_principals(thingName=device)["principals"]
-    ]
+    principals = iot_client.list_thing_principals(thingName=device)["principals"]
+    own = [principal.rsplit("/", 1)[1] for principal in principals]
     if request.claim_certificate_id in own:
-        if request.client_id != device:
-            raise EnrolmentRefused(f"the certificate of {device} was used under another name")
-        if len(own) >= CERTIFICATES:
-            raise EnrolmentRefused(f"the device {device} has {len(own)} certificates already")
-        return device
-    if own:
+        _check_rotation(request, device, len(own))
+    elif own:
         raise EnrolmentRefused(
             f"the device {device} has a certificate already, and asked with another"
         )
-    if not token_matches(request.parameters.get("Token", ""), attributes.get(TOKEN_ATTRIBUTE, "")):
+    elif not token_matches(
+        request.parameters.get("Token", ""), attributes.get(TOKEN_ATTRIBUTE, "")
+    ):
         raise EnrolmentRefused(f"the token of {device} is wrong")
     return device
 
 
+def _check_rotation(request: EnrolRequest, device: str, held: int) -> None:
+    """A device that asks with its own certificate wants the successor."""
+    if request.client_id != device:
+        raise EnrolmentRefused(f"the certificate of {device} was used under another name")
+    if held >= CERTIFICATES:
+        raise EnrolmentRefused(f"the device {device} has {held} certificates already")
+
+
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. AWS IoT tells the device only that it was refused; the log says why."""
-    set_up_logs()
     try:
-        device = check(msgspec.convert(request, EnrolRequest), client("iot"))
+        device = check(msgspec.convert(request, EnrolRequest), iot())
     except (EnrolmentRefused, msgspec.ValidationError) as error:
         event(
             logger,

@@ -1,16 +1,15 @@
-"""After RegisterModel: the package's MLflow version and its evidence."""
+"""The pipeline's Link step: the registered package gets its MLflow version and its evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.handlers.aws_clients import registry, set_up_logs
+from pipelines.handlers.aws_clients import registry
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Link step."""
-    set_up_logs()
     both = registry()
     linking, package = both.linking(), both.sagemaker.get(request["model_package_arn"])
     number = linking.link(package)

@@ -1,4 +1,4 @@
-"""EventBridge -> promotion: follows a model package's approval."""
+"""Promotes a model whose package was approved: MLflow mirrors it, and its rollout begins."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 import msgspec
 
-from pipelines.handlers.aws_clients import registry, set_up_logs
+from pipelines.handlers.aws_clients import registry
 from registry.model_version import Version
 from registry.promotion import StateChange, promote
 
 
 def handler(package_event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point of the rule on "SageMaker Model Package State Change"."""
-    set_up_logs()
     both = registry()
 
     def begin(version: Version, who: str, why: str, override: bool) -> None:

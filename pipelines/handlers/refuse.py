@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fl_runtime.run.mlflow_runs import end_run, mlflow_client
+from fl_runtime.run.mlflow_runs import end_run
 from fl_runtime.run.scoring import NO_CHAMPION
-from pipelines.handlers.aws_clients import set_up_logs
+from pipelines.handlers.aws_clients import Services, services
 
 
 def reason_of(request: Mapping[str, Any]) -> str:
@@ -31,9 +31,13 @@ def reason_of(request: Mapping[str, Any]) -> str:
     return f"{told}; {' and '.join(wanted)}." if wanted else f"{told}."
 
 
+def refuse(request: Mapping[str, Any], aws: Services) -> dict[str, str]:
+    """End the run in MLflow; returns the step's outputs."""
+    reason = reason_of(request)
+    end_run(aws.mlflow(), request["mlflow_run_id"], "Failed", reason)
+    return {"run": request["run"], "reason": reason}
+
+
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     """Lambda entry point of the pipeline's Refuse step."""
-    set_up_logs()
-    reason = reason_of(request)
-    end_run(mlflow_client(), request["mlflow_run_id"], "Failed", reason)
-    return {"run": request["run"], "reason": reason}
+    return refuse(request, services())

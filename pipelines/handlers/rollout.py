@@ -1,49 +1,65 @@
-"""One step of a rollout, for the state machine, which calls it again and again until it is over;
-and, for a schedule, the update of stale devices.
+"""Advances a staged rollout by the steps that are due; on schedule, updates stale devices.
+
+The rollout's state machine calls it again and again, with a wait between, until the rollout is over.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.logs import event
-from pipelines.handlers.aws_clients import registry, set_up_logs
-from registry.rollout.model import TERMINAL_STATES
+from pipelines.handlers.aws_clients import registry
+from registry.rollout.conductor import Conductor
+from registry.rollout.model import TERMINAL_STATES, Rollout
 
 logger = logging.getLogger(__name__)
 
 STEPS_AT_ONCE = 8
+"""Steps that one call takes at most."""
 WAIT_SECONDS = (1, 120)
-"""Between two looks: short at first, a fiftieth of the rollout's age later, so that the history of
-25,000 events suffices.
+"""Shortest and longest wait between two calls. It grows with the rollout's age, by a fiftieth, so
+that a state machine's 25,000 history events suffice.
 """
 
 
-def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Lambda entry point: the state machine names a rollout by its fleet and number, the schedule
-    names nothing.
-    """
-    set_up_logs()
-    both = registry()
-    if "fleet" not in request:
-        return {
-            "jobs": [
-                job
-                for current in both.store.fleets()
-                for job in both.stale_devices.update(current.fleet)
-            ]
-        }
-    conductor, fleet, number = both.conductor, request["fleet"], request["number"]
-    rollout = conductor.advance(fleet, number, time.time())
-    # several steps may be due; what waits for devices waits in the state machine
+def advance(
+    conductor: Conductor, fleet: str, number: int, clock: Callable[[], float] = time.time
+) -> Rollout:
+    """Take the steps that are due, until one changes nothing: then the rollout waits for devices."""
+    rollout = conductor.advance(fleet, number, clock())
     for _ in range(STEPS_AT_ONCE):
-        before, rollout = rollout, conductor.advance(fleet, number, time.time())
+        before, rollout = rollout, conductor.advance(fleet, number, clock())
         if (before.state, len(before.waves)) == (rollout.state, len(rollout.waves)):
             break
+    return rollout
+
+
+def wait_of(rollout: Rollout, now: float) -> int:
+    """Seconds until the next call."""
+    shortest, longest = WAIT_SECONDS
+    return int(min(max(shortest, (now - rollout.started_at) / 50), longest))
+
+
+def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Lambda entry point. The state machine names a rollout by fleet and number; the schedule names
+    none.
+    """
+    both = registry()
+    if "fleet" not in request:
+        fleets = [record.fleet for record in both.store.fleets()]
+        return {"jobs": [job for fleet in fleets for job in both.stale_devices.update(fleet)]}
+    rollout = advance(both.conductor, request["fleet"], request["number"])
+    _log(rollout)
     over = rollout.state in TERMINAL_STATES
+    if over:
+        both.rollouts.begin_next(rollout.fleet)
+    return {"over": over, "state": rollout.state, "wait_seconds": wait_of(rollout, time.time())}
+
+
+def _log(rollout: Rollout) -> None:
     event(
         logger,
         "rollout",
@@ -56,7 +72,3 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
         waiting=rollout.waiting,
         why=rollout.why,
     )
-    if over:
-        both.rollouts.begin_next(rollout.fleet)
-    wait = min(max(WAIT_SECONDS[0], (time.time() - rollout.started_at) / 50), WAIT_SECONDS[1])
-    return {"over": over, "state": rollout.state, "wait_seconds": int(wait)}

@@ -42,7 +42,6 @@ from fl_runtime.server.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.round_loop import RoundLoop
-from pipelines.handlers.start import reason_to_wait
 from registry.evidence import charts
 from registry.evidence.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence.collect import collect
@@ -373,15 +372,6 @@ def test_drift_comes_from_heartbeats_of_devices_that_use_the_champion() -> None:
     found = evidence(heartbeats=devices)
     assert (found.drift.devices, found.drift.score) == (1, 4.0)
     assert "moved by 4 standard deviations" in failed(check(found, PrecheckPolicy()))
-
-
-def test_a_schedule_may_wait_until_inputs_have_drifted() -> None:
-    assert reason_to_wait({}, []) == ""
-    assert "enough predictions" in reason_to_wait({"when_drift": 1.0}, [])
-    assert "moved by 2 standard deviations, and 3 was waited for" in reason_to_wait(
-        {"when_drift": 3.0}, [status("a", "x/1", serving(7.0))]
-    )
-    assert reason_to_wait({"when_drift": 1.0}, [status("a", "x/1", serving(7.0))]) == ""
 
 
 def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:

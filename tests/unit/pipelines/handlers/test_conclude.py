@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import msgspec
+import pytest
+from fakes.runs import spec
+from fakes.services import memory_services
+
+from fl_runtime.run.keys import spec_key
+from fl_runtime.run.scoring import NO_CHAMPION
+from fl_runtime.run.state import RunState
+from pipelines.handlers import conclude
 from pipelines.handlers.conclude import outputs_of, reason_of
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS
 
@@ -34,3 +43,71 @@ def test_outputs_keep_the_callbacks_limits() -> None:
 )
 def test_reasons_are_one_short_sentence(error: dict, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+TOKEN, RUN = "Tok1234567", "run-1"
+OUTCOME = {
+    **dict.fromkeys(STRING_OUTPUTS, "x"),
+    "metric": "accuracy",
+    "value": 0.8,
+    "score": 0.8,
+    "run": RUN,
+}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = memory_services()
+    monkeypatch.setattr(conclude, "services", lambda: made)
+    monkeypatch.setattr(conclude, "champion_score", lambda *_: NO_CHAMPION)
+    made.objects.put(spec_key(RUN), msgspec.json.encode(spec(run=RUN)))
+    made.runs.create(RunState(run=RUN, state="Running"))
+    return made
+
+
+def concluded(aws: Any, **request: Any) -> Any:
+    conclude.handler({"run": RUN, "token": TOKEN, **request}, None)
+    return aws.sagemaker.answers.get(TOKEN)
+
+
+def test_a_run_that_made_a_model_ends_everywhere(aws: Any) -> None:
+    outputs = concluded(aws, ok=True, outcome=OUTCOME)
+    assert (outputs["score"], outputs["champion_score"]) == ("0.8", "-1e+300")
+    assert aws.runs.get(RUN).state == "Succeeded"
+    assert [run.status for run in aws.mlflow().runs.values()] == ["FINISHED"]
+
+
+def test_a_run_that_failed_gives_its_reason(aws: Any) -> None:
+    error = {"Error": "RunFailed", "Cause": "No device gave a valid update."}
+    assert concluded(aws, ok=False, error=error) == "No device gave a valid update."
+    assert (aws.runs.get(RUN).state, aws.runs.get(RUN).reason) == ("Failed", error["Cause"])
+
+
+def test_a_second_conclusion_changes_nothing(aws: Any) -> None:
+    first = concluded(aws, ok=True, outcome=OUTCOME)
+    assert concluded(aws, ok=True, outcome=OUTCOME) == first
+
+
+def test_a_run_that_somebody_stopped_stays_stopped(aws: Any) -> None:
+    aws.runs.update(RUN, state="Stopping")
+    assert concluded(aws, ok=True, outcome=OUTCOME) is None
+    assert aws.runs.get(RUN).state == "Stopping"
+
+
+def test_a_run_that_is_stopped_while_it_is_concluded_ends_as_stopped(aws: Any) -> None:
+    def stop_meanwhile() -> Any:
+        aws.runs.items[RUN]["state"] = "Stopping"
+        return mlflow
+
+    mlflow = aws.mlflow()
+    object.__setattr__(aws, "mlflow", stop_meanwhile)
+    assert concluded(aws, ok=True, outcome=OUTCOME) is None
+    assert [run.status for run in mlflow.runs.values()] == ["KILLED"]
+
+
+def test_the_pipeline_is_answered_though_mlflow_is_away(aws: Any) -> None:
+    def away() -> Any:
+        raise ConnectionError("MLflow is away")
+
+    object.__setattr__(aws, "mlflow", away)
+    assert concluded(aws, ok=True, outcome=OUTCOME)["metric"] == "accuracy"

@@ -1,0 +1,127 @@
+"""The pre-provisioning hook lets in who is expected and who renews, and nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.devices.tokens import token_digest
+from pipelines.handlers.enrol import EnrolmentRefused, EnrolRequest, check, handler
+
+
+class Iot:
+    """Things as the hook sees them."""
+
+    class exceptions:  # as botocore names it
+        class ResourceNotFoundException(Exception):
+            pass
+
+    def __init__(self, things: dict[str, tuple[dict[str, str], list[str]]]) -> None:
+        self.things = things
+
+    def describe_thing(self, thingName: str) -> dict[str, Any]:
+        if thingName not in self.things:
+            raise self.exceptions.ResourceNotFoundException
+        return {"attributes": self.things[thingName][0]}
+
+    def list_thing_principals(self, thingName: str) -> dict[str, Any]:
+        return {
+            "principals": [f"arn:aws:iot:r:a:cert/{name}" for name in self.things[thingName][1]]
+        }
+
+
+EXPECTED = {"fleet": "f", "enrolment_token_sha256": token_digest("secret")}
+
+
+THINGS = Iot(
+    {
+        "new": (EXPECTED, []),
+        "old": (EXPECTED, ["c1"]),
+        "two": (EXPECTED, ["c1", "c2"]),
+        "bare": ({"fleet": "f"}, []),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"clientId": 1},
+        {"clientId": "claim-x", "claimCertificateId": "c", "parameters": {"SerialNumber": ["new"]}},
+        {"clientId": "claim-x", "claimCertificateId": "c", "parameters": "new"},
+        {"clientId": "x" * 10_000, "claimCertificateId": "c", "parameters": {}},
+    ],
+)
+def test_whatever_the_hook_is_given_it_answers_no(
+    event: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.handlers.enrol.iot", lambda: THINGS)
+    assert handler(event, None) == {"allowProvisioning": False}
+
+
+@pytest.mark.parametrize(
+    ("client_id", "certificate", "parameters", "reason"),
+    [
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "unknown", "Fleet": "f", "Token": "secret"},
+            "not expected",
+        ),
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "new", "Fleet": "g", "Token": "secret"},
+            "another fleet",
+        ),
+        ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f", "Token": "guess"}, "token"),
+        ("claim-x", "claim", {"SerialNumber": "new", "Fleet": "f"}, "token"),
+        ("claim-x", "claim", {"SerialNumber": "bare", "Fleet": "f", "Token": ""}, "token"),
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "old", "Fleet": "f", "Token": "secret"},
+            "certificate already",
+        ),
+        ("old", "c9", {"SerialNumber": "old", "Fleet": "f"}, "certificate already"),
+        ("new", "c1", {"SerialNumber": "old", "Fleet": "f"}, "another name"),
+        ("two", "c1", {"SerialNumber": "two", "Fleet": "f"}, "2 certificates"),
+        ("claim-x", "claim", {"SerialNumber": "../old", "Fleet": "f"}, "device"),
+        ("claim-x", "claim", {}, "device"),
+    ],
+)
+def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, reason: str) -> None:
+    with pytest.raises(EnrolmentRefused, match=reason):
+        check(
+            EnrolRequest(
+                client_id=client_id, claim_certificate_id=certificate, parameters=parameters
+            ),
+            THINGS,
+        )
+
+
+def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
+    assert (
+        check(
+            EnrolRequest(
+                client_id="claim-x",
+                claim_certificate_id="claim",
+                parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"},
+            ),
+            THINGS,
+        )
+        == "new"
+    )
+    assert (
+        check(
+            EnrolRequest(
+                client_id="old",
+                claim_certificate_id="c1",
+                parameters={"SerialNumber": "old", "Fleet": "f"},
+            ),
+            THINGS,
+        )
+        == "old"
+    )
