@@ -1,8 +1,8 @@
 """The devices table: the last heartbeat of each device. The one place that decodes its rows.
 
-The IoT rule writes a row for each heartbeat: ``fleet`` and ``device`` from the topic, ``last_seen``
-in milliseconds by the broker's clock, ``body`` as the device sent it. Only the first three can be
-trusted.
+The IoT rule writes a row for each heartbeat: ``fleet`` and ``device`` from the topic, ``certificate``
+and ``last_seen`` (milliseconds) as the broker saw them, ``body`` as the device sent it. All but
+``body`` can be trusted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class DeviceStatus:
     """Unix seconds by the broker's clock; 0 when the row does not tell."""
     heartbeat: Heartbeat | None
     """None when the heartbeat is malformed."""
+    certificate: str = ""
+    """Id of the certificate that the device connected with, as the broker saw it."""
 
     def is_online(self, now: float, fresh_seconds: float) -> bool:
         """Whether the device was heard of in the last ``fresh_seconds`` and has not gone offline
@@ -77,4 +79,5 @@ def decode_row(row: Mapping[str, Any]) -> DeviceStatus:
         device=str(row["device"]["S"]),
         last_seen=last_seen,
         heartbeat=heartbeat,
+        certificate=str(row.get("certificate", {}).get("S", "")),
     )

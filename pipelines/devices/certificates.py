@@ -15,6 +15,7 @@ from edge.errors import MLEdgeOpsError
 from edge.identity.credentials import Credentials, key_and_request
 from edge.protocol.names import check_name
 from edge.transports.provisioning import ProvisioningClaim
+from fl_runtime.run.devices import DeviceTable
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import Endpoint
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
@@ -151,7 +152,6 @@ def retire(iot: Any, rows: Iterator[tuple[str, str]]) -> list[Retired]:
 
 def heard_with(dynamodb: Any, d: Deployment) -> Iterator[tuple[str, str]]:
     """(device, certificate id) of each device's last heartbeat, as the broker saw it."""
-    for page in dynamodb.get_paginator("scan").paginate(TableName=d.devices_table):
-        for row in page["Items"]:
-            if "certificate" in row:
-                yield row["device"]["S"], row["certificate"]["S"]
+    for status in DeviceTable(dynamodb, d.devices_table).all():
+        if status.certificate:
+            yield status.device, status.certificate

@@ -34,7 +34,6 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
-from fl_runtime.run.keys import arrays_key, phase_id, reply_key, update_key
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
 DTYPES = [
@@ -259,14 +258,6 @@ def test_topics_name_their_sender(fleet: str, device: str, channel: str) -> None
 def test_names_that_would_escape_are_refused(name: str) -> None:
     with pytest.raises(ProtocolError):
         check_name("device", name)
-    with pytest.raises(ProtocolError):
-        update_key("run-1", phase_id(1, "train", 1, "0" * 64), name)
-
-
-def test_keys_are_what_lifecycle_rules_and_dashboards_rely_on() -> None:
-    assert phase_id(3, "train", 7, "0a1b2c3d" + "0" * 56) == "00003-train-0007-0a1b2c3d"
-    assert reply_key("run-1", "00003-train-0007", "c0001") == "run-1#00003-train-0007#c0001"
-    assert arrays_key("run-1", "0" * 64) == f"transient/run-1/arrays/{'0' * 64}.safetensors"
 
 
 def command(**changes: object) -> Command:

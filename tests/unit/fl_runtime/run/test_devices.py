@@ -45,6 +45,8 @@ def test_a_row_becomes_a_status() -> None:
     status = decode_row(row("d", IDLE))
     assert (status.fleet, status.device, status.last_seen) == ("f", "d", 99.0)
     assert status.heartbeat == Heartbeat(state="idle", model="x/1")
+    assert status.certificate == ""
+    assert decode_row({**row("d", IDLE), "certificate": {"S": "c1"}}).certificate == "c1"
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[1]", '{"state": "idle", "v": 9}', "\x00"])
