@@ -35,7 +35,7 @@ from fl_runtime.run.signing import kms_signer
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunTable
 from fl_runtime.server.cohort_host import CohortHost
-from fl_runtime.server.server import Resources, Server
+from fl_runtime.server.server import Server, ServerResources
 from fl_runtime.server.task_address import own_address
 from fl_runtime.server.task_token import TaskToken, keep_alive
 from fl_runtime.server.telemetry.mlflow_store import MlflowStore
@@ -47,7 +47,7 @@ ABORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ServerSettings:
     """The task's environment."""
 
     names: ResourceNames
@@ -61,10 +61,10 @@ class Settings:
     """The server's IP address, as its proxies see it."""
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
+def read_settings(environ: Mapping[str, str]) -> ServerSettings:
     """Read the environment; raises SettingMissing naming the first variable that is not there."""
     given = dict(environ)
-    return Settings(
+    return ServerSettings(
         names=names_from_environment(given),
         run=setting("MLEDGEOPS_RUN", given),
         token=setting("MLEDGEOPS_TASK_TOKEN", given),
@@ -79,7 +79,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     )
 
 
-def make_server(settings: Settings, stopped: threading.Event) -> Server:
+def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
     """Wire a server with AWS clients."""
     dynamodb, names = client("dynamodb"), settings.names
     objects = S3Objects(client("s3"), names.bucket)
@@ -98,7 +98,7 @@ def make_server(settings: Settings, stopped: threading.Event) -> Server:
         fleet = devices.fleet(spec.fleet)
         return set(eligible(fleet, spec, time.time(), settings.fresh_seconds))
 
-    resources = Resources(
+    resources = ServerResources(
         objects=objects,
         runs=runs,
         host=CohortHost(

@@ -46,7 +46,7 @@ from fl_runtime.server.telemetry.tracking import RunStore, RunTracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class ServerResources:
     """What a server works with; made by the entry point."""
 
     objects: ObjectStore
@@ -79,7 +79,7 @@ class _Serving:
 class Server:
     """Serves one run. ``stopped`` is set by the entry point when the run is to end."""
 
-    def __init__(self, run: str, resources: Resources, stopped: threading.Event) -> None:
+    def __init__(self, run: str, resources: ServerResources, stopped: threading.Event) -> None:
         self._run = run
         self._resources = resources
         self._stopped = stopped

@@ -18,7 +18,7 @@ from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.flower_compat import name_message
 from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
 from fl_runtime.server.grid.phase_policy import PhasePolicy
-from fl_runtime.server.grid.replies import ReplyReader
+from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import Phase, RequestBuilder
 from fl_runtime.server.grid.weights import PhaseContent, WeightStore
 
@@ -87,7 +87,7 @@ class PhaseExecutor:
         requests = self._requests.build(
             Phase(stats=stats, content=uploaded, messages=by_node, policy=policy, seconds=seconds)
         )
-        reader = ReplyReader(self._objects, by_node, stats)
+        reader = PhaseReplies(self._objects, by_node, stats)
         started = self._clock()
         events = run_cohorts(self._backend, requests)
         replies = [reader.read(item, request) for item, request in events]

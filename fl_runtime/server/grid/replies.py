@@ -17,7 +17,7 @@ from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.flower_compat import make_error, make_reply
 
 
-class ReplyReader:
+class PhaseReplies:
     """Turns the events of one phase into replies, and keeps each device's result in its stats."""
 
     def __init__(

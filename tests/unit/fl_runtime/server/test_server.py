@@ -25,7 +25,7 @@ from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, s
 from fl_runtime.run.records import Comparison
 from fl_runtime.run.state import RunState
 from fl_runtime.server.conclusion import tables_of
-from fl_runtime.server.server import Resources, Server
+from fl_runtime.server.server import Server, ServerResources
 
 
 class World:
@@ -55,7 +55,7 @@ class World:
         yield CohortRunner(fleet, fleet, self.objects, clock=clock, sleep=clock.sleep)
 
     def server(self, run: str = "run-1") -> Server:
-        resources = Resources(
+        resources = ServerResources(
             objects=self.objects,
             runs=self.runs,
             host=self,
