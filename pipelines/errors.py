@@ -9,3 +9,9 @@ class UsageError(MLEdgeOpsError):
     """The user asked for something that cannot be done. The text says what, in one sentence."""
 
     code = "usage"
+
+
+class DeployError(MLEdgeOpsError):
+    """The deployment cannot be made. The text says why, in one sentence."""
+
+    code = "deploy"

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipelines.aws.deploy import TEMPLATES
+from pipelines.aws.stack_specs import TEMPLATES
 
 
 def find_node() -> None:

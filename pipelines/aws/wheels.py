@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from pipelines.aws.deploy import DeployError
+from pipelines.errors import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = "3.11"

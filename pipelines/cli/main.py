@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edge.training.app_bundle import AppError
-from pipelines.aws.deploy import DeployError
 from pipelines.cli.commands.measure import bench, chaos
 from pipelines.cli.commands.operate import cloud, component, deploy, devices, enrolment
 from pipelines.cli.commands.registry import models, reconcile, rollout
 from pipelines.cli.commands.runs import dashboard, history, run, schedules, trace
 from pipelines.cli.output import readable, show_json
-from pipelines.errors import UsageError
+from pipelines.errors import DeployError, UsageError
 from pipelines.local.home import LocalCloudError
 from registry.errors import RegistryError
 

@@ -26,8 +26,8 @@ import msgspec
 
 from edge import logs
 from edge.training.app_bundle import load_app
-from pipelines.aws.deploy import DeployError
 from pipelines.deployment import Deployment
+from pipelines.errors import DeployError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ecs_agent import EcsAgent

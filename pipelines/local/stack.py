@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.logs import event
-from pipelines.aws.deploy import Stacks, specs
+from pipelines.aws.deploy import Stacks
 from pipelines.aws.lambda_bundle import bundle, code_key
+from pipelines.aws.stack_specs import specs
 from pipelines.deployment import Deployment
 
 logger = logging.getLogger(__name__)

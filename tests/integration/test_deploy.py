@@ -14,7 +14,8 @@ from support.commands import mledgeops
 
 from fl_runtime.run.aws import client
 from pipelines.aws import deploy as stacks_module
-from pipelines.aws.deploy import Stacks, specs
+from pipelines.aws.deploy import Stacks
+from pipelines.aws.stack_specs import specs
 from pipelines.cli.commands.operate import deploy
 from pipelines.cli.main import main
 from pipelines.local import stack

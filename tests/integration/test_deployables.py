@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from pipelines.aws import deploy, lambda_bundle, state_machine, wheels
+from pipelines.aws import lambda_bundle, stack_specs, state_machine, wheels
 from pipelines.aws.pins import PARTS, pins
 from pipelines.aws.policies.roles import FUNCTIONS
 from pipelines.deployment import Deployment
@@ -39,7 +39,7 @@ def test_the_shipped_templates_are_what_the_cdk_app_synthesises(tmp_path: Path) 
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    for name in deploy.TEMPLATES:
+    for name in stack_specs.TEMPLATES:
         assert (tmp_path / f"{name}.json").read_text() == (
             AWS / "templates" / f"{name}.json"
         ).read_text(), f"{name} is stale: run `make templates`"

@@ -25,7 +25,7 @@ from support.paths import APPS, ROOT
 
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import client
-from pipelines.aws import deploy, state_machine
+from pipelines.aws import stack_specs, state_machine
 from pipelines.deployment import Deployment
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.emulators.calls import CallLog, role_of
@@ -165,8 +165,8 @@ def resolve(value: Any) -> Any:
 def policies() -> dict[str, list[dict[str, Any]]]:
     """Each role's statements, from the shipped templates."""
     found = {}
-    for name in deploy.TEMPLATES:
-        for resource in deploy.template(name)["Resources"].values():
+    for name in stack_specs.TEMPLATES:
+        for resource in stack_specs.template(name)["Resources"].values():
             if resource["Type"] == "AWS::IAM::Role":
                 properties = resolve(resource["Properties"])
                 found[properties["RoleName"].removeprefix(f"{D.prefix}-")] = [
@@ -221,7 +221,7 @@ def by_services() -> Iterator[tuple[str, str, str]]:
         yield "dispatch", f"sqs:{verb}", f"arn:aws:sqs:{base}:{D.queue}"
     for rule in (
         r
-        for r in deploy.template("data")["Resources"].values()
+        for r in stack_specs.template("data")["Resources"].values()
         if r["Type"] == "AWS::IoT::TopicRule"
     ):
         put = resolve(rule["Properties"]["TopicRulePayload"])["Actions"][0]["DynamoDBv2"]["PutItem"]

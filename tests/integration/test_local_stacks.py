@@ -9,7 +9,8 @@ from support.paths import ROOT
 from support.templates import resources
 
 from fl_runtime.run.aws import client
-from pipelines.aws import deploy
+from pipelines.aws.deploy import Stacks
+from pipelines.aws.stack_specs import specs
 from pipelines.local import stack
 from pipelines.local.cloud import LocalCloud
 
@@ -19,7 +20,7 @@ def test_the_local_cloud_stands_on_the_shipped_templates(reached: LocalCloud) ->
     the template gave it.
     """
     api = client("cloudformation")
-    for spec in deploy.specs(reached.deployment, {}, reduce=stack.reduce):
+    for spec in specs(reached.deployment, {}, reduce=stack.reduce):
         described = {
             r["LogicalResourceId"]: r
             for r in api.list_stack_resources(StackName=spec.name)["StackResourceSummaries"]
@@ -47,7 +48,7 @@ def test_what_the_emulator_refuses_is_just_what_is_listed(reached: LocalCloud) -
 
 def test_a_second_deployment_of_the_same_changes_nothing(reached: LocalCloud) -> None:
     d = reached.deployment
-    stacks = deploy.Stacks(client("cloudformation"), client("s3"), d.code_bucket, poll_seconds=0.05)
+    stacks = Stacks(client("cloudformation"), client("s3"), d.code_bucket, poll_seconds=0.05)
     deployed = {
         p["ParameterKey"]: p["ParameterValue"]
         for p in client("cloudformation").describe_stacks(StackName=d.stacks[1])["Stacks"][0][
@@ -57,10 +58,10 @@ def test_a_second_deployment_of_the_same_changes_nothing(reached: LocalCloud) ->
     given = {
         key: deployed[key] for key in ("CodeKey", "MlflowTrackingUri", "FreshSeconds", "ImageTag")
     }
-    for spec in deploy.specs(d, given, reduce=stack.reduce):
+    for spec in specs(d, given, reduce=stack.reduce):
         assert stacks.same(spec)
         assert stacks.plan(spec) == []
-    changed = deploy.specs(d, {**given, "FreshSeconds": "77"}, reduce=stack.reduce)[1]
+    changed = specs(d, {**given, "FreshSeconds": "77"}, reduce=stack.reduce)[1]
     assert not stacks.same(changed)
     assert {change.kind for change in stacks.plan(changed)} >= {
         "AWS::ECS::TaskDefinition",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.aws import deploy
+from pipelines.aws import stack_specs
 
 
 def resources(kind: str) -> list[dict[str, Any]]:
     """The shipped templates' resources of one type."""
     return [
         r
-        for name in deploy.TEMPLATES
-        for r in deploy.template(name)["Resources"].values()
+        for name in stack_specs.TEMPLATES
+        for r in stack_specs.template(name)["Resources"].values()
         if r["Type"] == kind
     ]

@@ -17,14 +17,16 @@ from typing import Any
 import msgspec
 
 import pipelines
-from pipelines.aws.deploy import TEMPLATES, Change, DeployError, Stacks, StackSpec, specs
+from pipelines.aws.change_sets import Change
+from pipelines.aws.deploy import Stacks
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import PARTS, pins
+from pipelines.aws.stack_specs import TEMPLATES, StackSpec, specs
 from pipelines.aws.wheels import PYTHON, platforms, wheel
 from pipelines.cli.output import say, show_json, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
-from pipelines.errors import UsageError
+from pipelines.errors import DeployError, UsageError
 
 ASSETS = Path(pipelines.__file__).parent / "aws"
 
