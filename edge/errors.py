@@ -7,11 +7,11 @@ MLEdgeOpsError
     x CommandRefused     a command that this device does not run
     x ModelRefused       a model that this device does not install
     x NoModel            a device has no model to predict with
+    x RunFailed          a run ended without a model
   x AppError           a Flower app cannot be loaded or does not do what it says
   x ConfigError        a device's configuration (also a ValueError)
   x RecipeError        a Greengrass recipe (also a ValueError)
   x TransportError     no way to the cloud, or back
-  x RunFailed          a run ended without a model
   x ObjectMissing      an S3 object is absent, or larger than announced
   x SettingMissing     the environment of a task or function lacks a variable
   x RegistryError      a version, a package, a rollout

@@ -3,14 +3,15 @@
 ::
 
     MLEdgeOpsError
-      x RunFailed          the run ends without a model
+      x CodedError
+        x RunFailed        the run ends without a model
       x ObjectMissing      an S3 object is absent, or larger than announced
       x SettingMissing     the environment lacks a variable
 """
 
 from __future__ import annotations
 
-from edge.errors import MLEdgeOpsError
+from edge.errors import CodedError, MLEdgeOpsError
 
 CAUSE_LIMIT = 256
 """Longest ``FailureReason`` of a SageMaker callback step, in characters:
@@ -18,7 +19,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_SendPipelineExecut
 """
 
 
-class RunFailed(MLEdgeOpsError):
+class RunFailed(CodedError):
     """Ends the run. ``code`` says why, and is stable; the message is one sentence, cut to
     :data:`CAUSE_LIMIT` characters.
     """
@@ -26,10 +27,8 @@ class RunFailed(MLEdgeOpsError):
     exit_code = 1
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(
-            message if len(message) <= CAUSE_LIMIT else message[: CAUSE_LIMIT - 3] + "..."
-        )
-        self.code = code
+        fits = len(message) <= CAUSE_LIMIT
+        super().__init__(code, message if fits else message[: CAUSE_LIMIT - 3] + "...")
 
 
 class ObjectMissing(MLEdgeOpsError):
