@@ -1,0 +1,77 @@
+"""Committed rounds, and where the next server of a run goes on."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from fakes.objects import MemoryObjects
+from fakes.run_table import MemoryRunTable
+from fakes.runs import record, row, spec
+from flwr.serverapp.strategy import FedAvg
+
+from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.keys import spec_key
+from fl_runtime.run.state import RunState
+from fl_runtime.server.journal import RoundJournal, read_round
+from fl_runtime.server.resume import resume_point
+from fl_runtime.server.rounds.checkpoints import CheckpointStore, take
+
+
+class Place:
+    """A run's journal and checkpoints."""
+
+    def __init__(self, objects: MemoryObjects, runs: MemoryRunTable, run: str) -> None:
+        self.objects, self.runs, self.run = objects, runs, run
+        self.checkpoints = CheckpointStore(objects, run)
+        self.journal = RoundJournal(objects, runs, self.checkpoints, run)
+        runs.create(RunState(run=run, state="Running"))
+        self.epoch = runs.take_over(run)
+
+    def commit(self, number: int) -> None:
+        checkpoint = take(number, number * 2, {"w": np.full(2, number)}, FedAvg())
+        self.journal.commit(record(number, row("d0")), checkpoint, self.epoch)
+
+    def resume(self, **changes: object):
+        the_spec = spec(run=self.run, **changes)
+        return resume_point(the_spec, self.objects, self.runs, self.checkpoints, self.journal)
+
+
+@pytest.fixture
+def place() -> Place:
+    return Place(MemoryObjects(), MemoryRunTable(), "run-1")
+
+
+def test_a_committed_round_can_be_read_and_is_where_the_run_goes_on(place: Place) -> None:
+    assert place.resume() is None, "a run that starts anew"
+    place.commit(1)
+    place.commit(2)
+    resumed = place.resume()
+    assert (resumed.checkpoint.round, resumed.checkpoint.sequence) == (2, 4)
+    assert [done.round for done in resumed.rounds] == [1, 2]
+    assert read_round(place.objects, "run-1", 2) == resumed.rounds[1]
+
+
+@pytest.mark.parametrize("how", ["replaced", "ended"])
+def test_a_round_of_a_replaced_server_or_an_ended_run_does_not_count(
+    place: Place, how: str
+) -> None:
+    place.commit(1)
+    if how == "replaced":
+        place.runs.take_over("run-1")
+    else:
+        place.runs.update("run-1", state="Stopped")
+    with pytest.raises(RunFailed, match="while round 2 was under way") as raised:
+        place.commit(2)
+    assert raised.value.code == "fenced"
+    assert place.resume().checkpoint.round == 1
+
+
+def test_rounds_of_a_continued_run_become_the_runs_own(place: Place) -> None:
+    place.commit(1)
+    place.runs.update("run-1", state="Failed")
+    place.objects.put(spec_key("run-1"), msgspec.json.encode(spec()))
+    other = Place(place.objects, place.runs, "run-2")
+    resumed = other.resume(resume_from="run-1")
+    assert resumed.checkpoint.round == 1
+    assert other.journal.read(1) == place.journal.read(1)
