@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge.protocol.signed import Manifest, SignedManifest, manifest_text
+from fl_runtime.run.signing import Signer
 from registry.rollout.model import Candidate, Rollout
-from registry.rollout.ports import ObjectUrl, Sign
+from registry.rollout.ports import ObjectUrl
 
 
 @dataclass(frozen=True)
 class Manifests:
     """Builds and signs manifests."""
 
-    sign: Sign
+    sign: Signer
     object_url: ObjectUrl
 
     def switch(self, rollout: Rollout) -> SignedManifest:

@@ -50,8 +50,6 @@ class FleetStatus(Protocol):
         """By device name."""
 
 
-Sign = Callable[[bytes], str]
-"""Signs a text: DER in base64."""
 ObjectUrl = Callable[[str], str]
 """Placeholder of an S3 object's presigned URL in a job document, by key."""
 OnEnd = Callable[[Rollout], None]

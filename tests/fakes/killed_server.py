@@ -12,7 +12,7 @@ from edge.training.flower_compat import set_identity
 from fakes.clock import ThreadClock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
-from fakes.runs import DEVICES, client, initial, spec
+from fakes.runs import DEVICES, initial, spec, training_device
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.server.flower_compat import round_loop
@@ -50,7 +50,7 @@ class KilledServer:
             key = (device, command.message_id)
             if key not in self.answers:
                 self.trained.append(command.message_id)
-                self.answers[key] = client(device)(command, content)
+                self.answers[key] = training_device(device)(command, content)
             return self.answers[key]
 
         return answer

@@ -32,8 +32,8 @@ def initial() -> ArrayRecord:
     )
 
 
-def client(device: str):
-    """A deterministic client: pulls the weights towards a point of its own."""
+def training_device(device: str):
+    """A deterministic device: pulls the weights towards a point of its own."""
     index = DEVICES.index(device)
 
     def answer(command: Command, content: Records) -> Records:
@@ -93,7 +93,8 @@ def grid_of(
     )
 
 
-def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
+def run_rounds(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
+    """Run a strategy under our round loop: (its result, the records of its rounds)."""
     the_spec, records = spec(**changes), []
     random.seed(0)
     loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
@@ -104,11 +105,11 @@ def ours(given: Strategy, devices: dict, per_proxy: int = 2, **changes: object):
     return result, records
 
 
-GOOD = {d: client(d) for d in DEVICES}
+GOOD = {d: training_device(d) for d in DEVICES}
 
 
 def failing(code: str = "worker-died", times: int = 10**6):
-    """A device that fails so many commands, and then does what it should."""
+    """A device that fails the first ``times`` commands, and then works."""
     left = [times]
 
     def device(command: Command, content: Records) -> Records | Reply:
@@ -122,7 +123,7 @@ def failing(code: str = "worker-died", times: int = 10**6):
                 code=code,
                 reason="no",
             )
-        return client("d0")(command, content)
+        return training_device("d0")(command, content)
 
     return device
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from fakes.objects import MemoryObjects
-from fakes.runs import DEVICES, GOOD, client, grid_of, initial, spec
+from fakes.runs import DEVICES, GOOD, grid_of, initial, spec, training_device
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
@@ -214,7 +214,7 @@ def test_a_device_that_cannot_evaluate_the_champion_counts_for_neither() -> None
                 code="app-error",
                 reason="too old",
             )
-        return client("d0")(command, content)
+        return training_device("d0")(command, content)
 
     found = evidence(devices={**GOOD, "d0": without})
     assert found.compared.devices == 5
@@ -264,7 +264,7 @@ def test_what_is_better_is_what_the_run_said_not_what_a_number_looks_like() -> N
 
 def test_updates_that_were_refused_are_counted_and_their_senders_named() -> None:
     def poisoned(command: Any, content: Records) -> Records:
-        answer = client("d1")(command, content)
+        answer = training_device("d1")(command, content)
         bad = {**answer.arrays.get("arrays", {}), "w": np.full(5, np.nan, np.float32)}
         return Records(arrays={"arrays": bad}, metrics=answer.metrics) if answer.arrays else answer
 

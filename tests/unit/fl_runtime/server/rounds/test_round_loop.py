@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 import pytest
-from fakes.runs import DEVICES, GOOD, client, grid_of, initial, ours, spec
+from fakes.runs import DEVICES, GOOD, grid_of, initial, run_rounds, spec, training_device
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg, Strategy
 
@@ -33,12 +33,14 @@ class PlainGrid(IoTGrid):
                 arrays={"arrays": {k: a.numpy() for k, a in message.content["arrays"].items()}}
             )
             command = type("C", (), {"kind": message.metadata.message_type})
-            replies.append(make_reply(message, to_recorddict(client(device)(command, content))))
+            replies.append(
+                make_reply(message, to_recorddict(training_device(device)(command, content)))
+            )
         return replies
 
 
 def theirs(strategy: Strategy, rounds: int = 3):
-    base = grid_of({d: client(d) for d in DEVICES}, spec())
+    base = grid_of({d: training_device(d) for d in DEVICES}, spec())
     base.__class__ = PlainGrid
     random.seed(0)
     return strategy.start(grid=base, initial_arrays=initial(), num_rounds=rounds)
@@ -62,7 +64,7 @@ def theirs(strategy: Strategy, rounds: int = 3):
 def test_every_stock_strategy_gives_flowers_own_result(name: str, parameters: dict) -> None:
     expected = theirs(build(name, parameters, 6))
     for per_proxy in (0, 1, 2):
-        result, records = ours(build(name, parameters, 6), GOOD, per_proxy)
+        result, records = run_rounds(build(name, parameters, 6), GOOD, per_proxy)
         np.testing.assert_allclose(
             result.arrays["w"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5, atol=1e-6
         )
@@ -92,7 +94,9 @@ def test_a_failing_device_is_counted_and_the_round_goes_on() -> None:
             reason="no data",
         )
 
-    result, records = ours(FedAvg(), {**{d: client(d) for d in DEVICES}, "d0": broken})
+    result, records = run_rounds(
+        FedAvg(), {**{d: training_device(d) for d in DEVICES}, "d0": broken}
+    )
     assert [record.participants for record in records] == [5, 5, 5]
     assert records[0].failures == {"app-error": 2}
     assert result.arrays
@@ -110,33 +114,33 @@ def test_a_round_without_any_valid_update_ends_the_run_with_the_reasons() -> Non
         )
 
     with pytest.raises(RunFailed, match=r"round 1 \(6 app-error\).*no data"):
-        ours(FedAvg(), dict.fromkeys(DEVICES, broken))
+        run_rounds(FedAvg(), dict.fromkeys(DEVICES, broken))
 
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
 def test_one_devices_odd_metric_keys_never_end_a_run(name: str) -> None:
     def odd(command: Command, content: Records) -> Records:
-        good = client("d5")(command, content)
+        good = training_device("d5")(command, content)
         return Records(
             arrays=good.arrays, metrics={"metrics": {"surprise": 1.0, "num-examples": 3}}
         )
 
-    _, records = ours(
-        build(name, {}, 6), {**{d: client(d) for d in DEVICES}, "d5": odd}, per_proxy=3
+    _, records = run_rounds(
+        build(name, {}, 6), {**{d: training_device(d) for d in DEVICES}, "d5": odd}, per_proxy=3
     )
     assert all(record.participants == 5 for record in records)
     assert all(record.failures == {"metrics": 2} for record in records)
 
 
 def test_the_runs_strategy_replaces_the_apps() -> None:
-    expected, _ = ours(build("FedMedian", {}, 6), {d: client(d) for d in DEVICES})
-    result, _ = ours(FedAvg(), {d: client(d) for d in DEVICES}, strategy="FedMedian")
+    expected, _ = run_rounds(build("FedMedian", {}, 6), {d: training_device(d) for d in DEVICES})
+    result, _ = run_rounds(FedAvg(), {d: training_device(d) for d in DEVICES}, strategy="FedMedian")
     np.testing.assert_array_equal(result.arrays["w"].numpy(), expected.arrays["w"].numpy())
 
 
 def test_parameters_alone_change_the_apps_strategy() -> None:
-    _, records = ours(
-        FedAvg(), {d: client(d) for d in DEVICES}, strategy_params={"fraction_train": 0.5}
+    _, records = run_rounds(
+        FedAvg(), {d: training_device(d) for d in DEVICES}, strategy_params={"fraction_train": 0.5}
     )
     assert [record.participants for record in records] == [3, 3, 3]
 
@@ -199,7 +203,7 @@ def test_an_apps_own_messages_go_through_unfolded() -> None:
 
 def test_a_strategy_that_wants_more_devices_than_there_are_ends_the_run() -> None:
     with pytest.raises(RunFailed, match="wants at least 9 devices, and the run has 6"):
-        ours(FedAvg(min_available_nodes=9), {d: client(d) for d in DEVICES})
+        run_rounds(FedAvg(min_available_nodes=9), {d: training_device(d) for d in DEVICES})
 
 
 def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
@@ -215,7 +219,7 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
         """What a worker answers for a client_fn app: the records of Flower's compatibility layer."""
 
         def answer(command: Command, content: Records) -> Records:
-            modern = client(device)
+            modern = training_device(device)
             w = content.arrays[
                 "fitins.parameters" if command.kind == "train" else "evaluateins.parameters"
             ]["0"]

@@ -6,7 +6,18 @@ import collections
 
 import numpy as np
 import pytest
-from fakes.runs import DEVICES, GOOD, client, failing, grid_of, initial, ours, record, row, spec
+from fakes.runs import (
+    DEVICES,
+    GOOD,
+    failing,
+    grid_of,
+    initial,
+    record,
+    row,
+    run_rounds,
+    spec,
+    training_device,
+)
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +47,7 @@ def scaled(factor: float):
     """A device whose changes are out of all proportion."""
 
     def device(command: Command, content: Records) -> Records:
-        good = client("d5")(command, content)
+        good = training_device("d5")(command, content)
         if command.kind == "train":
             good.arrays["arrays"]["w"] = (good.arrays["arrays"]["w"] * factor).astype(np.float32)
         return good
@@ -46,14 +57,14 @@ def scaled(factor: float):
 
 def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -> None:
     two = {**GOOD, "d0": failing(times=1), "d1": failing(times=1)}
-    _, records = ours(FedAvg(), two, quorum=6)
+    _, records = run_rounds(FedAvg(), two, quorum=6)
     assert [r.participants for r in records] == [6, 6, 6], "the second try of round 1 has all six"
     assert records[0].failures == {"worker-died": 2}
     with pytest.raises(
         RunFailed,
         match=r"Only 4 devices gave a valid update, where 5 are needed, in round 1 \(2 worker-died\)",
     ):
-        ours(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
+        run_rounds(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
 
 
 def test_a_failure_that_will_not_pass_is_not_tried_again() -> None:
@@ -64,7 +75,7 @@ def test_a_failure_that_will_not_pass_is_not_tried_again() -> None:
         return failing("app-error")(command, content)
 
     with pytest.raises(RunFailed, match="needed"):
-        ours(FedAvg(), {**GOOD, "d0": wrong}, quorum=6)
+        run_rounds(FedAvg(), {**GOOD, "d0": wrong}, quorum=6)
     assert len(tries) == 1
 
 
@@ -84,12 +95,12 @@ def test_each_strategy_has_its_own_minimum(name: str, parameters: dict, least: i
     assert minimum_results(build(name, parameters, 9)) == least
     if least > len(DEVICES):
         with pytest.raises(RunFailed, match=f"needs {least} valid updates"):
-            ours(build(name, parameters, 6), GOOD)
+            run_rounds(build(name, parameters, 6), GOOD)
 
 
 def test_spares_stand_in_for_silent_devices_and_the_round_does_not_wait_for_them() -> None:
-    devices = {f"d{i}": client(f"d{i % 6}") for i in range(6)} | {"e0": silent}
-    _, records = ours(
+    devices = {f"d{i}": training_device(f"d{i % 6}") for i in range(6)} | {"e0": silent}
+    _, records = run_rounds(
         FedAvg(), devices, per_proxy=0, num_rounds=12, strategy_params=HALF, over_selection=2.0
     )
     asked = collections.Counter(
@@ -132,13 +143,13 @@ def test_a_choice_is_as_large_as_wanted_and_the_same_for_the_same_seed(
 
 
 def test_a_device_that_is_silent_in_training_is_not_waited_for_again_in_evaluation() -> None:
-    _, records = ours(FedAvg(), {**GOOD, "d0": silent}, num_rounds=2)
+    _, records = run_rounds(FedAvg(), {**GOOD, "d0": silent}, num_rounds=2)
     assert [r.failures for r in records] == [{"no-reply": 1}, {"no-reply": 1}]
     assert [r.participants for r in records] == [5, 5]
 
 
 def test_those_seen_least_come_first() -> None:
-    _, records = ours(
+    _, records = run_rounds(
         FedAvg(),
         GOOD,
         num_rounds=6,
@@ -160,7 +171,7 @@ def test_small_groups_are_heard() -> None:
 
 
 def test_a_device_that_keeps_failing_is_left_out_for_a_while_and_comes_back() -> None:
-    _, records = ours(FedAvg(), {**GOOD, "d0": failing("app-error")}, num_rounds=10)
+    _, records = run_rounds(FedAvg(), {**GOOD, "d0": failing("app-error")}, num_rounds=10)
     asked = [r.round for r in records if any(row.device == "d0" for row in r.devices)]
     assert asked == [1, 2, 3, 3 + EXCLUDED_ROUNDS + 1], "and out again at its next failure"
     history = DeviceHistory()
@@ -176,11 +187,15 @@ def test_a_device_that_keeps_failing_is_left_out_for_a_while_and_comes_back() ->
 @pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
 def test_one_update_out_of_proportion_never_reaches_the_model(name: str) -> None:
     """In the first round it is odd among the others; later it is odd against the rounds before."""
-    clean, _ = ours(build(name, {}, 6), {d: g for d, g in GOOD.items() if d != "d5"}, per_proxy=0)
-    found, records = ours(build(name, {}, 6), {**GOOD, "d5": scaled(1e6)}, per_proxy=0)
+    clean, _ = run_rounds(
+        build(name, {}, 6), {d: g for d, g in GOOD.items() if d != "d5"}, per_proxy=0
+    )
+    found, records = run_rounds(build(name, {}, 6), {**GOOD, "d5": scaled(1e6)}, per_proxy=0)
     np.testing.assert_allclose(found.arrays["w"].numpy(), clean.arrays["w"].numpy(), rtol=1e-6)
     assert [r.failures for r in records] == [{"norm": 1}] * 3
-    _, records = ours(FedAvg(), {**GOOD, "d5": failing(times=0), "d0": scaled(1.0)}, per_proxy=3)
+    _, records = run_rounds(
+        FedAvg(), {**GOOD, "d5": failing(times=0), "d0": scaled(1.0)}, per_proxy=3
+    )
     assert all(not r.failures for r in records), "ordinary changes pass"
 
 
@@ -221,13 +236,13 @@ def test_an_update_changed_after_its_check_does_not_count(monkeypatch: pytest.Mo
 
 
 def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> None:
-    _, records = ours(FedAvg(), GOOD, num_rounds=9, metric="loss", target=1e9)
+    _, records = run_rounds(FedAvg(), GOOD, num_rounds=9, metric="loss", target=1e9)
     assert len(records) == 1
     worse = iter([1.0, 5.0, 9.0, 9.0])
     values: dict[int, float] = {}
 
     def device(command: Command, content: Records) -> Records:
-        good = client("d0")(command, content)
+        good = training_device("d0")(command, content)
         if command.kind == "evaluate":
             good.metrics["metrics"]["loss"] = values.setdefault(command.server_round, next(worse))
         return good
@@ -320,9 +335,9 @@ def test_a_silent_device_gets_its_command_again() -> None:
     def rebooting(command: Command, content: Records) -> Records | None:
         if command.kind == "train":
             heard.append(command.seconds)
-        return client("d0")(command, content) if len(heard) > 1 else None
+        return training_device("d0")(command, content) if len(heard) > 1 else None
 
-    _, records = ours(FedAvg(), {**GOOD, "d0": rebooting}, num_rounds=1, phase_seconds=100.0)
+    _, records = run_rounds(FedAvg(), {**GOOD, "d0": rebooting}, num_rounds=1, phase_seconds=100.0)
     assert records[0].participants == 6
     assert heard[0] == 100.0
     assert 60.0 < heard[1] < 80.0
