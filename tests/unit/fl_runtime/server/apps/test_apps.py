@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from fakes.apps import write_app
-from fakes.runs import GOOD, client, failing, grid_of, spec
+from fakes.runs import GOOD, failing, grid_of, spec, training_device
 from flwr.app import Context, RecordDict
 
 from edge.protocol.messages import Command
@@ -52,7 +52,7 @@ def test_without_initial_arrays_a_clients_get_parameters_is_asked(tmp_path) -> N
             return Records(arrays={"getparametersres.parameters": start})
         arrays = content.arrays["arrays"]
         content.arrays["arrays"] = {"w": arrays["0"]}
-        answer = client("d0")(command, content)
+        answer = training_device("d0")(command, content)
         if answer.arrays:
             answer.arrays["arrays"] = {"0": answer.arrays["arrays"]["w"]}
         return answer
