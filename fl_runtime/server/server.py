@@ -30,8 +30,8 @@ from fl_runtime.server.apps.app_runner import run_app
 from fl_runtime.server.apps.server_app import server_app_of
 from fl_runtime.server.cohort_host import CohortHost
 from fl_runtime.server.conclusion import Finished, RunOutcome, conclude
-from fl_runtime.server.flower_compat import SERVER_NODE_ID
 from fl_runtime.server.grid.fan_out import CohortBackend
+from fl_runtime.server.grid.flower_compat import SERVER_NODE_ID
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.journal import RoundJournal

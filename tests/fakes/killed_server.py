@@ -15,7 +15,7 @@ from fakes.objects import MemoryObjects
 from fakes.runs import DEVICES, initial, spec, training_device
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
-from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.checkpoints import CheckpointStore

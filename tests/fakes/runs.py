@@ -18,7 +18,7 @@ from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.round_loop import RoundLoop

@@ -10,7 +10,7 @@ from flwr.serverapp import ServerApp
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.apps.legacy_app import run_server_fn
-from fl_runtime.server.flower_compat import round_loop, uses_server_fn
+from fl_runtime.server.grid.flower_compat import round_loop, uses_server_fn
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import FinishedRounds, RoundLoop
 

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Result
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import PhaseStats, summarize
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.flower_compat import server_components, start_compatible
+from fl_runtime.server.grid.flower_compat import server_components, start_compatible
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.round_loop import FinishedRounds, RecordRound, RoundLoop

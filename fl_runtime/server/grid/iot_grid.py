@@ -14,7 +14,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_runtime.run.cohorts import flower_run_id
-from fl_runtime.server.flower_compat import FlowerRun, empty_run
+from fl_runtime.server.grid.flower_compat import FlowerRun, empty_run
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.phases import PhaseExecutor
 

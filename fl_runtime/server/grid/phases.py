@@ -15,8 +15,8 @@ from fl_runtime.run.ports import Clock, ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.flower_compat import name_message
 from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
+from fl_runtime.server.grid.flower_compat import name_message
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import Phase, RequestBuilder

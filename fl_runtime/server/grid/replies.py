@@ -14,7 +14,7 @@ from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import PhaseStats
-from fl_runtime.server.flower_compat import make_error, make_reply
+from fl_runtime.server.grid.flower_compat import make_error, make_reply
 
 
 class PhaseReplies:

@@ -28,7 +28,7 @@ from fl_runtime.run.records import (
     device_evaluations,
 )
 from fl_runtime.run.spec import Champion
-from fl_runtime.server.flower_compat import readdressed
+from fl_runtime.server.grid.flower_compat import readdressed
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.array_records import to_arrays, to_record
 

@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import (
 
 from edge.protocol.messages import ConfigValue
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.server.flower_compat import averages_metrics
+from fl_runtime.server.grid.flower_compat import averages_metrics
 
 WEIGHTED_MEANS = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)
 """Strategies whose aggregation is, or starts with, a mean weighted by the example count."""

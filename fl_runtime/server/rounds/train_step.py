@@ -13,7 +13,7 @@ from edge.logs import event
 from fl_runtime.run.cohorts import Member
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import PhaseStats
-from fl_runtime.server.flower_compat import readdressed
+from fl_runtime.server.grid.flower_compat import readdressed
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.rounds.availability import Availability

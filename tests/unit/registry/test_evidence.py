@@ -38,7 +38,7 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, round_key, spec_key
 from fl_runtime.run.records import Comparison, RoundRecord
 from fl_runtime.run.spec import Champion, RunSpec
-from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.round_loop import RoundLoop

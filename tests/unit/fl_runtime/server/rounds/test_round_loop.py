@@ -15,7 +15,7 @@ from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.flower_compat import to_recorddict
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.server.flower_compat import make_reply, name_message
+from fl_runtime.server.grid.flower_compat import make_reply, name_message
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.strategies import build, foldable, stock_names

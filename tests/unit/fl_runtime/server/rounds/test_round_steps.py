@@ -27,7 +27,7 @@ from edge.protocol.records import Records, encode_records
 from fl_runtime.run.cohorts import Member, form_cohorts
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import RoundRecord
-from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.rounds.device_history import EXCLUDED_ROUNDS, DeviceHistory

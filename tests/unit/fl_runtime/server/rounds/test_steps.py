@@ -15,7 +15,7 @@ from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult, Target, array_specs, failure
 from fl_runtime.run.records import PhaseStats
-from fl_runtime.server.flower_compat import make_error, make_reply, name_message
+from fl_runtime.server.grid.flower_compat import make_error, make_reply, name_message
 from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.rounds.array_records import to_arrays, to_record, with_dtypes
 from fl_runtime.server.rounds.availability import Availability
