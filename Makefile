@@ -5,17 +5,24 @@ READY := .venv/.ready
 TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: run test check unit lint structure notebook bench templates sbom audit clean
+.PHONY: run test check unit proof lint structure notebook bench templates sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
 
 # Ruff, mypy and the validators of what deploys are tests too; `make lint` is the quick way to the first two.
 test check: $(READY) $(TOOLS)
-	$(BIN)/python -m pytest
+	@echo "make test: about 8 minutes on 2 idle cores; make unit: less than one."
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# No cloud, no network, no processes of long life: the packages and the fakes' side of the contracts.
 unit: $(READY)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cloud and not proof" tests/unit tests/contract
+
+# What CI runs beyond `make test`: long journeys and validators, and the properties with more examples.
+proof: $(READY) $(TOOLS)
+	@echo "make proof: about 8 minutes on 2 idle cores."
+	HYPOTHESIS_PROFILE=proof $(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof or hypothesis"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -27,8 +27,23 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("proof", settings.get_profile("ci"), max_examples=500)
 settings.register_profile("dev", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need the local cloud, and keep each session's cloud on one worker.
+
+    Tests that look at the session's finished runs make one group of pytest-xdist, those that only
+    need a cloud another; all others go wherever a worker is idle.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "cloud" in fixtures:
+            group = "finished-runs" if "report" in fixtures else "cloud"
+            item.add_marker(pytest.mark.cloud)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

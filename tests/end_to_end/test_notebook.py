@@ -12,6 +12,7 @@ from support.paths import ROOT
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
 
 
+@pytest.mark.proof
 def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLEDGEOPS_HOME", str(tmp_path))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

@@ -30,6 +30,7 @@ D = Deployment(
 )
 
 
+@pytest.mark.proof
 def test_the_shipped_templates_are_what_the_cdk_app_synthesises(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.aws.app", str(tmp_path)],
@@ -58,6 +59,7 @@ def test_cfn_lint_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.proof
 def test_checkov_finds_nothing_that_is_not_accepted_with_a_reason() -> None:
     done = subprocess.run(
         [
@@ -125,6 +127,7 @@ def test_images_are_pinned_and_clean(file: Path) -> None:
     assert "USER 10001" in text
 
 
+@pytest.mark.proof
 def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path) -> None:
     """As on Lambda: our code and what the lock pins for functions, nothing else; and managed
     MLflow's plugin is there.

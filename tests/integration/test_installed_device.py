@@ -81,6 +81,7 @@ def installed(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder / "root" / "opt" / "mledgeops" / "venv", state
 
 
+@pytest.mark.proof
 def test_an_installed_device_is_small_enrolled_and_has_no_torch(
     installed: tuple[Path, Path], reached: LocalCloud
 ) -> None:
@@ -99,6 +100,7 @@ def test_an_installed_device_is_small_enrolled_and_has_no_torch(
     ]
 
 
+@pytest.mark.proof
 def test_a_run_goes_through_a_nucleus_and_by_the_aws_way(
     reached: LocalCloud, home: Path, installed: tuple[Path, Path], tmp_path: Path
 ) -> None:
