@@ -1,12 +1,14 @@
-"""Errors of AWS in a task's own calls, by botocore's events. :mod:`pipelines.local.child` installs
-it where chaos asks for it.
+"""Errors of AWS, injected into a process's own calls by botocore's events.
 
-https://botocore.amazonaws.com/v1/documentation/api/latest/topics/events.html (``before-send``:
-inside the retries)
+The local cloud's children call :func:`install` where ``MLEDGEOPS_CHILD_HOOK`` names it. They read
+the control file at each call, so that errors can begin and end while they run.
+``before-send`` lies inside botocore's retries, so an injected error is retried like a real one:
+https://botocore.amazonaws.com/v1/documentation/api/latest/topics/events.html
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -16,64 +18,105 @@ from typing import Any
 
 import msgspec
 
+from edge.files import write_atomically
+from pipelines.local.child import HOOK as CHILD_HOOK
+
 VARIABLE = "MLEDGEOPS_CHAOS"
-"""Path of the :class:`Control` file."""
+"""Environment variable with the control file's path."""
+HOOK = "pipelines.chaos.injected:install"
+"""Names :func:`install` for :mod:`pipelines.local.child`."""
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls of one service fail by this share. ``repeat``: they succeed, and go out twice, with an
-    earlier one after them.
-    """
+class InjectedError(msgspec.Struct, frozen=True, kw_only=True):
+    """An error that a share of the calls to one service gets."""
 
     service: str
     share: float
+    """0 to 1."""
     status: int = 500
     code: str = "InternalServerError"
     repeat: bool = False
+    """Instead of failing, calls go out twice, and an earlier call of the process after them."""
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """What tasks read at each call."""
+    """The control file."""
 
     s3: str
-    """Endpoint of S3: a link that can be cut."""
-    rules: list[Rule] = []
+    """S3's endpoint: a link that can be cut."""
+    rules: list[InjectedError] = []
 
 
-class _Body(io.BytesIO):
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.getvalue()
+class ControlFile:
+    """The side that decides which errors are injected."""
+
+    def __init__(self, file: Path, s3_port: int) -> None:
+        self._file = file
+        self._s3 = f"http://127.0.0.1:{s3_port}"
+        self._rules: list[InjectedError] = []
+        self.clear()
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which the local cloud's children inject errors."""
+        return {VARIABLE: str(self._file), CHILD_HOOK: HOOK}
+
+    def clear(self) -> None:
+        """Inject nothing."""
+        self._write([])
+
+    @contextlib.contextmanager
+    def failing(self, *rules: InjectedError) -> Iterator[None]:
+        """Inject errors while the block lasts."""
+        self._write([*self._rules, *rules])
+        try:
+            yield
+        finally:
+            self._write([rule for rule in self._rules if rule not in rules])
+
+    def _write(self, rules: list[InjectedError]) -> None:
+        self._rules = rules
+        content = msgspec.json.encode(Control(s3=self._s3, rules=rules))
+        write_atomically(self._file, content, durable=False)
 
 
 class Injector:
-    """Answers in AWS's place."""
+    """A handler of botocore's ``before-send`` that answers in the service's place."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, dice: random.Random | None = None) -> None:
         self._file = file
+        self._dice = dice or random.Random()  # noqa: S311  # chance, not a secret
         self._sent: list[Any] = []
 
     def __call__(self, request: Any, event_name: str, **_: Any) -> Any:
-        """A response to give instead of sending, or None to send."""
+        """The response to return instead of sending the request, or None to send it."""
         service = event_name.split(".")[1]
         try:
             rules = msgspec.json.decode(self._file.read_bytes(), type=Control).rules
         except (OSError, msgspec.DecodeError):
             return None
         for rule in rules:
-            if rule.service == service and random.random() < rule.share:  # noqa: S311  # chance, no secret
-                return self._again(request) if rule.repeat else _failure(request, rule)
+            if rule.service == service and self._dice.random() < rule.share:
+                return self._send_again(request) if rule.repeat else error_response(request, rule)
         return None
 
-    def _again(self, request: Any) -> None:
+    def _send_again(self, request: Any) -> None:
         from botocore.httpsession import URLLib3Session
 
-        earlier = random.choice(self._sent) if self._sent else request  # noqa: S311  # chance, no secret
+        earlier = self._dice.choice(self._sent) if self._sent else request
         self._sent.append(request)
         for copy in (request, earlier):
             URLLib3Session().send(copy)
 
 
-def _failure(request: Any, rule: Rule) -> Any:
+class _Body(io.BytesIO):
+    """A response's body as botocore reads it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.getvalue()
+
+
+def error_response(request: Any, rule: InjectedError) -> Any:
+    """An error in the service's own format: XML for S3, JSON for the others."""
     from botocore.awsrequest import AWSResponse
 
     if rule.service == "s3":

@@ -1,7 +1,8 @@
-"""What must hold after a run, whatever happened to it. Each violation is one sentence."""
+"""What must hold after a run under any faults. Each violation is one sentence."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,63 +10,60 @@ import msgspec
 import numpy as np
 
 from edge.protocol.records import decode_records
+from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key
+from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import RoundRecord
 from pipelines.chaos.app.steady.model import Weights, examples, initial, train
-from pipelines.chaos.faults import SERVER, Stage
-from pipelines.chaos.hostile import HARMLESS
+from pipelines.chaos.devices.behaviours import HARMLESS
+from pipelines.chaos.stage import SERVER, Stage
 from pipelines.chaos.world import HOSTILE, ROUNDS
 from pipelines.run.report import RunReport
 
 TOLERANCE = 1e-5
-"""Of a weight around 1 in float32, over three rounds."""
+"""Largest difference of a weight of about 1 in float32, after three rounds."""
+SERVER_SECONDS = 15.0
+"""A server looks every 5 s whether its run goes on, and then has 5 s to end."""
 
 
 def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> Iterator[str]:
-    """All that is wrong with a run that has ended."""
+    """All violations of a run that has ended.
+
+    Args:
+        stage: The run and its world.
+        report: What the runner reports of it.
+        ends: How it had to end.
+        behaviour: What the hostile device did.
+
+    """
     if report.status != ends:
         yield f"the run ended as {report.status} ({report.reason}), not {ends}"
         return
-    state = stage.state()
-    if (
-        state is not None
-        and ends == "Stopped"
-        and state.state == "Succeeded"
-        and len(report.rounds) == ROUNDS
-    ):
-        # the run had ended; what was stopped is the pipeline, before its registration
+    clients, bucket = stage.world.clients, stage.world.cloud.deployment.bucket
+    objects, state = S3Objects(clients.s3, bucket), stage.state()
+    stopped_late = ends == "Stopped" and state is not None and state.state == "Succeeded"
+    if stopped_late and len(report.rounds) == ROUNDS:
+        # The run had succeeded; the stop reached the pipeline before it registered the model.
         ends = "Succeeded"
-        yield from _model(stage, report.rounds)
+        yield from check_model(objects, stage.run, report.rounds)
     elif state is None or state.state != ends:
         yield f"the runs table says {state.state if state else 'nothing'}"
-    yield from _tasks(stage)
-    yield from _rounds(report, ends)
-    yield from _hostile(report.rounds, behaviour)
-    yield from _mlflow(stage.run, ends, len(report.rounds))
+    yield from _check_servers(stage)
+    yield from check_rounds(report.rounds, ends)
+    yield from check_hostile(report.rounds, behaviour)
+    yield from check_mlflow(clients.mlflow, stage.run, ends, len(report.rounds))
     if report.status == "Succeeded":
-        yield from _model(stage, report.rounds)
-        yield from _registered(report)
+        yield from check_model(objects, stage.run, report.rounds)
+        yield from check_registered(clients.sagemaker, clients.mlflow, report)
 
 
-def _tasks(stage: Stage) -> Iterator[str]:
-    import time
-
-    # a server looks every 5 s whether it is still wanted, and then has 5 s to end
-    deadline = time.monotonic() + 15
-    while left := stage.world.tasks(SERVER, stage.run):
-        if time.monotonic() > deadline:
-            yield f"a server of the run is left: {left[0].pid}"
-            return
-        time.sleep(0.2)
-
-
-def _rounds(report: RunReport, ends: str) -> Iterator[str]:
-    numbers = [record.round for record in report.rounds]
-    if numbers != list(range(1, len(numbers) + 1)) or (
-        ends == "Succeeded" and len(numbers) != ROUNDS
-    ):
+def check_rounds(rounds: list[RoundRecord], ends: str) -> Iterator[str]:
+    """Rounds are numbered from 1 without gaps, and count a device once in each phase."""
+    numbers = [record.round for record in rounds]
+    complete = len(numbers) == ROUNDS or ends != "Succeeded"
+    if numbers != list(range(1, len(numbers) + 1)) or not complete:
         yield f"the rounds are {numbers}"
-    for record in report.rounds:
+    for record in rounds:
         counted = [
             (row.phase.split("-")[1], row.device) for row in record.devices if row.status == "ok"
         ]
@@ -73,58 +71,36 @@ def _rounds(report: RunReport, ends: str) -> Iterator[str]:
             yield f"a device counted twice in round {record.round}"
 
 
-def _hostile(rounds: list[RoundRecord], behaviour: str) -> Iterator[str]:
+def check_hostile(rounds: list[RoundRecord], behaviour: str) -> Iterator[str]:
+    """No update of a harmful device counts."""
     if behaviour in HARMLESS:
         return
     for record in rounds:
-        for row in record.devices:
-            if row.kind == "train" and row.status == "ok" and _partition(row.device) == HOSTILE:
-                yield f"the hostile device's update counted in round {record.round} ({behaviour})"
+        if HOSTILE in _trained_by(record):
+            yield f"the hostile device's update counted in round {record.round} ({behaviour})"
 
 
-def _model(stage: Stage, rounds: list[RoundRecord]) -> Iterator[str]:
-    """The final model, computed once more from who took part."""
-    from fl_runtime.run.aws import S3Objects, client
-
+def check_model(objects: ObjectStore, run: str, rounds: list[RoundRecord]) -> Iterator[str]:
+    """The final model is what the counted updates give, computed again."""
     weights = initial()["w"]
     for record in rounds:
-        partitions = [
-            _partition(row.device)
-            for row in record.devices
-            if row.kind == "train" and row.status == "ok"
-        ]
-        weights = _mean(weights, partitions)
-    objects = S3Objects(client("s3"), stage.world.cloud.deployment.bucket)
-    found = next(
-        iter(decode_records(objects.get(model_key(stage.run, "model.safetensors"))).arrays.values())
-    )["w"]
+        weights = federated_mean(weights, _trained_by(record))
+    blob = objects.get(model_key(run, "model.safetensors"))
+    found = next(iter(decode_records(blob).arrays.values()))["w"]
     distance = float(np.abs(found - weights).max())
-    if not distance <= TOLERANCE:
+    if not distance <= TOLERANCE:  # also for NaN
         yield f"the final model is {distance:.3g} away from what the updates that counted give"
 
 
-def _mean(weights: Weights, partitions: list[int]) -> Weights:
-    total = sum(examples(p) * train(weights, p).astype(np.float64) for p in partitions)
-    return np.asarray(total / sum(examples(p) for p in partitions), np.float32)
-
-
-def _partition(device: str) -> int:
-    return int(device.rsplit("-", 1)[1])
-
-
-def _mlflow(run: str, ends: str, rounds: int) -> Iterator[str]:
-    """Each finished round once, and the run's end."""
-    from mlflow import MlflowClient
-
-    store = MlflowClient()
-    experiments = [experiment.experiment_id for experiment in store.search_experiments()]
-    runs = store.search_runs(experiments, f"tags.`mledgeops.run_id` = '{run}'")
+def check_mlflow(mlflow: Any, run: str, ends: str, rounds: int) -> Iterator[str]:
+    """MLflow has one run with each finished round once, and the run's end."""
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    runs = mlflow.search_runs(experiments, f"tags.`mledgeops.run_id` = '{run}'")
     if len(runs) != 1:
         yield f"MLflow has {len(runs)} runs of it"
         return
-    steps = sorted(
-        point.step for point in store.get_metric_history(runs[0].info.run_id, "participants")
-    )
+    history = mlflow.get_metric_history(runs[0].info.run_id, "participants")
+    steps = sorted(point.step for point in history)
     if ends == "Succeeded" and steps != list(range(1, rounds + 1)):
         yield f"MLflow has the rounds {steps}"
     if len(steps) != len(set(steps)):
@@ -134,27 +110,45 @@ def _mlflow(run: str, ends: str, rounds: int) -> Iterator[str]:
         yield f"MLflow says {runs[0].info.status}, not {wanted}"
 
 
-def _registered(report: RunReport) -> Iterator[str]:
-    """One package and one version, each naming the other."""
-    from mlflow import MlflowClient
-
-    from fl_runtime.run.aws import client
-
+def check_registered(sagemaker: Any, mlflow: Any, report: RunReport) -> Iterator[str]:
+    """One model package and one version, each naming the other's run, and both undecided."""
     if not report.model_package_arn or not report.model_version:
         yield "no model was registered"
         return
-    versions = MlflowClient().search_model_versions(f"run_id = '{report.mlflow_run_id}'")
+    versions = mlflow.search_model_versions(f"run_id = '{report.mlflow_run_id}'")
     if len(versions) != 1:
         yield f"MLflow has {len(versions)} versions of its model"
-    package: dict[str, Any] = client("sagemaker").describe_model_package(
-        ModelPackageName=report.model_package_arn
-    )
+    package = sagemaker.describe_model_package(ModelPackageName=report.model_package_arn)
     if package["ModelApprovalStatus"] != "PendingManualApproval":
         yield f"the package is {package['ModelApprovalStatus']}"
     if package["CustomerMetadataProperties"]["mledgeops.run_id"] != report.run_id:
         yield "the package names another run"
 
 
-def as_json(rounds: list[RoundRecord]) -> str:
-    """For a failure's report."""
+def federated_mean(weights: Weights, partitions: list[int]) -> Weights:
+    """One round: the mean of the partitions' updates, weighted by their examples."""
+    total = sum(examples(p) * train(weights, p).astype(np.float64) for p in partitions)
+    return np.asarray(total / sum(examples(p) for p in partitions), np.float32)
+
+
+def rounds_text(rounds: list[RoundRecord]) -> str:
+    """Participants and failures of each round, as JSON for a failure's report."""
     return msgspec.json.encode([[r.round, r.participants, r.failures] for r in rounds]).decode()
+
+
+def _check_servers(stage: Stage) -> Iterator[str]:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while left := stage.world.tasks(SERVER, stage.run):
+        if time.monotonic() > deadline:
+            yield f"a server of the run is left: {left[0].pid}"
+            return
+        time.sleep(0.2)
+
+
+def _trained_by(record: RoundRecord) -> list[int]:
+    """Partitions whose training counted in a round."""
+    return [
+        int(row.device.rsplit("-", 1)[1])
+        for row in record.devices
+        if row.kind == "train" and row.status == "ok"
+    ]

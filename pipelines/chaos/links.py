@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts, refuses, delays and throttles what goes through it."""
+"""A TCP proxy on loopback that can refuse, delay, throttle and cut the connections through it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CHUNK = 16_384
+"""Bytes that are forwarded at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weather:
-    """How a link is. Seconds a chunk, bytes a second, bytes after which a connection breaks; 0:
-    none of it.
-    """
+class LinkCondition:
+    """How a link behaves; the defaults are a good link."""
 
     refuses: bool = False
+    """New connections are refused."""
     delay: float = 0.0
+    """Seconds that each chunk waits."""
     rate: float = 0.0
+    """Bytes a second; 0: no limit."""
     breaks_after: int = 0
+    """Bytes after which a connection breaks; 0: never."""
 
 
-FINE = Weather()
+GOOD = LinkCondition()
 
 
 class Link:
-    """Forwards connections to one local port. Runs in a thread of its own, between :meth:`start`
-    and :meth:`stop`.
-    """
+    """Forwards connections to one local port, in a thread from :meth:`start` to :meth:`stop`."""
 
     def __init__(self) -> None:
         self.port = 0
+        """Where it listens."""
         self.upstream = 0
-        self.weather = FINE
+        """The port that it forwards to."""
+        self.condition = GOOD
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._open: set[asyncio.StreamWriter] = set()
@@ -46,27 +49,29 @@ class Link:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def stop(self) -> None:
-        """Close everything."""
+        """Close the port and all connections."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
     def drop(self) -> None:
-        """Break all connections at once."""
+        """Break all open connections."""
         self._loop.call_soon_threadsafe(self._abort)
 
     @contextlib.contextmanager
-    def bad(self, weather: Weather) -> Iterator[None]:
-        """Other weather for the time of the block; connections that are open break when it refuses
-        new ones.
+    def degraded(self, condition: LinkCondition) -> Iterator[None]:
+        """Put the link in a condition while the block lasts.
+
+        A condition that refuses connections breaks the open ones too.
         """
-        self.weather = weather
-        if weather.refuses:
+        self.condition = condition
+        if condition.refuses:
             self.drop()
         try:
             yield
         finally:
-            self.weather = FINE
+            self.condition = GOOD
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -76,9 +81,7 @@ class Link:
         if self._server is not None:
             self._server.close()
         self._abort()
-        tasks = [
-            task for task in asyncio.all_tasks(self._loop) if task is not asyncio.current_task()
-        ]
+        tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,7 +91,7 @@ class Link:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.weather.refuses:
+        if self.condition.refuses:
             writer.transport.abort()
             return
         try:
@@ -100,33 +103,34 @@ class Link:
         self._open |= ends
         try:
             await asyncio.gather(
-                self._pump(reader, upstream, ends), self._pump(upstream_reader, writer, ends)
+                self._forward(reader, upstream, ends), self._forward(upstream_reader, writer, ends)
             )
         finally:
             self._open -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(
+    async def _forward(
         self,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
         ends: set[asyncio.StreamWriter],
     ) -> None:
+        """Copy one direction of a connection; ``ends`` are both of its sockets."""
         passed = 0
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
-                weather = self.weather
+                condition = self.condition
                 passed += len(data)
-                if weather.breaks_after and passed > weather.breaks_after:
+                if condition.breaks_after and passed > condition.breaks_after:
                     for end in ends:
                         end.transport.abort()
                     return
-                if weather.delay or weather.rate:
-                    await asyncio.sleep(
-                        weather.delay + (len(data) / weather.rate if weather.rate else 0.0)
-                    )
+                transfer = len(data) / condition.rate if condition.rate else 0.0
+                if condition.delay or transfer:
+                    await asyncio.sleep(condition.delay + transfer)
                 sink.write(data)
                 await sink.drain()
+            # The other direction may go on: a half-closed connection is legal.
             if sink.can_write_eof():
                 sink.write_eof()

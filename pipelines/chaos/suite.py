@@ -1,4 +1,4 @@
-"""One seed after the other: a run, its faults, and what must hold afterwards."""
+"""Runs the seeds: one run each, under its faults, and the invariants afterwards."""
 
 from __future__ import annotations
 
@@ -10,133 +10,88 @@ from collections.abc import Callable
 
 import msgspec
 
-from fl_runtime.run.aws import client
 from fl_runtime.run.state import RunTable
-from pipelines.chaos.faults import Fault, Stage, faults_of
-from pipelines.chaos.invariants import as_json, violations
+from pipelines.chaos.faults.catalogue import behaviour_of, faults_of
+from pipelines.chaos.faults.fault import Act, Fault
+from pipelines.chaos.invariants import rounds_text, violations
+from pipelines.chaos.stage import Stage
 from pipelines.chaos.world import World
-from pipelines.run.clients import run_clients
 from pipelines.run.report import RunReport
 from pipelines.run.runner import Runner, Started
 
 SEED_SECONDS = 30.0
-"""A run of three rounds that takes longer than this, whatever happens to it, hangs."""
+"""A run that takes longer, under whatever faults, counts as hung."""
 GIVE_UP_SECONDS = 60.0
 EARLY_SHARE = 0.2
-"""Of faults that begin while the run is being started."""
+"""Share of the faults that begin while the run is being started."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one seed."""
+    """The outcome of one seed."""
 
     seed: int
     faults: list[str]
     status: str
     seconds: float
     told: list[str]
+    """What was done to the run."""
     violations: list[str]
+    """Invariants that did not hold; empty: the run survived."""
 
 
-def run_seed(world: World, seed: int, only: list[str]) -> Verdict:
+def run_suite(
+    world: World,
+    runner: Runner,
+    seeds: list[int],
+    only: list[str],
+    report: Callable[[Verdict], None],
+) -> list[Verdict]:
+    """Run the seeds one after the other; each verdict is reported at once.
+
+    ``only``: kinds of faults that replace the seeds' own.
+    """
+    verdicts = []
+    for seed in seeds:
+        verdicts.append(run_seed(world, runner, seed, only))
+        report(verdicts[-1])
+    return verdicts
+
+
+def run_seed(world: World, runner: Runner, seed: int, only: list[str]) -> Verdict:
     """One run under the faults of a seed."""
-    world.settle()
-    faults, dice = faults_of(seed, only), random.Random(f"act {seed}")  # noqa: S311  # chance, no secret
-    undo = [fault.before(world, dice) for fault in faults if fault.before is not None]
+    world.reset()
+    faults, rng = faults_of(seed, only), random.Random(f"act {seed}")  # noqa: S311  # chance
+    undo = [fault.before(world, rng) for fault in faults if fault.before is not None]
     began = time.monotonic()
-    wrong: list[str] = []
-    runner = Runner(world.cloud.deployment, run_clients(world.cloud.deployment))
+    failed: list[str] = []
     started = runner.start(world.plan(seed))
-    stage = Stage(
-        world,
-        _run_of(runner, started),
-        started.arn,
-        RunTable(client("dynamodb"), world.cloud.deployment.runs_table),
-        dice,
-    )
+    stage = _stage(world, runner, started, rng)
     try:
-        threads = [_acting(fault, stage, wrong) for fault in faults if fault.act is not None]
-        report = _ended(runner, started)
+        threads = [_start(fault, fault.act, stage, failed) for fault in faults if fault.act]
+        report = _await_end(runner, started)
         seconds = time.monotonic() - began
         for thread in threads:
             thread.join(GIVE_UP_SECONDS)
     finally:
         for call in undo:
             call()
-    ends = next((fault.ends for fault in faults if fault.ends != "Succeeded"), "Succeeded")
-    if report.status == "Succeeded":  # a stop that comes when all is done stops nothing
-        ends = "Succeeded"
-    behaviour = next(
-        (
-            fault.kind.removeprefix("hostile-")
-            for fault in faults
-            if fault.kind.startswith("hostile-")
-        ),
-        "honest",
-    )
-    wrong += violations(stage, report, ends, behaviour)
+    failed += violations(stage, report, _expected_end(faults, report), behaviour_of(faults))
     if seconds > SEED_SECONDS:
-        wrong.append(f"it took {seconds:.1f} s")
-    if wrong:
-        wrong.append(f"run {stage.run}: {as_json(report.rounds)}")
+        failed.append(f"it took {seconds:.1f} s")
+    if failed:
+        failed.append(f"run {stage.run}: {rounds_text(report.rounds)}")
     return Verdict(
         seed=seed,
         faults=[fault.kind for fault in faults],
         status=report.status,
         seconds=round(seconds, 1),
-        told=stage.told,
-        violations=wrong,
+        told=stage.notes,
+        violations=failed,
     )
 
 
-def _run_of(runner: Runner, started: Started) -> str:
-    """The run's id, as soon as its callback has a token."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if run := runner.run_of(started.arn):
-            return run
-        time.sleep(0.05)
-    raise TimeoutError("the pipeline did not begin its run")
-
-
-def _acting(fault: Fault, stage: Stage, wrong: list[str]) -> threading.Thread:
-    """Begin a fault at a moment of its own: mostly while rounds are made, at times before or after."""
-    act, early, delay = fault.act, stage.dice.random() < EARLY_SHARE, stage.dice.uniform(0.0, 2.5)
-
-    def work() -> None:
-        while not early and not stage.serving() and not stage.over():
-            time.sleep(0.05)
-        time.sleep(delay)
-        if stage.over() or act is None:
-            return
-        try:
-            act(stage)
-        except AssertionError as error:
-            wrong.append(str(error))
-        except Exception:  # noqa: BLE001  # a fault that fails is a failure of the seed
-            wrong.append(f"the fault {fault.kind} itself failed: {traceback.format_exc(limit=-2)}")
-
-    thread = threading.Thread(target=work, name=fault.kind, daemon=True)
-    thread.start()
-    return thread
-
-
-def _ended(runner: Runner, started: Started) -> RunReport:
-    deadline = time.monotonic() + GIVE_UP_SECONDS
-    while not runner.ended(started.arn):
-        if time.monotonic() > deadline:
-            runner.stop(started, 15.0)
-            report = runner.report(started)
-            report.status, report.reason = (
-                "Hung",
-                f"the run had not ended after {GIVE_UP_SECONDS:.0f} s",
-            )
-            return report
-        time.sleep(0.1)
-    return runner.report(started)
-
-
-def table_of(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
-    """How often each kind was tried, and how often the run survived it."""
+def survival_by_kind(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
+    """For each kind of fault how often it was ``tried``, and how often the run ``survived``."""
     counts: dict[str, dict[str, int]] = {}
     for verdict in verdicts:
         for kind in verdict.faults:
@@ -146,14 +101,56 @@ def table_of(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
     return dict(sorted(counts.items()))
 
 
-Tell = Callable[[Verdict], None]
+def _stage(world: World, runner: Runner, started: Started, rng: random.Random) -> Stage:
+    """The stage of a run, once its callback has a token and so the run a name."""
+    table = RunTable(world.clients.fleet.dynamodb, world.cloud.deployment.runs_table)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if run := runner.run_of(started.arn):
+            return Stage(world, run, started.arn, table, rng)
+        time.sleep(0.05)
+    raise TimeoutError("the pipeline did not begin its run")
 
 
-def run_suite(world: World, seeds: list[int], only: list[str], tell: Tell) -> list[Verdict]:
-    """All seeds; each is told as it ends."""
-    verdicts = []
-    for seed in seeds:
-        verdict = run_seed(world, seed, only)
-        tell(verdict)
-        verdicts.append(verdict)
-    return verdicts
+def _start(fault: Fault, act: Act, stage: Stage, failed: list[str]) -> threading.Thread:
+    """Start a fault's thread; it acts at a random moment, mostly while rounds are made."""
+    early, delay = stage.rng.random() < EARLY_SHARE, stage.rng.uniform(0.0, 2.5)
+
+    def work() -> None:
+        while not early and not stage.has_server() and not stage.has_ended():
+            time.sleep(0.05)
+        time.sleep(delay)
+        if stage.has_ended():
+            return
+        try:
+            act(stage)
+        except AssertionError as error:
+            failed.append(str(error))
+        except Exception:  # noqa: BLE001  # a fault that fails is a failure of the seed
+            trace = traceback.format_exc(limit=-2)
+            failed.append(f"the fault {fault.kind} itself failed: {trace}")
+
+    thread = threading.Thread(target=work, name=fault.kind, daemon=True)
+    thread.start()
+    return thread
+
+
+def _await_end(runner: Runner, started: Started) -> RunReport:
+    """The report of a run that has ended, or that was stopped because it hung."""
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while not runner.ended(started.arn):
+        if time.monotonic() > deadline:
+            runner.stop(started, 15.0)
+            report = runner.report(started)
+            report.status = "Hung"
+            report.reason = f"the run had not ended after {GIVE_UP_SECONDS:.0f} s"
+            return report
+        time.sleep(0.1)
+    return runner.report(started)
+
+
+def _expected_end(faults: list[Fault], report: RunReport) -> str:
+    """How the run had to end. A stop that comes after the end stops nothing."""
+    if report.status == "Succeeded":
+        return "Succeeded"
+    return next((fault.ends for fault in faults if fault.ends != "Succeeded"), "Succeeded")

@@ -1,6 +1,4 @@
-"""``mledgeops``: parses the command line, runs a command, and turns failures into one sentence and
-an exit code.
-"""
+"""``mledgeops``: parses the command line, runs a command, reports a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -9,71 +7,111 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from typing import NoReturn
 
-from edge.training.app_bundle import AppError
+from edge.errors import MLEdgeOpsError
 from pipelines.cli.commands.measure import bench, chaos
-from pipelines.cli.commands.operate import cloud, component, deploy, devices, enrolment
-from pipelines.cli.commands.registry import models, reconcile, rollout
-from pipelines.cli.commands.runs import dashboard, history, run, schedules, trace
+from pipelines.cli.commands.operate import (
+    cloud,
+    component,
+    dashboard,
+    deploy,
+    destroy,
+    devices,
+    enrolment,
+)
+from pipelines.cli.commands.registry import (
+    audit,
+    decisions,
+    models,
+    policy,
+    reconcile,
+    rollout,
+    trace,
+)
+from pipelines.cli.commands.runs import history, logs, run, schedules
 from pipelines.cli.output import readable, show_json
-from pipelines.errors import DeployError, UsageError
-from pipelines.local.home import LocalCloudError
-from registry.errors import RegistryError
+from pipelines.errors import UsageError
 
-USAGE = 2
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it: 128 + SIGINT."""
+MODULES = (
+    run,
+    history,
+    logs,
+    models,
+    decisions,
+    rollout,
+    policy,
+    audit,
+    reconcile,
+    trace,
+    devices,
+    enrolment,
+    schedules,
+    dashboard,
+    deploy,
+    destroy,
+    component,
+    cloud,
+    bench,
+    chaos,
+)
+"""In the order of ``mledgeops --help``."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage text."""
+    """Reports a wrong argument in one sentence, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit 2."""
         raise UsageError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit 0 on success, 1 on a failed job, 2 on bad usage."""
+    """Exit 0 on success, 1 when the job failed, 2 for bad usage, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
         options = _parser().parse_args(given)
         code: int = options.function(options)
-    except (UsageError, AppError, LocalCloudError, RegistryError, DeployError) as error:
-        return _refuse(str(error), "--json" in given)
+    except MLEdgeOpsError as error:
+        return _refuse(str(error), error.code, error.exit_code, as_json=as_json)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
-        return run.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough (`mledgeops runs | head`).
+        # The reader has closed the pipe (`mledgeops runs | head`). Python would complain once
+        # more when it flushes stdout at exit: https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.filename:
-            return _refuse(f"{error.filename}: {error.strerror}.", "--json" in given)
-        return _crashed(error, "--json" in given)
-    except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user, the rest for us
-        return _crashed(error, "--json" in given)
+        if not error.filename:
+            return _crashed(error, as_json=as_json)
+        reason = f"{error.filename}: {error.strerror}."
+        return _refuse(reason, "file", MLEdgeOpsError.exit_code, as_json=as_json)
+    except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user
+        return _crashed(error, as_json=as_json)
     return code
 
 
-def _crashed(error: Exception, as_json: bool) -> int:
-    _refuse(
-        f"{type(error).__name__}: {error}. This is a fault of ours; MLEDGEOPS_DEBUG=1 shows where.",
-        as_json,
-    )
+def _crashed(error: Exception, *, as_json: bool) -> int:
+    kind = type(error).__name__
+    reason = f"{kind}: {error}. This is a bug in MLEdgeOps; MLEDGEOPS_DEBUG=1 shows where."
+    code = _refuse(reason, "internal", 1, as_json=as_json)
     if os.environ.get("MLEDGEOPS_DEBUG"):
         raise error
-    return 1
+    return code
 
 
-def _refuse(reason: str, as_json: bool) -> int:
+def _refuse(reason: str, code: str, exit_code: int, *, as_json: bool) -> int:
     if as_json:
-        show_json({"status": "Failed", "reason": reason})
+        show_json({"status": "Failed", "code": code, "reason": reason})
     sys.stderr.write(f"mledgeops: {readable(reason)}\n")
-    return USAGE
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,26 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="mledgeops",
         description="Federated learning on AWS IoT fleets, as SageMaker pipelines.",
     )
+    version = f"%(prog)s {metadata.version('mledgeops')}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
     )
-    for module in (
-        run,
-        history,
-        models,
-        rollout,
-        reconcile,
-        devices,
-        trace,
-        enrolment,
-        schedules,
-        dashboard,
-        deploy,
-        component,
-        cloud,
-        bench,
-        chaos,
-    ):
+    for module in MODULES:
         module.add_parser(commands)
     return parser
 

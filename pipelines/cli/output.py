@@ -1,4 +1,4 @@
-"""How commands speak: text for people on stdout, one JSON document with ``--json``, logs on stderr."""
+"""How commands answer: text on stdout, one JSON document with ``--json``, logs on stderr."""
 
 from __future__ import annotations
 
@@ -12,43 +12,53 @@ from typing import Any
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+def answer(as_json: bool, document: Any, text: str) -> None:
+    """Write a command's answer, as JSON or as text."""
+    if as_json:
+        show_json(document)
+    else:
+        say(text)
+
+
 def show_json(document: Any) -> None:
-    """The one JSON document of a command."""
+    """Write a command's one JSON document."""
     json.dump(document, sys.stdout, indent=2, default=str)
     sys.stdout.write("\n")
 
 
 def say(text: str = "") -> None:
-    """A line for a person."""
+    """Write text for a person."""
     print(readable(text), flush=True)
 
 
 def readable(text: str) -> str:
-    """Devices and apps have named things in it: no control character of theirs reaches the
-    terminal.
-    """
+    """Text without control characters: devices and apps name things in it, the terminal obeys."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows under headings, numbers to the right."""
+    """Rows under headings; columns of numbers are aligned to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max([len(name), *(len(row[index]) for row in cells)]) for index, name in enumerate(columns)
     ]
-    right = [
-        all(isinstance(row[index], int | float) for row in rows) and bool(rows)
-        for index in range(len(columns))
-    ]
+    right = [_is_numeric([row[index] for row in rows]) for index in range(len(columns))]
 
     def line(values: Sequence[str]) -> str:
-        return "  ".join(
-            v.rjust(w) if r else v.ljust(w) for v, w, r in zip(values, widths, right, strict=True)
-        ).rstrip()
+        padded = [
+            value.rjust(width) if numeric else value.ljust(width)
+            for value, width, numeric in zip(values, widths, right, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
 
-    return "\n".join(
-        [line(columns), line(["-" * width for width in widths]), *(line(row) for row in cells)]
-    )
+    ruler = ["-" * width for width in widths]
+    return "\n".join([line(columns), line(ruler), *map(line, cells)])
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    """Whether a column has numbers only, apart from cells without a value."""
+    given = [value for value in values if value is not None]
+    return bool(given) and all(isinstance(value, int | float) for value in given)
 
 
 def _cell(value: Any) -> str:
@@ -58,5 +68,15 @@ def _cell(value: Any) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time as people and programs read it, in UTC."""
+    """A time (seconds since the epoch) in UTC, as ISO 8601."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person reads it: ``45 s``, ``12 min 5 s``, ``3 h 20 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

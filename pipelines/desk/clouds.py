@@ -1,61 +1,60 @@
-"""Which cloud a command works on: the local one, or the AWS account that the environment's
-credentials belong to.
-"""
+"""The cloud that a command works on: the local one, or the AWS account of the credentials."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import Endpoint, trusted_keys
 from pipelines.errors import UsageError
-from pipelines.local.cloud import LocalCloud
+from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
 
-CHOICES = ("local", "aws")
+Choice = Literal["local", "aws"]
 VARIABLE = "MLEDGEOPS_CLOUD"
 PREFIX_VARIABLE = "MLEDGEOPS_PREFIX"
+DEFAULT_PREFIX = "mledgeops"
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 class Cloud(Protocol):
-    """What commands need of either."""
+    """What commands need of either cloud."""
 
     @property
     def deployment(self) -> Deployment:
-        """The names of what is deployed."""
+        """The names of the deployed resources."""
 
-    def endpoint(self) -> Endpoint:
-        """Where devices connect."""
+    def endpoint(self, kms: Any) -> Endpoint:
+        """Where devices connect, and the CA and keys that they trust."""
 
 
 @dataclass(frozen=True)
 class AwsCloud:
-    """A deployment in the environment's account and region."""
+    """A deployment in an AWS account and region."""
 
     deployment: Deployment
+    iot: Any
+    """IoT client; names the account's own data endpoint."""
 
-    def endpoint(self) -> Endpoint:
-        """The account's IoT data endpoint; its CA is Amazon's root, which awscrt and operating
-        systems carry.
-        """
-        from fl_runtime.run.aws import client
-
-        host = client("iot").describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
-        return Endpoint(
-            host=host,
-            port=8883,
-            ca=_amazon_root(),
-            trust=trusted_keys(client("kms"), self.deployment),
-        )
+    def endpoint(self, kms: Any) -> Endpoint:
+        """The account's IoT data endpoint, whose certificate Amazon's root CAs have signed."""
+        host = self.iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
+        trust = trusted_keys(kms, self.deployment)
+        return Endpoint(host=host, port=8883, ca=amazon_roots(), trust=trust)
 
     @classmethod
     def of_environment(cls) -> AwsCloud:
-        """Raises UsageError when there are no credentials or no region."""
+        """The deployment in the account of the environment's credentials.
+
+        Raises:
+            UsageError: There are no valid credentials, or no region.
+
+        """
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -66,49 +65,84 @@ class AwsCloud:
                 "No AWS region is set: set AWS_DEFAULT_REGION, or a region in your AWS profile."
             )
         try:
-            # Somebody waits for the answer: one try, and not for long.
+            # The user waits for the answer: one attempt, and not for long.
             config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
             account = boto3.client("sts", config=config).get_caller_identity()["Account"]
         except (BotoCoreError, ClientError) as error:
             raise UsageError(
                 f"AWS does not know who you are ({error}): sign in, or run without --cloud aws."
             ) from error
-        return cls(
-            Deployment(
-                account=account, region=region, prefix=os.environ.get(PREFIX_VARIABLE, "mledgeops")
-            )
-        )
+        prefix = os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX)
+        return cls(Deployment(account=account, region=region, prefix=prefix), boto3.client("iot"))
+
+
+def chosen(option: str = "") -> Choice:
+    """The cloud that the option names, else that of MLEDGEOPS_CLOUD, else the local one.
+
+    Raises:
+        UsageError: The variable names no cloud.
+
+    """
+    choice = option or os.environ.get(VARIABLE) or "local"
+    if choice == "local":
+        return "local"
+    if choice == "aws":
+        return "aws"
+    raise UsageError(f"{VARIABLE} is {choice!r}; it must be local or aws.")
 
 
 @contextlib.contextmanager
-def use(which: str = "") -> Iterator[Cloud]:
-    """The cloud asked for, else that of MLEDGEOPS_CLOUD, else the local one; the environment leads
-    to it while the block lasts.
+def use(option: str = "") -> Iterator[Cloud]:
+    """The chosen cloud; while the block lasts, the environment leads boto3 and MLflow to it.
+
+    A local cloud that is not running is started for the block.
     """
-    which = which or os.environ.get(VARIABLE, "local")
-    if which not in CHOICES:
-        raise UsageError(f"{VARIABLE} is {which!r}; it must be local or aws.")
-    if which == "local":
-        with LocalCloud.use(Home.default()) as cloud:
+    if chosen(option) == "local":
+        with local_cloud(Home.default()) as cloud:
             yield cloud
         return
     aws = AwsCloud.of_environment()
-    os.environ.setdefault("MLFLOW_TRACKING_URI", aws.deployment.mlflow_arn)
-    os.environ.update(aws.deployment.environment())
-    yield aws
+    store = {MLFLOW_VARIABLE: os.environ.get(MLFLOW_VARIABLE, aws.deployment.mlflow_arn)}
+    with _environment({**store, **aws.deployment.environment()}):
+        yield aws
 
 
-def _amazon_root() -> bytes:
-    """Amazon Root CA 1 to 4, from certifi's collection (https://www.amazontrust.com/repository/)."""
+@contextlib.contextmanager
+def use_store(option: str = "") -> Iterator[bool]:
+    """Lead MLflow to the chosen cloud's store while the block lasts, without starting a cloud.
+
+    Yields whether there is anything in it: in a new local home there is no store yet. A store that
+    the environment names (``MLFLOW_TRACKING_URI``) goes first.
+    """
+    if chosen(option) == "aws":
+        with use("aws"):
+            yield True
+        return
+    home = Home.default()
+    store = os.environ.get(MLFLOW_VARIABLE, home.mlflow_uri)
+    quiet = {name: home.shared_environment()[name] for name in _QUIET}
+    with _environment({MLFLOW_VARIABLE: store, **quiet}):
+        yield store != home.mlflow_uri or (home.root / "mlflow.db").is_file()
+
+
+_QUIET = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def amazon_roots() -> bytes:
+    """Amazon Root CA 1 to 4 as PEM, from certifi (https://www.amazontrust.com/repository/)."""
     import certifi
 
-    text = Path(certifi.where()).read_text()
-    parts = [part for part in text.split("\n\n") if 'Label: "Amazon Root CA' in part]
-    return "".join(part[part.index("-----BEGIN") :].strip() + "\n" for part in parts).encode()
-
-
-def add_option(parser: Any) -> None:
-    """The ``--cloud`` option of commands that work on either."""
-    parser.add_argument(
-        "--cloud", choices=CHOICES, default="", help=f"where (default: {VARIABLE}, else local)"
-    )
+    parts = Path(certifi.where()).read_text().split("\n\n")
+    roots = [part for part in parts if 'Label: "Amazon Root CA' in part]
+    return "".join(part[part.index("-----BEGIN") :].strip() + "\n" for part in roots).encode()

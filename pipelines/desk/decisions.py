@@ -1,72 +1,89 @@
-"""Deciding on a version, and seeing it through: where the devices are ours to run, they run until
-its rollout has ended.
-"""
+"""Deciding on a version, and following its rollout where the devices are local."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from pipelines.desk import clouds
+from pipelines.desk.clouds import Cloud
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import await_devices, enrolled, running_fleet
+from pipelines.local.fleet import FleetClients, await_devices, enrolled, running_fleet
+from registry.approval import decide, find
+from registry.evidence.prechecks import failed
 from registry.model_version import PENDING, Approval, Version
+from registry.promotion import OVERRIDE
 from registry.rollout.model import TERMINAL_STATES, Rollout
-
-if TYPE_CHECKING:
-    from registry.wiring import Registry
+from registry.wiring import Registry
 
 DEVICE_SECONDS = 120.0
+"""How long local devices have for a rollout."""
 BEGIN_SECONDS = 30.0
+"""How long the approval's event may take to begin a rollout."""
 
 
 def decide_on(
-    cloud: clouds.Cloud, name: str, approval: Approval, reason: str, *, override: bool = False
+    cloud: Cloud,
+    clients: FleetClients,
+    registry: Registry,
+    name: str,
+    approval: Approval,
+    reason: str,
+    *,
+    override: bool = False,
 ) -> tuple[Version, Rollout | None]:
-    """Approve or reject a version (a number, NAME/NUMBER or a package's ARN), and follow its
-    rollout; what came of both.
+    """Approve or reject a version, and follow the rollout that an approval begins.
 
-    Raises UsageError where pre-checks fail without ``override``, RegistryError where the version's
-    state forbids it; then nothing was changed.
+    Args:
+        cloud: Where it is registered.
+        clients: Bring local devices up, so that the rollout can reach them.
+        rollouts: The registries and the registry.
+        name: A version number, NAME/NUMBER, or a model package's ARN.
+        approval: ``Approved`` or ``Rejected``.
+        reason: Why; kept in both registries and in the audit trail.
+        override: Approve although prechecks fail.
+
+    Returns:
+        The version as decided, and the rollout as far as it was followed; None when none began.
+
+    Raises:
+        UsageError: Prechecks fail, or the reason is empty. Nothing was changed.
+        RegistryError: The version's state forbids it. Nothing was changed.
+
     """
-    from pipelines.desk.registry import open_registry
-    from registry.approval import decide, find
-
     if not reason.strip():
         raise UsageError("The reason is empty: say why, for those who come after you.")
-    registry, ended = open_registry(), None
+    ended = None
     version = find(registry.mlflow.versions(), name)
     fleet = registry.candidates.of(version).fleet if approval == "Approved" else ""
     before = registry.store.current(fleet).number if fleet else 0
-    said = _checked(registry, version, reason, override) if fleet else reason
-    with devices_up(cloud, fleet):
-        decide(registry.mlflow, registry.sagemaker, registry.audit, version, approval, said)
+    text = _reason(registry, version, reason, override=override) if fleet else reason
+    with devices_up(cloud, clients, fleet):
+        decide(registry.mlflow, registry.sagemaker, registry.audit, version, approval, text)
         if fleet:
             ended = follow(cloud, registry, _begun(registry, fleet, before))
     return find(registry.mlflow.versions(version.name), version.model_version), ended
 
 
-def _checked(registry: Registry, version: Version, reason: str, override: bool) -> str:
-    """The reason, with what was overridden; raises UsageError where pre-checks fail and nobody has
-    decided otherwise.
-    """
-    from registry.evidence.prechecks import failed
-    from registry.promotion import OVERRIDE
+def _reason(registry: Registry, version: Version, reason: str, *, override: bool) -> str:
+    """The approval's reason, marked when it overrides prechecks.
 
+    Raises:
+        UsageError: Prechecks fail and are not overridden.
+
+    """
     wrong = failed(registry.candidates.checks(version))
     if wrong and not override and version.approval == PENDING:
-        name = version.model_version
         raise UsageError(
-            f"{name}: {wrong}. Nothing was changed; --override (in a notebook override=True) approves it all the same."
+            f"{version.model_version}: {wrong}. Nothing was changed; "
+            "--override (in a notebook override=True) approves it all the same."
         )
     return f"{reason} {OVERRIDE}" if wrong and override else reason
 
 
 def _begun(registry: Registry, fleet: str, before: int) -> Rollout | None:
-    """The rollout that an approval began; None when it waits for its turn."""
+    """The rollout that an approval has begun; None when it waits for another to end."""
     deadline = time.monotonic() + BEGIN_SECONDS
     while time.monotonic() < deadline:
         current = registry.store.current(fleet)
@@ -79,36 +96,32 @@ def _begun(registry: Registry, fleet: str, before: int) -> Rollout | None:
 
 
 @contextlib.contextmanager
-def devices_up(cloud: clouds.Cloud, fleet: str) -> Iterator[None]:
-    """On the local cloud: the fleet's enrolled devices run while the block lasts, unless they run
-    already. On AWS they run anyway.
+def devices_up(cloud: Cloud, clients: FleetClients, fleet: str) -> Iterator[None]:
+    """On the local cloud: run the fleet's enrolled devices while the block lasts.
+
+    Does nothing on AWS, where devices run by themselves, and for an empty fleet.
     """
-    count = enrolled(cloud, fleet) if fleet and isinstance(cloud, LocalCloud) else 0
-    if not count or not isinstance(cloud, LocalCloud):
+    if not isinstance(cloud, LocalCloud) or not fleet or not enrolled(cloud, fleet):
         yield
         return
-    from fl_runtime.run.aws import client
-
-    began = time.time()
-    with running_fleet(cloud, fleet, count, None, client("iot")):
-        await_devices(cloud, fleet, count, client("dynamodb"), began)
+    count, began = enrolled(cloud, fleet), time.time()
+    with running_fleet(cloud, clients, fleet, count, None):
+        await_devices(cloud, fleet, count, clients.dynamodb, began)
         yield
 
 
-def follow(cloud: clouds.Cloud, registry: Registry, rollout: Rollout | None) -> Rollout | None:
-    """Wait for a rollout's end, where devices answer in seconds; on AWS they answer in their own
-    time.
+def follow(cloud: Cloud, registry: Registry, rollout: Rollout | None) -> Rollout | None:
+    """Wait until a rollout on the local cloud has ended, and return it as it is then.
+
+    On AWS devices answer in their own time: the rollout is returned as it is.
     """
     if rollout is None or not isinstance(cloud, LocalCloud):
         return rollout
     deadline = time.monotonic() + DEVICE_SECONDS
     while time.monotonic() < deadline:
         found = registry.store.get(rollout.fleet, rollout.number)
-        if (
-            found is not None
-            and found.state in TERMINAL_STATES
-            and registry.store.current(rollout.fleet).under_way != rollout.number
-        ):
+        under_way = registry.store.current(rollout.fleet).under_way
+        if found is not None and found.state in TERMINAL_STATES and under_way != rollout.number:
             return found
         rollout = found or rollout
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The data scientist's desk: runs, models and curves from a notebook, on the local cloud."""
+"""The notebook's API: runs, models and curves on the local cloud."""
 
 from __future__ import annotations
 
@@ -11,74 +11,75 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge.training.app_bundle import load_app
-from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.keys import model_key
-from fl_runtime.run.mlflow_runs import mlflow_client
 from fl_runtime.run.records import RoundRecord, format_metrics
+from pipelines.desk import wiring
 from pipelines.desk.decisions import decide_on
-from pipelines.local.cloud import LocalCloud
-from pipelines.local.federate import federate
+from pipelines.local.cloud import LocalCloud, local_cloud
+from pipelines.local.federate import Progress, federate
 from pipelines.local.home import Home, locked
 from pipelines.run.option_table import RunOptions
 from pipelines.run.plan import plan
 from pipelines.run.report import RunReport
 from registry.approval import find
 from registry.evidence.collect import CARD
-from registry.mlflow_registry import MlflowRegistry
+from registry.model_version import Approval
 from registry.rollout.model import Rollout
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Desk:
-    """A local cloud to work on: the one that ``mledgeops local up`` started, or one of its own
-    until :meth:`close`.
+class Desk(contextlib.AbstractContextManager["Desk"]):
+    """A local cloud to work on, and what one does with it.
 
-    While it is open, boto3, MLflow and the SageMaker SDK in this process reach that cloud.
+    Uses the cloud that ``mledgeops local up`` started, else one of its own until :meth:`close`.
+    While the desk is open, boto3, MLflow and the SageMaker SDK in this process reach that cloud.
     """
 
     def __init__(self, home: str | Path = "") -> None:
-        # a notebook shows what libraries log
+        """``home``: the cloud's folder (default: ``MLEDGEOPS_HOME``, else ``.mledgeops``)."""
+        # A notebook shows what libraries log.
         logging.getLogger("botocore").setLevel(logging.WARNING)
         self._stack = contextlib.ExitStack()
-        place = Home(Path(home).resolve()) if home else Home.default()
-        self.cloud = self._stack.enter_context(LocalCloud.use(place))
+        folder = Home(Path(home).resolve()) if home else Home.default()
+        self.cloud = self._stack.enter_context(local_cloud(folder))
 
     def run(self, app: str | Path, **options: Any) -> RunReport:
-        """Federate an app; ``options`` are those of :class:`~pipelines.run.option_table.RunOptions`.
-        Shows each round.
+        """Federate a Flower app and print each round.
+
+        ``options`` are those of :class:`~pipelines.run.options.RunOptions`.
         """
-        the_plan = plan(load_app(Path(app)), RunOptions(**options))
-        with locked(
-            self.cloud.home.root / "run.lock",
-            "A run is under way on this local cloud: wait for it.",
-        ):
-            return federate(self.cloud, the_plan, lambda _: None, _print_round, lambda: None).report
+        wanted = plan(load_app(Path(app)), RunOptions(**options))
+        busy = "A run is under way on this local cloud: wait for it."
+        with locked(self.cloud.home.root / "run.lock", busy):
+            return federate(
+                self.cloud,
+                wiring.fleet_clients(),
+                wiring.runner(self.cloud.deployment),
+                wanted,
+                Progress(on_round=_print_round),
+            ).report
 
     def rounds(self, report: RunReport) -> pd.DataFrame:
-        """One row a round: metrics, participants, seconds, bytes."""
+        """One row for each round: metrics, participants, seconds, bytes."""
         import pandas as pd
 
-        return (
-            pd.json_normalize([msgspec.to_builtins(record) for record in report.rounds])
-            .drop(columns="devices")
-            .set_index("round")
-        )
+        rows = [msgspec.to_builtins(record) for record in report.rounds]
+        return pd.json_normalize(rows).drop(columns="devices").set_index("round")
 
     def tables(self, report: RunReport) -> dict[str, pd.DataFrame]:
-        """Tables that the app itself made."""
+        """The tables that the app itself made, by name."""
         import pandas as pd
 
         return {name: pd.DataFrame(columns) for name, columns in report.tables.items()}
 
     def models(self) -> pd.DataFrame:
-        """All registered versions, newest first."""
+        """One row for each registered version, newest first."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [msgspec.to_builtins(version) for version in MlflowRegistry(mlflow_client()).versions()]
-        )
+        versions = wiring.registry().mlflow.versions()
+        return pd.DataFrame([msgspec.to_builtins(version) for version in versions])
 
     def card(self, version: str) -> Any:
         """The model card of a version (NAME/NUMBER), as a notebook shows it."""
@@ -86,30 +87,24 @@ class Desk:
 
         from IPython.display import HTML
 
-        found = find(MlflowRegistry(mlflow_client()).versions(), version)
-        objects = S3Objects(client("s3"), self.cloud.deployment.bucket)
-        html = objects.get(model_key(found.run, CARD)).decode()
-        # A frame of its own: the page's style must not become the notebook's.
-        return HTML(
-            f'<iframe srcdoc="{escape(html)}" style="width:100%;height:700px;border:1px solid #ccc"></iframe>'
-        )  # type: ignore[no-untyped-call]
+        found = find(wiring.registry().mlflow.versions(), version)
+        objects = wiring.objects(self.cloud.deployment)
+        page = escape(objects.get(model_key(found.run, CARD)).decode())
+        # In a frame, so that the page's style does not change the notebook's.
+        style = "width:100%;height:700px;border:1px solid #ccc"
+        return HTML(f'<iframe srcdoc="{page}" style="{style}"></iframe>')  # type: ignore[no-untyped-call]
 
     def approve(self, version: str, reason: str, *, override: bool = False) -> Rollout | None:
-        """Approve a version; returns how its rollout to the devices ended. ``override``: although
-        pre-checks fail.
-        """
-        return decide_on(self.cloud, version, "Approved", reason, override=override)[1]
+        """Approve a version; returns how its rollout ended. ``override``: though prechecks fail."""
+        return _decide(self.cloud, version, "Approved", reason, override=override)
 
     def reject(self, version: str, reason: str) -> None:
-        """Reject a version; that stands."""
-        decide_on(self.cloud, version, "Rejected", reason)
+        """Reject a version, for good."""
+        _decide(self.cloud, version, "Rejected", reason)
 
     def close(self) -> None:
-        """End a cloud of its own, and give the environment back."""
+        """End the desk's own cloud, and restore the environment."""
         self._stack.close()
-
-    def __enter__(self) -> Desk:
-        return self
 
     def __exit__(
         self,
@@ -120,5 +115,13 @@ class Desk:
         self.close()
 
 
+def _decide(
+    cloud: LocalCloud, version: str, approval: Approval, reason: str, *, override: bool = False
+) -> Rollout | None:
+    clients, registry = wiring.fleet_clients(), wiring.registry()
+    return decide_on(cloud, clients, registry, version, approval, reason, override=override)[1]
+
+
 def _print_round(record: RoundRecord) -> None:
-    print(f"round {record.round}: {format_metrics(record)} ({record.participants} devices)")  # noqa: T201  # a notebook shows it
+    text = f"round {record.round}: {format_metrics(record)} ({record.participants} devices)"
+    print(text)  # noqa: T201  # a notebook shows it

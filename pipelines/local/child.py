@@ -1,33 +1,42 @@
-"""``python -m pipelines.local.child PARENT MODULE ARGS``: runs a module that dies with its parent.
+"""``python -m pipelines.local.child PARENT MODULE ARGS``: run a module that dies with its parent.
 
-Linux tells a process of its parent's death (prctl PR_SET_PDEATHSIG); elsewhere the parent's own
-shutdown must do. So a crash of the local cloud leaves nothing behind.
+Linux signals a process when its parent dies (prctl PR_SET_PDEATHSIG), so a crash of the local
+cloud leaves no process behind. Elsewhere only the parent's own shutdown ends its children.
+https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import runpy
 import signal
 import sys
 
+HOOK = "MLEDGEOPS_CHILD_HOOK"
+"""``module:function`` that every child calls before its module runs."""
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Ask for SIGTERM when the parent ends; end at once when it has ended already."""
+    """Ask for SIGTERM when the parent ends; exit now when it has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # The parent may have died before prctl, and then no signal comes.
         if os.getppid() != parent:
             sys.exit(1)
 
 
+def call_hook(reference: str) -> None:
+    """Call a function named as ``module:function``; an empty name does nothing."""
+    if reference:
+        module, _, function = reference.partition(":")
+        getattr(importlib.import_module(module), function)()
+
+
 if __name__ == "__main__":
     die_with(int(sys.argv[1]))
-    if os.environ.get("MLEDGEOPS_CHAOS"):
-        from pipelines.chaos.injected import install
-
-        install()
+    call_hook(os.environ.get(HOOK, ""))
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

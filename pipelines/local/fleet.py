@@ -1,4 +1,4 @@
-"""The devices of a local cloud: enrolled through the IoT API, one process for all of them."""
+"""The devices of a local cloud: enrolled through the IoT API, all of them in one process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge.config import DeviceConfig
+from edge.files import replace_atomically
 from edge.identity.credentials import Credentials
 from edge.protocol.names import check_name
 from edge.training.app_bundle import FlowerApp
@@ -24,53 +26,65 @@ HEARTBEAT_SECONDS = 2.0
 APPS_KEPT = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class FleetClients:
+    """AWS clients that bring devices up."""
+
+    iot: Any
+    """Makes their certificates."""
+    kms: Any
+    """Gives the public keys that they trust."""
+    dynamodb: Any
+    """Has their heartbeats."""
+
+
 @contextlib.contextmanager
 def running_fleet(
-    cloud: LocalCloud, fleet: str, devices: int, app: FlowerApp | None, iot: Any
+    cloud: LocalCloud, clients: FleetClients, fleet: str, devices: int, app: FlowerApp | None
 ) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Enrol ``devices`` devices, install the app on them, and run them for the time of the block.
+    """Enrol devices, install the app on them, and run them while the block lasts.
 
-    Each gets ``partition-id`` and ``num-partitions``, as Flower's simulation gives them. Devices
-    that
-    stand already (``local up --app``) are used as they are; then there is no process to yield.
+    Each device gets ``partition-id`` and ``num-partitions``, as in Flower's simulation. Where the
+    fleet runs already (``local up --app``), its devices are used and None is yielded instead of
+    their process.
     """
     configs = [device_config(cloud, fleet, index, devices) for index in range(devices)]
-    endpoint = cloud.endpoint()
+    endpoint = cloud.endpoint(clients.kms)
     for config in configs:
-        enrol(iot, cloud.deployment.device_policy, endpoint, config)
+        enrol(clients.iot, cloud.deployment.device_policy, endpoint, config)
         if app is not None:
             install(app, config.apps_dir)
     files = [str(Path(config.home) / "device.json") for config in configs]
     with contextlib.ExitStack() as stack:
+        lock, refusal = cloud.home.devices / fleet / "lock", f"Fleet {fleet} is running."
         try:
-            # Two processes for one device would take its connection from each other for ever.
-            stack.enter_context(
-                locked(
-                    cloud.home.devices / fleet / "lock",
-                    f"The devices of fleet {fleet} are running.",
-                )
-            )
+            # MQTT allows one connection for each client id: a second process for a device
+            # would take the connection from the first, and the first would take it back.
+            stack.enter_context(locked(lock, refusal))
         except LocalCloudError:
             yield None
             return
-        process = spawn(
-            "edge.agent.fleet", files, {}, cloud.home.logs / f"fleet-{fleet}.log", leash=True
-        )
-        try:
-            yield process
-        finally:
-            end(process)
+        process = spawn("edge.agent.fleet", files, {}, fleet_log(cloud, fleet), leash=True)
+        stack.callback(end, process)
+        yield process
+
+
+def fleet_log(cloud: LocalCloud, fleet: str) -> Path:
+    """Log file of the fleet's process."""
+    return cloud.home.logs / f"fleet-{fleet}.log"
 
 
 def enrolled(cloud: LocalCloud, fleet: str) -> int:
-    """How many devices of a fleet have been enrolled here."""
+    """Number of the fleet's devices that are enrolled in this home."""
     folder = cloud.home.devices / fleet
     return len(list(folder.glob("*/device.json"))) if folder.is_dir() else 0
 
 
 def install(app: FlowerApp, apps: Path) -> None:
-    """Put an app on a device, as a Greengrass deployment does; the name appears when all of it is
-    there.
+    """Install an app on a device, as a Greengrass deployment does (idempotent).
+
+    Agents report the folders in ``apps``, so the app's own appears only when it is complete. The
+    oldest apps above ``APPS_KEPT`` are removed.
     """
     target = apps / app.digest()
     if target.is_dir():
@@ -81,40 +95,53 @@ def install(app: FlowerApp, apps: Path) -> None:
         place = part / file.relative_to(app.folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
-    part.rename(target)
-    old = sorted(
-        (path for path in apps.iterdir() if path.is_dir() and not path.name.startswith(".")),
-        key=lambda path: path.stat().st_mtime,
-    )
-    for path in old[:-APPS_KEPT]:
-        shutil.rmtree(path)
+    replace_atomically(part, target, durable=False)
+    installed = (f for f in apps.iterdir() if f.is_dir() and not f.name.startswith("."))
+    for folder in sorted(installed, key=lambda f: f.stat().st_mtime)[:-APPS_KEPT]:
+        shutil.rmtree(folder)
 
 
 def check_alive(process: subprocess.Popen[bytes] | None, cloud: LocalCloud, fleet: str) -> None:
-    """Raises LocalCloudError when the fleet's process has ended."""
+    """Check that the fleet's process runs.
+
+    Raises:
+        LocalCloudError: It has ended.
+
+    """
     if process is not None and process.poll() is not None:
-        raise LocalCloudError(
-            f"The devices ended with code {process.returncode}: see {cloud.home.logs / f'fleet-{fleet}.log'}."
-        )
+        log, code = fleet_log(cloud, fleet), process.returncode
+        raise LocalCloudError(f"The devices ended with code {code}: see {log}.")
 
 
 def await_devices(
     cloud: LocalCloud, fleet: str, count: int, dynamodb: Any, since: float, seconds: float = 30.0
 ) -> None:
-    """Wait until so many devices have been heard of since a moment; raises LocalCloudError."""
+    """Wait until enough devices have sent a heartbeat.
+
+    Args:
+        cloud: Where they run.
+        fleet: Their fleet.
+        count: How many there must be.
+        dynamodb: Client for the devices table.
+        since: Heartbeats count from this moment, in seconds since the epoch.
+        seconds: How long to wait.
+
+    Raises:
+        LocalCloudError: There were not enough in time.
+
+    """
     table = DeviceTable(dynamodb, cloud.deployment.devices_table)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if sum(status.last_seen >= since for status in table.fleet(fleet)) >= count:
             return
         time.sleep(0.2)
-    raise LocalCloudError(
-        f"Not all {count} devices of fleet {fleet} came up: see {cloud.home.logs / f'fleet-{fleet}.log'}."
-    )
+    log = fleet_log(cloud, fleet)
+    raise LocalCloudError(f"Not all {count} devices of fleet {fleet} came up: see {log}.")
 
 
 def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConfig:
-    """A device's configuration. Training uses one thread: the devices share this machine."""
+    """Configuration of device ``index`` of ``count``."""
     name = check_name("device", f"{fleet}-{index:04d}")
     home = cloud.home.devices / fleet / name
     credentials = Credentials(home / "credentials")
@@ -130,5 +157,6 @@ def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> Devi
         heartbeat_seconds=HEARTBEAT_SECONDS,
         provisioning_template=cloud.deployment.provisioning_template,
         node_config={"partition-id": index, "num-partitions": count},
+        # All devices share this machine: one thread for each one's training.
         worker_env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )

@@ -11,23 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from edge.errors import MLEdgeOpsError
+
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
-
-
-class LocalCloudError(Exception):
-    """The local cloud cannot do what was asked, with the reason in one sentence."""
-
-
-class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A running local cloud, as ``cloud.json`` describes it."""
-
-    pid: int
-    gateway_port: int
-    mqtt_port: int
-    sagemaker_port: int
-    started_at: float
-
+VARIABLE = "MLEDGEOPS_HOME"
 
 FOREIGN_VARIABLES = (
     "AWS_PROFILE",
@@ -40,8 +28,26 @@ FOREIGN_VARIABLES = (
 """Variables of the user's own AWS configuration that must not reach the local cloud."""
 
 
+class LocalCloudError(MLEdgeOpsError):
+    """The local cloud cannot do what was asked."""
+
+    code = "local-cloud-error"
+
+
+class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A running local cloud, as ``cloud.json`` describes it."""
+
+    pid: int
+    """Process id of the daemon."""
+    gateway_port: int
+    mqtt_port: int
+    sagemaker_port: int
+    started_at: float
+    """Seconds since the epoch."""
+
+
 def enter(environment: dict[str, str]) -> None:
-    """Turn this process's environment to a local cloud."""
+    """Point this process's environment at a local cloud."""
     for name in FOREIGN_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(environment)
@@ -56,35 +62,40 @@ class Home:
     @classmethod
     def default(cls) -> Home:
         """The user's home for local clouds."""
-        return cls(Path(os.environ.get("MLEDGEOPS_HOME", ".mledgeops")).resolve())
+        return cls(Path(os.environ.get(VARIABLE, ".mledgeops")).resolve())
 
     @property
     def info_file(self) -> Path:
-        """Describes the running cloud."""
+        """Describes the running cloud (:class:`CloudInfo` as JSON)."""
         return self.root / "cloud.json"
 
     @property
+    def failure_file(self) -> Path:
+        """Why the last cloud did not start, in one sentence."""
+        return self.root / "failure.txt"
+
+    @property
     def logs(self) -> Path:
-        """One file a process."""
+        """Log files, one for each process."""
         return self.root / "logs"
 
     @property
     def calls_file(self) -> Path:
-        """Every call of a role or device that the emulators decided on, once each."""
+        """Authorisation decisions of the emulators (:mod:`pipelines.local.emulators.calls`)."""
         return self.root / "calls.jsonl"
 
     @property
     def devices(self) -> Path:
-        """One folder a device."""
+        """Homes of the local devices, as FLEET/DEVICE."""
         return self.root / "devices"
 
     @property
     def mlflow_uri(self) -> str:
-        """MLflow's store: a file, no server needed. ``mlflow ui --backend-store-uri`` shows it."""
+        """MLflow's store, a SQLite file; ``mlflow ui --backend-store-uri`` shows it."""
         return f"sqlite:///{self.root / 'mlflow.db'}"
 
     def info(self) -> CloudInfo | None:
-        """The running cloud, or None; a file left by a cloud that died counts as none."""
+        """The running cloud, or None. A file left behind by a cloud that died counts as none."""
         try:
             info = msgspec.json.decode(self.info_file.read_bytes(), type=CloudInfo)
             os.kill(info.pid, 0)
@@ -93,12 +104,9 @@ class Home:
         return info
 
     def environment(self, info: CloudInfo) -> dict[str, str]:
-        """What a process needs to reach this cloud, and nothing of the user's own AWS
-        configuration.
-        """
-        gateway = f"http://127.0.0.1:{info.gateway_port}"
+        """Variables that a process needs to reach this cloud and no other."""
         return {
-            "AWS_ENDPOINT_URL": gateway,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{info.gateway_port}",
             "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -111,7 +119,7 @@ class Home:
         }
 
     def shared_environment(self) -> dict[str, str]:
-        """The part that functions and tasks get too."""
+        """The part of :meth:`environment` that Lambda functions and tasks get as well."""
         return {
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
             "MLEDGEOPS_ARTIFACT_ROOT": (self.root / "mlartifacts").as_uri(),
@@ -124,8 +132,11 @@ class Home:
 
 @contextmanager
 def locked(file: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock that the system frees when this process ends; raises LocalCloudError when it is
-    taken.
+    """Hold a lock that the system frees when this process ends.
+
+    Raises:
+        LocalCloudError: Another process holds it; the message is ``refusal``.
+
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as handle:

@@ -1,4 +1,4 @@
-"""Starting, watching and ending the local cloud's processes. Only processes started here are ended."""
+"""Starting and ending the local cloud's processes. Only processes started here are ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOP_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """A loopback TCP port that is free now (another process may still take it)."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -23,9 +23,14 @@ def free_port() -> int:
 
 
 def port_in_use(port: int) -> bool:
-    """Whether somebody listens on a loopback port."""
+    """Whether a process listens on a loopback port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def child_command(module: str, arguments: Sequence[str] = ()) -> list[str]:
+    """The command that runs a Python module as a process that dies with this one."""
+    return [sys.executable, "-m", "pipelines.local.child", str(os.getpid()), module, *arguments]
 
 
 def spawn(
@@ -36,25 +41,31 @@ def spawn(
     *,
     leash: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a Python module that ends with this process.
+    """Start a Python module that dies with this process.
 
-    ``leash``: its standard input is a pipe from us, whose end it takes as an order to stop. A
-    session of its own keeps the terminal's Ctrl-C from it: we end it in order.
+    Args:
+        module: Run as ``python -m``.
+        arguments: Its command-line arguments.
+        environment: Added to this process's own.
+        log: File that its output is appended to.
+        leash: Give it a pipe as standard input, whose end it takes as the order to stop.
+
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.local.child", str(os.getpid()), module, *arguments],
+            child_command(module, arguments),
             env={**os.environ, **environment},
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.PIPE if leash else subprocess.DEVNULL,
+            # A session of its own keeps the terminal's Ctrl-C from it: we end it in order.
             start_new_session=True,
         )
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> int:
-    """Ask a process to stop, then make it; returns its exit code."""
+    """Ask a process to stop, kill it if it takes longer, and return its exit code."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()
@@ -63,7 +74,7 @@ def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> int:
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        # Its whole session: a worker that ignores us must not outlive it.
+        # The whole session: a worker that ignores SIGTERM must not outlive it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         return process.wait()

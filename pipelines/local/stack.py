@@ -1,12 +1,12 @@
 """Deploys the shipped templates to the emulators: what runs here is what deploys to AWS.
 
-What no emulator takes is left out, by type; ``GAPS.md`` says of each which validator covers it.
+Resource types that no emulator takes are left out; ``GAPS.md`` names the validator that covers
+each of them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from edge.logs import event
@@ -20,33 +20,33 @@ logger = logging.getLogger(__name__)
 NOT_EMULATED = {
     "AWS::Budgets::Budget": "no billing here",
     "AWS::EC2::SecurityGroupIngress": "processes on loopback have no network of their own",
-    "AWS::IoT::RoleAlias": "no device here asks for AWS credentials",
+    "AWS::IoT::RoleAlias": "no local device asks for AWS credentials",
     "AWS::SageMaker::MlflowTrackingServer": "MLflow is a file in the home folder",
-    "AWS::SageMaker::ModelPackageGroup": "SageMaker is served by moto; a group is made by its first package",
+    "AWS::SageMaker::ModelPackageGroup": "moto serves SageMaker; the first package makes its group",
 }
-"""Resource types that ministack's CloudFormation refuses."""
+"""Resource types that ministack's CloudFormation refuses, and why they are not missed here."""
 POLL_SECONDS = 0.05
 FRESH_SECONDS = "15"
-"""A local device beats every two seconds: this many without one and it is gone."""
+"""Age of a heartbeat from which a device counts as gone. Local devices send one every 2 s."""
 
 
 def reduce(template: dict[str, Any]) -> dict[str, Any]:
-    """A template without the resources that are not emulated, nor what refers to them."""
+    """A template without the resources that are not emulated and without dependencies on them."""
     kept = {
-        name: dict(r) for name, r in template["Resources"].items() if r["Type"] not in NOT_EMULATED
+        name: dict(resource)
+        for name, resource in template["Resources"].items()
+        if resource["Type"] not in NOT_EMULATED
     }
     for resource in kept.values():
         depends = resource.get("DependsOn", [])
-        resource["DependsOn"] = [
-            name for name in ([depends] if isinstance(depends, str) else depends) if name in kept
-        ]
+        names = [depends] if isinstance(depends, str) else depends
+        resource["DependsOn"] = [name for name in names if name in kept]
     return {**template, "Resources": kept}
 
 
-def deploy(d: Deployment, client: Callable[[str], Any], tracking_uri: str) -> None:
-    """Create or update the three stacks; one that stands as it should is left alone."""
-    s3 = client("s3")
-    stacks = Stacks(client("cloudformation"), s3, d.code_bucket, poll_seconds=POLL_SECONDS)
+def deploy(d: Deployment, cloudformation: Any, s3: Any, tracking_uri: str) -> None:
+    """Create or update the three stacks; one that is up to date is left alone."""
+    stacks = Stacks(cloudformation, s3, d.code_bucket, poll_seconds=POLL_SECONDS)
     code = bundle()
     key = code_key(code)
     parameters = {
@@ -60,4 +60,5 @@ def deploy(d: Deployment, client: Callable[[str], Any], tracking_uri: str) -> No
             changes = stacks.apply(spec)
             event(logger, "stack-deployed", stack=spec.name, changes=len(changes))
         if spec.name == d.stacks[0]:
+            # The first stack has the bucket from which the others take the functions' code.
             s3.put_object(Bucket=d.code_bucket, Key=key, Body=code)

@@ -32,6 +32,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     from fl_runtime.run.mlflow_runs import mlflow_client
     from pipelines.desk import Desk
     from pipelines.desk.decisions import devices_up
+    from pipelines.desk.wiring import fleet_clients
     from registry.evidence.collect import EVIDENCE, read_evidence
     from registry.mlflow_registry import MlflowRegistry
     from registry.model_version import CHECKS_TAG, OWN_PACKAGE_TAG, RUN_TAG
@@ -127,7 +128,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     # A device's card is replaced: it comes up without a model, and the schedule that looks for such
     # devices gives it the fleet's.
     (home / "devices" / "digits" / "digits-0002" / "models" / "active.json").unlink()
-    with devices_up(reached, "digits"):
+    with devices_up(reached, fleet_clients(), "digits"):
         assert running() == {"digits/1", ""}
         payload = (
             client("lambda")

@@ -19,7 +19,7 @@ from pipelines.local.fleet import device_config
 def device(cloud: LocalCloud, index: int, fleet: str = "lab") -> DeviceConfig:
     """Enrol device ``index`` of a fleet of four; it does not run."""
     config = device_config(cloud, fleet, index, 4)
-    enrol(client("iot"), cloud.deployment.device_policy, cloud.endpoint(), config)
+    enrol(client("iot"), cloud.deployment.device_policy, cloud.endpoint(client("kms")), config)
     return load_config(Path(config.home) / "device.json")
 
 

@@ -74,7 +74,7 @@ def claim_for(
     file = certificates.expect(
         cloud.deployment,
         client("iot"),
-        cloud.endpoint(),
+        cloud.endpoint(client("kms")),
         fleet,
         [device],
         folder / "claims",

@@ -1,1 +1,1 @@
-"""The Flower app that chaos runs federate."""
+"""The Flower app that the fault suite federates."""

@@ -1,1 +1,5 @@
-"""The emulator of AWS with our patches, and what it lacks: ECS tasks, metric filters, IAM for moto."""
+"""Emulators of AWS services, and what they lack: ECS tasks, metric filters, IAM for moto.
+
+``ministack/`` is the patched emulator's own process; the other modules run in the daemon, which is
+their only user.
+"""

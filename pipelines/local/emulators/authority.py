@@ -1,6 +1,4 @@
-"""IAM for the services that moto serves: a role's call is decided by its policy, which lives in
-ministack, and written down.
-"""
+"""IAM for the services that moto serves: ministack's policies decide, and the call log records."""
 
 from __future__ import annotations
 
@@ -17,20 +15,18 @@ NAMED_BY = {
     "PipelineName": "pipeline",
     "PipelineExecutionArn": "pipeline",
 }
-"""Request parameters that name the resource of a SageMaker call, and its kind."""
+"""SageMaker request parameters that name a call's resource, and the resource's kind in its ARN."""
 
 
 class Authority:
-    """Decides on calls of role sessions. The account's own key may do anything, as the root user
-    may.
-    """
+    """Decides on calls of role sessions. The account's own key may do anything, like root."""
 
     def __init__(self, iam: Any, calls: CallLog) -> None:
         self._iam = iam
         self._calls = calls
 
     def allows(self, access_key: str, action: str, resource: str) -> bool:
-        """Whether the session's role may."""
+        """Whether the policies of the session's role allow an action on a resource."""
         principal = self._calls.principal(access_key)
         if principal is None:
             return True
@@ -49,25 +45,22 @@ class Authority:
 
 
 def sagemaker_resource(params: dict[str, Any]) -> str:
-    """ARN of what a SageMaker request is about, ``*`` for one that names nothing."""
+    """ARN of a SageMaker request's resource; ``*`` for a request that names none."""
     for name, kind in NAMED_BY.items():
-        value = params.get(name)
+        value = str(params.get(name) or "")
         if value:
-            return (
-                str(value)
-                if str(value).startswith("arn:")
-                else f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{value}"
-            )
+            is_arn = value.startswith("arn:")
+            return value if is_arn else f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{value}"
     return "*"
 
 
-def role_client(sts: Any, role: str) -> Callable[[str], Any]:
-    """Makes boto3 clients that act as a role, and take it again before its session ends."""
+def role_clients(sts: Any, role: str) -> Callable[[str], Any]:
+    """A factory of boto3 clients that act as a role and renew its session before it ends."""
     import boto3
     from botocore.credentials import RefreshableCredentials
     from botocore.session import get_session
 
-    def take() -> dict[str, str]:
+    def assume() -> dict[str, str]:
         given = sts.assume_role(RoleArn=role, RoleSessionName="service")["Credentials"]
         return {
             "access_key": given["AccessKeyId"],
@@ -77,7 +70,11 @@ def role_client(sts: Any, role: str) -> Callable[[str], Any]:
         }
 
     session = get_session()
-    session._credentials = RefreshableCredentials.create_from_metadata(take(), take, "assume-role")
+    # botocore has no public way to set refreshable credentials:
+    # https://github.com/boto/botocore/issues/1390
+    session._credentials = RefreshableCredentials.create_from_metadata(
+        assume(), assume, "assume-role"
+    )
     boto_session = boto3.Session(botocore_session=session, region_name=REGION)
     client: Callable[[str], Any] = boto_session.client
     return client

@@ -1,8 +1,7 @@
-"""The record of who asked for what: each decision on a role's or device's call, once. The audit of
-least privilege reads it.
+"""A record of every authorisation decision on a role's or a device's call, once each.
 
-Each line is ``{"principal", "action", "resource", "decision"}``, or ``{"session", "principal"}``:
-whose access key that is.
+The audit of least privilege reads it. Each line is ``{"principal", "action", "resource",
+"decision"}``, or ``{"session", "principal"}``, which says whose access key that is.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 
 
 class CallLog:
-    """An append-only file that several processes write to."""
+    """An append-only file of JSON lines that several processes write to."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -22,7 +21,7 @@ class CallLog:
         self._seen = set(file.read_text().splitlines()) if file.is_file() else set()
 
     def write(self, **fields: str) -> None:
-        """Append a line that this process has not written yet."""
+        """Append a line, unless this process knows that it is there already."""
         line = json.dumps(fields)
         with self._lock:
             if line in self._seen:
@@ -49,6 +48,6 @@ class CallLog:
 
 
 def role_of(principal: str) -> str:
-    """A role's name from its own ARN or from a session's; empty for what is not a role."""
+    """A role's name from its ARN or from a session's ARN; empty for other principals."""
     kind, _, rest = principal.rsplit(":", 1)[1].partition("/")
     return rest.split("/")[0] if kind in ("role", "assumed-role") else ""

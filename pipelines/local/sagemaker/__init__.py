@@ -1,1 +1,4 @@
-"""SageMaker on one machine: moto's registry, and pipelines that run."""
+"""SageMaker on one machine: moto's model registry, and an engine that runs pipelines.
+
+``service`` is what the daemon starts; ``engine`` can be used alone, with clients of one's own.
+"""

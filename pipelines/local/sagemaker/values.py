@@ -1,4 +1,4 @@
-"""Values and conditions in a pipeline definition: ``Get``, ``Std:Join``, comparisons.
+"""Values in a pipeline definition: parameters, references (``Get``, ``Std:Join``), conditions.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/build-and-manage-properties.html
 """
@@ -22,11 +22,12 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class Scope:
-    """What references of one execution refer to: parameters, outputs of finished steps."""
+    """What an execution's references refer to: its parameters and the outputs of ended steps."""
 
     def __init__(self, parameters: dict[str, Any], arn: str, pipeline: str) -> None:
         self.parameters = parameters
         self.outputs: dict[str, dict[str, Any]] = {}
+        """By step name, then by property."""
         self._execution = {
             "PipelineExecutionArn": arn,
             "PipelineExecutionId": arn.rsplit("/", 1)[1],
@@ -34,7 +35,12 @@ class Scope:
         }
 
     def resolve(self, value: Any) -> Any:
-        """Replace every reference in a JSON value; raises ValueError for one that leads nowhere."""
+        """Replace every reference in a JSON value.
+
+        Raises:
+            ValueError: A reference leads nowhere.
+
+        """
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if not isinstance(value, dict):
@@ -60,7 +66,12 @@ class Scope:
 
 
 def holds(condition: dict[str, Any], scope: Scope) -> bool:
-    """Evaluate one condition; raises ValueError for a kind it does not know."""
+    """Evaluate a condition.
+
+    Raises:
+        ValueError: Its type is unknown, or a reference in it leads nowhere.
+
+    """
     kind = condition["Type"]
     if kind == "Not":
         return not holds(condition["Expression"], scope)
@@ -73,3 +84,41 @@ def holds(condition: dict[str, Any], scope: Scope) -> bool:
     return _COMPARISONS[kind](
         scope.resolve(condition["LeftValue"]), scope.resolve(condition["RightValue"])
     )
+
+
+def parameters_of(definition: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+    """An execution's parameters in their declared types, defaults included.
+
+    Raises:
+        ValueError: A parameter is not declared, is missing, or is not of its type.
+
+    """
+    declared = {item["Name"]: item for item in definition.get("Parameters", [])}
+    unknown = sorted(set(given) - set(declared))
+    if unknown:
+        raise ValueError(f"Unknown parameters in the request: {', '.join(unknown)}.")
+    missing = sorted(
+        name for name, item in declared.items() if name not in given and "DefaultValue" not in item
+    )
+    if missing:
+        raise ValueError(f"Missing parameters: {', '.join(missing)}.")
+    return {
+        name: typed(given.get(name, item.get("DefaultValue")), item["Type"])
+        for name, item in declared.items()
+    }
+
+
+def typed(value: Any, kind: str) -> Any:
+    """A parameter or output in its declared type (Integer, Float, Boolean, String).
+
+    Raises:
+        ValueError: The value is not of that type.
+
+    """
+    if kind == "Integer":
+        return int(value)
+    if kind == "Float":
+        return float(value)
+    if kind == "Boolean":
+        return value if isinstance(value, bool) else str(value).lower() == "true"
+    return str(value)

@@ -44,8 +44,6 @@ def bad_app(folder: Path, body: str, toml: str = "") -> str:
         (["schedule", "add", "x", "--cron", "whenever", "--app", DIGITS], "not a cron"),
         (["schedule", "add", "x", "--cron", "0 3 1 * 1", "--app", DIGITS], "both a day"),
         (["approve", "1", "--reason", "x"], "no models"),
-        (["models"], "no models"),
-        (["runs"], "no runs"),
         (["dance"], "invalid choice"),
     ],
 )

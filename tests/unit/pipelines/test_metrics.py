@@ -23,7 +23,8 @@ from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.telemetry.log_events import FAILURES_LOGGED, PROGRESS_SECONDS, RoundLog
 from pipelines.aws import metrics
-from pipelines.local.emulators.metric_filters import PatternError, Rule, embedded, parse
+from pipelines.local.emulators.filter_patterns import PatternError, parse
+from pipelines.local.emulators.metric_filters import FilterRule, embedded
 
 SPEC = RunSpec(run="run-1", fleet="f", app="a" * 64, app_name="digits", num_rounds=2, min_devices=1)
 
@@ -93,7 +94,7 @@ def points(lines: list[dict[str, Any]]) -> dict[tuple, float]:
                 }
             ],
         }
-        for point in (p for line in lines for p in Rule(described).points(line)):
+        for point in (p for line in lines for p in FilterRule(described).points(line)):
             found[(point.metric, *(value for _, value in point.dimensions))] = (
                 found.get((point.metric, *(v for _, v in point.dimensions)), 0) + point.value
             )
@@ -252,4 +253,4 @@ def test_no_log_line_breaks_a_filter(value: Any) -> None:
                 }
             ],
         }
-        assert len(list(Rule(described).points(line))) <= 1
+        assert len(list(FilterRule(described).points(line))) <= 1

@@ -1,1 +1,1 @@
-"""A model whose training anybody can compute again."""
+"""A deterministic model: anybody can compute again what a run must end with."""

@@ -1,4 +1,4 @@
-"""The device's side."""
+"""The ClientApp of the fault suite's app."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = ClientApp()
 
 @app.train()  # type: ignore[untyped-decorator]  # Flower's
 def fit(message: Message, context: Context) -> Message:
-    """One step, after a while."""
+    """Train for ``work-seconds``, then return the updated weights."""
     partition = int(context.node_config["partition-id"])
     time.sleep(float(context.run_config["work-seconds"]))
     arrays = ArrayRecord({"w": Array(train(message.content["arrays"]["w"].numpy(), partition))})
@@ -27,7 +27,7 @@ def fit(message: Message, context: Context) -> Message:
 
 @app.evaluate()  # type: ignore[untyped-decorator]  # Flower's
 def evaluate(message: Message, context: Context) -> Message:
-    """The distance from the device's target."""
+    """Return the loss at the device's target."""
     partition = int(context.node_config["partition-id"])
     metrics = MetricRecord(
         {

@@ -1,6 +1,4 @@
-"""Training as arithmetic: the same weights and the same partition give the same update, wherever it
-is computed.
-"""
+"""Deterministic training: equal weights and partitions give equal updates on every device."""
 
 from __future__ import annotations
 
@@ -8,30 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 20_000
-"""80 kB: enough for a link to be cut in the middle."""
+"""Number of weights: 80 kB, enough for a link to be cut in the middle."""
 Weights = NDArray[np.float32]
+"""Shape ``(SIZE,)``."""
 
 
 def initial() -> dict[str, Weights]:
-    """The weights before the first round."""
+    """The weights before the first round: zeros."""
     return {"w": np.zeros(SIZE, np.float32)}
 
 
 def target(partition: int) -> Weights:
-    """What a device pulls to."""
+    """The weights that a device trains towards."""
     return np.random.default_rng(partition).standard_normal(SIZE).astype(np.float32)
 
 
 def train(weights: Weights, partition: int) -> Weights:
-    """Half way to the target."""
+    """Move the weights half way to the device's target."""
     return (weights + np.float32(0.5) * (target(partition) - weights)).astype(np.float32)
 
 
 def examples(partition: int) -> int:
-    """How much a device's update weighs."""
+    """Number of examples that a device reports: the weight of its update."""
     return 10 + partition
 
 
 def loss(weights: Weights, partition: int) -> float:
-    """Mean squared distance from the target."""
+    """Mean squared distance from the device's target."""
     return float(np.mean((target(partition) - weights) ** 2))

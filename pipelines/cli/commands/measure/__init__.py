@@ -1,1 +1,1 @@
-"""Commands that measure: benchmarks and chaos."""
+"""Commands that measure: bench and chaos."""

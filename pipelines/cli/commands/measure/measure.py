@@ -7,14 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One number with its target; ``None``: no target, for the record."""
+    """A measured value and its target."""
 
     name: str
     value: float
     unit: str
     target: float | None = None
+    """The largest good value; None: there is no target."""
 
     @property
     def ratio(self) -> float | None:
-        """Value over target: below 1 is good, on any machine the same question."""
+        """Value over target: at most 1 is good."""
         return None if self.target is None else round(self.value / self.target, 2)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target is met, or there is none."""
+        return self.ratio is None or self.ratio <= 1

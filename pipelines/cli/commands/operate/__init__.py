@@ -1,1 +1,1 @@
-"""Commands for the operator: clouds, deployment, devices, components."""
+"""Commands for operators: local cloud, deployment, devices, components, dashboard."""

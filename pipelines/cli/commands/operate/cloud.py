@@ -1,4 +1,4 @@
-"""``mledgeops local up | down | status``: a local cloud that stays, for notebooks."""
+"""``mledgeops local up | down | status``: a local cloud that stays, for notebooks and schedules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from edge.training.app_bundle import load_app
-from pipelines.cli.output import say, show_json
+from pipelines.cli.options import declare
+from pipelines.cli.output import answer
 from pipelines.errors import UsageError
-from pipelines.local.cloud import LocalCloud
+from pipelines.local.cloud import LocalCloud, stop_running
 from pipelines.local.home import Home, LocalCloudError
 from pipelines.run.option_table import RunOptions
 from pipelines.run.plan import plan
@@ -32,13 +33,9 @@ def add_parser(commands: Any) -> None:
     up.add_argument(
         "--devices", type=int, default=0, help="how many of them (default: the app's num-devices)"
     )
-    for parser, function in (
-        (up, start),
-        (local.add_parser("down", help="stop it"), stop),
-        (local.add_parser("status", help="show it"), status),
-    ):
-        parser.add_argument("--json", action="store_true", help="print one JSON document")
-        parser.set_defaults(function=function)
+    declare(up, start, cloud=False)
+    declare(local.add_parser("down", help="stop it"), stop, cloud=False)
+    declare(local.add_parser("status", help="show it"), status, cloud=False)
 
 
 def start(arguments: argparse.Namespace) -> int:
@@ -51,50 +48,54 @@ def start(arguments: argparse.Namespace) -> int:
         )
     standing = []
     if arguments.app is not None:
-        plan(load_app(arguments.app), RunOptions(devices=arguments.devices))
+        plan(load_app(arguments.app), RunOptions(devices=arguments.devices))  # checks them
         standing = ["--app", str(arguments.app.resolve()), "--devices", str(arguments.devices)]
     elif arguments.devices:
         raise UsageError("--devices needs --app: devices are there to run an app.")
-    cloud = LocalCloud.start(
-        home, stays=True, gateway_port=arguments.gateway_port, standing=standing
-    )
-    return _show(cloud, arguments.json)
+    port = arguments.gateway_port
+    cloud = LocalCloud.start(home, stays=True, gateway_port=port, standing=standing)
+    return _show(cloud, as_json=arguments.json)
 
 
 def stop(arguments: argparse.Namespace) -> int:
-    """End it."""
+    """Stop it."""
     home = Home.default()
-    if not LocalCloud.stop_running(home):
+    if not stop_running(home):
         raise LocalCloudError(f"No local cloud is running in {home.root}.")
-    show_json({"status": "down"}) if arguments.json else say("stopped")
+    answer(arguments.json, {"status": "down"}, "stopped")
     return 0
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Exit 0 when it runs, 1 when not."""
-    cloud = LocalCloud.attach(Home.default())
+    """Exit 0 when it runs, 1 when it does not."""
+    home = Home.default()
+    cloud = LocalCloud.attach(home)
     if cloud is None:
-        show_json({"status": "down"}) if arguments.json else say(
-            f"no local cloud is running in {Home.default().root}"
-        )
+        answer(arguments.json, {"status": "down"}, f"no local cloud is running in {home.root}")
         return 1
-    return _show(cloud, arguments.json)
+    return _show(cloud, as_json=arguments.json)
 
 
-def _show(cloud: LocalCloud, as_json: bool) -> int:
-    if as_json:
-        show_json(
-            {
-                "status": "up",
-                "home": str(cloud.home.root),
-                **msgspec.to_builtins(cloud.info),
-                "environment": cloud.environment(),
-            }
-        )
-        return 0
-    say(f"local cloud up in {cloud.home.root} (process {cloud.info.pid})")
-    say(f"  AWS endpoint        http://127.0.0.1:{cloud.info.gateway_port}")
-    say(f"  SageMaker endpoint  http://127.0.0.1:{cloud.info.sagemaker_port}")
-    say(f"  MQTT                127.0.0.1:{cloud.info.mqtt_port}")
-    say(f"  MLflow              {cloud.home.mlflow_uri}")
+def _show(cloud: LocalCloud, *, as_json: bool) -> int:
+    document = {
+        "status": "up",
+        "home": str(cloud.home.root),
+        **msgspec.to_builtins(cloud.info),
+        "environment": cloud.environment(),
+    }
+    answer(as_json, document, cloud_text(cloud))
     return 0
+
+
+def cloud_text(cloud: LocalCloud) -> str:
+    """A running cloud and its endpoints."""
+    info = cloud.info
+    return "\n".join(
+        [
+            f"local cloud up in {cloud.home.root} (process {info.pid})",
+            f"  AWS endpoint        http://127.0.0.1:{info.gateway_port}",
+            f"  SageMaker endpoint  http://127.0.0.1:{info.sagemaker_port}",
+            f"  MQTT                127.0.0.1:{info.mqtt_port}",
+            f"  MLflow              {cloud.home.mlflow_uri}",
+        ]
+    )

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from edge.greengrass.recipe import NOBODY, Recipe, RecipeError, agent_recipe, app_recipe, encode
+from edge.greengrass.recipe import NOBODY
 from edge.identity.trust import TrustedKeys
-from edge.training.app_bundle import FlowerApp, load_app
-from pipelines.aws.pins import pins
-from pipelines.aws.wheels import archive, download, wheel
-from pipelines.cli.output import say, show_json
+from edge.training.app_bundle import load_app
+from fl_runtime.run.aws import client
+from pipelines.cli.commands.operate.component_files import (
+    ComponentFiles,
+    Target,
+    write_agent,
+    write_app,
+)
+from pipelines.cli.options import declare
+from pipelines.cli.output import answer
 from pipelines.desk import clouds
 from pipelines.devices.provisioning import trusted_keys
-from pipelines.errors import UsageError
 
 AGENT = "agent"
 VERSION = metadata.version("mledgeops")
+UNPUBLISHED = "s3://bucket/components"
+"""Where the recipe says that its artifacts are, when nothing is published."""
 
 
 def add_parser(commands: Any) -> None:
@@ -52,120 +56,48 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="upload the artifact and create the component version in AWS",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(function=run)
+    declare(parser, run, cloud=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write, and publish when asked."""
-    bucket = "BUCKET"
+    """Write the component; with ``--publish`` also create its version in AWS."""
     if not arguments.publish:
-        recipe, made = _make(arguments, f"s3://{bucket.lower()}/components")
-        return _told(arguments, recipe, made, "")
+        return _show(arguments, _write(arguments, UNPUBLISHED, NOBODY), arn="")
     with clouds.use("aws") as cloud:
-        from fl_runtime.run.aws import client
-
-        bucket = cloud.deployment.code_bucket
-        trust = TrustedKeys(**msgspec.json.decode(trusted_keys(client("kms"), cloud.deployment)))
-        recipe, made = _make(arguments, f"s3://{bucket}/components", trust)
-        for artifact in made:
-            client("s3").upload_file(str(artifact), bucket, f"components/{artifact.name}")
-        answer = client("greengrassv2").create_component_version(
-            inlineRecipe=(arguments.out / f"{recipe.component_name}.json").read_bytes()
+        bucket, s3 = cloud.deployment.code_bucket, client("s3")
+        keys = msgspec.json.decode(trusted_keys(client("kms"), cloud.deployment))
+        written = _write(arguments, f"s3://{bucket}/components", TrustedKeys(**keys))
+        for artifact in written.artifacts:
+            s3.upload_file(str(artifact), bucket, f"components/{artifact.name}")
+        created = client("greengrassv2").create_component_version(
+            inlineRecipe=written.file.read_bytes()
         )
-    return _told(arguments, recipe, made, str(answer["arn"]))
+    return _show(arguments, written, arn=str(created["arn"]))
 
 
-def _make(
-    arguments: argparse.Namespace, artifacts: str, trust: TrustedKeys = NOBODY
-) -> tuple[Recipe, list[Path]]:
-    out: Path = arguments.out
+def _write(arguments: argparse.Namespace, place: str, trust: TrustedKeys) -> ComponentFiles:
+    target = Target(
+        version=arguments.component_version,
+        architecture=arguments.architecture,
+        place=place,
+        out=arguments.out,
+    )
     if arguments.what == AGENT:
-        app, own = None, []
-        recipe = agent_recipe(arguments.component_version, artifacts, trust)
-    else:
-        app = load_app(Path(arguments.what))
-        own = own_dependencies(app)
-        recipe = app_recipe(app, arguments.component_version, artifacts, wheels=bool(own))
-    try:
-        data = encode(recipe)
-    except RecipeError as error:
-        raise UsageError(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    if app is None:
-        made = [_agent_archive(out / "agent.zip", arguments.architecture)]
-    else:
-        made = [out / f"{app.digest()}.zip"]
-        made[0].write_bytes(app.bundle())
-        made += (
-            [_wheels_archive(out / f"{app.digest()}-wheels.zip", arguments.architecture, own)]
-            if own
-            else []
-        )
-    (out / f"{recipe.component_name}.json").write_bytes(data)
-    return recipe, made
+        return write_agent(target, trust)
+    return write_app(target, load_app(Path(arguments.what)))
 
 
-def own_dependencies(app: FlowerApp) -> list[str]:
-    """What an app needs that the agent does not bring; raises UsageError for a requirement that is
-    none.
-    """
-    brought = {pin.split("==")[0] for pin in pins("device")}
-    try:
-        wanted = {canonicalize_name(Requirement(text).name): text for text in app.dependencies}
-    except InvalidRequirement as error:
-        raise UsageError(
-            f"{app.folder / 'pyproject.toml'} has a dependency that pip cannot read: {error}."
-        ) from error
-    return [text for name, text in wanted.items() if name not in brought]
-
-
-def _agent_archive(target: Path, architecture: str) -> Path:
-    """Wheels of everything that a device needs, for its platform, and the list that pins them."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, wanted = Path(name), pins("device")
-        download(folder, architecture, wanted)
-        wheel(folder)
-        (folder / "requirements.txt").write_text("\n".join([*wanted, "mledgeops"]) + "\n")
-        archive(folder, target)
-    return target
-
-
-def _wheels_archive(target: Path, architecture: str, requirements: list[str]) -> Path:
-    """An app's own dependencies, all the way down, as far as the agent does not bring them;
-    versions as the lock has them.
-    """
-    brought = pins("device")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        download(folder, architecture, requirements, constraints=brought)
-        kept = []
-        for file in sorted(folder.glob("*.whl")):
-            project, version, *_ = parse_wheel_filename(file.name)
-            if f"{project}=={version}" in brought:
-                file.unlink()
-            else:
-                kept.append(f"{project}=={version}")
-        (folder / "requirements.txt").write_text("\n".join(kept) + "\n")
-        archive(folder, target)
-    return target
-
-
-def _told(arguments: argparse.Namespace, recipe: Recipe, made: list[Path], arn: str) -> int:
-    file = arguments.out / f"{recipe.component_name}.json"
-    if arguments.json:
-        names = {"component": recipe.component_name, "version": recipe.component_version}
-        show_json(
-            {
-                **names,
-                "recipe": str(file),
-                "artifacts": [str(artifact) for artifact in made],
-                "arn": arn,
-            }
-        )
-    else:
-        say(
-            f"{recipe.component_name} {recipe.component_version}: {file}, {', '.join(map(str, made))}"
-            + (f"\npublished as {arn}" if arn else "")
-        )
+def _show(arguments: argparse.Namespace, written: ComponentFiles, arn: str) -> int:
+    name, version = written.recipe.component_name, written.recipe.component_version
+    artifacts = [str(artifact) for artifact in written.artifacts]
+    document = {
+        "component": name,
+        "version": version,
+        "recipe": str(written.file),
+        "artifacts": artifacts,
+        "arn": arn,
+    }
+    published = f"\npublished as {arn}" if arn else ""
+    text = f"{name} {version}: {written.file}, {', '.join(artifacts)}{published}"
+    answer(arguments.json, document, text)
     return 0

@@ -1,4 +1,4 @@
-"""``mledgeops fleet``: which device runs which model, since when, and how it does."""
+"""``mledgeops fleet``: the devices, the model that each runs, and how it performs."""
 
 from __future__ import annotations
 
@@ -7,76 +7,77 @@ from typing import Any
 
 import msgspec
 
+from edge.protocol.messages import Heartbeat
+from fl_runtime.run.aws import client
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
-from pipelines.cli.output import moment, say, show_json, table
+from pipelines.cli.options import declare
+from pipelines.cli.output import answer, moment, table
 from pipelines.desk import clouds
 from registry.evidence.drift import drift_of
 
 
 def add_parser(commands: Any) -> None:
-    """Declare the commands."""
+    """Declare the command."""
     fleet = commands.add_parser("fleet", help="show the devices and the model each runs")
-    clouds.add_option(fleet)
-    fleet.add_argument("--json", action="store_true", help="print one JSON document")
-    fleet.set_defaults(function=show_fleet)
+    declare(fleet, show_fleet)
 
 
 def show_fleet(arguments: argparse.Namespace) -> int:
     """All devices that were ever heard of, by fleet and name."""
     with clouds.use(arguments.cloud) as cloud:
-        from fl_runtime.run.aws import client
-
         iot_data = client("iot-data")
         devices = DeviceTable(client("dynamodb"), cloud.deployment.devices_table)
-        rows = [_device(status, iot_data) for status in devices.all()]
+        rows = [device_row(status, iot_data) for status in devices.all()]
     rows.sort(key=lambda row: (row["fleet"], row["device"]))
-    if arguments.json:
-        show_json({"devices": rows})
-    elif not rows:
-        say("no device has been heard of yet")
-    else:
-        say(table(list(rows[0]), [list(row.values()) for row in rows]))
+    text = "no device has been heard of yet"
+    if rows:
+        text = table(list(rows[0]), [list(row.values()) for row in rows])
+    answer(arguments.json, {"devices": rows}, text)
     return 0
 
 
-def _device(status: DeviceStatus, iot_data: Any) -> dict[str, Any]:
-    """A device by its last heartbeat; one that is offline by what it reported last (its shadow)."""
-    name, beat = status.device, status.heartbeat
-    there = beat is not None and beat.state != "offline"
-    model, since = (
-        (beat.model, moment(beat.since) if beat.since else "")
-        if beat is not None and there
-        else _reported(name, iot_data)
-    )
-    served = (
-        drift_of({name: beat.serving}) if beat is not None and beat.serving is not None else None
-    )
+def device_row(status: DeviceStatus, iot_data: Any) -> dict[str, Any]:
+    """A device by its last heartbeat; its model by its shadow where it is offline."""
+    beat = status.heartbeat
+    model, since = _model(status.device, beat, iot_data)
     return {
         "fleet": status.fleet,
-        "device": name,
+        "device": status.device,
         "model_version": model,
         "state": beat.state if beat is not None else "malformed heartbeat",
         "since": since,
         "last_seen": moment(status.last_seen),
-        "predictions": served.predictions if served is not None else 0,
-        "drift": round(served.score, 2) if served is not None and served.devices else None,
-        "residual": round(served.residual, 2)
-        if served is not None and served.residual is not None
-        else None,
+        **_serving(status.device, beat),
     }
 
 
-def _reported(device: str, iot_data: Any) -> tuple[str, str]:
+def _model(device: str, beat: Heartbeat | None, iot_data: Any) -> tuple[str, str]:
+    """The model that a device runs, and since when (ISO 8601, or empty)."""
+    if beat is not None and beat.state != "offline":
+        return beat.model, moment(beat.since) if beat.since else ""
     try:
-        shadow = msgspec.json.decode(iot_data.get_thing_shadow(thingName=device)["payload"].read())
+        payload = iot_data.get_thing_shadow(thingName=device)["payload"].read()
     except iot_data.exceptions.ResourceNotFoundException:
         return "", ""
-    model = shadow.get("state", {}).get("reported", {}).get("model", {})
-    stamp = (
-        shadow.get("metadata", {})
-        .get("reported", {})
-        .get("model", {})
-        .get("version", {})
-        .get("timestamp")
-    )
+    shadow = msgspec.json.decode(payload)
+    model = _nested(shadow, "state", "reported", "model")
+    stamp = _nested(shadow, "metadata", "reported", "model", "version").get("timestamp")
     return str(model.get("version", "")), moment(float(stamp)) if stamp else ""
+
+
+def _serving(device: str, beat: Heartbeat | None) -> dict[str, Any]:
+    """Predictions so far, and the drift of inputs and residuals where it is known."""
+    if beat is None or beat.serving is None:
+        return {"predictions": 0, "drift": None, "residual": None}
+    served = drift_of({device: beat.serving})
+    return {
+        "predictions": served.predictions,
+        "drift": round(served.score, 2) if served.devices else None,
+        "residual": None if served.residual is None else round(served.residual, 2),
+    }
+
+
+def _nested(document: dict[str, Any], *keys: str) -> dict[str, Any]:
+    for key in keys:
+        document = document.get(key, {})
+    return document

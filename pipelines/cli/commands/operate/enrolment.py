@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
-from edge.protocol.errors import ProtocolError
-from pipelines.cli.output import say, show_json
+from fl_runtime.run.aws import client
+from pipelines.cli.options import declare
+from pipelines.cli.output import answer
 from pipelines.desk import clouds
+from pipelines.devices.certificates import expect, heard_with, retire, rotate
 from pipelines.errors import UsageError
 
 
@@ -39,51 +41,34 @@ def add_parser(commands: Any) -> None:
     retiring = devices.add_parser(
         "retire", help="deactivate certificates that devices no longer use"
     )
-    for parser, function in (
-        (expecting, expect_devices),
-        (rotating, rotate_devices),
-        (retiring, retire_certificates),
-    ):
-        clouds.add_option(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON document")
-        parser.set_defaults(function=function)
+    declare(expecting, expect_devices)
+    declare(rotating, rotate_devices)
+    declare(retiring, retire_certificates)
 
 
 def expect_devices(arguments: argparse.Namespace) -> int:
-    """Write one claim file a device."""
+    """Write one claim file for each device."""
     with clouds.use(arguments.cloud) as cloud:
-        from fl_runtime.run.aws import client
-        from pipelines.devices.certificates import EnrolledAlready, expect
-
-        try:
-            files = expect(
-                cloud.deployment,
-                client("iot"),
-                cloud.endpoint(),
-                arguments.fleet,
-                arguments.names,
-                arguments.out,
-                arguments.device_home,
-            )
-        except EnrolledAlready as error:
-            raise UsageError(str(error)) from error
-        except ProtocolError as error:
-            raise UsageError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
-    if arguments.json:
-        show_json({"claims": [str(file) for file in files]})
-    else:
-        say(
-            f"{len(files)} claim files in {arguments.out}; on each device: mledgeops-enrol NAME.json"
+        files = expect(
+            cloud.deployment,
+            client("iot"),
+            cloud.endpoint(client("kms")),
+            arguments.fleet,
+            arguments.names,
+            arguments.out,
+            arguments.device_home,
         )
+    answer(
+        arguments.json,
+        {"claims": [str(file) for file in files]},
+        f"{len(files)} claim files in {arguments.out}; on each device: mledgeops-enrol NAME.json",
+    )
     return 0
 
 
 def rotate_devices(arguments: argparse.Namespace) -> int:
-    """Ask by shadow."""
+    """Ask devices by their shadows to renew their certificates."""
     with clouds.use(arguments.cloud) as cloud:
-        from fl_runtime.run.aws import client
-        from pipelines.devices.certificates import heard_with, rotate
-
         heard = sorted(dict(heard_with(client("dynamodb"), cloud.deployment)))
         unknown = sorted(set(arguments.names) - set(heard))
         if unknown:
@@ -92,24 +77,19 @@ def rotate_devices(arguments: argparse.Namespace) -> int:
             )
         names = arguments.names or heard
         rotate(client("iot-data"), names, time.time())
-    show_json({"asked": names}) if arguments.json else say(
-        f"{len(names)} devices were asked to renew; later: mledgeops devices retire"
-    )
+    text = f"{len(names)} devices were asked to renew; later: mledgeops devices retire"
+    answer(arguments.json, {"asked": names}, text)
     return 0
 
 
 def retire_certificates(arguments: argparse.Namespace) -> int:
-    """Deactivate old ones."""
+    """Deactivate the certificates that are older than the one a device was last heard with."""
     with clouds.use(arguments.cloud) as cloud:
-        from fl_runtime.run.aws import client
-        from pipelines.devices.certificates import heard_with, retire
-
-        gone = retire(client("iot"), heard_with(client("dynamodb"), cloud.deployment))
-    if arguments.json:
-        show_json({"retired": [msgspec.to_builtins(item) for item in gone]})
-    else:
-        say(
-            "\n".join(f"{item.device}  {item.certificate}" for item in gone)
-            or "no device has more than one certificate"
-        )
+        retired = retire(client("iot"), heard_with(client("dynamodb"), cloud.deployment))
+    text = "\n".join(f"{item.device}  {item.certificate}" for item in retired)
+    answer(
+        arguments.json,
+        {"retired": [msgspec.to_builtins(item) for item in retired]},
+        text or "no device has more than one certificate",
+    )
     return 0

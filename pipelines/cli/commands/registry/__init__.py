@@ -1,1 +1,1 @@
-"""Commands about versions: models, rollouts, reconciliation."""
+"""Commands about versions: models, cards, decisions, rollouts, policy, audit, reconciliation."""

@@ -1,1 +1,1 @@
-"""Commands about runs."""
+"""Commands about runs: run, runs, show, logs, stop, schedule."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from pipelines.local.sagemaker.engine import Engine, Execution
+from pipelines.local.sagemaker.engine import Engine
+from pipelines.local.sagemaker.executions import PipelineExecution
 from pipelines.local.sagemaker.values import Scope, holds
 
 
@@ -129,11 +130,11 @@ class World:
 
     def run(
         self, definition: dict, answer: dict | None = None, failure: str | None = None, **given: str
-    ) -> Execution:
+    ) -> PipelineExecution:
         execution = self.engine.start("p", definition, given)
         self.until(lambda: self.sqs.sent)
-        assert self.engine.answer(self.sqs.sent[0]["token"], answer, failure)
-        assert not self.engine.answer(self.sqs.sent[0]["token"], answer, failure), (
+        assert self.engine.callbacks.answer(self.sqs.sent[0]["token"], answer, failure)
+        assert not self.engine.callbacks.answer(self.sqs.sent[0]["token"], answer, failure), (
             "a callback is answered once"
         )
         self.until(lambda: execution.status not in ("Executing", "Stopping"))
@@ -199,7 +200,7 @@ def test_stopping_asks_the_run_to_stop_and_waits_for_its_answer(world: World) ->
     world.engine.stop(execution)
     world.until(lambda: len(world.sqs.sent) == 2)
     assert (world.sqs.sent[1]["status"], execution.status) == ("Stopping", "Stopping")
-    world.engine.answer(world.sqs.sent[0]["token"], None, "stopped")
+    world.engine.callbacks.answer(world.sqs.sent[0]["token"], None, "stopped")
     world.until(lambda: execution.status == "Stopped")
 
 

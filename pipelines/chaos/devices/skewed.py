@@ -1,4 +1,4 @@
-"""``python -m pipelines.chaos.skewed SECONDS CONFIG``: the agent on a device whose clock is wrong."""
+"""``python -m pipelines.chaos.devices.skewed SECONDS CONFIG``: an agent whose clock is wrong."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The kinds of faults, and which of them a seed has (``catalogue``)."""

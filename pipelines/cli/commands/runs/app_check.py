@@ -1,0 +1,49 @@
+"""Checks an app before its run: it is imported in a process of its own while the cloud starts."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+
+from pipelines.errors import UsageError
+from pipelines.run.plan import RunPlan
+
+
+@contextlib.contextmanager
+def checking(plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
+    """Check the plan's app while the block lasts; :func:`finish` waits for the result."""
+    parameters = msgspec.json.encode(plan.options.strategy_params()).decode()
+    arguments = [str(plan.app.folder), plan.options.strategy, parameters]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fl_runtime.server.apps.check_app", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for a check.
+
+    Raises:
+        UsageError: The app cannot be run; the message is the check's last line.
+
+    """
+    _, errors = process.communicate()
+    if process.returncode == 0:
+        return
+    lines = [line for line in (errors or "").splitlines() if line.strip()]
+    code = process.returncode
+    raise UsageError(lines[-1] if lines else f"The app's check ended with code {code}.")

@@ -1,0 +1,56 @@
+"""A run's rounds and its report as text."""
+
+from __future__ import annotations
+
+from fl_runtime.run.records import RoundRecord, format_metrics
+from pipelines.cli.output import table
+from pipelines.run.report import RunReport
+
+
+def round_text(record: RoundRecord) -> str:
+    """A finished round in one line."""
+    seconds = record.seconds
+    took = f"{seconds.total:.1f} s, overhead {seconds.overhead:.2f} s"
+    failures = f"  failures {dict(record.failures)}" if record.failures else ""
+    metrics = format_metrics(record)
+    return f"round {record.round}: {metrics}  ({record.participants} devices, {took}){failures}"
+
+
+def report_text(report: RunReport) -> str:
+    """How a run ended: the app's tables, then the outcome and the names of what was made."""
+    tables = [
+        f"\n{name}\n{table(list(columns), list(zip(*columns.values(), strict=True)))}"
+        for name, columns in report.tables.items()
+    ]
+    outcome = _made_text(report) if report.status == "Succeeded" else _unmade_text(report)
+    return "\n".join([*tables, "", outcome])
+
+
+def _unmade_text(report: RunReport) -> str:
+    """Outcome of a run without a registered model."""
+    logs = f"\nlogs: mledgeops logs {report.run_id}" if report.run_id else ""
+    return f"{report.status}: {report.reason}{logs}"
+
+
+def _made_text(report: RunReport) -> str:
+    value = "" if report.value is None else f"{report.value:.4g}"
+    early = f"; {report.ended}" if report.ended else ""
+    rows = {
+        "run": report.run_id,
+        "MLflow run": report.mlflow_run_id,
+        "model version": report.model_version,
+        "model package": report.model_package_arn,
+        "approval": report.approval,
+        "pipeline execution": report.pipeline_execution_arn,
+        "state machine execution": report.execution_arn,
+    }
+    width = max(map(len, rows))
+    return "\n".join(
+        [
+            f"Succeeded in {report.seconds:.0f} s: {report.metric} {value}{early}",
+            *(f"  {name.ljust(width)}  {text}" for name, text in rows.items()),
+            "",
+            f"look at it with: mledgeops card {report.model_version}",
+            f'approve it with: mledgeops approve {report.model_version} --reason "..."',
+        ]
+    )

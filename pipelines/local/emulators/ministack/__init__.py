@@ -1,0 +1,10 @@
+"""The process that emulates AWS: ministack, with functions of it wrapped where a run needs more.
+
+Pinned to 1.5.33; ``tests/integration/test_local_cloud.py`` tests each patch.
+
+- ``iam``: who asks for what is recorded; conditions that loopback cannot meet are met;
+- ``step_functions``: task tokens' heartbeats are enforced, failed ECS tasks fail their state;
+- ``provisioning``: fleet provisioning takes certificate signing requests.
+
+Nothing is imported from here: ``python -m pipelines.local.emulators.ministack`` is the process.
+"""

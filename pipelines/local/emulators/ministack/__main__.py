@@ -1,0 +1,46 @@
+"""``python -m pipelines.local.emulators.ministack``: apply the patches, then serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ministack.services import eventbridge, sqs
+
+from pipelines.local.emulators.calls import CallLog
+from pipelines.local.emulators.ministack import iam, provisioning, step_functions
+
+QUEUE_PORT = "4566"
+"""In the URLs of queues. The emulator keeps queues by URL, and its own port changes."""
+
+
+def _allow_sagemaker_events(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let PutEvents take the source ``aws.sagemaker``, for which the local SageMaker speaks."""
+
+    def put_events(data: dict[str, Any], allow_aws_source: bool = False) -> Any:
+        sources = {entry.get("Source") for entry in data.get("Entries", [])}
+        return original(data, allow_aws_source=allow_aws_source or sources == {"aws.sagemaker"})
+
+    return put_events
+
+
+def patch() -> None:
+    """Apply all patches to the imported library."""
+    calls = os.environ.get("MLEDGEOPS_CALLS")
+    if calls:
+        iam.record_decisions(CallLog(Path(calls)))
+    iam.meet_conditions()
+    provisioning.take_signing_requests()
+    step_functions.enforce_heartbeats()
+    step_functions.fail_with_task()
+    sqs.DEFAULT_PORT = QUEUE_PORT
+    eventbridge._put_events = _allow_sagemaker_events(eventbridge._put_events)
+
+
+if __name__ == "__main__":
+    from ministack.app import main
+
+    patch()
+    main()
