@@ -1,0 +1,75 @@
+"""Candidate against champion, by device and by group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from fakes.evidence import CANDIDATE, DEVICES, comparison
+
+from registry.evidence.compare import compare
+from registry.evidence.model import weighted_mean, worse_by
+
+
+def test_the_worst_group_and_the_worst_device_come_first() -> None:
+    """A champion at 4.2 is nearly perfect for device d4: the candidate, a mean, is worse there."""
+    found = compare(comparison(4.2), "loss", "minimize")
+    assert {(g.kind, g.name) for g in found.groups} >= {
+        ("site", "north"),
+        ("site", "south"),
+        ("cohort", "c0000"),
+    }
+    assert found.worst[0].device == "d4"
+    assert found.groups[0].worse_by == max(group.worse_by for group in found.groups)
+    south = next(group for group in found.groups if group.name == "south")
+    assert south.champion == pytest.approx((0.2 * 50 + 0.8 * 60) / 110)
+    assert found.better_on == sum(device.worse_by < 0 for device in found.worst)
+    assert found.candidate == pytest.approx(
+        sum(abs(CANDIDATE - i) * (i + 1) for i in range(6)) / sum(i + 1 for i in range(6))
+    )
+
+
+def test_a_device_that_did_not_evaluate_the_champion_counts_for_neither() -> None:
+    rows = comparison().devices
+    rows[0] = msgspec.structs.replace(rows[0], champion={}, reason="too old")
+    found = compare(comparison(devices=rows), "loss", "minimize")
+    assert found.devices == 5
+    assert "d0" not in {device.device for device in found.worst}
+
+
+def test_where_no_device_evaluated_both_the_commonest_reason_is_said() -> None:
+    rows = [msgspec.structs.replace(row, champion={}, reason="old") for row in comparison().devices]
+    found = compare(comparison(devices=rows), "loss", "minimize")
+    assert (found.champion, found.champion_value, found.devices) == ("x/1", None, 6)
+    assert found.reason == "no device evaluated both (old)"
+    silent = compare(comparison(devices=[]), "loss", "minimize")
+    assert silent.reason == "no device evaluated both (none reports loss)"
+
+
+def test_without_a_champion_devices_are_judged_by_the_metric_alone() -> None:
+    found = compare(comparison(None, reason="no earlier version"), "loss", "minimize")
+    assert (found.champion, found.reason, found.devices) == ("", "no earlier version", 6)
+    assert found.worst[0].device == "d0"
+    assert compare(comparison(None), "loss", "maximize").worst[0].device == "d3"
+    assert found.distribution == sorted(abs(CANDIDATE - i) for i in range(len(DEVICES)))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "champion", "goal", "worse"),
+    [
+        (1.1, 1.0, "minimize", 0.1),
+        (0.9, 1.0, "maximize", 0.1),
+        (0.5, 0.0, "minimize", 0.5),
+        (-2.0, -1.0, "minimize", -1.0),
+    ],
+)
+def test_worse_is_a_share_of_the_champions_metric(
+    candidate: float, champion: float, goal: Any, worse: float
+) -> None:
+    assert worse_by(candidate, champion, goal) == pytest.approx(worse)
+
+
+def test_a_mean_without_weights_is_the_plain_one() -> None:
+    assert weighted_mean([(1.0, 0.0), (3.0, 0.0)]) == 2.0
+    assert weighted_mean([(1.0, 3.0), (3.0, 1.0)]) == 1.5

@@ -1,0 +1,49 @@
+"""The policy: read from a reviewed file, kept in S3 under its old names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes.objects import MemoryObjects
+from fakes.trail import MemoryEntries
+
+from registry.audit import AuditTrail
+from registry.errors import RegistryError
+from registry.policy import POLICY_KEY, Policy, policy_in_force, put_in_force, read_policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[rollout]\nwaves = [0.5]", "the last must be 1"),
+        ("[rollout]\nwaves = [0.9, 0.5, 1.0]", "must grow"),
+        ("[rollout]\ncanary = 2", "canary"),
+        ("[rollout]\ncanery = 0.1", "canery"),
+        ("[prechecks]\nbetter_by = 0.1", "prechecks"),
+        ("gates = ", "not valid TOML"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    with pytest.raises(RegistryError, match=message):
+        read_policy(file)
+    with pytest.raises(RegistryError, match="cannot be read"):
+        read_policy(tmp_path / "none.toml")
+
+
+def test_files_and_the_stored_policy_call_the_pre_checks_gates(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[gates]\nbetter_by = 0.25\n[rollout]\ncanary = 0.5\n")
+    policy = read_policy(file)
+    assert (policy.prechecks.better_by, policy.rollout.canary) == (0.25, 0.5)
+    objects, trail = MemoryObjects(), AuditTrail(MemoryEntries())
+    assert policy_in_force(objects) == Policy()
+    put_in_force(objects, trail, policy, who="ann", at=1.0)
+    assert policy_in_force(objects) == policy
+    assert msgspec.json.decode(objects.data[POLICY_KEY])["gates"]["better_by"] == 0.25
+    (entry,) = trail.entries()
+    assert (entry.what, entry.who) == ("policy", "ann")
+    assert entry.details["policy"]["gates"]["better_by"] == 0.25
