@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from fakes.objects import MemoryObjects
-from fakes.runs import DEVICES, GOOD, client, grid_of, initial, spec
+from fakes.runs import DEVICES, GOOD, grid_of, initial, spec, training_device
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
@@ -19,7 +19,7 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import champion_key
 from fl_runtime.run.records import Comparison, RoundRecord
 from fl_runtime.run.spec import Champion, RunSpec
-from fl_runtime.server.flower_compat import round_loop
+from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.round_loop import RoundLoop
@@ -141,7 +141,7 @@ def test_a_device_that_cannot_evaluate_the_champion_says_why() -> None:
                 code="app-error",
                 reason="too old",
             )
-        return client("d0")(command, content)
+        return training_device("d0")(command, content)
 
     comparison, _, _ = compared(devices={**GOOD, "d0": without})
     row = next(row for row in comparison.devices if row.device == "d0")
