@@ -55,7 +55,7 @@ class WeightedMean:
         if self.count and not _same_layout(values, self._metrics):
             raise ProtocolError(
                 "metrics",
-                f"the metrics {sorted(values)} are not those of the other devices,"
+                f"the metrics {sorted(values)} differ from those of the other devices,"
                 f" {sorted(self._metrics)}",
             )
         if not self.count:

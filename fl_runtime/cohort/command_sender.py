@@ -45,7 +45,7 @@ class CommandSender:
         """Send a command to each target, which then has ``seconds``. Returns the failures of those
         that it could not be sent to.
         """
-        # Publishing takes some 10 ms each: in parallel, or the last of many devices starts late.
+        # A publish takes about 10 ms: in sequence, the last of many devices would start late.
         sent = {
             self._pool.submit(self._send, target, seconds): target
             for target in list(waiting.values())

@@ -110,14 +110,14 @@ class CohortRunner:
             batch = self._new_replies(request, waiting)
             if batch:
                 yield batch
-            # Replies come in bursts: read again soon after one, ever less often in silence.
+            # Replies come in bursts: poll quickly after one, and back off while none arrives.
             pause = POLL_SECONDS[0] if batch else min(pause * POLL_BACKOFF, POLL_SECONDS[1])
             if waiting:
                 self._sleep(pause)
 
     def _new_replies(self, request: PhaseRequest, waiting: dict[str, Target]) -> _Batch:
-        """Replies of devices that are waited for. Rows of other devices, and of those that have
-        replied already, are ignored.
+        """New replies of the waiting devices. Rows of other devices, and of those that have replied
+        already, are ignored.
         """
         key = reply_key(request.run, request.phase, request.cohort)
         return [

@@ -40,8 +40,8 @@ def tasks_cost_per_second(topology: Topology) -> float:
 
 
 def round_cost(topology: Topology, seconds: float, phases: int) -> float:
-    """USD for a round of ``seconds``. ``phases`` counts the phases of all devices; each takes one
-    command, one reply, one upload and two downloads.
+    """USD for a round of ``seconds``. ``phases`` is the number of phases summed over all devices;
+    each takes one command, one reply, one upload and two downloads.
     """
     # Command and reply, each a message and a rule's action or a publish through the API.
     messages = phases * (2 * MESSAGE + 2 * MESSAGE)

@@ -1,8 +1,8 @@
 """The devices table: the last heartbeat of each device. The one place that decodes its rows.
 
-The IoT rule writes a row for each heartbeat: ``fleet`` and ``device`` from the topic, ``certificate``
-and ``last_seen`` (milliseconds) as the broker saw them, ``body`` as the device sent it. All but
-``body`` can be trusted.
+The IoT rule writes a row for each heartbeat: ``fleet`` and ``device`` from the topic,
+``certificate`` and ``last_seen`` (milliseconds) as the broker saw them, ``body`` as the device sent
+it. All but ``body`` can be trusted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which devices may take part in a run now, decided by their last heartbeats.
 
 Requirements (``--require KEY=VALUE``): ``idle`` (true), ``power`` (mains or battery),
-``free-memory`` (at least so many MiB). Any other key is a label that the device must have with
-this value.
+``free-memory`` (the minimum, in MiB). Any other key is a label that the device must have with this
+value.
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     checked: bool = True
     """False for messages of the app's own making, whose replies need no metrics."""
     enough: int = 0
-    """The phase ends after so many valid replies (over-selection); 0: after all."""
+    """Number of valid replies that ends the phase (over-selection); 0: all."""
     norm_limit: float = 0.0
     """Largest L2 norm of a change that counts; 0: derived from the phase's own updates."""
     norm_factor: float = 0.0
-    """Without a limit: a change above so many times the median norm is an outlier; 0: none is."""
+    """Without a limit: an update is an outlier above this multiple of the median norm; 0: off."""
 
 
 class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
@@ -121,7 +121,7 @@ def mismatched_metrics(result: DeviceResult) -> DeviceResult:
         result,
         status="error",
         code="metrics",
-        reason="its metrics are not those of the other devices",
+        reason="its metrics differ from those of the other devices",
     )
 
 

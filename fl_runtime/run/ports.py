@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 Clock = Callable[[], float]
 """Monotonic seconds."""
 Sleep = Callable[[float], None]
-"""Waits for so many seconds."""
+"""Waits for the given number of seconds."""
 
 
 class StoredReply(NamedTuple):

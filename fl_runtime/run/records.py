@@ -163,7 +163,7 @@ def summarize(
     server: Mapping[str, Any],
     model: str = "",
 ) -> RoundRecord:
-    """Make a round's record of its phases. Participants are the devices whose update counted."""
+    """Summarize a round's phases in its record. Participants are the devices whose update counted."""
     results = [(phase, result) for phase in stats for result in phase.results]
     trained = {
         result.device

@@ -22,7 +22,7 @@ def goal_of(metric: str) -> Goal:
 
 
 def score_of(value: float, goal: Goal) -> float:
-    """The metric's value with the sign that makes higher better. Its own inverse."""
+    """The metric's value, negated if lower is better. Applied twice it gives the value again."""
     return value if goal == "maximize" else -value
 
 

@@ -147,6 +147,6 @@ def test_aggregated_float64_goes_back_to_the_models_dtype() -> None:
 
 def test_one_device_with_other_metrics_is_refused_and_the_mean_is_unharmed() -> None:
     mean = folded([(update(examples=5, loss=1.0), 5.0)])
-    with pytest.raises(ProtocolError, match="not those of the other devices"):
+    with pytest.raises(ProtocolError, match="differ from those of the other devices"):
         mean.add(update(examples=5, accuracy=1.0), 5.0)
     assert (mean.count, mean.records().metrics["metrics"]["num-examples"]) == (1, 5)
