@@ -163,7 +163,7 @@ def summarize(
     server: Mapping[str, Any],
     model: str = "",
 ) -> RoundRecord:
-    """Summarize a round's phases in its record. Participants are the devices whose update counted."""
+    """The record of a round's phases. Participants are the devices whose update counted."""
     results = [(phase, result) for phase in stats for result in phase.results]
     trained = {
         result.device
