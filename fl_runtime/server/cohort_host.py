@@ -45,6 +45,7 @@ class CohortHost:
     def _proxies(self, run: str, cohorts: Sequence[Cohort], epoch: int) -> Iterator[ProxyHub]:
         """Publish address and certificates, and serve the proxies that attach."""
         address = self.address()
+        # A CA for this server alone: no certificate outlives it.
         server, proxy = make_identities(address)
         publish_identity(self.secrets, secret_name(run, epoch), proxy)
         if epoch > 1:
@@ -52,6 +53,7 @@ class CohortHost:
             delete_identity(self.secrets, secret_name(run, epoch - 1))
         names = [cohort.cohort for cohort in cohorts]
         hub = ProxyHub(names, server, host=address, clock=time.monotonic)
+        # Last, since proxies poll for it: now they find the certificates.
         self.runs.update(run, server=f"{address}:{hub.port}")
         over = False
         try:

@@ -96,6 +96,7 @@ def conclude(
     ended = finished.ended_early[:ENDED_LIMIT]
     if ended:
         tracker.set_tag("mledgeops.ended_early", ended)
+    # The pipeline's next step registers the model from MLflow: all of it must be there.
     tracker.flush()
     if is_stopping():
         # Logging a model needs MLflow's own start_run, which has just set the run to FINISHED.
@@ -134,6 +135,7 @@ def _final_evaluation(finished: Finished) -> dict[str, Any]:
     history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
     if not history:
         return {}
+    # A strategy may evaluate less often than each round.
     until = [number for number in history if number <= finished.final_round]
     return dict(history[max(until, default=max(history))])
 

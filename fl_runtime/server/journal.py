@@ -32,6 +32,7 @@ class RoundJournal:
         Raises:
             RunFailed: ``fenced``, when another server has taken the run over or the run has ended.
         """
+        # If this server dies before the commit, its successor writes the same keys again.
         self.write(record)
         names = self._checkpoints.save(checkpoint) if checkpoint is not None else ""
         if not self._runs.commit_round(self._run, epoch, record.round, names):

@@ -117,7 +117,7 @@ def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
 
 def main() -> int:
     """Serve one run, as the task's environment says."""
-    logs.set_up()
+    logs.set_up()  # JSON lines: CloudWatch metric filters read them
     try:
         settings = read_settings(os.environ)
     except SettingMissing as error:
@@ -139,6 +139,7 @@ def main() -> int:
         # The app may be deep in its own code, and nobody waits for it any more.
         threading.Timer(ABORT_SECONDS, os._exit, (1,)).start()
 
+    # A daemon thread: it must not keep a process alive whose run has ended.
     watch = (token, server, aborted, ended)
     threading.Thread(target=keep_alive, args=watch, daemon=True).start()
     return serve_and_answer(settings.run, server, token, ended)
@@ -165,5 +166,6 @@ def serve_and_answer(run: str, server: Server, token: TaskToken, ended: threadin
         token.fail("ServerCrashed", f"{type(error).__name__}: {error}"[:CAUSE_LIMIT])
         return 1
     ended.set()
+    # Before the answer, which lets the Conclude function set the final state: a final state stays.
     server.announce_end()
     return 0 if token.succeed(msgspec.json.encode(outcome).decode()) else 1

@@ -99,10 +99,14 @@ class Server:
         devices = sum(len(cohort.members) for cohort in cohorts)
         details = {"mledgeops.devices": str(devices)}
         tracker = RunTracker(self._resources.store, spec, details)
+        # Flower samples nodes with Python's global random: seeded, a run can be repeated. A resumed
+        # run gets the random state of its checkpoint instead.
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
+        # From here on an older server of this run cannot commit a round.
         epoch = runs.take_over(spec.run)
         hosted = self._resources.host.serve(spec, cohorts, epoch)
+        # The app's modules are imported from this folder, some of them late.
         with tempfile.TemporaryDirectory() as folder, hosted as backend:
             app = _unpack(objects.get(app_key(spec.app)), Path(folder))
             objective = _objective_of(spec, app)
@@ -152,6 +156,7 @@ class Server:
         )
         config = {**app.config, **spec.run_config}
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)
+        # A run that is being stopped stays so: the heartbeat thread will see it.
         resources.runs.update(spec.run, unless=("Stopping",), state="Running")
         rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop)
         finished = Finished(
@@ -177,6 +182,7 @@ class Server:
         spec, tracker = serving.spec, serving.tracker
 
         def record(done: RoundRecord, checkpoint: Checkpoint | None) -> None:
+            # The commit first: what MLflow lacks of a committed round is logged on resume.
             self._journal.commit(done, checkpoint, serving.epoch)
             serving.log.finished(done)
             tracker.log_round(done)

@@ -28,6 +28,7 @@ class TaskToken:
 
     def heartbeat(self) -> bool:
         """Tell that the task is alive; False when Step Functions no longer waits for it."""
+        # A client's exception classes are made when it is: they cannot be imported.
         gone = self._client.exceptions
         try:
             self._client.send_task_heartbeat(taskToken=self._token)
@@ -82,6 +83,7 @@ def keep_alive(
             if not waited_for or server.is_stopping():
                 on_lost()
                 return
+        # One lost heartbeat is no harm: Step Functions waits for several.
         except (ClientError, BotoCoreError) as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
         if ended.wait(HEARTBEAT_SECONDS):

@@ -35,6 +35,7 @@ def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) ->
         raise RunFailed(
             "server-app", f"The app's ServerApp raised {type(error).__name__}: {error}"
         ) from error
+    # An app may end without ever starting a strategy, or start it on a grid of its own.
     if not loop.finished.result.arrays:
         raise RunFailed(
             "no-model",

@@ -33,7 +33,6 @@ def check(folder: Path, strategy: str, parameters: Mapping[str, ConfigValue]) ->
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code 0 when the app can run, 2 when it cannot."""
-    logging.disable()
     folder, strategy, parameters = arguments
     try:
         check(Path(folder), strategy, msgspec.json.decode(parameters))
@@ -44,4 +43,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # The caller shows our one sentence, and not what libraries log.
+    logging.disable()
     sys.exit(main(sys.argv[1:4]))

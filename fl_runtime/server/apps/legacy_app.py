@@ -54,7 +54,7 @@ class LegacyRounds:
 
     def begin(self, number: int) -> None:
         """A round begins: the one before is over."""
-        self.finish()
+        self.finish()  # Flower tells a strategy of a round's beginning only
         self._round = number
 
     def failure(self, number: int, otherwise: str) -> RunFailed:
@@ -117,6 +117,7 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
         parameters, metrics = self._inner.aggregate_fit(server_round, results, failures)
         if parameters is not None:
             arrays = enumerate(parameters_to_ndarrays(parameters))
+            # The older interface has no array names: they are numbered.
             self._recorder.result.arrays = ArrayRecord(
                 {str(index): Array(array) for index, array in arrays}
             )

@@ -24,7 +24,7 @@ def run_cohorts(
 
     An exception in one of them is raised here, in the caller's thread.
     """
-    if len(requests) == 1:
+    if len(requests) == 1:  # needs no thread
         yield from ((item, requests[0]) for item in backend.run(requests[0]))
         return
     merged: queue.Queue[tuple[PhaseEvent, PhaseRequest] | BaseException | None] = queue.Queue()
@@ -36,8 +36,9 @@ def run_cohorts(
         except BaseException as error:  # noqa: BLE001  # raised again below
             merged.put(error)
         finally:
-            merged.put(None)
+            merged.put(None)  # this cohort is done
 
+    # Daemons: a cohort that hangs must not keep a stopped server alive.
     for request in requests:
         threading.Thread(target=drain, args=(request,), daemon=True).start()
     running = len(requests)

@@ -68,7 +68,7 @@ def averages_metrics(strategy: Any) -> bool:
 
 def uses_server_fn(app: ServerApp) -> bool:
     """Whether the app uses Flower's older ``server_fn`` interface instead of ``@app.main()``."""
-    return app._main is None
+    return app._main is None  # what @app.main() registers
 
 
 def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
@@ -89,6 +89,7 @@ def start_compatible(
     """Run Flower's compatibility loop with ``strategy`` in the place of the app's."""
     timeout = components.config.round_timeout if components.config else None
     config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
+    # A server object of the app's own brings its strategy with it.
     if components.server is not None:
         components.server.strategy = strategy
     start_grid(
@@ -106,6 +107,7 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
 
     On other grids, such as a wrapper of the app's own, it runs Flower's loop.
     """
+    # Patched on the base class: apps call start() on strategies of any class, their own included.
     original = Strategy.start
 
     def start(self: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Any:

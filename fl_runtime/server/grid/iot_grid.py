@@ -30,7 +30,7 @@ class IoTGrid(Grid):  # type: ignore[misc]  # flwr is untyped here
 
     def under(self, policy: PhasePolicy) -> Self:
         """The same grid with another policy for what is sent through it."""
-        grid = copy.copy(self)
+        grid = copy.copy(self)  # shallow: phases and pulled replies stay shared
         grid._policy = policy
         return grid
 

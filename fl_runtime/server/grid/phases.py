@@ -92,6 +92,7 @@ class PhaseExecutor:
         events = run_cohorts(self._backend, requests)
         replies = [reader.read(item, request) for item, request in events]
         stats.seconds = self._clock() - started
+        # A run's records, too, must not depend on who answered first.
         stats.results.sort(key=lambda result: result.device)
         self.stats.append(stats)
         # A sum of floats depends on its order: sorted, a run's result does not depend on who

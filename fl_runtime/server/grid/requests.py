@@ -88,6 +88,7 @@ class RequestBuilder:
             specs=content.specs if policy.checked else None,
             size_limit=_size_limit(content, policy),
             checked=policy.checked,
+            # 0: wait for all. A cohort without over-selected devices has nothing to end early.
             enough=wanted if wanted < len(targets) else 0,
             norm_limit=policy.norm_limit,
             norm_factor=NORM_FACTOR,

@@ -80,12 +80,14 @@ class WeightStore:
             return PhaseContent(None, None, skeleton)
         blob = encode_records(Records(arrays=content.arrays))
         reference = ObjectRef(self._put(blob), len(blob))
+        # With several array records there is no one layout to hold updates against.
         single = len(content.arrays) == 1
         specs = array_specs(next(iter(content.arrays.values()))) if single else None
         return PhaseContent(reference, specs, skeleton)
 
     def _put(self, blob: bytes) -> str:
         name = digest(blob)
+        # Evaluation sends what training's aggregation gave, and the next round trains from it.
         if name not in self._uploaded:
             self._objects.put(arrays_key(self._run, name), blob)
             self._uploaded.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import tarfile
@@ -63,7 +64,12 @@ def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes) -> bytes:
         "manifest.json": msgspec.json.encode(manifest),
     }
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+    # Without a time in gzip's header, equal models are equal bytes. Weights hardly compress: a
+    # higher level would only cost time.
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -79,6 +85,7 @@ def model_metrics(evaluate: Mapping[str, Any], metric: str) -> bytes:
     classifies = any(part in metric.lower() for part in CLASSIFICATION_PARTS)
     kind = "multiclass_classification_metrics" if classifies else "regression_metrics"
     values = {
+        # JSON has no infinity, and SageMaker accepts no NaN as a value.
         key: {"value": float(value), "standard_deviation": "NaN"}
         for key, value in evaluate.items()
         if isinstance(value, int | float) and math.isfinite(value)

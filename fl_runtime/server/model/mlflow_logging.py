@@ -38,6 +38,7 @@ def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
         hooks = Path(folder) / "hooks.json"
         hooks.write_bytes(msgspec.json.encode({"predict": app.settings.get("predict", "")}))
         inputs, outputs = example_of(app, model)
+        # log_model has no run_id argument: it logs to the active run.
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="model",

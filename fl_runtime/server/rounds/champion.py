@@ -100,6 +100,7 @@ class ChampionComparison:
             comparison = msgspec.structs.replace(comparison, champion=champion)
             _check_layout(champion, weights, to_arrays(arrays))
             messages = _messages(strategy, grid, final.round, rows, to_record(weights), config)
+            # Stats of this phase alone: those of the rounds have been recorded.
             grid.phases.take_stats()
             list(grid.send_and_receive(messages, timeout=timeout))
         except RunFailed as error:

@@ -68,6 +68,7 @@ def restore(checkpoint: Checkpoint, initial: ArrayMap, strategy: Strategy) -> No
     Raises:
         RunFailed: the checkpoint's model has not the layout of the app's ``initial`` one.
     """
+    # Dtypes are not compared: the round loop restores them anyway.
     saved = {(spec.name, spec.shape) for spec in array_specs(checkpoint.arrays)}
     if saved != {(spec.name, spec.shape) for spec in array_specs(initial)}:
         raise RunFailed(
@@ -134,6 +135,7 @@ class CheckpointStore:
 
     def load(self, names: str) -> Checkpoint | None:
         """The newest of the named checkpoints that is intact, or None."""
+        # Names begin with the round's number: sorted backwards, the newest comes first.
         self._names = sorted(filter(None, names.split(",")), reverse=True)
         while self._names:
             name = self._names[0]

@@ -114,6 +114,7 @@ class RoundLoop:
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
+        # The app's num_rounds is not used: the run's specification says how many rounds to run.
         phases, self._result = grid.phases, Result()
         strategy = _strategy_of(self.spec, strategy, len(phases.members))
         Quorum(self.spec, strategy).check_reachable(len(phases.members))
@@ -124,7 +125,7 @@ class RoundLoop:
         central = evaluate_fn or _no_evaluation
         specs = array_specs(to_arrays(initial_arrays))
         first, arrays = self._begin(strategy, grid, initial_arrays)
-        if first == 1:
+        if first == 1:  # a resumed run has evaluated its initial weights before
             _put(self._result.evaluate_metrics_serverapp, 0, central(0, arrays))
         phases.take_stats()  # what the app sent before belongs to no round
         for number in range(first, self.spec.num_rounds + 1):
@@ -164,6 +165,7 @@ class RoundLoop:
             _put_plain(result.train_metrics_clientapp, record.round, record.train)
             _put_plain(result.evaluate_metrics_clientapp, record.round, record.evaluate)
             _put_plain(result.evaluate_metrics_serverapp, record.round, record.server)
+        # The best round's model may be needed at the end, and the other run's objects expire.
         if self.spec.resume_from and self.stopping.best is not None:
             grid.phases.weights.adopt(self.stopping.best.model, self.spec.resume_from)
         event(logger, "resumed", run=self.spec.run, finished_round=checkpoint.round)
@@ -220,6 +222,7 @@ class RoundLoop:
         self, strategy: Strategy, grid: IoTGrid, config: ConfigRecord, timeout: float
     ) -> None:
         """Evaluate the fleet's champion on the devices that evaluated the final model."""
+        # After _keep_best the model is the best round's, else the last one's.
         best, arrays = self.stopping.best, self._result.arrays
         final = best if best is not None and best.round == self._final_round else self._last
         if self._comparison is not None and final is not None and arrays:

@@ -41,6 +41,7 @@ def select(
     """Select ``count`` of the members by the run's selection policy."""
     policy, _, label = spec.selection.partition(":")
     rng = _rng(spec, number, attempt, "select")
+    # Sorted, so that a seed's choice does not depend on how devices were split into cohorts.
     ordered = _by_name(members)
     if policy == "least-seen":
         return _least_trained(ordered, count, rng, history)

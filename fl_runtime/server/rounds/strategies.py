@@ -146,5 +146,6 @@ def check_parameter(
 
 
 def _constructor_parameters(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
+    # A class without a constructor of its own has the signature (self, *args, **kwargs).
     own = {key: p for key, p in inspect.signature(kind).parameters.items() if key != "self"}
     return own or inspect.signature(kind.__init__).parameters

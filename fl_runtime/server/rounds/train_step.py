@@ -82,6 +82,7 @@ class TrainStep:
         replies: list[Message] = []
         policy = self._policy
         for attempt in range(1, ATTEMPTS + 1):
+            # Devices come and go between attempts.
             members = self._availability.wait(
                 self._phases.members, given.number, self._quorum.minimum_available
             )
@@ -104,6 +105,8 @@ class TrainStep:
             self._strategy.configure_train(given.number, given.arrays, given.config, grid)
         )
         same_content = len({id(message.content) for message in messages}) == 1
+        # Messages with contents of their own are addressed by the strategy: no other device can
+        # take the place of one of them.
         if not messages or (not same_content and not self._spec.selection):
             return _Attempt(attempt, messages)
         if not same_content:
@@ -131,7 +134,7 @@ class TrainStep:
     def _over_select(
         self, selected: Sequence[Member], available: Sequence[Member], number: int, attempt: int
     ) -> list[Member]:
-        if len(selected) >= len(available):
+        if len(selected) >= len(available):  # nobody is left to ask
             return []
         cohorts = self._phases.cohorts
         return over_select(self._spec, cohorts, selected, available, number, attempt)

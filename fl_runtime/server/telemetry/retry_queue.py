@@ -32,6 +32,7 @@ class RetryQueue:
     def __init__(self, *, sleep: Sleep, clock: Clock) -> None:
         self._sleep = sleep
         self._clock = clock
+        # One thread: MLflow sees the calls in the order of the rounds.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
         self._pending: list[Future[object]] = []
         self._give_up_at = math.inf

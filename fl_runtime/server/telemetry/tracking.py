@@ -81,6 +81,7 @@ class RunTracker:
     def log_round(self, record: RoundRecord) -> None:
         """Metrics at step = round, and the table of all devices so far."""
         self._devices.extend(record.devices)
+        # Fixed here: the call may run much later, and more than once.
         rows, now_ms = list(self._devices), int(self._now() * 1000)
         self._queue.submit(lambda: self._store.log_round(self.run_id, record, rows, now_ms))
 
