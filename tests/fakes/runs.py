@@ -73,10 +73,15 @@ def spec(**changes: object) -> RunSpec:
 
 
 def grid_of(
-    devices: dict, the_spec: RunSpec, per_proxy: int = 2, phase_clock: Clock | None = None
+    devices: dict,
+    the_spec: RunSpec,
+    per_proxy: int = 2,
+    *,
+    phase_clock: Clock | None = None,
+    objects: MemoryObjects | None = None,
 ) -> IoTGrid:
     """A grid over in-memory devices. ``phase_clock`` measures phases; default: the fleet's own."""
-    objects, clock = MemoryObjects(), ThreadClock()
+    objects, clock = objects or MemoryObjects(), ThreadClock()
     fleet = MemoryFleet(objects, devices)
     set_identity(1, 1)
     runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)

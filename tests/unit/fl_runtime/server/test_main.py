@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Iterator
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -107,6 +109,15 @@ def test_settings_name_the_first_variable_that_is_missing() -> None:
             read_settings(rest)
 
 
+@pytest.fixture
+def root_handlers() -> Iterator[None]:
+    """The program sets up the root logger; later tests must not see that."""
+    before = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = before
+
+
+@pytest.mark.usefixtures("root_handlers")
 def test_without_its_environment_the_program_exits_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

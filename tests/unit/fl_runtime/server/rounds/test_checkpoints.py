@@ -1,6 +1,4 @@
-"""A server that dies anywhere is started again, goes on at the last finished round, and ends with
-the same model.
-"""
+"""Checkpoints: the next server of a run goes on at the last one and ends with the same model."""
 
 from __future__ import annotations
 
@@ -26,20 +24,20 @@ def test_killed_at_any_fifth_step_the_final_model_is_the_same() -> None:
 
 
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used() -> None:
-    world = KilledServer("FedAdam", {"eta": 0.05})
-    expected = world.serve()["w"].numpy()
+    server = KilledServer("FedAdam", {"eta": 0.05})
+    expected = server.serve()["w"].numpy()
     newest, before = (
-        next(key for key in world.objects.data if name in key)
-        for name in world.committed.split(",")
+        next(key for key in server.objects.data if name in key)
+        for name in server.committed.split(",")
     )
-    world.objects.data[newest] = world.objects.data[newest][:-1] + b"\x00"
-    np.testing.assert_array_equal(world.serve()["w"].numpy(), expected)
-    assert world.committed.split(",")[1] in before, (
+    server.objects.data[newest] = server.objects.data[newest][:-1] + b"\x00"
+    np.testing.assert_array_equal(server.serve()["w"].numpy(), expected)
+    assert server.committed.split(",")[1] in before, (
         "the damaged one is not counted among the last two"
     )
     for key in (newest, before):
-        world.objects.data.pop(key)
-    np.testing.assert_array_equal(world.serve()["w"].numpy(), expected)
+        server.objects.data.pop(key)
+    np.testing.assert_array_equal(server.serve()["w"].numpy(), expected)
 
 
 def test_a_checkpoint_of_another_model_is_refused() -> None:

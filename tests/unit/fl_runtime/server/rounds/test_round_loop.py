@@ -118,15 +118,15 @@ def test_a_round_without_any_valid_update_ends_the_run_with_the_reasons() -> Non
 
 
 @pytest.mark.parametrize("name", ["FedAvg", "FedMedian"])
-def test_one_devices_odd_metric_keys_never_end_a_run(name: str) -> None:
-    def odd(command: Command, content: Records) -> Records:
+def test_one_devices_other_metric_names_never_end_a_run(name: str) -> None:
+    def outlier(command: Command, content: Records) -> Records:
         good = training_device("d5")(command, content)
         return Records(
             arrays=good.arrays, metrics={"metrics": {"surprise": 1.0, "num-examples": 3}}
         )
 
     _, records = run_rounds(
-        build(name, {}, 6), {**{d: training_device(d) for d in DEVICES}, "d5": odd}, per_proxy=3
+        build(name, {}, 6), {**{d: training_device(d) for d in DEVICES}, "d5": outlier}, per_proxy=3
     )
     assert all(record.participants == 5 for record in records)
     assert all(record.failures == {"metrics": 2} for record in records)
