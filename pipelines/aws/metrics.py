@@ -1,5 +1,6 @@
-"""What is measured of a deployment: log metric filters, dashboard and alarms. The stacks create
-them; the local cloud evaluates them.
+"""What is measured of a deployment: log metric filters, dashboard and alarms.
+
+The stacks create them, and the local cloud evaluates the filters.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 """
@@ -13,27 +14,27 @@ from fl_runtime.server.telemetry.log_events import EMBEDDED, NAMESPACE
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A metric read from the JSON log lines of one log group. ``group``: ``server``, ``proxy``,
-    ``iot-errors`` or a function's name.
-    """
+    """A metric that is read from the JSON lines of one log group."""
 
     metric: str
     group: str
+    """``server``, ``proxy``, ``iot-errors`` or a function's name."""
     pattern: str
     value: str = "1"
+    """A number, or the JSON field that holds it."""
     unit: str = "Count"
     dimensions: dict[str, str] = field(default_factory=dict)
-    """Dimension name to JSON field. Few values only: each pair is a metric of its own, and costs.
-    """
+    """JSON field by dimension. Each of its values is a metric of its own, and is charged as one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """When a person is told. ``metric`` of our namespace, or ``AWS/...`` with ``dimension``."""
+    """When a person is told. The metric is ours, or an AWS service's with its ``dimension``."""
 
     name: str
     metric: str
     threshold: float
+    """Alarms at this value and above."""
     meaning: str
     statistic: str = "Sum"
     minutes: int = 5
@@ -44,12 +45,11 @@ class Alarm:
 
 @dataclass(frozen=True, kw_only=True)
 class Widget:
-    """A graph of the dashboard: metrics with their statistic, each by its dimension where it has
-    one.
-    """
+    """A graph of the dashboard."""
 
     title: str
     metrics: tuple[tuple[str, str], ...]
+    """Metrics with their statistic. One with a dimension is drawn once for each of its values."""
     unit: str = ""
 
 
@@ -124,7 +124,8 @@ ALARMS = (
         metric="RoundAgeSeconds",
         threshold=3600,
         statistic="Maximum",
-        meaning="a round has been under way for an hour: devices do not answer, or the server waits for its proxies",
+        meaning="a round has been under way for an hour: devices do not answer, or the server waits "
+        "for its proxies",
     ),
     Alarm(
         name="devices-failing",
@@ -169,7 +170,8 @@ ALARMS = (
         statistic="Maximum",
         namespace="AWS/SQS",
         dimension="QueueName",
-        meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in the dead-letter queue",
+        meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in "
+        "the dead-letter queue",
     ),
     Alarm(
         name="executions-failed",
@@ -213,7 +215,7 @@ WIDGETS = (
 
 
 def dimensions_of(metric: str) -> tuple[str, ...]:
-    """Names of a metric's dimensions; empty for one without."""
+    """Names of a metric's dimensions."""
     if metric in EMBEDDED:
         return ("App",)
     return tuple(next(f.dimensions for f in FILTERS if f.metric == metric))

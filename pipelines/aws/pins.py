@@ -1,7 +1,7 @@
-"""What one part of the product needs, with the versions of this environment (which is
-requirements.lock's).
+"""The pinned requirements of one part of the product.
 
-Container images, functions and devices install these lists: versions are said once, in the lock.
+Versions are those of this environment, which is installed from requirements.lock. Container images,
+functions and devices install these lists.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PARTS = {"server": "server", "proxy": "proxy", "device": "device", "functions": "functions"}
-"""Parts and the extra of setup.cfg that each installs."""
-
+"""The extra of setup.cfg that each part installs."""
 
 SERVER_SIDE_OF_FLOWER = frozenset(
     {
@@ -48,14 +47,14 @@ SERVER_SIDE_OF_FLOWER = frozenset(
         "websockets",
     }
 )
-"""What flwr needs for its own server, database and command line: no device imports it, and it is
+"""What flwr needs for its own server, database and command line. No device imports them, and they are
 half of the installation.
 """
 
 
 def pins(part: str, distribution: str = "mledgeops") -> list[str]:
-    """``name==version`` of everything that an extra needs, itself left out; sorted. Raises KeyError
-    for an unknown part.
+    """``name==version`` of everything that a part needs, sorted, without the distribution itself.
+    Raises KeyError for an unknown part.
     """
     found: dict[str, str] = {}
     _collect(distribution, PARTS[part], found)
@@ -79,7 +78,7 @@ def _collect(distribution: str, extra: str, found: dict[str, str]) -> None:
 
 
 def _requirements(distribution: str, extra: str) -> Iterator[Requirement]:
-    """The distribution's own needs, and an extra's, as far as they apply to Linux and this Python."""
+    """What a distribution and its extra require on Linux with this Python."""
     for text in metadata.requires(distribution) or []:
         requirement = Requirement(text)
         if requirement.marker is None or Marker(str(requirement.marker)).evaluate({"extra": extra}):

@@ -1,42 +1,78 @@
-"""The state machine that conducts one run, built with the Step Functions SDK.
+"""The state machines of a run and of a rollout, built with the Step Functions SDK.
 
-DiscoverDevices -> EnoughDevices? -> Run (server beside one proxy a cohort) -> Conclude. The
-callback
-of the SageMaker pipeline is answered by Conclude, in success and in failure.
+::
+
+    DiscoverDevices -> EnoughDevices? -> RunFederation (a server, and a proxy a cohort) -> Conclude
+
+Conclude answers the callback of the SageMaker pipeline, in success and in failure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines.deployment import Deployment
 
-# the SDK imports sagemaker, which writes to stdout
-logging.getLogger("sagemaker.config").disabled = True
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the SDK imports pkg_resources, which warns
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The SDK imports sagemaker, whose configuration logger writes to stdout, and pkg_resources,
+    which warns.
+    """
+    logger = logging.getLogger("sagemaker.config")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+with _quietly():
     from stepfunctions import steps
     from stepfunctions.steps.states import Graph
 
 HEARTBEAT_SECONDS = 30
-"""A server that says nothing for so long is taken for dead and started again."""
+"""A server without a heartbeat for this long is started again."""
 PROXIES_AT_ONCE = 40
-"""An inline Map runs at most 40 iterations at once."""
+"""The limit of an inline Map:
+https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+"""
 SERVER_RETRIES = 5
 PROXY_RETRIES = 5
 
 
 def definition(deployment: Deployment) -> dict[str, Any]:
-    """The Amazon States Language document (JSONPath), ready for CreateStateMachine."""
+    """The state machine of a run, in the Amazon States Language (JSONPath)."""
     conclude = _conclude(deployment, "Conclude", ok=True)
     conclude.next(steps.Succeed("Done"))
-    failed = _conclude(deployment, "ConcludeFailure", ok=False)
-    conclude.add_catch(
-        steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error")
+    failed = _failed(deployment)
+    conclude.add_catch(_catch_all(failed))
+    discover = _lambda(
+        "DiscoverDevices", deployment.function_arn("discover"), {"run.$": "$.run"}, "$.discovery"
     )
+    discover.add_catch(_catch_all(failed))
+    run = steps.Parallel("RunFederation", result_path="$.results")
+    run.add_branch(_server(deployment))
+    run.add_branch(_proxies(deployment))
+    run.add_catch(_catch_all(failed))
+    run.next(conclude)
+    discover.next(_enough(discover, run, failed))
+    graph: dict[str, Any] = json.loads(
+        Graph(discover, comment="One federated run on a fleet of IoT devices.").to_json()
+    )
+    _discard_proxy_results(graph)
+    return graph
+
+
+def _failed(deployment: Deployment) -> Any:
+    failed = _conclude(deployment, "ConcludeFailure", ok=False)
     failed.next(
         steps.Fail(
             "Failed",
@@ -44,13 +80,15 @@ def definition(deployment: Deployment) -> dict[str, Any]:
             cause="The run failed; see the execution's input to ConcludeFailure.",
         )
     )
-    discover = _lambda(
-        "DiscoverDevices", deployment.function_arn("discover"), {"run.$": "$.run"}, "$.discovery"
-    )
-    discover.add_catch(
-        steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error")
-    )
-    enough = steps.Choice("EnoughDevices")
+    return failed
+
+
+def _catch_all(next_step: Any) -> Any:
+    return steps.Catch(error_equals=["States.ALL"], next_step=next_step, result_path="$.error")
+
+
+def _enough(discover: Any, run: Any, failed: Any) -> Any:
+    """Whether to run, to give up, or to wait and discover again."""
     wait = steps.Wait("WaitForFleet", seconds_path="$.discovery.Payload.wait_seconds")
     wait.next(discover)
     too_few = steps.Pass(
@@ -59,26 +97,15 @@ def definition(deployment: Deployment) -> dict[str, Any]:
         result_path="$.error",
     )
     too_few.next(failed)
-    run = steps.Parallel("RunFederation", result_path="$.results")
-    run.add_branch(_server(deployment))
-    run.add_branch(_proxies(deployment))
-    run.add_catch(steps.Catch(error_equals=["States.ALL"], next_step=failed, result_path="$.error"))
-    run.next(conclude)
+    enough = steps.Choice("EnoughDevices")
     enough.add_choice(steps.ChoiceRule.BooleanEquals("$.discovery.Payload.enough", True), run)
     enough.add_choice(steps.ChoiceRule.BooleanEquals("$.discovery.Payload.expired", True), too_few)
     enough.default_choice(wait)
-    discover.next(enough)
-    graph: dict[str, Any] = json.loads(
-        Graph(discover, comment="One federated run on a fleet of IoT devices.").to_json()
-    )
-    _discard_proxy_results(graph)
-    return graph
+    return enough
 
 
 def rollout_definition(deployment: Deployment) -> dict[str, Any]:
-    """The state machine of a rollout: one step after the other, with a wait between, until it is
-    over.
-    """
+    """The state machine of a rollout: advance and wait, until it is over."""
     over = steps.Choice("Over")
     advance = _lambda(
         "Advance",
@@ -101,8 +128,8 @@ def rollout_definition(deployment: Deployment) -> dict[str, Any]:
 
 
 def _discard_proxy_results(graph: dict[str, Any]) -> None:
-    """``ResultPath: null``, which the SDK cannot say: task descriptions would fill the 256 KB of
-    state.
+    """Set ``ResultPath: null``, which the SDK cannot express. Otherwise the descriptions of proxy tasks
+    would fill the 256 KB of state.
     """
     proxies = graph["States"]["RunFederation"]["Branches"][1]["States"]["Proxies"]
     proxies["ResultPath"] = None
@@ -135,8 +162,7 @@ def _lambda(
 def _conclude(deployment: Deployment, state: str, *, ok: bool) -> Any:
     payload = {"run.$": "$.run", "token.$": "$.token", "ok": ok}
     payload.update({"outcome.$": "$.results[0]"} if ok else {"error.$": "$.error"})
-    # Whatever keeps it from answering the pipeline, it may be over a moment later; it answers a
-    # second time as it did the first.
+    # Concluding is idempotent, so it is retried whatever went wrong: the pipeline waits for it.
     return _lambda(
         state,
         deployment.function_arn("conclude"),
@@ -174,7 +200,7 @@ def _server(deployment: Deployment) -> Any:
 
 
 def _proxies(deployment: Deployment) -> Any:
-    """A cohort whose proxy is lost for good costs its devices, never the run."""
+    """One proxy for each cohort. When a proxy fails for good, the run loses its devices and goes on."""
     proxy = steps.Task(
         "Proxy",
         resource="arn:aws:states:::ecs:runTask.sync",
@@ -205,8 +231,8 @@ def _proxies(deployment: Deployment) -> Any:
 def _run_task(
     deployment: Deployment, task: str, environment: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    # Proxies hold nothing that their server cannot ask for again: Spot, and where that is out, on
-    # demand.
+    # A proxy keeps nothing that its server cannot request again, so it may run on Spot; where Spot
+    # has no capacity, on demand.
     capacity = ("FARGATE_SPOT", "FARGATE") if task == "proxy" else ("FARGATE",)
     return {
         "CapacityProviderStrategy": [

@@ -1,4 +1,4 @@
-"""Wheels for other platforms than this machine's: Lambda's, a device's, a container's."""
+"""Wheels for platforms other than this machine's: Lambda's, a device's, a container's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from edge.files import open_atomically
 from pipelines.errors import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,8 +34,8 @@ def download(
     *,
     constraints: list[str] | None = None,
 ) -> None:
-    """Wheels of just these requirements or, with ``constraints``, of all that they need; raises
-    DeployError with pip's reason.
+    """Download wheels of these requirements only or, with ``constraints``, of all that they need.
+    Raises DeployError with pip's reason.
     """
     rules = ["--no-deps"]
     if constraints is not None:
@@ -71,22 +72,20 @@ def download(
 
 
 def archive(folder: Path, target: Path) -> None:
-    """A folder's files as a zip that appears whole; wheels are compressed already."""
-    part = target.with_suffix(".part")
-    with zipfile.ZipFile(part, "w") as out:
+    """Write a folder's files to a zip, atomically. Wheels are compressed already."""
+    with open_atomically(target, durable=False) as stream, zipfile.ZipFile(stream, "w") as out:
         for file in sorted(folder.iterdir()):
             out.write(file, file.name)
-    part.replace(target)
 
 
 def wheel(folder: Path) -> Path:
-    """Our packages as a wheel, built from the checkout; raises DeployError where there is none."""
+    """Build our packages as a wheel. Raises DeployError outside a checkout."""
     if not (ROOT / "setup.cfg").is_file():
         raise DeployError(
             f"{ROOT} is not a checkout, so no wheel can be built from it: run this in one."
         )
     with tempfile.TemporaryDirectory() as name:
-        # A copy: building leaves folders behind, and two builds at once would meet in them.
+        # Building leaves folders behind, in which two builds at once would collide: build a copy.
         source = Path(name) / "source"
         for package in ("edge", "fl_runtime", "registry", "pipelines"):
             shutil.copytree(

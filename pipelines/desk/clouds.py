@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipelines.deployment import Deployment
-from pipelines.devices.provisioning import Endpoint, trusted_keys
+from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.errors import UsageError
 from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
@@ -29,7 +29,7 @@ class Cloud(Protocol):
     def deployment(self) -> Deployment:
         """The names of the deployed resources."""
 
-    def endpoint(self, kms: Any) -> Endpoint:
+    def endpoint(self, kms: Any) -> DeviceEndpoint:
         """Where devices connect, and the CA and keys that they trust."""
 
 
@@ -41,11 +41,11 @@ class AwsCloud:
     iot: Any
     """IoT client; names the account's own data endpoint."""
 
-    def endpoint(self, kms: Any) -> Endpoint:
+    def endpoint(self, kms: Any) -> DeviceEndpoint:
         """The account's IoT data endpoint, whose certificate Amazon's root CAs have signed."""
         host = self.iot.describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
         trust = trusted_keys(kms, self.deployment)
-        return Endpoint(host=host, port=8883, ca=amazon_roots(), trust=trust)
+        return DeviceEndpoint(host=host, port=8883, ca=amazon_roots(), trust=trust)
 
     @classmethod
     def of_environment(cls) -> AwsCloud:

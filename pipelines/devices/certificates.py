@@ -1,8 +1,7 @@
-"""The operator's side of device certificates: who is expected, who is to renew, which old ones go."""
+"""Device certificates, for operators: expect new devices, rotate certificates, retire old ones."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from typing import Any
 import msgspec
 
 from edge.errors import MLEdgeOpsError
+from edge.files import write_atomically
 from edge.identity.credentials import Credentials, key_and_request
 from edge.protocol.names import check_name
 from edge.transports.provisioning import ProvisioningClaim
 from fl_runtime.run.devices import DeviceTable
 from pipelines.deployment import Deployment
-from pipelines.devices.provisioning import Endpoint
+from pipelines.devices.provisioning import DeviceEndpoint
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
 
 CLAIM = "claim"
@@ -31,7 +31,7 @@ class EnrolledAlready(MLEdgeOpsError):
 
 @dataclass(frozen=True, kw_only=True)
 class Retired:
-    """A certificate that was taken from a device."""
+    """A certificate that was detached from its device and deactivated."""
 
     device: str
     certificate: str
@@ -40,19 +40,18 @@ class Retired:
 def expect(
     d: Deployment,
     iot: Any,
-    endpoint: Endpoint,
+    endpoint: DeviceEndpoint,
     fleet: str,
     devices: list[str],
     out: Path,
     device_home: str,
 ) -> list[Path]:
-    """Make each device's thing and claim file, and the claim certificate that the files share;
+    """Create each device's thing and claim file, and the claim certificate that the files share;
     returns the files.
 
-    A device that is expected again gets a new token; the old one is void. ``device_home``: the
-    agent's folder on the device.
-    Raises ProtocolError for a name that cannot be one, EnrolledAlready for a device that has a
-    certificate.
+    A device that is expected again gets a new token, and the old one is void. ``device_home``: the
+    agent's folder on the device. Raises ProtocolError for an illegal name, EnrolledAlready for a
+    device that has a certificate.
     """
     check_name("fleet", fleet)
     for device in devices:
@@ -65,13 +64,7 @@ def expect(
     files = []
     for device in devices:
         token = secrets.token_urlsafe(32)
-        attributes = {"attributes": {FLEET_ATTRIBUTE: fleet, TOKEN_ATTRIBUTE: token_digest(token)}}
-        try:
-            iot.create_thing(
-                thingName=device, thingTypeName=d.thing_type, attributePayload=attributes
-            )
-        except iot.exceptions.ResourceAlreadyExistsException:
-            iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
+        _expect_thing(d, iot, fleet, device, token)
         claim = ProvisioningClaim(
             fleet=fleet,
             device=device,
@@ -84,30 +77,37 @@ def expect(
             token=token,
             home=device_home,
         )
-        file = out / f"{device}.json"
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(claim)))
-        files.append(file)
+        files.append(out / f"{device}.json")
+        content = msgspec.json.format(msgspec.json.encode(claim))
+        write_atomically(files[-1], content, durable=True, mode=0o600)  # the token is a secret
     return files
 
 
+def _expect_thing(d: Deployment, iot: Any, fleet: str, device: str, token: str) -> None:
+    attributes = {"attributes": {FLEET_ATTRIBUTE: fleet, TOKEN_ATTRIBUTE: token_digest(token)}}
+    try:
+        iot.create_thing(thingName=device, thingTypeName=d.thing_type, attributePayload=attributes)
+    except iot.exceptions.ResourceAlreadyExistsException:
+        iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
+
+
 def _refuse_enrolled(iot: Any, device: str) -> None:
-    """A claim for a device that has a certificate would be refused when it is used: say so when it
-    is made.
-    """
+    """The hook would refuse a claim of a device that has a certificate: raise EnrolledAlready now."""
     try:
         held = iot.list_thing_principals(thingName=device)["principals"]
     except iot.exceptions.ResourceNotFoundException:
         return
     if held:
         raise EnrolledAlready(
-            f"{device} is enrolled and has a certificate: deactivate and detach it in AWS IoT first, if the device has lost it."
+            f"{device} is enrolled and has a certificate: deactivate and detach it in AWS IoT "
+            "first, if the device has lost it."
         )
 
 
 def _claim_certificate(d: Deployment, iot: Any, out: Path) -> None:
-    """One for all files of a folder; it may do nothing but ask for a device's own."""
+    """Create the claim certificate of a folder, unless it is there. It can only request a device's
+    own certificate.
+    """
     credentials = Credentials(out)
     if credentials.certificate.is_file():
         return
@@ -118,8 +118,8 @@ def _claim_certificate(d: Deployment, iot: Any, out: Path) -> None:
 
 
 def rotate(iot_data: Any, devices: list[str], after: float) -> None:
-    """Ask devices, by their shadows, to renew a certificate that was issued before a moment; one
-    that is away does it when it is back.
+    """Request, by their shadows, that devices renew a certificate issued before ``after`` (Unix
+    seconds). A device that is offline does so once it is back.
     """
     payload = msgspec.json.encode({"state": {"desired": {"certificate_after": after}}})
     for device in devices:
@@ -127,27 +127,32 @@ def rotate(iot_data: Any, devices: list[str], after: float) -> None:
 
 
 def retire(iot: Any, rows: Iterator[tuple[str, str]]) -> list[Retired]:
-    """Take from each device the certificates that are older than the one it was last heard with.
-    ``rows``: (device, certificate id).
+    """Deactivate and detach the certificates that are older than the one that a device uses.
+
+    ``rows``: (device, id of the certificate in use), as :func:`heard_with` gives them.
     """
     retired = []
     for device, in_use in rows:
-        principals = iot.list_thing_principals(thingName=device)["principals"]
-        own = {arn.rsplit("/", 1)[1]: arn for arn in principals}
-        if len(own) < 2 or in_use not in own:
-            continue
-        made = {
-            name: iot.describe_certificate(certificateId=name)["certificateDescription"][
-                "creationDate"
-            ]
-            for name in own
-        }
-        for name, arn in own.items():
-            if name != in_use and made[name] <= made[in_use]:
-                iot.update_certificate(certificateId=name, newStatus="INACTIVE")
-                iot.detach_thing_principal(thingName=device, principal=arn)
-                retired.append(Retired(device=device, certificate=name))
+        for certificate, arn in _older(iot, device, in_use):
+            iot.update_certificate(certificateId=certificate, newStatus="INACTIVE")
+            iot.detach_thing_principal(thingName=device, principal=arn)
+            retired.append(Retired(device=device, certificate=certificate))
     return retired
+
+
+def _older(iot: Any, device: str, in_use: str) -> list[tuple[str, str]]:
+    """(id, ARN) of the certificates of a device that are older than the one in use."""
+    principals = iot.list_thing_principals(thingName=device)["principals"]
+    own = {arn.rsplit("/", 1)[1]: arn for arn in principals}
+    if len(own) < 2 or in_use not in own:
+        return []
+    made = {
+        name: iot.describe_certificate(certificateId=name)["certificateDescription"]["creationDate"]
+        for name in own
+    }
+    return [
+        (name, arn) for name, arn in own.items() if name != in_use and made[name] <= made[in_use]
+    ]
 
 
 def heard_with(dynamodb: Any, d: Deployment) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,5 @@
-"""Enrols a device as a fleet operator does: its key is made where it is used, and only a CSR leaves
-it.
+"""Enrols a device directly, as an operator can: the key is generated where it is used, and only a CSR
+leaves it.
 
 https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-your-own.html
 """
@@ -21,18 +21,18 @@ from pipelines.deployment import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """Where devices connect, and the CA they trust."""
+class DeviceEndpoint:
+    """Where devices connect, and what they trust."""
 
     host: str
     port: int
     ca: bytes
     trust: bytes
-    """The keys that devices believe, as ``trust.json``."""
+    """The content of ``trust.json``: the public keys that sign commands and models."""
 
 
 def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
-    """``trust.json`` of a deployment's devices."""
+    """The content of ``trust.json`` for a deployment's devices."""
     keys = TrustedKeys(
         commands=[public_key(kms, deployment.commands_key)],
         models=[public_key(kms, deployment.models_key)],
@@ -40,10 +40,8 @@ def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
     return msgspec.json.format(msgspec.json.encode(keys))
 
 
-def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> None:
-    """Make key, certificate and thing, and write the device's files; does nothing for a device that
-    has them.
-    """
+def enrol(iot: Any, policy: str, endpoint: DeviceEndpoint, config: DeviceConfig) -> None:
+    """Create key, certificate and thing, and write the device's files (idempotent)."""
     check_name("fleet", config.fleet)
     check_name("device", config.device)
     home = Path(config.home)
@@ -60,6 +58,6 @@ def enrol(iot: Any, policy: str, endpoint: Endpoint, config: DeviceConfig) -> No
     )
     iot.attach_policy(policyName=policy, target=made["certificateArn"])
     iot.attach_thing_principal(thingName=config.device, principal=made["certificateArn"])
-    # The certificate last: its presence says that enrolment is complete.
+    # The certificate comes last: its presence means that enrolment is complete.
     credentials = Credentials(home / "credentials")
     credentials.use(credentials.store(made["certificateId"][:16], key, made["certificatePem"]))

@@ -1,4 +1,4 @@
-"""The end of a run, whoever brings it about: MLflow is told, and the pipeline's callback answered."""
+"""The end of a run: MLflow is told, and the pipeline's callback answered."""
 
 from __future__ import annotations
 

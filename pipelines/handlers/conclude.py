@@ -1,4 +1,4 @@
-"""Concludes a run: MLflow, the runs table, then the pipeline's callback get its outcome or error."""
+"""Concludes a run: MLflow, the runs table, then the pipeline's callback get its outcome."""
 
 from __future__ import annotations
 

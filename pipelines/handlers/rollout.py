@@ -1,6 +1,6 @@
 """Advances a staged rollout by the steps that are due; on schedule, updates stale devices.
 
-The rollout's state machine calls it again and again, with a wait between, until the rollout is over.
+The rollout's state machine calls it repeatedly, with a wait between, until the rollout is over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ that a state machine's 25,000 history events suffice.
 def advance(
     conductor: Conductor, fleet: str, number: int, clock: Callable[[], float] = time.time
 ) -> Rollout:
-    """Take the steps that are due, until one changes nothing: then the rollout waits for devices."""
+    """Take the steps that are due, until one changes nothing and the rollout waits for devices."""
     rollout = conductor.advance(fleet, number, clock())
     for _ in range(STEPS_AT_ONCE):
         before, rollout = rollout, conductor.advance(fleet, number, clock())

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from pipelines.deployment import Deployment
-from pipelines.devices.provisioning import Endpoint, trusted_keys
+from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter
 from pipelines.local.processes import end
 
@@ -82,11 +82,11 @@ class LocalCloud:
         """The names of the deployed resources."""
         return Deployment(account=ACCOUNT, region=REGION)
 
-    def endpoint(self, kms: Any) -> Endpoint:
+    def endpoint(self, kms: Any) -> DeviceEndpoint:
         """Where devices connect, and the CA and keys that they trust."""
         authority = f"http://127.0.0.1:{self.info.gateway_port}/_ministack/iot/ca.pem"
         with urllib.request.urlopen(authority, timeout=10) as answer:
-            return Endpoint(
+            return DeviceEndpoint(
                 host="127.0.0.1",
                 port=self.info.mqtt_port,
                 ca=answer.read(),

@@ -1,1 +1,3 @@
-"""The CDK stacks: base, data, sagemaker, and what they consist of."""
+"""The CDK stacks, base, data and sagemaker, and their constructs. Only ``pipelines.aws.app`` imports
+them: the CDK is installed where templates are synthesised.
+"""

@@ -1,5 +1,5 @@
-"""What must be there before anything is deployed: a bucket for code and components, a repository
-for each image, the key.
+"""The base stack: what must exist before anything can be uploaded. The code bucket, a repository for
+each image, the keys.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from pipelines.aws.stacks.stack import Stack, accept
+from pipelines.deployment import Deployment
 
 KEY_EXPORT = "key"
 SIGNING_EXPORTS = {"commands": "signing-commands", "models": "signing-models"}
-"""Exports of the keys that sign, by what they sign."""
+"""Names of the signing keys' exports, by what they sign."""
 KEPT_IMAGES = 20
 
 
 class BaseStack(Stack):
-    """Code bucket, image repositories, key."""
+    """Code bucket, image repositories, keys."""
 
     def __init__(self, scope: Construct, name: str) -> None:
         super().__init__(scope, name, "MLEdgeOps: code bucket, image repositories and key")
@@ -36,7 +37,15 @@ class BaseStack(Stack):
         kms.Alias(self, "KeyAlias", alias_name=f"alias/{self.prefix}", target_key=key)
         for grant in _service_grants():
             key.add_to_resource_policy(grant)
-        code = s3.Bucket(
+        self._code_bucket(d, key)
+        for task in ("server", "proxy"):
+            self._repository(d, task, key)
+        for purpose, export in SIGNING_EXPORTS.items():
+            self._signing_key(purpose, export)
+        cdk.CfnOutput(self, "KeyArn", value=key.key_arn, export_name=f"{self.prefix}-{KEY_EXPORT}")
+
+    def _code_bucket(self, d: Deployment, key: kms.Key) -> None:
+        bucket = s3.Bucket(
             self,
             "CodeBucket",
             bucket_name=d.code_bucket,
@@ -54,53 +63,52 @@ class BaseStack(Stack):
                 )
             ],
         )
-        accept_bucket(code)
-        for task in ("server", "proxy"):
-            ecr.Repository(
-                self,
-                f"Images{task.capitalize()}",
-                repository_name=d.repository(task),
-                image_scan_on_push=True,
-                image_tag_mutability=ecr.TagMutability.IMMUTABLE,
-                encryption=ecr.RepositoryEncryption.KMS,
-                encryption_key=key,
-                lifecycle_rules=[ecr.LifecycleRule(max_image_count=KEPT_IMAGES)],
-                removal_policy=cdk.RemovalPolicy.RETAIN,
-            )
-        for purpose, export in SIGNING_EXPORTS.items():
-            signing = kms.CfnKey(
-                self,
-                f"Signing{purpose.capitalize()}",
-                key_spec="ECC_NIST_P256",
-                key_usage="SIGN_VERIFY",
-                description=f"MLEdgeOps signs {purpose} ({self.prefix})",
-                key_policy=_signing_policy(),
-                pending_window_in_days=30,
-            )
-            signing.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
-            kms.CfnAlias(
-                self,
-                f"Signing{purpose.capitalize()}Alias",
-                alias_name=f"alias/{self.prefix}-{purpose}",
-                target_key_id=signing.ref,
-            )
-            accept(
-                signing,
-                {
-                    "CKV_AWS_7": "KMS rotates no asymmetric keys; the handbook says how to change one"
-                },
-            )
-            cdk.CfnOutput(
-                self,
-                f"Signing{purpose.capitalize()}Arn",
-                value=signing.attr_arn,
-                export_name=f"{self.prefix}-{export}",
-            )
-        cdk.CfnOutput(self, "KeyArn", value=key.key_arn, export_name=f"{self.prefix}-{KEY_EXPORT}")
+        accept_bucket(bucket)
+
+    def _repository(self, d: Deployment, task: str, key: kms.Key) -> None:
+        ecr.Repository(
+            self,
+            f"Images{task.capitalize()}",
+            repository_name=d.repository(task),
+            image_scan_on_push=True,
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            encryption=ecr.RepositoryEncryption.KMS,
+            encryption_key=key,
+            lifecycle_rules=[ecr.LifecycleRule(max_image_count=KEPT_IMAGES)],
+            removal_policy=cdk.RemovalPolicy.RETAIN,
+        )
+
+    def _signing_key(self, purpose: str, export: str) -> None:
+        key = kms.CfnKey(
+            self,
+            f"Signing{purpose.capitalize()}",
+            key_spec="ECC_NIST_P256",
+            key_usage="SIGN_VERIFY",
+            description=f"MLEdgeOps signs {purpose} ({self.prefix})",
+            key_policy=_signing_policy(),
+            pending_window_in_days=30,
+        )
+        key.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        kms.CfnAlias(
+            self,
+            f"Signing{purpose.capitalize()}Alias",
+            alias_name=f"alias/{self.prefix}-{purpose}",
+            target_key_id=key.ref,
+        )
+        accept(
+            key,
+            {"CKV_AWS_7": "KMS rotates no asymmetric keys; the handbook says how to change one"},
+        )
+        cdk.CfnOutput(
+            self,
+            f"Signing{purpose.capitalize()}Arn",
+            value=key.attr_arn,
+            export_name=f"{self.prefix}-{export}",
+        )
 
 
 def _signing_policy() -> dict[str, object]:
-    """The account's own policies decide, as with other keys."""
+    """The account's IAM policies decide who signs, as with other keys."""
     root = {"AWS": f"arn:aws:iam::{cdk.Aws.ACCOUNT_ID}:root"}
     return {
         "Version": "2012-10-17",
@@ -109,7 +117,7 @@ def _signing_policy() -> dict[str, object]:
 
 
 def signing_keys(stack: Stack) -> dict[str, str]:
-    """ARNs of the signing keys, in another stack, as :class:`Deployment` names them."""
+    """ARNs of the signing keys, imported by another stack, under their names in Deployment."""
     return {
         f"{purpose}_key_arn": cdk.Fn.import_value(f"{stack.prefix}-{export}")
         for purpose, export in SIGNING_EXPORTS.items()
@@ -117,9 +125,11 @@ def signing_keys(stack: Stack) -> dict[str, str]:
 
 
 def _service_grants() -> list[iam.PolicyStatement]:
-    """Services that use the key in our name: logs, alarms' topics, and nothing for another
-    account's sake.
+    """Services that use the data key for this account: log groups and alarm topics.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
     """
+    log_groups = f"arn:aws:logs:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:log-group:*"
     return [
         iam.PolicyStatement(
             sid="Logs",
@@ -133,9 +143,7 @@ def _service_grants() -> list[iam.PolicyStatement]:
             ],
             resources=["*"],
             conditions={
-                "ArnLike": {
-                    "kms:EncryptionContext:aws:logs:arn": f"arn:aws:logs:{cdk.Aws.REGION}:{cdk.Aws.ACCOUNT_ID}:log-group:*"
-                }
+                "ArnLike": {"kms:EncryptionContext:aws:logs:arn": log_groups},
             },
         ),
         iam.PolicyStatement(
@@ -152,16 +160,17 @@ def _service_grants() -> list[iam.PolicyStatement]:
 
 
 def accept_bucket(bucket: s3.Bucket) -> None:
-    """What checkov finds of our buckets and does not hold."""
+    """Accept what checkov finds about our buckets, with the reason."""
     accept(
         cast(s3.CfnBucket, bucket.node.default_child),
         {
-            "CKV_AWS_18": "who read an object is CloudTrail's to record (data events), by the account's choice; access logs would need one more bucket",
+            "CKV_AWS_18": "who read an object is CloudTrail's to record (data events), by the "
+            "account's choice; access logs would need one more bucket",
         },
     )
 
 
 def base_key(stack: Stack) -> tuple[kms.IKey, str]:
-    """The base stack's key, in another stack, and its ARN."""
+    """The data key, imported by another stack, and its ARN."""
     arn = cdk.Fn.import_value(f"{stack.prefix}-{KEY_EXPORT}")
     return kms.Key.from_key_arn(stack, "Key", arn), arn

@@ -31,15 +31,15 @@ from pipelines.aws.stacks.stack import (
 from pipelines.deployment import Deployment
 
 TASKS = {"server": ("2048", "8192"), "proxy": ("256", "512")}
-"""Fargate tasks with their CPU units and MiB."""
+"""Fargate tasks: CPU units and memory in MiB."""
 TRANSIENT_DAYS = 30
-"""Devices' updates, weights on their way and checkpoints are kept so long; models and round records
+"""How long devices' updates, transferred weights and checkpoints are kept. Models and round records
 stay.
 """
 
 
 class DataStack(Stack):
-    """Everything a run needs, up to the callback's answer."""
+    """Everything that a run needs, from the callback to its answer."""
 
     def __init__(self, scope: Construct, name: str) -> None:
         super().__init__(scope, name, "MLEdgeOps: data plane")
@@ -158,7 +158,11 @@ class DataStack(Stack):
                 )
 
     def _queue(self, d: Deployment) -> tuple[sqs.Queue, sqs.Queue]:
-        """Six minutes of visibility: six times the dispatch function's limit, as AWS advises."""
+        """Callbacks, and the dead letters.
+
+        The visibility timeout is six times the function's:
+        https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+        """
         dead = sqs.Queue(
             self,
             "DeadLetters",
@@ -196,7 +200,8 @@ class DataStack(Stack):
         ]
         for task, (cpu, memory) in TASKS.items():
             group = self.log_group(f"Task-{task}", d.log_group(task), self.key)
-            image = f"{cdk.Aws.ACCOUNT_ID}.dkr.ecr.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}/{d.repository(task)}:{self.image_tag}"
+            registry = f"{cdk.Aws.ACCOUNT_ID}.dkr.ecr.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}"
+            image = f"{registry}/{d.repository(task)}:{self.image_tag}"
             container = ecs.CfnTaskDefinition.ContainerDefinitionProperty(
                 name=task,
                 image=image,
@@ -209,7 +214,7 @@ class DataStack(Stack):
                 mount_points=[
                     ecs.CfnTaskDefinition.MountPointProperty(
                         source_volume="scratch",
-                        container_path="/tmp",  # noqa: S108  # a mount of the task, not this machine's
+                        container_path="/tmp",  # noqa: S108  # a mount in the container
                         read_only=False,
                     )
                 ],

@@ -1,6 +1,4 @@
-"""Devices in AWS IoT: the policies they carry, the rules that take what they send, and how they are
-enrolled.
-"""
+"""Devices in AWS IoT: their policies, the rules that store what they send, and their enrolment."""
 
 from __future__ import annotations
 
@@ -16,21 +14,25 @@ from constructs import Construct
 from pipelines.aws.policies.devices import claim_policy, device_policy
 from pipelines.deployment import Deployment
 
-# The rules take who sent a message from its topic; the body is stored unread.
+# The sender is taken from the topic, which the broker checked; the body is stored as it came.
+# Heartbeats are kept for 30 days, replies for 7.
 RULES = {
     "heartbeat": (
-        "SELECT topic(2) AS fleet, topic(3) AS device, body, principal() AS certificate, timestamp() AS last_seen, "
+        "SELECT topic(2) AS fleet, topic(3) AS device, body, principal() AS certificate, "
+        "timestamp() AS last_seen, "
         "timestamp() / 1000 + 2592000 AS expires_at FROM 'fl/+/+/heartbeat'"
     ),
     "reply": (
-        "SELECT key AS reply_key, topic(2) AS fleet, topic(3) AS device, body, timestamp() / 1000 + 604800 AS expires_at FROM 'fl/+/+/reply'"
+        "SELECT key AS reply_key, topic(2) AS fleet, topic(3) AS device, body, "
+        "timestamp() / 1000 + 604800 AS expires_at FROM 'fl/+/+/reply'"
     ),
 }
 CREDENTIAL_SECONDS = 3600
+"""How long the AWS credentials of a Greengrass core are valid."""
 
 
 class Devices(Construct):
-    """Everything of AWS IoT Core."""
+    """The deployment's part of AWS IoT Core."""
 
     def __init__(
         self,
@@ -88,8 +90,7 @@ class Devices(Construct):
     def _provisioning(
         self, d: Deployment, role: iam.CfnRole, hook: functions.CfnFunction
     ) -> iot.CfnProvisioningTemplate:
-        """Enrolment by claim, and rotation by a device's own certificate; the hook decides.
-
+        """Enrolment by claim, and rotation by a device's own certificate. The hook decides:
         https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
         """
         permission = functions.CfnPermission(
@@ -116,8 +117,8 @@ class Devices(Construct):
 
 
 def provisioning_template(d: Deployment) -> dict[str, Any]:
-    """What becomes of a device that asks: its thing is there already (the operator expects it), the
-    certificate is new.
+    """What enrolment does: the thing exists already, because the operator expects it, and gets the
+    new certificate.
     """
     return {
         "Parameters": {

@@ -1,8 +1,7 @@
-"""The tasks' network: private subnets without a way to the internet; AWS is reached by VPC
-endpoints.
+"""The tasks' network: private subnets without a route to the internet. AWS is reached by VPC endpoints.
 
-Data may not leave: a task that were taken over could speak to these services, by their policies,
-and to nothing else.
+Data cannot leave: a task in an attacker's hands could call these services, as far as its policies
+allow, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,11 +21,13 @@ ENDPOINTS = {
     "Kms": "kms",
     "Mlflow": "sagemaker.experiments",
 }
-"""https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html"""
+"""The services that tasks call, by construct:
+https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html
+"""
 
 
 class Network(Construct):
-    """A VPC of two zones, its endpoints, and the tasks' security group."""
+    """A VPC in two zones, its endpoints, and the tasks' security group."""
 
     def __init__(self, scope: Construct, name: str, prefix: str) -> None:
         super().__init__(scope, name)
@@ -80,8 +81,8 @@ class Network(Construct):
         self.security_groups = (tasks.attr_group_id,)
 
     def _rules(self, tasks: ec2.CfnSecurityGroup, links: ec2.CfnSecurityGroup) -> None:
-        """Proxies reach their server's gRPC port, whichever it got; both reach the endpoints and
-        the gateways; nobody else comes in.
+        """Proxies reach their server's gRPC port, which the system chooses; tasks reach the
+        endpoints; nobody else gets in.
         """
         for name, settings in {
             "Grpc": {
@@ -106,7 +107,7 @@ class Network(Construct):
 
 
 def _service_name(service: str) -> str:
-    """Managed MLflow's endpoint is named otherwise than the rest."""
+    """The endpoint of managed MLflow has a name of another form."""
     if service.startswith("sagemaker."):
         return f"aws.sagemaker.{cdk.Aws.REGION}.experiments"
     return f"com.amazonaws.{cdk.Aws.REGION}.{service}"

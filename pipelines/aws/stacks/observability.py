@@ -1,4 +1,4 @@
-"""Metric filters, dashboard, alarms and the budget, from :mod:`pipelines.aws.metrics`."""
+"""Metric filters, dashboard, alarms and the budget, as :mod:`pipelines.aws.metrics` lists them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUDGET_PERCENT = 80
 
 
 class Observability(Construct):
-    """What the engineer at night looks at, and what wakes them."""
+    """Dashboard, alarms, metric filters and the budget."""
 
     def __init__(
         self,
@@ -166,8 +166,7 @@ def add_filters(scope: Construct, d: Deployment, filters: list[Filter]) -> None:
 
 
 def dashboard(region: str) -> dict[str, Any]:
-    """The dashboard's body: two graphs a row.
-
+    """The dashboard's body, two graphs a row:
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
     """
     return {"widgets": [_graph(widget, index, region) for index, widget in enumerate(WIDGETS)]}
@@ -178,7 +177,8 @@ def _graph(widget: Widget, index: int, region: str) -> dict[str, Any]:
     for position, (metric, statistic) in enumerate(widget.metrics):
         dimensions = dimensions_of(metric)
         if dimensions:
-            search = f"SEARCH('{{{NAMESPACE},{','.join(dimensions)}}} MetricName=\"{metric}\"', '{statistic}', 300)"
+            schema = f"{{{NAMESPACE},{','.join(dimensions)}}}"
+            search = f"SEARCH('{schema} MetricName=\"{metric}\"', '{statistic}', 300)"
             metrics.append(
                 [
                     {

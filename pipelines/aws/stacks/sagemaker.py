@@ -1,5 +1,5 @@
-"""SageMaker's side: the pipelines' role, registration and promotion, schedules, and a managed
-MLflow where wanted.
+"""The SageMaker stack: the pipelines' role, registration, promotion, rollouts, schedules and, where
+wanted, managed MLflow.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pipelines.aws.state_machine import rollout_definition
 from pipelines.deployment import Deployment
 
 MODEL_EVENT = {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"]}
-LATECOMERS = "rate(15 minutes)"
+STALE_DEVICES_RATE = "rate(15 minutes)"
 MLFLOW_VERSION = "3.0"
 
 
 class SageMakerStack(Stack):
-    """What happens to a finished model."""
+    """Everything that happens to a trained model."""
 
     def __init__(self, scope: Construct, name: str) -> None:
         super().__init__(
@@ -59,7 +59,7 @@ class SageMakerStack(Stack):
             for name in SAGEMAKER_FUNCTIONS
         }
         self._promotion(d, made["promote"])
-        self._latecomers(d, made["rollout"])
+        self._stale_devices(d, made["rollout"])
         group_of_machine = self.log_group(
             "rollout-machine", f"/aws/vendedlogs/states/{d.prefix}-rollout", key
         )
@@ -83,13 +83,15 @@ class SageMakerStack(Stack):
         models.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
 
-    def _latecomers(self, d: Deployment, rollout: functions.CfnFunction) -> None:
-        """Devices that were enrolled after a rollout are given its model within :data:`LATECOMERS`."""
+    def _stale_devices(self, d: Deployment, rollout: functions.CfnFunction) -> None:
+        """Stale devices, such as those enrolled after a rollout, get their fleet's model on a
+        schedule.
+        """
         rule = events.CfnRule(
             self,
             "Latecomers",
             name=f"{d.prefix}-latecomers",
-            schedule_expression=LATECOMERS,
+            schedule_expression=STALE_DEVICES_RATE,
             state="ENABLED",
             targets=[events.CfnRule.TargetProperty(id="rollout", arn=rollout.attr_arn, input="{}")],
         )

@@ -1,4 +1,4 @@
-"""What the three stacks share: parameters, names, roles, functions."""
+"""What the three stacks share: parameters, names, roles, log groups, functions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pipelines.deployment import Deployment
 
 RETENTION = logs.RetentionDays.THREE_MONTHS
 PREFIX_PATTERN = "^[a-z][a-z0-9]{2,15}$"
-"""No hyphens: IoT rule names take none, and every name begins with the prefix."""
+"""No hyphens: every name begins with the prefix, and names of IoT rules have none."""
 
 
 FUNCTION_SKIPS = {
-    "CKV_AWS_115": "reserved concurrency would take from the account's pool; the queue's batches of one limit what matters",
+    "CKV_AWS_115": "reserved concurrency would take from the account's pool; the queue's batches "
+    "of one limit what matters",
     "CKV_AWS_117": "it calls AWS APIs only; in the VPC each would need an endpoint more",
     "CKV_AWS_173": "its environment holds names, no secret; Lambda's own key encrypts it",
 }
@@ -33,7 +34,7 @@ SYNCHRONOUS = {
 
 
 def accept(resource: cdk.CfnResource, findings: Mapping[str, str]) -> None:
-    """Record which of checkov's findings do not hold for a resource, and why."""
+    """Record which of checkov's findings are accepted for a resource, and why."""
     resource.add_metadata(
         "checkov",
         {"skip": [{"id": check, "comment": reason} for check, reason in sorted(findings.items())]},
@@ -41,8 +42,8 @@ def accept(resource: cdk.CfnResource, findings: Mapping[str, str]) -> None:
 
 
 class Stack(cdk.Stack):
-    """A stack without the CDK's own assets and bootstrap rules: it deploys anywhere CloudFormation
-    does.
+    """A stack without the CDK's assets and bootstrap rules, so that CloudFormation alone deploys
+    it.
     """
 
     def __init__(self, scope: Construct, name: str, description: str) -> None:
@@ -71,7 +72,7 @@ class Stack(cdk.Stack):
         )
 
     def role(self, name: str, d: Deployment) -> iam.CfnRole:
-        """A role with its one policy; only its service may take it, and only for this account."""
+        """A role with its one policy. Only its service may assume it, and only for this account."""
         service = f"{SERVICE_OF_ROLE.get(name, 'lambda')}.amazonaws.com"
         trust: dict[str, Any] = {
             "Effect": "Allow",
@@ -104,7 +105,7 @@ class Stack(cdk.Stack):
         )
 
     def log_group(self, identifier: str, name: str, key: kms.IKey) -> logs.LogGroup:
-        """An encrypted log group that forgets after three months."""
+        """An encrypted log group that is kept for three months."""
         return logs.LogGroup(
             self,
             f"Logs{_camel(identifier)}",
@@ -160,7 +161,7 @@ def conducted(
     definition: dict[str, Any],
     group: logs.LogGroup,
 ) -> steps.CfnStateMachine:
-    """A state machine that logs its errors and is traced."""
+    """A state machine with error logs and traces."""
     return steps.CfnStateMachine(
         stack,
         identifier,
@@ -183,7 +184,7 @@ def conducted(
 
 
 def architecture_parameter(stack: Stack) -> tuple[str, str]:
-    """ARM or x86, for tasks and functions: ECS's word and Lambda's."""
+    """The architecture of tasks and functions: ECS's word, and Lambda's."""
     chosen = stack.parameter(
         "Architecture",
         "Of tasks and functions; ARM64 costs a fifth less",
@@ -199,7 +200,7 @@ def architecture_parameter(stack: Stack) -> tuple[str, str]:
 
 
 def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -> dict[str, str]:
-    """What functions and tasks find in their environment."""
+    """Environment variables of functions and tasks."""
     return {
         **d.environment(),
         "MLEDGEOPS_COMMANDS_KEY": d.commands_key_arn,
@@ -213,7 +214,7 @@ def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -
 
 
 def tracking_uri_of(stack: Stack, d: Deployment) -> tuple[str, cdk.CfnCondition]:
-    """Where MLflow is: the user's own server, or the managed one that the SageMaker stack makes."""
+    """MLflow's URI: the user's own server, or the managed one of the SageMaker stack."""
     given = stack.parameter(
         "MlflowTrackingUri",
         "An MLflow server that the tasks can reach; empty: a managed one in SageMaker, by the hour",

@@ -1,0 +1,51 @@
+"""Direct enrolment writes a device's files once, and keeps its key where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge.config import DeviceConfig
+from edge.identity.credentials import Credentials
+from pipelines.devices.provisioning import DeviceEndpoint, enrol
+
+
+class Iot:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.request = ""
+
+    def create_certificate_from_csr(
+        self, certificateSigningRequest: str, setAsActive: bool
+    ) -> dict[str, str]:
+        self.request = certificateSigningRequest
+        return {
+            "certificateArn": "arn:aws:iot:r:a:cert/c1",
+            "certificateId": "c1" * 32,
+            "certificatePem": "pem",
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **_: self.calls.append(name)
+
+
+def test_a_device_is_enrolled_once(tmp_path: Path) -> None:
+    home = tmp_path / "device"
+    config = DeviceConfig(
+        fleet="plant",
+        device="press-1",
+        endpoint="broker",
+        port=8883,
+        certificate=str(Credentials(home / "credentials").certificate),
+        private_key=str(Credentials(home / "credentials").private_key),
+        ca=str(home / "ca.pem"),
+        home=str(home),
+    )
+    iot, endpoint = Iot(), DeviceEndpoint(host="broker", port=8883, ca=b"ca", trust=b"{}")
+    for _ in range(2):
+        enrol(iot, "policy", endpoint, config)
+    assert iot.calls == ["create_thing", "attach_policy", "attach_thing_principal"]
+    assert "CERTIFICATE REQUEST" in iot.request
+    assert "PRIVATE" not in iot.request
+    assert Path(config.certificate).read_text() == "pem"
+    assert (home / "ca.pem").read_bytes() == b"ca"
