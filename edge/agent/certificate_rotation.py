@@ -117,7 +117,8 @@ class CertificateRotation:
     async def _renew_when_due(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._check_now.wait(), self._check_seconds)
+                async with asyncio.timeout(self._check_seconds):
+                    await self._check_now.wait()
             self._check_now.clear()
             if not self._is_due():
                 continue

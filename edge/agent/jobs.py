@@ -84,11 +84,14 @@ class JobsClient:
             except (TransportError, TimeoutError) as error:
                 event(logger, "jobs-wait", logging.WARNING, reason=str(error) or "no answer")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._notified.wait(), ASK_SECONDS)
+                async with asyncio.timeout(ASK_SECONDS):
+                    await self._notified.wait()
 
     async def _next(self) -> JobExecution | None:
         await self._transport.publish(f"{self._base}/start-next", b"{}")
-        payload = await asyncio.wait_for(self._answers.get(), ANSWER_SECONDS)
+        # Not wait_for: before Python 3.12 it loses a cancellation that meets an arriving answer.
+        async with asyncio.timeout(ANSWER_SECONDS):
+            payload = await self._answers.get()
         try:
             return msgspec.json.decode(payload, type=_StartNextAnswer).execution
         except msgspec.DecodeError as error:

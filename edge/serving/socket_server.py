@@ -96,7 +96,8 @@ class PredictSocket:
         """Answer one request at a time. The next request replaces a process that died or hangs."""
         async with self._turn:
             try:
-                return await asyncio.wait_for(self._process.exchange(line), REQUEST_SECONDS)
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    return await self._process.exchange(line)
             except TimeoutError:
                 await self._process.stop()
                 return refusal(

@@ -116,11 +116,13 @@ class ClientRunner:
     def _client(self, job: WorkerJob) -> object:
         from flwr.clientapp import ClientApp
 
-        from edge.training.app_modules import load_component
+        from edge.training.app_modules import forget_modules, load_component
 
         key = (job.app, job.client_app)
         if key not in self._loaded:
-            self._loaded[key] = load_component(Path(job.app), job.client_app, ClientApp)
+            # Two versions of an app have the same module names: keep one of them at a time.
+            forget_modules(Path(job.app), job.client_app)
+            self._loaded = {key: load_component(Path(job.app), job.client_app, ClientApp)}
         return self._loaded[key]
 
     def _context(self, job: WorkerJob) -> object:

@@ -32,9 +32,8 @@ class WorkerProcess:
         """Run one job. A worker that dies or takes too long is replaced by the next job."""
         started = time.monotonic()
         try:
-            answer = await asyncio.wait_for(
-                self._process.exchange(msgspec.msgpack.encode(job)), timeout=seconds
-            )
+            async with asyncio.timeout(seconds):
+                answer = await self._process.exchange(msgspec.msgpack.encode(job))
             return msgspec.msgpack.decode(answer, type=WorkerResult)
         except TimeoutError:
             await self._process.stop()

@@ -75,7 +75,8 @@ class GreengrassTransport:
                 topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload
             )
             try:
-                await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await asyncio.wrap_future(future)
             except _FAILURES as error:
                 raise TransportError(_sentence("publish to", topic, error)) from error
 

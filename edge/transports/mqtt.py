@@ -63,9 +63,9 @@ class MqttTransport:
         """Raises TransportError when the broker refuses, or does not acknowledge in time."""
         packet = publish_packet(topic, payload)
         try:
-            done = await asyncio.wait_for(
-                asyncio.wrap_future(self._connection.client.publish(packet)), PUBLISH_SECONDS
-            )
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the answer.
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                done = await asyncio.wrap_future(self._connection.client.publish(packet))
         except (AwsCrtError, TimeoutError) as error:
             raise TransportError(f"Publishing to {topic} failed: {error}.") from error
         refused = mqtt5.PubackReasonCode.UNSPECIFIED_ERROR
@@ -140,9 +140,8 @@ async def _subscribe(client: Any, topics: list[str]) -> None:
         [mqtt5.Subscription(topic, mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
     )
     try:
-        answer = await asyncio.wait_for(
-            asyncio.wrap_future(client.subscribe(packet)), SUBSCRIBE_SECONDS
-        )
+        async with asyncio.timeout(SUBSCRIBE_SECONDS):
+            answer = await asyncio.wrap_future(client.subscribe(packet))
     except (AwsCrtError, TimeoutError) as error:
         raise TransportError(f"Subscribing failed: {error}.") from error
     for topic, code in zip(topics, answer.reason_codes, strict=True):

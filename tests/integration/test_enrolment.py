@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import stat
-import weakref
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fakes.objects import FileObjects
-from fakes.transport import MemoryTransport
-from fakes.workers import InstantWorkers
 from support.journeys import claim_for, connections_that_end, enrolled_by_claim, renewed
 
-from edge.agent.agent import Agent
 from edge.config import DeviceConfig
-from edge.identity.credentials import Credentials, key_and_request
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
-from edge.transports.mqtt_connection import stop_client
 from edge.transports.provisioning import enrol
 from fl_runtime.run.aws import client
 from pipelines.devices import certificates
@@ -76,19 +67,6 @@ def test_an_enrolment_ends_after_its_connection(
     assert len(ended) == 1
 
 
-def test_a_client_that_does_not_stop_in_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.transports.mqtt_connection.STOP_SECONDS", 0.01)
-
-    class Deaf:
-        def stop(self) -> None:
-            pass
-
-    client = weakref.ref(kept := Deaf())
-    asyncio.run(stop_client(kept, asyncio.Event()))
-    del kept
-    assert client() is not None
-
-
 def test_the_claim_certificate_is_good_for_nothing_else(
     reached: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,85 +99,3 @@ def test_the_claim_certificate_is_good_for_nothing_else(
         asyncio.run(attempt("press-1"))
     with pytest.raises(TransportError):
         asyncio.run(attempt("claim-press-4"))
-
-
-def test_a_pair_of_credentials_is_switched_as_one(tmp_path: Path) -> None:
-    credentials = Credentials(tmp_path)
-    first = credentials.store("a", b"key a", "certificate a")
-    credentials.use(first)
-    second = credentials.store("b", b"key b", "certificate b")
-    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (
-        b"key a",
-        "certificate a",
-    )
-    credentials.use(second)
-    assert (credentials.private_key.read_bytes(), credentials.certificate.read_text()) == (
-        b"key b",
-        "certificate b",
-    )
-    assert not first.exists()
-
-
-def agent_config(folder: Path, **more: Any) -> DeviceConfig:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-
-    key_pem, _ = key_and_request("d")
-    key = serialization.load_pem_private_key(key_pem, None)
-    name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=10))
-        .not_valid_after(now + datetime.timedelta(days=10))
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return DeviceConfig(
-        fleet="f",
-        device="d",
-        endpoint="e",
-        certificate=str(folder / "c.pem"),
-        private_key=str(folder / "k"),
-        ca=str(folder / "ca"),
-        home=str(folder),
-        provisioning_template="t",
-        **more,
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "shadow", "renewals"),
-    [
-        ({"rotate_days": 9}, b"{}", 1),
-        ({"rotate_days": 11}, b"{}", 0),
-        ({}, b'{"state": {"certificate_after": 1.0}}', 0),
-        ({}, b'{"state": {"desired": {"certificate_after": 9e9}}}', 1),
-    ],
-)
-def test_an_agent_renews_a_certificate_that_is_old_or_that_the_shadow_wants_younger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, shadow: bytes, renewals: int
-) -> None:
-    monkeypatch.setattr("edge.agent.CERTIFICATE_CHECK_SECONDS", 0.05)
-
-    async def main() -> int:
-        transport = MemoryTransport()
-        agent = Agent(
-            agent_config(tmp_path, **settings), transport, FileObjects(tmp_path), InstantWorkers({})
-        )
-        running = asyncio.ensure_future(agent.run())
-        await transport.until(1, "heartbeat")
-        transport.handler("$aws/things/d/shadow/update/delta", shadow)
-        for _ in range(40):
-            await asyncio.sleep(0.01)
-            if transport.renewed:
-                break
-        renewed = transport.renewed
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        return min(renewed, 1)
-
-    assert asyncio.run(main()) == renewals
