@@ -1,0 +1,147 @@
+"""Beginning rollouts, holding versions back, and writing down how rollouts end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from fakes.evidence import package
+from fakes.registries import MemoryModels
+from fakes.rollouts import MemoryStore, candidate
+from fakes.trail import MemoryEntries
+from msgspec.structs import replace
+
+from registry.audit import AuditTrail
+from registry.errors import RegistryError, RolloutBusy
+from registry.evidence.prechecks import Check
+from registry.mlflow_registry import MlflowRegistry
+from registry.model_version import APPROVAL_TAG, ROLLOUT_TAG, Version
+from registry.policy import Policy
+from registry.rollout.claim import release
+from registry.rollout.service import Outcomes, RolloutService, StepFunctions
+
+
+class Exists(Exception):
+    pass
+
+
+class Steps:
+    """Step Functions: an execution's name is taken once."""
+
+    exceptions = SimpleNamespace(ExecutionAlreadyExists=Exists)
+
+    def __init__(self) -> None:
+        self.started: dict[str, str] = {}
+
+    def start_execution(self, stateMachineArn: str, name: str, input: str) -> None:
+        if name in self.started:
+            raise Exists
+        self.started[name] = input
+
+
+class Bench:
+    def __init__(self, passed: bool = True) -> None:
+        self.store, self.steps = MemoryStore(), Steps()
+        self.audit = AuditTrail(MemoryEntries())
+        self.mlflow = MlflowRegistry(MemoryModels())
+        for number in (1, 2):
+            self.mlflow.register(replace(package(), arn=f"arn:{number}", approval="Approved"))
+        check = Check(name="better", passed=passed, message="it is worse")
+        candidates: Any = SimpleNamespace(checks=lambda _: [check], of=self._candidate)
+        store: Any = self.store
+        self.service = RolloutService(
+            store,
+            candidates,
+            self.audit,
+            StepFunctions(client=self.steps, machine="arn:machine"),
+            mlflow=lambda: self.mlflow,
+            policy=Policy,
+            clock=lambda: 7.0,
+        )
+        self.outcomes = Outcomes(lambda: self.mlflow, self.audit, lambda: 7.0)
+
+    def _candidate(self, version: Version) -> Any:
+        return msgspec.structs.replace(
+            candidate(int(version.version)), model_version=version.model_version
+        )
+
+    def version(self, number: str = "1") -> Version:
+        found = self.mlflow.get("x", number)
+        assert found is not None
+        return found
+
+    def said(self) -> list[str]:
+        return [entry.what for entry in self.audit.entries()]
+
+
+def test_a_rollout_is_claimed_recorded_and_handed_to_the_state_machine_once() -> None:
+    bench = Bench()
+    begun = bench.service.begin(bench.version(), by="ann", reason="better").rollout
+    assert begun is not None
+    bench.service.resume(begun)
+    assert bench.steps.started == {"f-1": '{"fleet":"f","number":1}'}
+    assert bench.said() == ["rollout"]
+
+
+def test_failed_pre_checks_hold_a_version_back_once_unless_somebody_overrides() -> None:
+    bench = Bench(passed=False)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="x/1 is held back: 1 of 1 pre-checks fail"):
+            bench.service.begin(bench.version(), by="ann", reason="better")
+    assert bench.said() == ["held"]
+    assert bench.version().rollout.startswith("Held: 1 of 1")
+    assert bench.service.begin(bench.version(), by="ann", reason="r", override=True).rollout
+    forced = Bench(passed=False)
+    assert forced.service.begin(forced.version(), by="ann", reason="r", forced=True).rollout
+
+
+def test_a_version_waits_behind_the_rollout_under_way_and_then_goes() -> None:
+    bench = Bench()
+    first = bench.service.begin(bench.version(), by="ann", reason="r").rollout
+    assert first is not None
+    with pytest.raises(RolloutBusy):
+        bench.service.begin(bench.version("2"), by="ann", reason="r", queue=False)
+    queued = bench.service.begin(bench.version("2"), by="ann", reason="r")
+    assert queued.rollout is None and "is under way" in queued.waits
+    bench.service.begin_next("f")
+    assert bench.store.current("f").number == 1, "the first has not ended"
+    release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
+    bench.service.begin_next("f")
+    current = bench.store.current("f")
+    assert (current.under_way, current.next) == (2, "")
+
+
+def test_a_queued_version_that_was_rejected_meanwhile_does_not_go() -> None:
+    bench = Bench()
+    first = bench.service.begin(bench.version(), by="ann", reason="r").rollout
+    assert first is not None
+    bench.service.begin(bench.version("2"), by="ann", reason="r")
+    bench.mlflow.set_tags("x", "2", {APPROVAL_TAG: "Rejected"})
+    release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
+    bench.service.begin_next("f")
+    assert bench.store.current("f").under_way == 0
+
+
+def test_a_success_makes_the_champion_and_a_rollback_says_why() -> None:
+    bench = Bench()
+    rollout = bench.service.begin(bench.version(), by="ann", reason="r").rollout
+    assert rollout is not None
+    bench.outcomes.record(msgspec.structs.replace(rollout, state="RolledBack", why="worse"))
+    assert not bench.version().champion
+    assert bench.mlflow._client.items["x", "1"].tags[ROLLOUT_TAG] == "RolledBack: worse"
+    bench.outcomes.record(msgspec.structs.replace(rollout, state="Succeeded"))
+    assert bench.version().champion
+    assert bench.said() == ["rollout", "rollout-ended", "rollout-ended"]
+    assert bench.audit.verify(bench.mlflow.audit_heads()) == []
+
+
+@pytest.mark.parametrize("approval", ["Rejected", "Deleted"])
+def test_a_version_that_was_rejected_or_deleted_is_unwanted(approval: str) -> None:
+    bench = Bench()
+    rollout = bench.service.begin(bench.version(), by="ann", reason="r").rollout
+    assert rollout is not None
+    assert bench.outcomes.unwanted(rollout) == ""
+    bench.mlflow.set_tags("x", "1", {APPROVAL_TAG: approval})
+    assert bench.outcomes.unwanted(rollout) == f"x/1 was {approval.lower()} while it was on its way"

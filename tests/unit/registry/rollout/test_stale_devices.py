@@ -1,0 +1,52 @@
+"""Stale devices get what their fleet runs; those that were asked are not asked again."""
+
+from __future__ import annotations
+
+import msgspec
+from fakes.rollout_drive import POLICY, Drive
+from fakes.rollouts import Plant
+
+
+def test_devices_that_come_later_get_what_the_fleet_uses() -> None:
+    drive = Drive(Plant(6, away={5}, dislike={"wind/2": {0}}))
+    drive.to_end(drive.begin(1), step=60.0)
+    drive.to_end(
+        drive.begin(2, policy=msgspec.structs.replace(POLICY, abort=0.5, success=0.5)), step=60.0
+    )
+    assert drive.stale_devices.find("f") == []  # one refused it, one is away: both were asked
+    drive.plant.models |= {"new1": "", "new2": ""}
+    assert drive.stale_devices.find("f") == ["new1", "new2"]
+    jobs = drive.stale_devices.update("f", ["new1", "new2"])
+    assert len(jobs) == 2
+    assert not any(drive.stale_devices.is_waiting(job) for job in jobs)
+    assert {drive.plant.models["new1"], drive.plant.models["new2"]} == {"wind/2"}
+    assert drive.stale_devices.find("f") == []
+    drive.plant.models["d001"] = ""  # its card was replaced
+    assert drive.stale_devices.find("f") == ["d001"]
+    drive.stale_devices.update("f", ["d001"])
+    manifests = list(drive.plant.documents.values())
+    late = manifests[-1].sequence
+    drive.to_end(drive.begin(3), step=60.0)
+    assert late < list(drive.plant.documents.values())[-1].sequence  # the next rollout counts on
+    busy = drive.begin(4)
+    assert drive.stale_devices.find("f") == []
+    assert drive.stale_devices.update("f", ["new1"]) == []
+    drive.to_end(busy, step=60.0)
+
+
+def test_an_update_is_recorded_with_its_jobs() -> None:
+    drive = Drive(Plant(2))
+    drive.to_end(drive.begin(1))
+    drive.plant.models["new"] = ""
+    jobs = drive.stale_devices.update("f")
+    (entry,) = drive.audit.entries()
+    assert (entry.what, entry.subject) == ("catch-up", "wind/1")
+    assert (entry.details["devices"], entry.details["jobs"]) == (["new"], jobs)
+    assert drive.stale_devices.update("f") == []
+    assert len(list(drive.audit.entries())) == 1
+
+
+def test_a_fleet_without_a_model_has_no_stale_devices() -> None:
+    drive = Drive(Plant(2))
+    assert drive.stale_devices.find("f") == []
+    assert drive.stale_devices.update("f", ["d000"]) == []
