@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 import msgspec
 
 from edge.errors import MLEdgeOpsError
-from edge.protocol.messages import Label
+from edge.protocol.messages import ConfigValue, Label
 from edge.protocol.names import Name
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -40,7 +40,7 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     home: str
     """Folder for apps, cache and models."""
     heartbeat_seconds: HeartbeatSeconds = 30.0
-    node_config: dict[str, bool | int | float | str] = {}
+    node_config: dict[str, ConfigValue] = {}
     """What the app finds in ``context.node_config``."""
     labels: Annotated[dict[Label, Label], msgspec.Meta(max_length=10)] = {}
     """Sent in heartbeats, for ``run --require`` and ``--selection stratified:LABEL``."""

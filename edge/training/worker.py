@@ -15,7 +15,7 @@ import msgspec
 
 from edge.frames import read_frame, take_over_stdout, write_frame
 from edge.object_transfer import disk_code
-from edge.protocol.messages import ObjectRef
+from edge.protocol.messages import ConfigValue, ObjectRef
 from edge.protocol.records import (
     Records,
     decode_records,
@@ -44,8 +44,8 @@ class WorkerJob(msgspec.Struct, kw_only=True):
     message_id: str
     flower_run_id: int
     node_id: int
-    node_config: dict[str, bool | int | float | str]
-    run_config: dict[str, bool | int | float | str]
+    node_config: dict[str, ConfigValue]
+    run_config: dict[str, ConfigValue]
     content: str
     """The record skeleton."""
     arrays_path: str
