@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes.registries import MemoryModels
 
-from fl_runtime.run.aws import SettingMissing
+from fl_runtime.run.errors import SettingMissing
 from registry.wiring import Registry, make_clients, resources_from_environment
 
 ENVIRONMENT = {
