@@ -55,7 +55,7 @@ def check_run_id(run: str) -> str:
     return run
 
 
-class RunHistory:
+class RunArchive:
     """Reads the runs of all experiments."""
 
     def __init__(self, mlflow: Any) -> None:

@@ -1,4 +1,4 @@
-"""Faults of processes: killed, suspended, duplicated, rebooted, on a full disk, with a wrong clock."""
+"""Faults of processes: killed, suspended, duplicated, without disk space, with a wrong clock."""
 
 from __future__ import annotations
 

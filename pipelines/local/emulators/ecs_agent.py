@@ -32,7 +32,7 @@ class EcsAgent:
     def __init__(
         self, cluster: str, clients: dict[str, Any], environment: dict[str, str], logs: Path
     ) -> None:
-        """``clients``: by service (ecs, stepfunctions, sts, logs). ``logs``: folder of the files."""
+        """``clients``: by service (ecs, stepfunctions, sts, logs). ``logs``: the files' folder."""
         self._cluster = cluster
         self._ecs, self._steps = clients["ecs"], clients["stepfunctions"]
         self._sts, self._logs = clients["sts"], clients["logs"]

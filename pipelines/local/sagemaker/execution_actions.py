@@ -32,7 +32,7 @@ class ExecutionActions:
 
     def describe_pipeline_execution(self, response: Any) -> dict[str, Any]:
         """DescribePipelineExecution."""
-        execution = self._execution(response)
+        execution = _find(self._running(), response)
         described = {
             "PipelineArn": execution.arn.split("/execution/")[0],
             "PipelineExecutionArn": execution.arn,
@@ -45,7 +45,7 @@ class ExecutionActions:
 
     def stop_pipeline_execution(self, response: Any) -> dict[str, Any]:
         """StopPipelineExecution."""
-        execution = self._execution(response)
+        execution = _find(self._running(), response)
         self._running().stop(execution)
         return {"PipelineExecutionArn": execution.arn}
 
@@ -64,11 +64,15 @@ class ExecutionActions:
 
     def list_pipeline_execution_steps(self, response: Any) -> dict[str, Any]:
         """ListPipelineExecutionSteps, newest first."""
-        return {"PipelineExecutionSteps": list(reversed(self._execution(response).steps.values()))}
+        return {
+            "PipelineExecutionSteps": list(
+                reversed(_find(self._running(), response).steps.values())
+            )
+        }
 
     def list_pipeline_parameters_for_execution(self, response: Any) -> dict[str, Any]:
         """ListPipelineParametersForExecution."""
-        parameters = self._execution(response).parameters
+        parameters = _find(self._running(), response).parameters
         pairs = [{"Name": name, "Value": str(value)} for name, value in parameters.items()]
         return {"PipelineParameters": pairs}
 
@@ -82,13 +86,6 @@ class ExecutionActions:
         reason = response.params.get("FailureReason") or "no reason was given"
         return _answer(self._running(), response, None, reason)
 
-    def _execution(self, response: Any) -> PipelineExecution:
-        arn = response.params["PipelineExecutionArn"]
-        execution = self._running().get(arn)
-        if execution is None:
-            raise invalid(f"There is no pipeline execution {arn}.")
-        return execution
-
     def _running(self) -> Engine:
         if self.engine is None:
             raise invalid("The local SageMaker is starting.")
@@ -97,6 +94,14 @@ class ExecutionActions:
 
 ACTIONS = tuple(name for name in vars(ExecutionActions) if not name.startswith("_"))
 """Names of the actions, which are moto's."""
+
+
+def _find(engine: Engine, response: Any) -> PipelineExecution:
+    arn = response.params["PipelineExecutionArn"]
+    execution = engine.get(arn)
+    if execution is None:
+        raise invalid(f"There is no pipeline execution {arn}.")
+    return execution
 
 
 def _answer(

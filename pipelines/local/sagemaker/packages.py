@@ -1,4 +1,4 @@
-"""What moto's model packages lack: updates that merge, model cards, and the event of an approval."""
+"""What moto's model packages lack: updates that merge, model cards, approval events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mledgeops bench``: measures a run, its memory, the cloud's start, rollout and reconciliation."""
+"""``mledgeops bench``: measures the cloud's start, runs, memory, rollouts, reconciliation."""
 
 from __future__ import annotations
 

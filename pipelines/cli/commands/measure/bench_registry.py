@@ -83,7 +83,7 @@ def _until_switched(registry: Registry, fleet: str, began: float) -> tuple[float
 
 
 def reconcile_measures(home: Path) -> list[Measure]:
-    """Plan and repair 1,000 versions of which 100 have drifted, then plan again: nothing is left."""
+    """Plan and repair 1,000 versions of which 100 have drifted; a second plan is empty."""
     with LocalCloud.start(Home(home)) as cloud, cloud.reached():
         sagemaker, mlflow, calls = client("sagemaker"), mlflow_client(), [0]
         _fill(sagemaker, mlflow)

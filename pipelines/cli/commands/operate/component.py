@@ -15,7 +15,7 @@ from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import client
 from pipelines.cli.commands.operate.component_files import (
     ComponentFiles,
-    Target,
+    ComponentTarget,
     write_agent,
     write_app,
 )
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace, place: str, trust: TrustedKeys) -> ComponentFiles:
-    target = Target(
+    target = ComponentTarget(
         version=arguments.component_version,
         architecture=arguments.architecture,
         place=place,

@@ -28,7 +28,7 @@ class ComponentFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class ComponentTarget:
     """What is built."""
 
     version: str
@@ -41,7 +41,7 @@ class Target:
     """Folder that the files are written to."""
 
 
-def write_agent(target: Target, trust: TrustedKeys) -> ComponentFiles:
+def write_agent(target: ComponentTarget, trust: TrustedKeys) -> ComponentFiles:
     """Write the agent's component; its devices trust the keys ``trust``."""
     recipe = agent_recipe(target.version, target.place, trust)
     file = _write_recipe(target, recipe)
@@ -49,7 +49,7 @@ def write_agent(target: Target, trust: TrustedKeys) -> ComponentFiles:
     return ComponentFiles(recipe=recipe, file=file, artifacts=[artifact])
 
 
-def write_app(target: Target, app: FlowerApp) -> ComponentFiles:
+def write_app(target: ComponentTarget, app: FlowerApp) -> ComponentFiles:
     """Write a Flower app's component, with the wheels of its own dependencies."""
     own = own_dependencies(app)
     recipe = app_recipe(app, target.version, target.place, wheels=bool(own))
@@ -80,7 +80,7 @@ def own_dependencies(app: FlowerApp) -> list[str]:
     return [text for name, text in wanted.items() if name not in brought]
 
 
-def _write_recipe(target: Target, recipe: Recipe) -> Path:
+def _write_recipe(target: ComponentTarget, recipe: Recipe) -> Path:
     data = encode(recipe)
     target.out.mkdir(parents=True, exist_ok=True)
     file = target.out / f"{recipe.component_name}.json"

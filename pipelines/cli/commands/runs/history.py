@@ -11,7 +11,7 @@ from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, duration, moment, table
 from pipelines.desk import clouds
-from pipelines.desk.runs import EVALUATE, RunHistory, RunSummary, check_run_id
+from pipelines.desk.runs import EVALUATE, RunArchive, RunSummary, check_run_id
 from pipelines.errors import UsageError
 
 NO_RUNS = "no runs yet: start one with `mledgeops run APP`"
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 def list_runs(arguments: argparse.Namespace) -> int:
     """All runs, newest first."""
     with clouds.use_store(arguments.cloud) as exists:
-        found = RunHistory(mlflow_client()).runs() if exists else []
+        found = RunArchive(mlflow_client()).runs() if exists else []
     text = runs_text(found) if found else NO_RUNS
     answer(arguments.json, {"runs": [as_json(summary) for summary in found]}, text)
     return 0
@@ -40,7 +40,7 @@ def show_run(arguments: argparse.Namespace) -> int:
     with clouds.use_store(arguments.cloud) as exists:
         if not exists:
             raise UsageError(f"There is no run {run!r}: start one with `mledgeops run APP`.")
-        summary, rounds = RunHistory(mlflow_client()).get(run)
+        summary, rounds = RunArchive(mlflow_client()).get(run)
     document = {**as_json(summary), "rounds": rounds}
     answer(arguments.json, document, run_text(summary, rounds))
     return 0
