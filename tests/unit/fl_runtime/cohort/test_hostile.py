@@ -77,7 +77,7 @@ def judged(
         objects.data[update_key("run-1", PHASE, device)] = blob
     events = list(CohortRunner(rows, rows, objects, clock=clock, sleep=clock.sleep).run(request))
     results = {item.device: item for item in events if isinstance(item, DeviceResult)}
-    assert set(results) == set(replies), "each device gets one verdict"
+    assert set(results) == set(replies), "each device gets one result"
     means = [decode_records(item.records) for item in events if isinstance(item, Folded)]
     return results, means[0] if means else None
 

@@ -89,7 +89,7 @@ def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
     assert ended == [True], "a goodbye ends the proxy"
 
 
-def test_a_proxy_that_comes_late_gets_the_waiting_phase(hub) -> None:
+def test_a_proxy_that_attaches_during_a_phase_gets_its_request(hub) -> None:
     made, address, identity = hub
     threading.Timer(0.2, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
     assert len(list(made.run(request("c0000")))) == 4
@@ -117,7 +117,7 @@ def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub) -> None:
     ]
 
 
-def test_what_a_slow_proxy_says_of_an_earlier_phase_counts_for_nothing(hub) -> None:
+def test_events_of_an_earlier_phase_are_ignored(hub) -> None:
     made, address, identity = hub
 
     class Confused(Answers):
@@ -154,7 +154,7 @@ def test_an_unknown_cohort_is_refused(hub) -> None:
     assert attach(address, "c9999", identity, Answers()) is False
 
 
-def test_a_server_that_is_replaced_leaves_the_proxies_to_its_successor(hub) -> None:
+def test_proxies_attach_to_the_successor_of_a_replaced_server(hub) -> None:
     running, address, identity = hub
     results: list = []
     thread = proxy_thread(address, "c0000", identity, Answers(), results)

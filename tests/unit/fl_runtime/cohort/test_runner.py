@@ -1,4 +1,4 @@
-"""A cohort's phase: every device gets one verdict, whatever it does."""
+"""A cohort's phase: every device gets exactly one result, whatever it does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(
     assert isinstance(events[-1], PhaseDone)
     results = [item for item in events if isinstance(item, DeviceResult)]
     assert sorted(item.device for item in results) == sorted(devices), (
-        "each device gets exactly one verdict"
+        "each device gets exactly one result"
     )
     means = [decode_records(item.records) for item in events if isinstance(item, Folded)]
     return {item.device: item for item in results}, means[0] if means else None, fleet
@@ -136,7 +136,7 @@ def records_of(**arrays):
         (trained(1.0, 10, other=1.0), "metrics"),
     ],
 )
-def test_one_bad_device_costs_itself_and_nothing_else(device, code: str) -> None:
+def test_a_bad_device_fails_alone(device, code: str) -> None:
     results, mean, _ = run({"bad": device, "a": trained(1.0), "c": trained(3.0)})
     assert results["bad"].code == code
     assert mean is not None
@@ -144,7 +144,7 @@ def test_one_bad_device_costs_itself_and_nothing_else(device, code: str) -> None
     assert mean.metrics["metrics"]["num-examples"] == 20
 
 
-def test_a_changed_upload_is_found_out() -> None:
+def test_an_upload_with_another_digest_does_not_count() -> None:
     def liar(command: Command, content: Records) -> Reply:
         reply = fleet_box[0].accept(command, "liar", trained(1.0)(command, content))
         key = update_key(command.run, command.phase, "liar")
@@ -196,7 +196,7 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
     assert codes == {"a": "", "b": "no-reply"}
 
 
-def test_long_configs_travel_beside_the_message() -> None:
+def test_long_configs_are_stored_once() -> None:
     _, mean, fleet = run(
         {"a": trained(1.0), "b": trained(1.0)}, config={"lr": 0.1, "note": "x" * 5000}
     )

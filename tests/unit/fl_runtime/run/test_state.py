@@ -62,7 +62,7 @@ def test_a_terminal_state_never_changes(table: RunTable, state: str) -> None:
     assert (found.state, found.reason, found.finished_round) == (state, "because", 0)
 
 
-def test_an_update_may_spare_further_states(table: RunTable) -> None:
+def test_an_update_may_exclude_further_states(table: RunTable) -> None:
     assert table.update("run-1", state="Stopping")
     assert not table.update("run-1", unless=("Stopping",), state="Running")
     assert table.update("run-1", state="Stopped")
