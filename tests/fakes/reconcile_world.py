@@ -1,27 +1,13 @@
-"""Whatever was done on either side, and wherever it was interrupted: one reconciliation, and both
-registries agree.
-"""
+"""Both registries and a fleet in memory, and anything that people may do to them."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fl_runtime.run.errors import ObjectMissing
-from registry.model_version import (
-    CHECKS_TAG,
-    MLFLOW_NAME,
-    MLFLOW_VERSION,
-    RUN_TAG,
-    Package,
-    Version,
-)
-from registry.reconcile.aws import AwsActions, read_snapshot
+from registry.model_version import MLFLOW_NAME, MLFLOW_VERSION, RUN_TAG, Package, Version
 from registry.reconcile.model import FleetState, RegistrySnapshot
 from registry.reconcile.plan import DELETED, plan
 from registry.reconcile.repair import repair
@@ -194,6 +180,13 @@ def consistent(world: World) -> None:
             assert version.version == world.runs, "the champion is what the fleet runs"
 
 
+def linked(world: World) -> str:
+    world.create()
+    arn = sorted(world.p)[-1]
+    world.link(arn, 3)
+    return next(v.version for v in world.v.values() if v.model_package_arn == arn)
+
+
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -224,10 +217,8 @@ OPERATIONS = st.lists(
 )
 
 
-@given(OPERATIONS, st.integers(0, 12))
-def test_any_history_then_one_reconciliation_ends_consistent(
-    operations: list[tuple[str, int, int]], crash_at: int
-) -> None:
+def live_through(operations: list[tuple[str, int, int]], crash_at: int) -> None:
+    """Any history, then a reconciliation that crashes, then ones that do not: all must agree."""
     world = World()
     for operation, which, how in operations:
         arns, numbers = sorted(world.p), sorted(world.v)
@@ -278,141 +269,3 @@ def test_any_history_then_one_reconciliation_ends_consistent(
             world.settle()
     assert plan(world.snapshot()) == [], "a further one finds nothing"
     consistent(world)
-
-
-def test_what_cannot_be_repaired_is_said_and_keeps_nothing_else_from_it() -> None:
-    world = World()
-    world.create()
-    world.create()
-    first, second = sorted(world.p)
-    made = world.register
-
-    def refuses(package: Package) -> str:
-        if package.arn == first:
-            raise ValueError("Not a proper models:/ URI")
-        return made(package)
-
-    world.register = refuses  # type: ignore[method-assign]
-    ((item, reason),) = repair(world, world.snapshot(), plan(world.snapshot()))
-    assert (item.act, item.subject, reason) == (
-        "register",
-        first,
-        "ValueError: Not a proper models:/ URI",
-    )
-    assert [v.model_package_arn for v in world.versions()] == [second]
-    world.decide(first, "Rejected", "")  # how whoever made it says that it is nothing
-    assert plan(world.snapshot()) == []
-
-
-def test_what_counts_on_a_repair_that_failed_waits_for_the_next_reconciliation() -> None:
-    world = World()
-    number = linked(world)
-    # a wish, in MLflow, that must not be lost
-    world.v[number] = replace(world.v[number], approval="Approved")
-
-    def refuses(arn: str, approval: str, why: str) -> None:
-        raise ConnectionError("SageMaker is away")
-
-    decide, world.decide = world.decide, refuses  # type: ignore[method-assign]
-    wanted = plan(world.snapshot())
-    failed = repair(world, world.snapshot(), wanted)
-    assert [item.act for item, _ in failed] == ["approve", "set-tag", "roll-out"]
-    assert "SageMaker is away" in failed[0][1]
-    assert plan(world.snapshot()) == wanted, "nothing was half done"
-    world.decide = decide  # type: ignore[method-assign]
-    assert repair(world, world.snapshot(), plan(world.snapshot())) == []
-    assert world.p[world.v[number].model_package_arn].approval == "Approved"
-
-
-def linked(world: World) -> str:
-    world.create()
-    arn = sorted(world.p)[-1]
-    world.link(arn, 3)
-    return next(v.version for v in world.v.values() if v.model_package_arn == arn)
-
-
-@pytest.mark.parametrize(
-    ("change", "acts"),
-    [
-        (lambda w, n: None, []),
-        (lambda w, n: w.decide(w.v[n].model_package_arn, "Approved", ""), ["set-tag", "roll-out"]),
-        (
-            lambda w, n: w.v.update({n: replace(w.v[n], approval="Approved")}),
-            ["approve", "set-tag", "roll-out"],
-        ),
-        (lambda w, n: w.set_champion("m", n), ["approve", "set-tag", "roll-out"]),
-        (lambda w, n: w.decide(w.v[n].model_package_arn, "Rejected", ""), ["set-tag"]),
-        (lambda w, n: w.p.pop(w.v[n].model_package_arn), ["set-tag"]),
-        (lambda w, n: w.v.pop(n), ["reject"]),
-        (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="")}), ["name"]),
-        (lambda w, n: w.v.update({n: replace(w.v[n], model_package_arn="arn:no")}), ["name"]),
-        (lambda w, n: w.v.update({n: replace(w.v[n], run="another")}), ["name"]),
-    ],
-)
-def test_each_drift_has_its_repair(change: Any, acts: list[str]) -> None:
-    world = World()
-    change(world, linked(world))
-    assert [item.act for item in plan(world.snapshot())] == acts
-    repair(world, world.snapshot(), plan(world.snapshot()))
-    world.settle()
-    assert plan(world.snapshot()) == []
-    consistent(world)
-
-
-def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_version() -> None:
-    for steps in (0, 1, 2):
-        world = World()
-        world.create()
-        world.link(next(iter(world.p)), steps)
-        assert [item.act for item in plan(world.snapshot())] == [
-            ["register"],
-            ["name", "give-evidence"],
-            ["give-evidence"],
-        ][steps]
-        repair(world, world.snapshot(), plan(world.snapshot()))
-        assert plan(world.snapshot()) == []
-        assert len(world.v) == 1
-        consistent(world)
-
-
-@pytest.mark.parametrize("why", ["refused", "held"])
-def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(why: str) -> None:
-    world = World()
-    good, bad = linked(world), linked(world)
-    for number in (good, bad):
-        setattr(world, why, {bad})
-        world.set_champion("m", number)
-        for _ in range(3):
-            repair(world, world.snapshot(), plan(world.snapshot()))
-            world.settle()
-    assert world.runs == good
-    assert [v.version for v in world.versions() if v.champion] == [good]
-    assert plan(world.snapshot()) == []
-
-
-def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -> None:
-    world, said = World(), {}
-    version = replace(world.v[linked(world)], checks="")
-
-    class Linked:
-        def give_evidence(self, package: Package, number: str) -> None:
-            raise ObjectMissing("runs/run-1/comparison.json")
-
-    mlflow = SimpleNamespace(
-        versions=lambda: [version],
-        set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}),
-    )
-    actions = AwsActions(mlflow, None, Linked(), None, [], None, None, lambda: 0.0)  # type: ignore[arg-type]
-
-    def snapshot() -> RegistrySnapshot:
-        sagemaker = SimpleNamespace(packages=world.packages)
-        return read_snapshot(mlflow, sagemaker, None, [], None)  # type: ignore[arg-type]
-
-    assert repair(actions, snapshot(), plan(snapshot())) == []
-    assert said == {
-        f"m/{version.version}": {
-            CHECKS_TAG: "no evidence: ObjectMissing: runs/run-1/comparison.json"
-        }
-    }
-    version = replace(version, checks=said[f"m/{version.version}"][CHECKS_TAG])
-    assert plan(snapshot()) == []
