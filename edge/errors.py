@@ -16,6 +16,8 @@ MLEdgeOpsError
   x SettingMissing     the environment of a task or function lacks a variable
   x RegistryError      a version, a package, a rollout
   x UsageError         what was asked for cannot be done
+  x EnrolledAlready    a claim is asked for a device that has a certificate
+  x EnrolmentRefused   a device may not enrol
   x DeployError        CloudFormation
   x LocalCloudError    the local cloud
 
