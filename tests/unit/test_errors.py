@@ -43,9 +43,7 @@ def test_every_public_exception_is_below_the_root() -> None:
 
 
 def test_the_drawing_names_the_roots_children_and_no_others() -> None:
-    children = {
-        cls.__name__ for cls in exceptions().values() if MLEdgeOpsError in cls.__bases__
-    }
+    children = {cls.__name__ for cls in exceptions().values() if MLEdgeOpsError in cls.__bases__}
     drawn = set(re.findall(r"^  x (\w+)", errors.__doc__ or "", re.MULTILINE))
     assert drawn == children
 
