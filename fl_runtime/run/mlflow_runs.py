@@ -27,6 +27,8 @@ RUN_ID_TAG = "mledgeops.run_id"
 STATUS_TAG = "mledgeops.status"
 REASON_TAG = "mledgeops.reason"
 EXECUTION_TAG = "mledgeops.execution_arn"
+DEVICES_TAG = "mledgeops.devices"
+ENDED_EARLY_TAG = "mledgeops.ended_early"
 
 
 def mlflow_client() -> Any:

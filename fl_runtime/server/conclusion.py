@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import model_key
+from fl_runtime.run.mlflow_runs import ENDED_EARLY_TAG
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.spec import RunSpec
@@ -95,7 +96,7 @@ def conclude(
     model_id = tracker.log_model(finished.app, model)
     ended = finished.ended_early[:ENDED_LIMIT]
     if ended:
-        tracker.set_tag("mledgeops.ended_early", ended)
+        tracker.set_tag(ENDED_EARLY_TAG, ended)
     # The pipeline's next step registers the model from MLflow: all of it must be there.
     tracker.flush()
     if is_stopping():

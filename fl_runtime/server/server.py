@@ -21,6 +21,7 @@ from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, spec_key
+from fl_runtime.run.mlflow_runs import DEVICES_TAG
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.signing import Signer
@@ -97,7 +98,7 @@ class Server:
         spec = decode_spec(objects.get(spec_key(self._run)))
         cohorts = msgspec.json.decode(objects.get(cohorts_key(self._run)), type=list[Cohort])
         devices = sum(len(cohort.members) for cohort in cohorts)
-        details = {"mledgeops.devices": str(devices)}
+        details = {DEVICES_TAG: str(devices)}
         tracker = RunTracker(self._resources.store, spec, details)
         # Flower samples nodes with Python's global random: seeded, a run can be repeated. A resumed
         # run gets the random state of its checkpoint instead.
