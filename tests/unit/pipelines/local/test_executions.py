@@ -1,0 +1,206 @@
+"""Executions on disk, callbacks by token, and the API's actions on both."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.local.sagemaker.engine import Engine
+from pipelines.local.sagemaker.execution_actions import ACTIONS, ExecutionActions
+from pipelines.local.sagemaker.executions import Callbacks, ExecutionFiles, PipelineExecution
+from pipelines.local.sagemaker.journal import Journal
+from pipelines.local.sagemaker.packages import PackageActions, approval_event
+
+PREFIX = "arn:aws:sagemaker:r:a"
+DEFINITION = {
+    "Parameters": [{"Name": "N", "Type": "Integer", "DefaultValue": 1}],
+    "Steps": [{"Name": "Low", "Type": "Fail", "Arguments": {"ErrorMessage": "too low"}}],
+}
+
+
+def test_an_execution_that_was_under_way_has_failed_with_its_cloud(tmp_path: Path) -> None:
+    files = ExecutionFiles(tmp_path / "folder")
+    ended = PipelineExecution(f"{PREFIX}/1", "p", {}, {}, status="Succeeded")
+    cut = PipelineExecution(f"{PREFIX}/2", "p", {}, {}, status="Stopping")
+    files.save(ended)
+    files.save(cut)
+    found = ExecutionFiles(tmp_path / "folder").load()
+    assert found[ended.arn].status == "Succeeded"
+    assert (found[cut.arn].status, found[cut.arn].reason) == (
+        "Failed",
+        "The local cloud ended while this ran.",
+    )
+    assert [file.suffix for file in (tmp_path / "folder").iterdir()] == [".json", ".json"]
+    assert ExecutionFiles(tmp_path / "nothing").load() == {}
+
+
+def test_a_callback_is_answered_once_by_its_token() -> None:
+    callbacks = Callbacks()
+    callback = callbacks.add("token", "execution")
+    assert callbacks.execution_of("token") == "execution"
+    assert callbacks.execution_of("other") is None
+    assert not callbacks.answer("other", {}, None)
+    assert callbacks.answer("token", {"a": "1"}, None)
+    assert not callbacks.answer("token", {"a": "2"}, None)
+    assert callback.outputs == {"a": "1"}
+
+
+class Backend:
+    """What moto gives an action."""
+
+    def describe_pipeline(self, name: str) -> dict:
+        assert name == "p"
+        return {"PipelineDefinition": json.dumps(DEFINITION)}
+
+
+def request(**params: Any) -> Any:
+    return types.SimpleNamespace(params=params, sagemaker_backend=Backend())
+
+
+@pytest.fixture
+def actions(tmp_path: Path) -> ExecutionActions:
+    made = ExecutionActions()
+    made.engine = Engine(tmp_path, {}, PREFIX)
+    return made
+
+
+def ended(actions: ExecutionActions, arn: str) -> dict:
+    for _ in range(200):
+        described = actions.describe_pipeline_execution(request(PipelineExecutionArn=arn))
+        if described["PipelineExecutionStatus"] != "Executing":
+            return described
+        time.sleep(0.01)
+    raise AssertionError("it did not end")
+
+
+def test_the_api_starts_describes_and_lists_executions(actions: ExecutionActions) -> None:
+    given = [{"Name": "N", "Value": "7"}]
+    started = actions.start_pipeline_execution(
+        request(PipelineName="arn:x/p", PipelineParameters=given)
+    )
+    arn = started["PipelineExecutionArn"]
+    assert ended(actions, arn)["FailureReason"] == "too low"
+    by_arn = request(PipelineExecutionArn=arn)
+    steps = actions.list_pipeline_execution_steps(by_arn)["PipelineExecutionSteps"]
+    assert [(step["StepName"], step["StepStatus"]) for step in steps] == [("Low", "Failed")]
+    parameters = actions.list_pipeline_parameters_for_execution(by_arn)["PipelineParameters"]
+    assert parameters == given
+    listed = actions.list_pipeline_executions(request(PipelineName="p"))
+    assert [e["PipelineExecutionArn"] for e in listed["PipelineExecutionSummaries"]] == [arn]
+
+
+def test_the_api_refuses_what_it_does_not_know(actions: ExecutionActions) -> None:
+    unknown = [{"Name": "Nope", "Value": "1"}]
+    for act, params in (
+        (actions.describe_pipeline_execution, {"PipelineExecutionArn": "arn:none"}),
+        (actions.start_pipeline_execution, {"PipelineName": "p", "PipelineParameters": unknown}),
+        (actions.send_pipeline_execution_step_success, {"CallbackToken": "none"}),
+    ):
+        with pytest.raises(Exception, match=r"There is no|Unknown parameters|token is unknown"):
+            act(request(**params))
+    with pytest.raises(Exception, match="is starting"):
+        ExecutionActions().list_pipeline_executions(request(PipelineName="p"))
+    assert len(ACTIONS) == 8
+
+
+class Recorder:
+    """A SageMaker client that records calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda **params: self.calls.append((name, params))
+
+
+def test_the_journal_is_replayed_in_order_and_not_written_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write("create_pipeline", {"PipelineName": "p", "Tags": None})
+    journal.write("delete_pipeline", {"PipelineName": "p"})
+    again, recorder = Journal(tmp_path / "journal.jsonl"), Recorder()
+    again.replay(recorder)
+    assert recorder.calls == [
+        ("create_pipeline", {"PipelineName": "p"}),
+        ("delete_pipeline", {"PipelineName": "p"}),
+    ]
+    again.replaying = True
+    again.write("create_pipeline", {})
+    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
+    Journal(tmp_path / "none").replay(recorder)
+
+
+class Packages:
+    """moto's backend with one package."""
+
+    def __init__(self) -> None:
+        self.package = types.SimpleNamespace(
+            arn=f"{PREFIX}:model-package/g/1",
+            model_package_group_name="g",
+            model_package_version=1,
+            model_approval_status="PendingManualApproval",
+            approval_description=None,
+            customer_metadata_properties={"a": "1"},
+        )
+
+    def describe_model_package(self, _: str) -> Any:
+        return self.package
+
+
+class Events:
+    def __init__(self) -> None:
+        self.entries: list[dict] = []
+
+    def put_events(self, Entries: list[dict]) -> dict:
+        self.entries += Entries
+        return {"FailedEntryCount": 0}
+
+
+def test_an_update_merges_and_a_changed_approval_emits_its_event(tmp_path: Path) -> None:
+    backend, events = Packages(), Events()
+    actions = PackageActions(Journal(tmp_path / "journal"))
+    actions.events = events
+
+    def original(response: Any) -> str:
+        backend.package.model_approval_status = response.params["ModelApprovalStatus"]
+        return "done"
+
+    update = actions.journalled("update_model_package", original)
+    params: dict[str, Any] = {
+        "ModelPackageArn": backend.package.arn,
+        "CustomerMetadataProperties": {"b": "2"},
+    }
+    assert update(types.SimpleNamespace(params=params, sagemaker_backend=backend)) == "done"
+    assert params["CustomerMetadataProperties"] == {"a": "1", "b": "2"}
+    assert events.entries == [], "the approval is as it was"
+    params = {"ModelPackageArn": backend.package.arn, "ModelApprovalStatus": "Approved"}
+    update(types.SimpleNamespace(params=params, sagemaker_backend=backend))
+    assert events.entries == [approval_event(backend.package)]
+    assert json.loads(events.entries[0]["Detail"])["ModelApprovalStatus"] == "Approved"
+
+
+def test_a_model_card_must_be_a_json_object_and_is_given_back(tmp_path: Path) -> None:
+    backend = Packages()
+    actions = PackageActions(Journal(tmp_path / "journal"))
+    update = actions.journalled("update_model_package", lambda _: None)
+
+    def with_card(content: str) -> Any:
+        params = {
+            "ModelPackageArn": backend.package.arn,
+            "ModelCard": {"ModelCardContent": content},
+        }
+        return types.SimpleNamespace(params=params, sagemaker_backend=backend)
+
+    for content in ("", "[]", "{"):
+        with pytest.raises(Exception, match="is not a model card"):
+            update(with_card(content))
+    update(with_card("{}"))
+    original = types.SimpleNamespace(result={"ModelPackageArn": backend.package.arn})
+    described = actions.described(lambda _: original)(None).result
+    assert described["ModelCard"] == {"ModelCardContent": "{}"}
+    assert io.StringIO(json.dumps(described)).read()

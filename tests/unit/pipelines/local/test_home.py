@@ -1,0 +1,75 @@
+"""The home folder: what runs in it, what leads to it, and that one process holds a lock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipelines.local.cloud import LocalCloud, stop_running
+from pipelines.local.home import FOREIGN_VARIABLES, CloudInfo, Home, LocalCloudError, enter, locked
+
+INFO = CloudInfo(pid=os.getpid(), gateway_port=1, mqtt_port=2, sagemaker_port=3, started_at=4.0)
+
+
+def test_a_running_cloud_is_found_and_a_dead_ones_file_counts_as_none(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert LocalCloud.attach(home) is None
+    home.info_file.write_bytes(msgspec.json.encode(INFO))
+    attached = LocalCloud.attach(home)
+    assert attached is not None
+    assert attached.info == INFO
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    home.info_file.write_bytes(msgspec.json.encode(msgspec.structs.replace(INFO, pid=done.pid)))
+    assert home.info() is None
+    assert stop_running(home) is False
+    home.info_file.write_text("{")
+    assert home.info() is None
+
+
+def test_the_environment_leads_to_this_cloud_and_hides_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in FOREIGN_VARIABLES:
+        monkeypatch.setenv(name, "mine")
+    cloud = LocalCloud(Home(tmp_path), INFO, None)
+    before = dict(os.environ)
+    with cloud.reached():
+        assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
+        assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+        assert os.environ["MLEDGEOPS_BUCKET"] == cloud.deployment.bucket
+        assert not set(FOREIGN_VARIABLES) & set(os.environ)
+    assert dict(os.environ) == before
+
+
+def test_entering_drops_foreign_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"AWS_PROFILE": "mine", "HOME": "/home"})
+    enter({"AWS_REGION": "here"})
+    assert os.environ == {"HOME": "/home", "AWS_REGION": "here"}
+
+
+def test_the_default_home_is_the_variables_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLEDGEOPS_HOME", str(tmp_path / "mine"))
+    assert Home.default().root == tmp_path / "mine"
+    monkeypatch.delenv("MLEDGEOPS_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert Home.default().root == tmp_path / ".mledgeops"
+
+
+def test_a_lock_is_held_once_and_freed_at_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "lock"
+    with (
+        locked(file, "taken"),
+        pytest.raises(LocalCloudError, match="taken"),
+        locked(file, "taken"),
+    ):
+        pass
+    with locked(file, "taken"):
+        pass
