@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,19 +56,14 @@ class DynamoStore:
 
     def rollouts(self) -> list[Rollout]:
         """All rollouts of all fleets, newest first."""
-        bodies = (body for key, body in self._scan() if key != _CURRENT)
+        bodies = (body for key, body in _scan(self._client, self._table) if key != _CURRENT)
         found = (msgspec.json.decode(body, type=Rollout) for body in bodies)
         return sorted(found, key=lambda rollout: rollout.started_at, reverse=True)
 
     def fleets(self) -> list[FleetRecord]:
         """The records of all fleets."""
-        bodies = (body for key, body in self._scan() if key == _CURRENT)
+        bodies = (body for key, body in _scan(self._client, self._table) if key == _CURRENT)
         return [msgspec.json.decode(body, type=FleetRecord) for body in bodies]
-
-    def _scan(self) -> Iterable[tuple[str, str]]:
-        for page in self._client.get_paginator("scan").paginate(TableName=self._table):
-            for item in page["Items"]:
-                yield item["rollout"]["S"], item["body"]["S"]
 
     def _body(self, fleet: str, rollout: str) -> str:
         key = {"fleet": {"S": fleet}, "rollout": {"S": rollout}}
@@ -202,6 +197,13 @@ def object_url(bucket: str, region: str) -> ObjectUrl:
         return f"${{aws:iot:s3-presigned-url:{address}}}"
 
     return placeholder
+
+
+def _scan(dynamodb: Any, table: str) -> Iterator[tuple[str, str]]:
+    """The sort key and the body of every item."""
+    for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+        for item in page["Items"]:
+            yield item["rollout"]["S"], item["body"]["S"]
 
 
 def _key(number: int) -> str:

@@ -130,19 +130,16 @@ class Conductor:
             rollout, state="TurningBack", why=why, back=back, changed_at=now
         )
         self._store.put(begun)
-        self._return(begun)
+        self._jobs.roll_back(begun, self._manifests.rollback(begun))
         return begun
-
-    def _return(self, rollout: Rollout) -> None:
-        """The rollback's jobs come last: once they exist, the others are known to be cancelled."""
-        if rollout.back is not None:
-            self._jobs.cancel(rollout.waves)
-            self._jobs.create(rollout.back, self._manifests.rollback(rollout))
 
     def _await_rollback(self, rollout: Rollout, now: float) -> Rollout:
         if rollout.back is None:
             return self._roll_back(rollout, rollout.why, now)
-        answers = self._jobs.answers(rollout.back, functools.partial(self._return, rollout))
+        answers = self._jobs.answers(
+            rollout.back,
+            lambda: self._jobs.roll_back(rollout, self._manifests.rollback(rollout)),
+        )
         waiting = any(answer.status in WAITING for answer in answers.values())
         if waiting and now - rollout.back.started_at < rollout.policy.wave_seconds:
             return rollout

@@ -82,6 +82,15 @@ class WaveJobs:
             for job in wave.jobs:
                 self.jobs.cancel(job)
 
+    def roll_back(self, rollout: Rollout, document: SignedManifest) -> None:
+        """Cancel the open jobs of a rollout, then create those of its rollback (idempotent).
+
+        The rollback's jobs come last: if they exist, the others are known to be cancelled.
+        """
+        self.cancel(rollout.waves)
+        if rollout.back is not None:
+            self.create(rollout.back, document)
+
 
 def _shuffled(number: int, devices: Iterable[str]) -> list[str]:
     """A fixed random order that differs between rollouts, so that the risk of going first is
