@@ -124,8 +124,8 @@ ALARMS = (
         metric="RoundAgeSeconds",
         threshold=3600,
         statistic="Maximum",
-        meaning="a round has been under way for an hour: devices do not answer, or the server waits "
-        "for its proxies",
+        meaning="a round has been under way for an hour: devices do not answer, or the server "
+        "waits for its proxies",
     ),
     Alarm(
         name="devices-failing",
@@ -170,8 +170,8 @@ ALARMS = (
         statistic="Maximum",
         namespace="AWS/SQS",
         dimension="QueueName",
-        meaning="a pipeline's callback, an approval or a schedule could not be handled and waits in "
-        "the dead-letter queue",
+        meaning="a pipeline's callback, an approval or a schedule could not be handled and waits "
+        "in the dead-letter queue",
     ),
     Alarm(
         name="executions-failed",

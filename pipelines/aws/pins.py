@@ -47,8 +47,8 @@ SERVER_SIDE_OF_FLOWER = frozenset(
         "websockets",
     }
 )
-"""What flwr needs for its own server, database and command line. No device imports them, and they are
-half of the installation.
+"""What flwr needs for its own server, database and command line. No device imports them, and they
+are half of the installation.
 """
 
 

@@ -128,8 +128,8 @@ def rollout_definition(deployment: Deployment) -> dict[str, Any]:
 
 
 def _discard_proxy_results(graph: dict[str, Any]) -> None:
-    """Set ``ResultPath: null``, which the SDK cannot express. Otherwise the descriptions of proxy tasks
-    would fill the 256 KB of state.
+    """Set ``ResultPath: null``, which the SDK cannot express. Otherwise the descriptions of proxy
+    tasks would fill the 256 KB of state.
     """
     proxies = graph["States"]["RunFederation"]["Branches"][1]["States"]["Proxies"]
     proxies["ResultPath"] = None
@@ -200,7 +200,7 @@ def _server(deployment: Deployment) -> Any:
 
 
 def _proxies(deployment: Deployment) -> Any:
-    """One proxy for each cohort. When a proxy fails for good, the run loses its devices and goes on."""
+    """One proxy for each cohort. When one fails for good, the run goes on without its devices."""
     proxy = steps.Task(
         "Proxy",
         resource="arn:aws:states:::ecs:runTask.sync",

@@ -5,11 +5,14 @@ Everything else in ``pipelines`` is handed what it needs.
 
 from __future__ import annotations
 
+import boto3
+
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.mlflow_runs import mlflow_client
+from fl_runtime.run.state import RunTable
 from pipelines.deployment import Deployment
 from pipelines.local.fleet import FleetClients
-from pipelines.run.clients import run_clients as run_clients
+from pipelines.run.clients import RunClients
 from pipelines.run.runner import Runner
 from registry.wiring import Registry, make_clients, resources_from_environment
 
@@ -17,6 +20,16 @@ from registry.wiring import Registry, make_clients, resources_from_environment
 def fleet_clients() -> FleetClients:
     """What brings local devices up."""
     return FleetClients(iot=client("iot"), kms=client("kms"), dynamodb=client("dynamodb"))
+
+
+def run_clients(deployment: Deployment) -> RunClients:
+    """What starting, following and resuming runs takes."""
+    return RunClients(
+        objects=S3Objects(client("s3"), deployment.bucket),
+        runs=RunTable(client("dynamodb"), deployment.runs_table),
+        sagemaker=client("sagemaker"),
+        session=boto3.Session(),
+    )
 
 
 def runner(deployment: Deployment) -> Runner:

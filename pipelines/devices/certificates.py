@@ -92,7 +92,7 @@ def _expect_thing(d: Deployment, iot: Any, fleet: str, device: str, token: str) 
 
 
 def _refuse_enrolled(iot: Any, device: str) -> None:
-    """The hook would refuse a claim of a device that has a certificate: raise EnrolledAlready now."""
+    """Raise EnrolledAlready for a device with a certificate: the hook would refuse its claim."""
     try:
         held = iot.list_thing_principals(thingName=device)["principals"]
     except iot.exceptions.ResourceNotFoundException:

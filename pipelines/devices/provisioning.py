@@ -1,6 +1,6 @@
-"""Enrols a device directly, as an operator can: the key is generated where it is used, and only a CSR
-leaves it.
+"""Enrols a device directly, as an operator can.
 
+The key is generated where it is used, and only a CSR leaves it:
 https://docs.aws.amazon.com/iot/latest/developerguide/device-certs-your-own.html
 """
 

@@ -1,8 +1,10 @@
 """One run as a SageMaker pipeline.
 
-``option_table`` lists the options, and all else derives from it. ``plan`` resolves an app and options,
-``pipeline`` builds the pipeline with the SDK, ``publication`` brings both to a deployment, ``runner``
-starts, follows and reports (``executions``, ``report``), ``resume`` continues a run. ``request`` and
-``names`` are what the Lambda functions share with the pipeline. Nothing here imports handlers, local
-cloud or commands.
+- ``option_table`` lists the run options; flags, parameters and documentation derive from it;
+- ``plan`` resolves an app and its options;
+- ``pipeline`` builds the pipeline (by ``sdk``), and ``publication`` brings it to a deployment;
+- ``runner`` starts, follows and reports (by ``executions`` and ``report``), ``resume`` continues;
+- ``request`` and ``names`` are what the Lambda functions share with the pipeline.
+
+Nothing here imports handlers, the local cloud or commands.
 """

@@ -1,15 +1,15 @@
-"""The AWS clients that starting and following a run takes. Commands and the desk make them."""
+"""The clients that starting, following and resuming a run takes. Entry points make them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
-
-from fl_runtime.run.aws import S3Objects, client
+from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.state import RunTable
-from pipelines.deployment import Deployment
+
+if TYPE_CHECKING:
+    import boto3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,17 +17,9 @@ class RunClients:
     """What a run's starter and followers work with."""
 
     objects: S3Objects
+    """The deployment's data bucket."""
     runs: RunTable
     sagemaker: Any
+    """boto3 client."""
     session: boto3.Session
-    """The SageMaker SDK makes clients of its own with it."""
-
-
-def run_clients(deployment: Deployment) -> RunClients:
-    """Make the clients, by the environment's credentials and endpoint. For entry points only."""
-    return RunClients(
-        objects=S3Objects(client("s3"), deployment.bucket),
-        runs=RunTable(client("dynamodb"), deployment.runs_table),
-        sagemaker=client("sagemaker"),
-        session=boto3.Session(),
-    )
+    """The SageMaker SDK makes its own clients with it."""

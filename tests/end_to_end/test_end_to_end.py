@@ -273,7 +273,7 @@ def test_when_every_device_raises_the_reason_is_in_mlflow_and_the_pipeline(
 def test_too_few_devices_end_the_run_with_the_count(home: Path, reached: LocalCloud) -> None:
     """As a schedule would: the pipeline is started without the devices."""
     from edge.training.app_bundle import load_app
-    from pipelines.run.clients import run_clients
+    from pipelines.desk.wiring import run_clients
     from pipelines.run.option_table import RunOptions
     from pipelines.run.plan import plan
     from pipelines.run.runner import Runner

@@ -1,3 +1,4 @@
-"""The CDK stacks, base, data and sagemaker, and their constructs. Only ``pipelines.aws.app`` imports
-them: the CDK is installed where templates are synthesised.
+"""The CDK stacks, base, data and sagemaker, and their constructs.
+
+Only ``pipelines.aws.app`` imports them: the CDK is installed where templates are synthesised.
 """

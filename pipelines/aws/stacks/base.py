@@ -1,5 +1,6 @@
-"""The base stack: what must exist before anything can be uploaded. The code bucket, a repository for
-each image, the keys.
+"""The base stack: what must exist before anything can be uploaded.
+
+The code bucket, a repository for each image, the keys.
 """
 
 from __future__ import annotations

@@ -199,37 +199,7 @@ class DataStack(Stack):
             for key, value in sorted(self.task_environment.items())
         ]
         for task, (cpu, memory) in TASKS.items():
-            group = self.log_group(f"Task-{task}", d.log_group(task), self.key)
-            registry = f"{cdk.Aws.ACCOUNT_ID}.dkr.ecr.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}"
-            image = f"{registry}/{d.repository(task)}:{self.image_tag}"
-            container = ecs.CfnTaskDefinition.ContainerDefinitionProperty(
-                name=task,
-                image=image,
-                essential=True,
-                command=["python", "-m", f"fl_runtime.{task}"],
-                environment=environment,
-                readonly_root_filesystem=True,
-                user="10001",
-                stop_timeout=30,
-                mount_points=[
-                    ecs.CfnTaskDefinition.MountPointProperty(
-                        source_volume="scratch",
-                        container_path="/tmp",  # noqa: S108  # a mount in the container
-                        read_only=False,
-                    )
-                ],
-                linux_parameters=ecs.CfnTaskDefinition.LinuxParametersProperty(
-                    init_process_enabled=True
-                ),
-                log_configuration=ecs.CfnTaskDefinition.LogConfigurationProperty(
-                    log_driver="awslogs",
-                    options={
-                        "awslogs-group": group.log_group_name,
-                        "awslogs-region": cdk.Aws.REGION,
-                        "awslogs-stream-prefix": task,
-                    },
-                ),
-            )
+            container = self._container(d, task, environment)
             ecs.CfnTaskDefinition(
                 self,
                 f"Task{task.capitalize()}",
@@ -246,6 +216,44 @@ class DataStack(Stack):
                     cpu_architecture=self.architecture, operating_system_family="LINUX"
                 ),
             )
+
+    def _container(
+        self,
+        d: Deployment,
+        task: str,
+        environment: list[ecs.CfnTaskDefinition.KeyValuePairProperty],
+    ) -> ecs.CfnTaskDefinition.ContainerDefinitionProperty:
+        group = self.log_group(f"Task-{task}", d.log_group(task), self.key)
+        registry = f"{cdk.Aws.ACCOUNT_ID}.dkr.ecr.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}"
+        image = f"{registry}/{d.repository(task)}:{self.image_tag}"
+        return ecs.CfnTaskDefinition.ContainerDefinitionProperty(
+            name=task,
+            image=image,
+            essential=True,
+            command=["python", "-m", f"fl_runtime.{task}"],
+            environment=environment,
+            readonly_root_filesystem=True,
+            user="10001",
+            stop_timeout=30,
+            mount_points=[
+                ecs.CfnTaskDefinition.MountPointProperty(
+                    source_volume="scratch",
+                    container_path="/tmp",  # noqa: S108  # a mount in the container
+                    read_only=False,
+                )
+            ],
+            linux_parameters=ecs.CfnTaskDefinition.LinuxParametersProperty(
+                init_process_enabled=True
+            ),
+            log_configuration=ecs.CfnTaskDefinition.LogConfigurationProperty(
+                log_driver="awslogs",
+                options={
+                    "awslogs-group": group.log_group_name,
+                    "awslogs-region": cdk.Aws.REGION,
+                    "awslogs-stream-prefix": task,
+                },
+            ),
+        )
 
     def _state_machine(self, d: Deployment) -> steps.CfnStateMachine:
         group = self.log_group("state-machine", f"/aws/vendedlogs/states/{d.prefix}-run", self.key)

@@ -1,4 +1,4 @@
-"""The tasks' network: private subnets without a route to the internet. AWS is reached by VPC endpoints.
+"""The tasks' network: private subnets without a route to the internet, and VPC endpoints to AWS.
 
 Data cannot leave: a task in an attacker's hands could call these services, as far as its policies
 allow, and nothing else.

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import botocore.session
 import pytest
+from fakes.objects import MemoryObjects
 
+from fl_runtime.run.keys import app_key
 from pipelines.deployment import Deployment
-from pipelines.run import sdk
+from pipelines.run import publication, sdk
 from pipelines.run.pipeline import build
 
 D = Deployment(account="000000000000", region="us-east-1")
+SESSION = boto3.Session(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
 
 
 @pytest.fixture(scope="module")
 def pipeline_document() -> dict:
-    session = sdk.session(
-        D, boto3.Session(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    )
-    return json.loads(build(D, "wind_farm", session).definition())
+    return json.loads(build(D, "wind_farm", sdk.session(D, SESSION)).definition())
 
 
 def test_the_pipeline_is_callback_condition_register_fail(pipeline_document: dict) -> None:
@@ -73,3 +74,14 @@ def test_the_pipeline_fails_with_the_refuse_steps_sentence(pipeline_document: di
     }
     message = below["Arguments"]["ErrorMessage"]["Std:Join"]["Values"]
     assert message == [{"Get": "Steps.Refuse.OutputParameters['reason']"}]
+
+
+def test_publishing_uploads_the_app_and_its_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects, published = MemoryObjects(), []
+    monkeypatch.setattr(sdk, "publish", lambda pipeline, _: published.append(pipeline.name))
+    app = SimpleNamespace(name="wind_farm", bundle=lambda: b"zip")
+    plan: Any = SimpleNamespace(app=app, app_digest="a" * 64)
+    clients: Any = SimpleNamespace(objects=objects, session=SESSION)
+    pipeline = publication.publish(plan, D, clients)
+    assert objects.data == {app_key("a" * 64): b"zip"}
+    assert published == [pipeline.name] == ["mledgeops-wind-farm"]
