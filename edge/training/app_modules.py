@@ -60,7 +60,7 @@ def forget_modules(folder: Path, reference: str) -> None:
     Two versions of an app have the same module names, and Python imports a name only once.
     """
     top, inside = reference.partition(":")[0].partition(".")[0], f"{folder}/"
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one step: other threads import too
         file = str(getattr(module, "__file__", None) or "")
         if name.partition(".")[0] == top and not file.startswith(inside):
             del sys.modules[name]

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.identity.trust import TrustedKeys
 from edge.protocol.messages import Command
+from edge.protocol.records import digest
 from edge.protocol.signed import Manifest, SignedManifest, command_text, manifest_text
 
 
@@ -54,3 +55,19 @@ def document(manifest: Manifest, url: str = "url", key: Key = MODELS) -> SignedM
     """A job's document."""
     text = manifest_text(manifest)
     return SignedManifest(manifest=text.decode(), signature=key.sign(text), url=url)
+
+
+def a_manifest(weights: bytes = b"weights", sequence: int = 1, **changes: object) -> Manifest:
+    """A manifest for the fleet ``f``; its metric is an accuracy."""
+    fields = {
+        "fleet": "f",
+        "model_version": f"wind/{sequence}",
+        "digest": digest(weights),
+        "size": len(weights),
+        "app": "a" * 64,
+        "metric": "accuracy",
+        "goal": "maximize",
+        "tolerance": 0.05,
+        "sequence": sequence,
+    }
+    return Manifest(**{**fields, **changes})

@@ -6,23 +6,20 @@ import asyncio
 import shutil
 from pathlib import Path
 
-import msgspec
+import pytest
 from fakes.devices import Device, instant, with_device
+from fakes.transport import MemoryTransport
 from fakes.turbine import Turbine, ask
 
+from edge.agent.agent import Agent
 from edge.agent.heartbeat import last_will
-from edge.protocol.messages import (
-    Envelope,
-    Heartbeat,
-    decode,
-)
 from edge.serving.socket_server import SOCKET
+from edge.transports import Handler, TransportError
 
 
 def test_heartbeats_say_what_the_device_can_run(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        beats = await device.transport.until(3, "/heartbeat")
-        beat = decode(msgspec.json.decode(beats[0], type=Envelope).body, Heartbeat)
+        beat = (await device.heartbeats(3))[0]
         assert (beat.state, beat.apps) == ("idle", [device.app.digest()])
 
     device = with_device(tmp_path, instant(), test)
@@ -39,13 +36,8 @@ def test_the_agent_serves_the_socket_and_tells_of_it_in_its_heartbeats(turbine: 
             await asyncio.sleep(0.01)
         (answer,) = await ask(str(turbine.home / SOCKET), b'{"inputs": [[1, 2], [3, 4]]}')
         assert answer == {"model_version": "power/1", "outputs": [6.0, 14.0]}
-        before = len(await device.transport.until(1, "/heartbeat"))
-        beat = decode(
-            msgspec.json.decode(
-                (await device.transport.until(before + 2, "/heartbeat"))[-1], type=Envelope
-            ).body,
-            Heartbeat,
-        )
+        before = len(await device.heartbeats(1))
+        beat = (await device.heartbeats(before + 2))[-1]
         assert (beat.model, beat.since) == ("power/1", 1000.0)
         assert beat.serving is not None
         assert (beat.serving.predictions, [served.name for served in beat.serving.inputs]) == (
@@ -54,3 +46,31 @@ def test_the_agent_serves_the_socket_and_tells_of_it_in_its_heartbeats(turbine: 
         )
 
     with_device(turbine.home, instant(), test)
+
+
+def test_a_message_of_another_topic_is_ignored(tmp_path: Path) -> None:
+    async def test(device: Device) -> None:
+        device.deliver(b"{}", "fl/f/other/command")
+        assert {topic.split("/")[-1] for topic in device.transport.topics} == {
+            "command",
+            "delta",
+            "accepted",
+            "notify-next",
+        }
+        await device.heartbeats(2)
+
+    with_device(tmp_path, instant(), test)
+
+
+def test_an_agent_that_cannot_connect_says_so(tmp_path: Path) -> None:
+    class Down(MemoryTransport):
+        async def connect(self, topics: list[str], handler: Handler) -> None:
+            raise TransportError("the broker refuses")
+
+    async def main() -> None:
+        device = Device(tmp_path, instant())
+        agent = Agent(device.config, Down(), device.objects, instant())
+        with pytest.raises(TransportError, match="refuses"):
+            await agent.run()
+
+    asyncio.run(main())

@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from fakes.devices import Device, instant, with_device
-from fakes.keys import document
+from fakes.keys import a_manifest, document
 
-from edge.protocol.messages import (
-    Envelope,
-    Heartbeat,
-    decode,
-)
 from edge.protocol.records import (
     Records,
     digest,
     encode_skeleton,
 )
-from edge.protocol.signed import Manifest, SignedManifest
+from edge.protocol.signed import SignedManifest
 
 GOOD, BAD = b"good weights", b"bad weights"
-
-
-def manifest(weights: bytes = GOOD, sequence: int = 1, **changes: Any) -> Manifest:
-    return Manifest(
-        **{
-            "fleet": "f",
-            "model_version": f"wind/{sequence}",
-            "digest": digest(weights),
-            "size": len(weights),
-            "app": "a" * 64,
-            "metric": "accuracy",
-            "goal": "maximize",
-            "tolerance": 0.05,
-            "sequence": sequence,
-            **changes,
-        }
-    )
 
 
 def job(signed: SignedManifest | dict, number: int = 1) -> bytes:
@@ -56,7 +33,7 @@ def test_an_agent_carries_out_a_job_and_says_so_everywhere(tmp_path: Path) -> No
     async def test(device: Device) -> None:
         device.objects.data["url"] = GOOD
         await device.transport.until(1, "/jobs/start-next")
-        wanted = manifest(GOOD, 1, app=device.app.digest())
+        wanted = a_manifest(GOOD, 1, app=device.app.digest())
         device.deliver(job(document(wanted)), "$aws/things/d0/jobs/start-next/accepted")
         (update,) = await device.transport.until(1, "/jobs/job-1/update")
         said = json.loads(update)
@@ -64,11 +41,7 @@ def test_an_agent_carries_out_a_job_and_says_so_everywhere(tmp_path: Path) -> No
         assert said["statusDetails"] == {"state": "active", "model_version": "wind/1", "new": "0.5"}
         (shadow,) = await device.transport.until(1, "/shadow/update")
         assert json.loads(shadow)["state"]["reported"]["model"]["version"] == "wind/1"
-        beats = [
-            decode(msgspec.json.decode(p, type=Envelope).body, Heartbeat)
-            for p in await device.transport.until(3, "/heartbeat")
-        ]
-        assert beats[-1].model == "wind/1"
+        assert (await device.heartbeats(3))[-1].model == "wind/1"
         await device.transport.until(2, "/jobs/start-next")
         device.deliver(job({"operation": "rm -rf"}, 2), "$aws/things/d0/jobs/start-next/accepted")
         assert (
@@ -96,7 +69,7 @@ def test_a_model_whose_app_is_not_here_or_does_not_report_the_metric_is_refused(
         ):
             await device.transport.until(number, "/jobs/start-next")
             device.deliver(
-                job(document(manifest(GOOD, 1, **changes)), number),
+                job(document(a_manifest(GOOD, 1, **changes)), number),
                 "$aws/things/d0/jobs/start-next/accepted",
             )
             said = json.loads((await device.transport.until(1, f"/jobs/job-{number}/update"))[0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fakes.keys import MODELS, Key, document, trust
+from fakes.keys import MODELS, Key, a_manifest, document, trust
 from fakes.objects import FileObjects
 
 from edge.identity.trust import Trust
@@ -26,23 +26,6 @@ VALUES = {
     digest(b"a little worse"): 0.88,
     digest(b"broken"): float("nan"),
 }
-
-
-def manifest(weights: bytes = GOOD, sequence: int = 1, **changes: Any) -> Manifest:
-    return Manifest(
-        **{
-            "fleet": "f",
-            "model_version": f"wind/{sequence}",
-            "digest": digest(weights),
-            "size": len(weights),
-            "app": "a" * 64,
-            "metric": "accuracy",
-            "goal": "maximize",
-            "tolerance": 0.05,
-            "sequence": sequence,
-            **changes,
-        }
-    )
 
 
 class Store:
@@ -75,18 +58,18 @@ def test_a_model_that_is_better_or_little_worse_is_taken_and_a_bad_one_is_not(
     tmp_path: Path,
 ) -> None:
     device = Store(tmp_path)
-    assert device.install(GOOD, document(manifest(GOOD, 1))).new == 0.9
-    done = device.install(b"a little worse", document(manifest(b"a little worse", 2)))
+    assert device.install(GOOD, document(a_manifest(GOOD, 1))).new == 0.9
+    done = device.install(b"a little worse", document(a_manifest(b"a little worse", 2)))
     assert (done.state, done.new, done.old) == ("active", 0.88, 0.9)
     with pytest.raises(
         ModelRefused, match=r"accuracy is 0.2 with the new model and 0.88 with the one in use"
     ) as refused:
-        device.install(BAD, document(manifest(BAD, 3)))
+        device.install(BAD, document(a_manifest(BAD, 3)))
     assert refused.value.code == "worse"
     assert device.version == "wind/2", "the model in use stays"
     with pytest.raises(ModelRefused, match="nan"):
-        device.install(b"broken", document(manifest(b"broken", 4)))
-    low = manifest(b"better", 5, goal="minimize", metric="loss")
+        device.install(b"broken", document(a_manifest(b"broken", 4)))
+    low = a_manifest(b"better", 5, goal="minimize", metric="loss")
     with pytest.raises(ModelRefused, match=r"loss is 0.95"):
         device.install(b"better", document(low))
 
@@ -100,11 +83,11 @@ def test_a_model_that_is_better_or_little_worse_is_taken_and_a_bad_one_is_not(
         ),
         (lambda s: msgspec.structs.replace(s, manifest=s.manifest + " "), "unsigned"),
         (lambda s: msgspec.structs.replace(s, signature=""), "unsigned"),
-        (lambda s: document(manifest(GOOD, 7), key=Key()), "unsigned"),
-        (lambda s: document(manifest(GOOD, 7, fleet="other")), "foreign"),
-        (lambda s: document(manifest(GOOD, 2)), "outdated"),
-        (lambda s: document(manifest(GOOD, 5)), "outdated"),
-        (lambda s: document(manifest(GOOD, 7, digest="e" * 64)), "bad-digest"),
+        (lambda s: document(a_manifest(GOOD, 7), key=Key()), "unsigned"),
+        (lambda s: document(a_manifest(GOOD, 7, fleet="other")), "foreign"),
+        (lambda s: document(a_manifest(GOOD, 2)), "outdated"),
+        (lambda s: document(a_manifest(GOOD, 5)), "outdated"),
+        (lambda s: document(a_manifest(GOOD, 7, digest="e" * 64)), "bad-digest"),
         (
             lambda s: SignedManifest(manifest="{}", signature=MODELS.sign(b"{}"), url="url"),
             "malformed",
@@ -115,9 +98,9 @@ def test_what_is_not_signed_meant_and_new_is_not_run(
     tmp_path: Path, change: Any, code: str
 ) -> None:
     device = Store(tmp_path)
-    device.install(b"better", document(manifest(b"better", 5)))
+    device.install(b"better", document(a_manifest(b"better", 5)))
     with pytest.raises(ModelRefused) as refused:
-        device.install(GOOD, change(document(manifest(GOOD, 7))))
+        device.install(GOOD, change(document(a_manifest(GOOD, 7))))
     assert refused.value.code == code
     assert device.version == "wind/5"
 
@@ -126,26 +109,26 @@ def test_a_way_back_needs_no_download_and_no_test_and_the_same_manifest_may_come
     tmp_path: Path,
 ) -> None:
     device = Store(tmp_path)
-    device.install(GOOD, document(manifest(GOOD, 1)))
-    device.install(b"better", document(manifest(b"better", 2)))
+    device.install(GOOD, document(a_manifest(GOOD, 1)))
+    device.install(b"better", document(a_manifest(b"better", 2)))
     fetched = len(device.objects.fetched)
-    back = document(manifest(GOOD, 3, model_version="wind/1", forced=True))
+    back = document(a_manifest(GOOD, 3, model_version="wind/1", forced=True))
     for _ in range(2):
         assert device.install(b"", back).model_version == "wind/1"
     assert len(device.objects.fetched) == fetched
-    assert device.install(b"", document(manifest(GOOD, 4, remove=True))).state == "removed"
+    assert device.install(b"", document(a_manifest(GOOD, 4, remove=True))).state == "removed"
     assert device.version == ""
     with pytest.raises(ModelRefused, match="has followed 4"):
-        device.install(b"better", document(manifest(b"better", 2)))
+        device.install(b"better", document(a_manifest(b"better", 2)))
 
 
 def test_a_damaged_pointer_is_a_device_without_a_model_and_old_models_go(tmp_path: Path) -> None:
     device = Store(tmp_path)
     for number, weights in enumerate((GOOD, b"better", GOOD, b"better", b"a little worse"), 1):
-        device.install(weights, document(manifest(weights, number, tolerance=0.5)))
+        device.install(weights, document(a_manifest(weights, number, tolerance=0.5)))
     for number in range(6, 12):
         VALUES[digest(bytes([number]))] = 0.9
-        device.install(bytes([number]), document(manifest(bytes([number]), number)))
+        device.install(bytes([number]), document(a_manifest(bytes([number]), number)))
     kept = [file for file in (tmp_path / "models").iterdir() if len(file.name) == 64]
     assert len(kept) == 3
     (tmp_path / "models" / "active.json").write_bytes(b'{"manifest"')

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.paths import APPS
+from fakes.devices import digits
 
 from edge.protocol.records import (
     Records,
@@ -17,55 +18,9 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
-from edge.training.app_bundle import load_app
-from edge.training.worker import WorkerJob, WorkerResult
-from edge.training.worker_process import WorkerProcess
+from edge.training.worker import INLINE_LIMIT, ClientRunner, WorkerJob
 
-
-def job_of(folder: Path, **changes: object) -> WorkerJob:
-    blob = encode_records(
-        Records(
-            arrays={"arrays": {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}}
-        )
-    )
-    (folder / "arrays").write_bytes(blob)
-    app = load_app(APPS / "digits")
-    fields = {
-        "app": str(app.folder),
-        "client_app": app.client_app,
-        "kind": "train",
-        "message_id": "m",
-        "flower_run_id": 1,
-        "node_id": 2,
-        "node_config": {"partition-id": 0, "num-partitions": 3},
-        "run_config": app.config,
-        "update_path": str(folder / "update"),
-        "content": encode_skeleton(Records(configs={"config": {}}, order=("arrays", "config"))),
-        "arrays_path": str(folder / "arrays"),
-    }
-    return WorkerJob(**{**fields, **changes})
-
-
-def in_worker(*jobs: WorkerJob, seconds: float = 60.0) -> list[WorkerResult]:
-    async def main() -> list[WorkerResult]:
-        worker = WorkerProcess({"OMP_NUM_THREADS": "1"})
-        try:
-            return [await worker.run(job, seconds) for job in jobs]
-        finally:
-            await worker.stop()
-
-    return asyncio.run(main())
-
-
-def write_app(folder: Path, body: str) -> Path:
-    (folder / "bad").mkdir()
-    (folder / "pyproject.toml").write_text(
-        '[tool.flwr.app.components]\nclientapp = "bad.client:app"\n'
-    )
-    (folder / "bad" / "client.py").write_text(body)
-    return folder
-
-
+ZEROS = {"0": np.zeros((64, 10), np.float32), "1": np.zeros(10, np.float32)}
 RAISES = """
 from flwr.clientapp import ClientApp
 app = ClientApp()
@@ -75,36 +30,61 @@ def train(message, context):
 """
 
 
-def test_a_four_method_client_trains_and_evaluates_in_the_worker_process(tmp_path: Path) -> None:
-    trained, evaluated = in_worker(job_of(tmp_path), job_of(tmp_path, kind="evaluate"))
+@pytest.fixture(autouse=True)
+def path_as_before() -> Iterator[None]:
+    """An app's folder stays on the path of a worker process; here it must not."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+
+
+def job_of(folder: Path, arrays: dict | None = None, **changes: object) -> WorkerJob:
+    """A job to train the digits app on one partition of three."""
+    (folder / "arrays").write_bytes(encode_records(Records(arrays=arrays or {"arrays": ZEROS})))
+    fields = {
+        "app": str(digits().folder),
+        "client_app": digits().client_app,
+        "kind": "train",
+        "message_id": "m",
+        "flower_run_id": 1,
+        "node_id": 2,
+        "node_config": {"partition-id": 0, "num-partitions": 3},
+        "run_config": digits().config,
+        "update_path": str(folder / "update"),
+        "content": encode_skeleton(Records(configs={"config": {}}, order=("arrays", "config"))),
+        "arrays_path": str(folder / "arrays"),
+    }
+    return WorkerJob(**{**fields, **changes})
+
+
+def job_with(folder: Path, body: str, **changes: object) -> WorkerJob:
+    """A job of an app with this module."""
+    (folder / "bad").mkdir(parents=True, exist_ok=True)
+    (folder / "bad" / "client.py").write_text(body)
+    return job_of(folder, app=str(folder), client_app="bad.client:app", **changes)
+
+
+def test_a_four_method_client_trains_and_evaluates(tmp_path: Path) -> None:
+    runner = ClientRunner()
+    trained = runner.run(job_of(tmp_path))
     assert trained.ok, trained.reason
-    records = decode_records((tmp_path / "update").read_bytes())
+    update = (tmp_path / "update").read_bytes()
+    assert trained.update is not None
+    assert (trained.update.digest, trained.update.size) == (digest(update), len(update))
+    records = decode_records(update)
     assert list(records.arrays["arrays"]) == ["0", "1"]
     assert records.metrics["metrics"]["num-examples"] == 479
-    assert digest((tmp_path / "update").read_bytes()) == trained.update.digest  # type: ignore[union-attr]
-    assert set(decode_skeleton(evaluated.content).metrics["metrics"]) == {
-        "num-examples",
-        "loss",
-        "accuracy",
-    }
+    evaluated = runner.run(job_of(tmp_path, kind="evaluate"))
+    metrics = decode_skeleton(evaluated.content).metrics["metrics"]
+    assert set(metrics) == {"num-examples", "loss", "accuracy"}
 
 
 def test_a_client_speaks_to_an_older_server_in_its_own_records(tmp_path: Path) -> None:
-    blob = encode_records(
-        Records(
-            arrays={
-                "fitins.parameters": {
-                    "0": np.zeros((64, 10), np.float32),
-                    "1": np.zeros(10, np.float32),
-                }
-            }
-        )
-    )
-    (tmp_path / "old").write_bytes(blob)
     content = encode_skeleton(
         Records(configs={"fitins.config": {}}, order=("fitins.parameters", "fitins.config"))
     )
-    (trained,) = in_worker(job_of(tmp_path, content=content, arrays_path=str(tmp_path / "old")))
+    job = job_of(tmp_path, {"fitins.parameters": ZEROS}, content=content)
+    trained = ClientRunner().run(job)
     assert trained.ok, trained.reason
     answer = decode_records((tmp_path / "update").read_bytes())
     assert set(answer.names()) == {
@@ -120,46 +100,68 @@ def test_a_client_speaks_to_an_older_server_in_its_own_records(tmp_path: Path) -
     [
         ("import missing_module", "app-load", "missing_module"),
         ("app = 3", "app-load", "not a ClientApp"),
-        (
-            RAISES.format("raise ValueError('no data on this device')"),
-            "app-error",
-            "no data on this device",
-        ),
-        (RAISES.format("import os; os._exit(9)"), "worker-died", "code 9"),
-        (
-            RAISES.format("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
-            "worker-died",
-            "signal 9",
-        ),
+        (RAISES.format("raise ValueError('no data here')"), "app-error", "no data here"),
+        (RAISES.format("raise ValueError('x' * 10_000)"), "app-error", "xxx"),
         (RAISES.format("raise MemoryError"), "out-of-memory", "memory"),
         (RAISES.format("return 3"), "app-error", "Error"),
     ],
 )
-def test_whatever_an_app_does_becomes_an_outcome(
+def test_whatever_an_app_does_becomes_a_result(
     tmp_path: Path, body: str, code: str, text: str
 ) -> None:
-    folder = write_app(tmp_path, body)
-    bad = job_of(tmp_path, app=str(folder), client_app="bad.client:app")
-    outcome, after = in_worker(bad, job_of(tmp_path))
-    assert (outcome.ok, outcome.code) == (False, code)
-    assert text in outcome.reason
-    assert after.ok, "the next command finds a worker"
+    result = ClientRunner().run(job_with(tmp_path, body))
+    assert (result.ok, result.code) == (False, code)
+    assert text in result.reason
+    assert len(result.reason) < 1000
 
 
-def test_an_app_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    folder = write_app(tmp_path, RAISES.format("import time; time.sleep(100)"))
-    (outcome,) = in_worker(
-        job_of(tmp_path, app=str(folder), client_app="bad.client:app"), seconds=2.0
-    )
-    assert outcome.code == "deadline"
+@pytest.mark.parametrize(
+    ("field", "value"), [("content", "not json"), ("arrays_path", "/nowhere/arrays")]
+)
+def test_a_job_that_cannot_be_read_is_a_failure(tmp_path: Path, field: str, value: str) -> None:
+    assert not ClientRunner().run(job_of(tmp_path, **{field: value})).ok
 
 
-def test_an_app_may_print_without_harm(tmp_path: Path) -> None:
-    folder = write_app(
-        tmp_path,
-        RAISES.format(
-            "print('x' * 100000); import sys; sys.stdout.flush(); raise ValueError('after print')"
-        ),
-    )
-    (outcome,) = in_worker(job_of(tmp_path, app=str(folder), client_app="bad.client:app"))
-    assert "after print" in outcome.reason
+def test_an_update_that_cannot_be_stored_is_a_failure(tmp_path: Path) -> None:
+    result = ClientRunner().run(job_of(tmp_path, update_path=str(tmp_path / "none" / "update")))
+    assert (result.ok, result.code) == (False, "device-error")
+
+
+ANSWERS = """
+from flwr.app import MetricRecord, RecordDict, Message
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.train()
+def train(message, context):
+    context.state["seen"] = MetricRecord({{"count": len(context.state) + {step}}})
+    metrics = MetricRecord({{f"m{{i}}": 0.5 for i in range({count})}})
+    content = RecordDict({{"metrics": metrics, **context.state}})
+    return Message(content=content, reply_to=message)
+"""
+
+
+def test_a_large_answer_without_arrays_is_an_object_too(tmp_path: Path) -> None:
+    small = ClientRunner().run(job_with(tmp_path / "a", ANSWERS.format(step=1, count=3)))
+    assert (small.ok, small.update, len(small.content) < INLINE_LIMIT) == (True, None, True)
+    large = ClientRunner().run(job_with(tmp_path / "b", ANSWERS.format(step=1, count=300)))
+    assert (large.ok, large.content) == (True, "")
+    assert len(decode_records((tmp_path / "b" / "update").read_bytes()).metrics["metrics"]) == 300
+
+
+def test_a_runs_state_stays_and_another_run_starts_without(tmp_path: Path) -> None:
+    runner, job = ClientRunner(), job_with(tmp_path, ANSWERS.format(step=1, count=1))
+    counts = []
+    for run in (1, 1, 2):
+        job.flower_run_id = run
+        counts.append(decode_skeleton(runner.run(job).content).metrics["seen"]["count"])
+    assert counts == [1, 2, 1]
+
+
+def test_the_next_version_of_an_app_is_the_code_that_runs(tmp_path: Path) -> None:
+    """Both versions have the same module names, and the process stays."""
+    runner = ClientRunner()
+    counts = []
+    for folder, step in (("a", 1), ("b", 10), ("a", 1)):
+        job = job_with(tmp_path / folder, ANSWERS.format(step=step, count=1), flower_run_id=step)
+        counts.append(decode_skeleton(runner.run(job).content).metrics["seen"]["count"])
+    assert counts == [1, 10, 1]

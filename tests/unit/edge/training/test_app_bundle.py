@@ -1,0 +1,103 @@
+"""An app is described by its pyproject.toml, and named by the digest of its files."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from fakes.devices import digits
+
+from edge.training import app_bundle
+from edge.training.app_bundle import AppError, installed_apps, load_app, site_of, unpack
+
+APP = '[tool.flwr.app.components]\nclientapp = "app.client:app"\n'
+
+
+def an_app(folder: Path, text: str = APP) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text(text)
+    return folder
+
+
+def test_a_description_is_read_with_its_configuration_flattened(tmp_path: Path) -> None:
+    app = load_app(
+        an_app(
+            tmp_path / "app",
+            '[project]\nname = "a"\nlicense = {text = "MIT"}\ndependencies = ["x"]\n'
+            + APP
+            + "[tool.flwr.app.config]\nnum-devices = 7\noptimiser = {lr = 0.1}\n"
+            + '[tool.mledgeops]\nmetric = "loss"\n',
+        )
+    )
+    assert (app.name, app.version, app.licence, app.dependencies) == ("a", "0", "MIT", ["x"])
+    assert (app.client_app, app.server_app, app.devices) == ("app.client:app", "", 7)
+    assert app.config == {"num-devices": 7, "optimiser.lr": 0.1}
+    assert app.settings == {"metric": "loss"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "not valid TOML"),
+        ("", "names no clientapp"),
+        (APP.replace(":", "."), "names no clientapp"),
+        (APP + 'serverapp = "x"\n', "names its serverapp as 'x'"),
+        (APP + "[project]\ndependencies = 3\n", "not a list of strings"),
+        (APP + "[tool.flwr.app.config]\nx = [1]\n", "x is a list"),
+    ],
+)
+def test_a_description_that_cannot_be_used_says_what_is_wrong(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(AppError, match=message):
+        load_app(an_app(tmp_path / "app", text))
+
+
+def test_what_is_no_app_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match="no folder"):
+        load_app(tmp_path / "none")
+    with pytest.raises(AppError, match=r"no pyproject\.toml"):
+        load_app(tmp_path)
+    app = load_app(an_app(tmp_path / "app", APP + "[tool.flwr.app.config]\nnum-devices = true\n"))
+    with pytest.raises(AppError, match="whole number of at least 1"):
+        assert app.devices
+
+
+def test_a_bundle_unpacks_to_the_same_app_and_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    bundle = digits().bundle()
+    assert bundle == digits().bundle()
+    unpacked = unpack(bundle, tmp_path / "app")
+    assert unpacked.digest() == digits().digest()
+    (tmp_path / "app" / "__pycache__").mkdir()
+    (tmp_path / "app" / "__pycache__" / "x.py").touch()
+    (tmp_path / "app" / "weights.bin").touch()
+    assert unpacked.digest() == digits().digest(), "caches and data do not count"
+    (tmp_path / "app" / "more.py").touch()
+    assert unpacked.digest() != digits().digest()
+
+
+def test_a_bundle_that_leaves_its_folder_or_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("../escaped.py", "x" * 100)
+    with pytest.raises(AppError, match="leaves its folder"):
+        unpack(buffer.getvalue(), tmp_path / "app")
+    assert not (tmp_path / "escaped.py").exists()
+    monkeypatch.setattr(app_bundle, "_UNPACKED_LIMIT", 99)
+    with pytest.raises(AppError, match="unpacks to more"):
+        unpack(buffer.getvalue(), tmp_path / "app")
+    monkeypatch.setattr(app_bundle, "BUNDLE_LIMIT", 10)
+    with pytest.raises(AppError, match="limit is 10"):
+        digits().bundle()
+
+
+def test_installed_apps_are_folders_named_by_digest(tmp_path: Path) -> None:
+    assert installed_apps(tmp_path / "none") == []
+    for name in ("b" * 64, "a" * 64, ".site", "." + "c" * 64, "notes"):
+        (tmp_path / name).mkdir()
+    assert installed_apps(tmp_path) == ["a" * 64, "b" * 64]
+    assert site_of(tmp_path / ("a" * 64)) == tmp_path / ".site" / ("a" * 64)
