@@ -1,4 +1,4 @@
-"""The policy: which pre-checks a candidate must pass, and how a rollout is staged.
+"""The policy: which prechecks a candidate must pass, and how a rollout is staged.
 
 It is written as a TOML file, so that it can be reviewed like code. The policy in force is an S3
 object.

@@ -29,9 +29,9 @@ class StateChange(msgspec.Struct, rename="pascal"):
 
 
 Begin = Callable[[Version, str, str, bool], None]
-"""Begins or queues a version's rollout: (version, who, why, override failed pre-checks)."""
+"""Begins or queues a version's rollout: (version, who, why, override failed prechecks)."""
 OVERRIDE = "(over the pre-checks)"
-"""Part of an approval's description: the approver has seen that pre-checks fail, and overrides
+"""Part of an approval's description: the approver has seen that prechecks fail, and overrides
 them.
 """
 

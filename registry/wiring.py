@@ -161,7 +161,7 @@ class Registry:
         put_in_force(self.objects, self.audit, policy, who=who, at=self._clock())
 
     def linking(self) -> Linking:
-        """Links packages, with the pre-checks of the policy in force."""
+        """Links packages, with the prechecks of the policy in force."""
         return Linking(
             mlflow=self.mlflow,
             artifacts=RunArtifacts(self.mlflow_client),

@@ -118,7 +118,7 @@ def _training(evidence: Evidence) -> dict[str, Any]:
 
 def _evaluation(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[str, Any]:
     compared = evidence.compared
-    said = failed(checks) or f"All {len(checks)} pre-checks pass."
+    said = failed(checks) or f"All {len(checks)} prechecks pass."
     groups = [{"name": "devices", "metric_data": _numbers(evidence)}]
     if compared.groups:
         rows = [(f"{g.kind} {g.name}", g.candidate) for g in compared.groups[:_GROUPS_SHOWN]]

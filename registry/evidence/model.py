@@ -1,7 +1,7 @@
 """The evidence of one version: collected when it is registered, never changed afterwards.
 
 It is stored as JSON (``evidence.json``), so field names stay as they are. The model card
-(:mod:`registry.evidence.card`) shows it, the pre-checks (:mod:`registry.evidence.prechecks`) judge
+(:mod:`registry.evidence.card`) shows it, the prechecks (:mod:`registry.evidence.prechecks`) judge
 it.
 """
 

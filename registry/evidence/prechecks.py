@@ -1,4 +1,4 @@
-"""Pre-checks: what the policy asks of a candidate's evidence.
+"""Prechecks: what the policy asks of a candidate's evidence.
 
 They advise: a person decides, and may override them.
 """
@@ -14,7 +14,7 @@ from registry.policy import PrecheckPolicy
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one pre-check."""
+    """The result of one precheck."""
 
     name: str
     passed: bool
@@ -23,7 +23,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(evidence: Evidence, policy: PrecheckPolicy) -> list[Check]:
-    """All pre-checks, in the order of the policy's keys."""
+    """All prechecks, in the order of the policy's keys."""
     return [
         *_better(evidence.compared, evidence.metric, policy),
         *_participation(evidence.participation, policy),
@@ -37,7 +37,7 @@ def failed(checks: list[Check]) -> str:
     if not wrong:
         return ""
     reasons = "; ".join(f"{item.name}: {item.message}" for item in wrong)
-    return f"{len(wrong)} of {len(checks)} pre-checks fail: {reasons}"
+    return f"{len(wrong)} of {len(checks)} prechecks fail: {reasons}"
 
 
 def _better(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""What is known of a version before it goes to a fleet: its evidence, pre-checks and weights."""
+"""What is known of a version before it goes to a fleet: its evidence, prechecks and weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Candidates:
         return self._evidence[version.run]
 
     def checks(self, version: Version) -> list[Check]:
-        """A version's pre-checks under the policy in force; one failed check when it has no
+        """A version's prechecks under the policy in force; one failed check when it has no
         evidence.
         """
         evidence = self.evidence(version)

@@ -87,9 +87,9 @@ class RolloutService:
         """Begin a version's rollout. While another is under way it is queued, or with ``queue``
         False RolloutBusy is raised.
 
-        ``override``: a person has decided to go on in spite of failed pre-checks. ``forced``: a
-        return to an earlier version, which needs no pre-checks and no comparison on the devices.
-        Raises RegistryError where pre-checks fail otherwise.
+        ``override``: a person has decided to go on in spite of failed prechecks. ``forced``: a
+        return to an earlier version, which needs no prechecks and no comparison on the devices.
+        Raises RegistryError where prechecks fail otherwise.
         """
         if not (forced or override) and (wrong := failed(self._candidates.checks(version))):
             self._hold(version, wrong)
@@ -134,7 +134,7 @@ class RolloutService:
         if version is None or version.approval != "Approved":
             return
         try:
-            # Its pre-checks passed, or were overridden, before it was queued.
+            # Its prechecks passed, or were overridden, before it was queued.
             self.begin(version, by=SYSTEM, reason="it waited for its turn", override=True)
         except RegistryError as error:
             event(logger, "next-not-begun", fleet=fleet, version=current.next, reason=str(error))
@@ -144,7 +144,7 @@ class RolloutService:
         self._machine.start(rollout)
 
     def _hold(self, version: Version, wrong: str) -> None:
-        """Record once that pre-checks hold a version back: approval events may come twice."""
+        """Record once that prechecks hold a version back: approval events may come twice."""
         if version.rollout.startswith("Held"):
             return
         head = self._audit.append(

@@ -76,12 +76,12 @@ def test_a_repeated_step_keeps_the_evidence_that_was_collected() -> None:
     assert bench.objects.data[model_key("run-1", EVIDENCE)] == first
 
 
-def test_failed_pre_checks_are_written_down_and_a_run_that_left_nothing_is_an_error() -> None:
+def test_failed_prechecks_are_written_down_and_a_run_that_left_nothing_is_an_error() -> None:
     bench = Bench(participants=7)
     number = bench.linking.link(bench.package)
     with pytest.raises(ObjectMissing):
         bench.linking.give_evidence(bench.package, number)
     leave(bench.objects, comparison())
     bench.linking.give_evidence(bench.package, number)
-    assert bench.tags()[CHECKS_TAG].startswith("1 of 6 pre-checks fail: participants")
+    assert bench.tags()[CHECKS_TAG].startswith("1 of 6 prechecks fail: participants")
     assert len(bench.metadata()[CHECKS_TAG]) <= 256

@@ -34,7 +34,7 @@ def test_a_policy_that_makes_no_sense_is_refused(tmp_path: Path, text: str, mess
         read_policy(tmp_path / "none.toml")
 
 
-def test_files_and_the_stored_policy_call_the_pre_checks_gates(tmp_path: Path) -> None:
+def test_files_and_the_stored_policy_call_the_prechecks_gates(tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text("[gates]\nbetter_by = 0.25\n[rollout]\ncanary = 0.5\n")
     policy = read_policy(file)

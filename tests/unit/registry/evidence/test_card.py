@@ -26,7 +26,7 @@ def test_the_page_holds_all_of_it_and_escapes_what_others_have_named() -> None:
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     for text in (
-        "Pre-checks",
+        "Prechecks",
         "Against the champion",
         "Participation",
         "Lineage",

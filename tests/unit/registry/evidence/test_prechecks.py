@@ -1,4 +1,4 @@
-"""Pre-checks say what they hold against a candidate."""
+"""Prechecks say what they hold against a candidate."""
 
 from __future__ import annotations
 

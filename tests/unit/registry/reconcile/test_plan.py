@@ -70,7 +70,7 @@ def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_vers
 
 
 @pytest.mark.parametrize("why", ["refused", "held"])
-def test_an_alias_on_a_model_that_devices_refuse_or_pre_checks_hold_goes_back(why: str) -> None:
+def test_an_alias_on_a_model_that_devices_refuse_or_prechecks_hold_goes_back(why: str) -> None:
     world = World()
     good, bad = linked(world), linked(world)
     for number in (good, bad):

@@ -58,7 +58,7 @@ def test_the_goal_is_that_of_the_evidence() -> None:
     assert candidates.evidence(version) == collected
 
 
-def test_pre_checks_are_those_of_the_policy_in_force() -> None:
+def test_prechecks_are_those_of_the_policy_in_force() -> None:
     candidates, objects, version = made()
     objects.put(model_key("run-1", EVIDENCE), json.encode(evidence()))
     assert all(check.passed for check in candidates.checks(version))

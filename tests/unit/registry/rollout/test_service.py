@@ -85,10 +85,10 @@ def test_a_rollout_is_claimed_recorded_and_handed_to_the_state_machine_once() ->
     assert bench.said() == ["rollout"]
 
 
-def test_failed_pre_checks_hold_a_version_back_once_unless_somebody_overrides() -> None:
+def test_failed_prechecks_hold_a_version_back_once_unless_somebody_overrides() -> None:
     bench = Bench(passed=False)
     for _ in range(2):
-        with pytest.raises(RegistryError, match="x/1 is held back: 1 of 1 pre-checks fail"):
+        with pytest.raises(RegistryError, match="x/1 is held back: 1 of 1 prechecks fail"):
             bench.service.begin(bench.version(), by="ann", reason="better")
     assert bench.said() == ["held"]
     assert bench.version().rollout.startswith("Held: 1 of 1")
