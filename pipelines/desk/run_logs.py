@@ -98,11 +98,12 @@ def cloud_lines(steps: Any, logs: Any, deployment: Deployment, execution: str) -
         if not task:
             continue
         name = task if task == "server" else f"{task}-{identifier[:8]}"
-        pages = logs.get_paginator("filter_log_events").paginate(
-            logGroupName=deployment.log_group(task),
-            logStreamNames=[f"{task}/{task}/{identifier}"],
-        )
+        stream = {
+            "logGroupName": deployment.log_group(task),
+            "logStreamNames": [f"{task}/{task}/{identifier}"],
+        }
         try:
+            pages = logs.get_paginator("filter_log_events").paginate(**stream)
             for item in (event for page in pages for event in page["events"]):
                 yield parse_line(name, item["message"])
         except logs.exceptions.ResourceNotFoundException:
