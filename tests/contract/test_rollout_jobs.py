@@ -135,5 +135,5 @@ class TestHeartbeatFleet(FleetContract):
         )
         put("here", Heartbeat(state="idle", model="wind/1"))
         put("away", Heartbeat(state="offline"))
-        fleet = HeartbeatFleet(DeviceTable(dynamodb, table).fleet, time.time(), 90.0)
+        fleet = HeartbeatFleet(DeviceTable(dynamodb, table).fleet, time.time, 90.0)
         return fleet, name, "here", "away"
