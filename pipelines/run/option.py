@@ -67,6 +67,7 @@ class Option:
     flag: str = ""
     """On the command line. Empty: it has none."""
     help: str = ""
+    """The flag's help. ``{default}`` and ``{on_aws}`` stand for the defaults."""
     metavar: str | None = None
 
     def check(self, value: Any) -> None:
@@ -77,8 +78,12 @@ class Option:
             else self.kind is str and value != "" and not self._is_allowed(value)
         )
         if wrong:
-            shown = repr(value) if isinstance(value, str) else f"{value:g}"
+            shown = f"{value:g}" if isinstance(value, float) else repr(value)
             raise UsageError(f"{self.flag or self.name} is {shown}; it must be {self.bounds()}.")
+
+    def usage(self) -> str:
+        """The flag's help, with the defaults."""
+        return self.help.format(default=self.default, on_aws=self.default_on_aws)
 
     def bounds(self) -> str:
         """What values are allowed, in words."""

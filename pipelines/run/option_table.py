@@ -70,7 +70,7 @@ class RunOptions:
         parameter="DevicesPerProxy",
         meaning="devices that a proxy task serves; 0: the server does it",
         flag="--devices-per-proxy",
-        help="devices a proxy serves; 0: the server does it itself (default 100)",
+        help="devices a proxy serves; 0: the server does it itself (default {default})",
     )
     strategy: str = option(
         default="",
@@ -142,7 +142,7 @@ class RunOptions:
         parameter="Quorum",
         meaning="valid updates that a round needs",
         flag="--quorum",
-        help="valid updates that a round needs (default 1)",
+        help="valid updates that a round needs (default {default})",
     )
     quorum_fraction: float = option(
         default=0.0,
@@ -161,7 +161,7 @@ class RunOptions:
         meaning="over-selection factor: asks so many times the wanted devices; the first count",
         flag="--over-selection",
         help="ask so many times the devices that a round wants; the first to answer count "
-        "(default 1.3)",
+        "(default {default})",
     )
     selection: str = option(
         default="",
@@ -214,7 +214,7 @@ class RunOptions:
         parameter="PhaseSeconds",
         meaning="how long the devices have for one train or evaluate phase",
         flag="--phase-seconds",
-        help="seconds the devices have for one phase (default 600)",
+        help="seconds the devices have for one phase (default {default:g})",
     )
     deadline_seconds: float = option(
         default=300.0,
@@ -225,7 +225,7 @@ class RunOptions:
         parameter="DeadlineSeconds",
         meaning="how long the run may wait for enough devices",
         flag="--deadline-seconds",
-        help="seconds the run waits for enough devices (default 300; on AWS 86400)",
+        help="seconds the run waits for enough devices (default {default:g}; on AWS {on_aws:g})",
     )
     resume_from: str = option(
         default="",

@@ -22,10 +22,10 @@ def _add(parser: argparse.ArgumentParser, entry: Option) -> None:
     # Every default is None, so that a command sees what was given.
     if entry.kind is dict:
         parser.add_argument(
-            entry.flag, dest=entry.name, action="append", metavar=entry.metavar, help=entry.help
+            entry.flag, dest=entry.name, action="append", metavar=entry.metavar, help=entry.usage()
         )
     else:
-        parser.add_argument(entry.flag, dest=entry.name, type=entry.kind, help=entry.help)
+        parser.add_argument(entry.flag, dest=entry.name, type=entry.kind, help=entry.usage())
 
 
 def given_flags(arguments: argparse.Namespace) -> dict[str, Option]:
