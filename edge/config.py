@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
 
@@ -100,21 +99,27 @@ def load_config(file: Path) -> DeviceConfig:
 
 
 def component_config(
-    fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}"
+    thing: str, fleet: str, home: str, heartbeat_seconds: float, node_config: str = "{}"
 ) -> DeviceConfig:
     """Build the configuration of a Greengrass component. Raises ConfigError.
 
-    The nucleus names the thing in ``AWS_IOT_THING_NAME``
-    (https://docs.aws.amazon.com/greengrass/v2/developerguide/component-environment-variables.html).
+    Args:
+        thing: The value of ``AWS_IOT_THING_NAME``, which the nucleus sets: the device's name
+            (https://docs.aws.amazon.com/greengrass/v2/developerguide/component-environment-variables.html).
+        fleet: The device's fleet.
+        home: Folder for apps, cache and models.
+        heartbeat_seconds: Seconds between heartbeats.
+        node_config: A JSON object, which the app finds in ``context.node_config``.
+
     """
     fields = {
         "fleet": fleet,
-        "device": os.environ.get("AWS_IOT_THING_NAME", ""),
+        "device": thing,
         "home": home,
         "heartbeat_seconds": heartbeat_seconds,
         "transport": "greengrass",
     }
-    if not fields["device"]:
+    if not thing:
         raise ConfigError(
             "AWS_IOT_THING_NAME is not set: --greengrass is for components, which the nucleus"
             " starts and names."

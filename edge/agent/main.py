@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -76,7 +77,11 @@ def _config(options: argparse.Namespace) -> DeviceConfig:
         config = load_config(options.config)
     else:
         config = component_config(
-            options.fleet, options.home, options.heartbeat_seconds, options.node_config
+            os.environ.get("AWS_IOT_THING_NAME", ""),
+            options.fleet,
+            options.home,
+            options.heartbeat_seconds,
+            options.node_config,
         )
     if options.trust:
         config.trust_file.parent.mkdir(parents=True, exist_ok=True)

@@ -47,15 +47,11 @@ def test_a_component_needs_no_certificate_of_its_own(tmp_path: Path) -> None:
     assert load_config(file).certificate == ""
 
 
-def test_a_component_is_named_by_its_nucleus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AWS_IOT_THING_NAME", raising=False)
+def test_a_component_is_named_by_its_nucleus(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AWS_IOT_THING_NAME is not set"):
-        component_config("f", str(tmp_path), 30.0)
-    monkeypatch.setenv("AWS_IOT_THING_NAME", "press-1")
-    config = component_config("f", str(tmp_path), 30.0, '{"partition-id": 1}')
+        component_config("", "f", str(tmp_path), 30.0)
+    config = component_config("press-1", "f", str(tmp_path), 30.0, '{"partition-id": 1}')
     assert (config.device, config.node_config) == ("press-1", {"partition-id": 1})
     for heartbeat_seconds, node_config in ((0.0, "{}"), (30.0, "{"), (30.0, "[]")):
         with pytest.raises(ConfigError, match="malformed"):
-            component_config("f", str(tmp_path), heartbeat_seconds, node_config)
+            component_config("press-1", "f", str(tmp_path), heartbeat_seconds, node_config)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from fakes.clock import Clock
 from fakes.devices import Device, a_command, instant, with_device
+from fakes.transport import MemoryTransport
 
+from edge.agent.commands import WAITING_COMMANDS, CommandLoop
+from edge.agent.spool import Outbox, Spool
 from edge.protocol.messages import (
     Claim,
+    Command,
     ObjectRef,
+    Reply,
     encode,
 )
 from edge.protocol.records import (
@@ -90,3 +98,79 @@ def test_a_device_that_was_restarted_answers_a_repeated_command_without_training
 
     with_device(tmp_path / "home", workers, second)
     assert workers.jobs == []
+
+
+class Loop:
+    """A command loop whose app answers when it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        self.device, self.transport = Device(folder, instant()), MemoryTransport()
+        self.gate = asyncio.Event()
+        self.answered: list[str] = []
+        spool = Spool(folder / "spool")
+        self.commands = CommandLoop(
+            "fl/f/d0/command",
+            self,  # type: ignore[arg-type]  # stands for the execution
+            self.device.objects,
+            Outbox(spool, self.transport, "fl/f/d0/reply"),
+            asyncio.Lock(),
+            Clock(),
+        )
+
+    async def answer(self, command: Command, received: float) -> Reply:
+        await self.gate.wait()
+        self.answered.append(command.message_id)
+        return Reply(
+            run=command.run, phase=command.phase, message_id=command.message_id, status="ok"
+        )
+
+
+def with_loop(folder: Path, test: Callable[[Loop], Awaitable[None]]) -> None:
+    async def main() -> None:
+        loop = Loop(folder)
+        running = asyncio.ensure_future(loop.commands.run())
+        try:
+            await test(loop)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_flood_is_dropped_and_the_first_commands_are_answered_in_order(tmp_path: Path) -> None:
+    async def test(loop: Loop) -> None:
+        assert loop.commands.is_idle()
+        loop.commands.receive("fl/f/d0/command", encode(a_command("m0")))
+        await asyncio.sleep(0.01)
+        assert (loop.commands.is_busy(), loop.commands.is_idle()) == (True, False)
+        for number in range(1, 20):
+            assert loop.commands.receive("fl/f/d0/command", encode(a_command(f"m{number}")))
+        loop.gate.set()
+        await loop.transport.until(1 + WAITING_COMMANDS, "/reply")
+        assert loop.answered == [f"m{number}" for number in range(1 + WAITING_COMMANDS)]
+        await asyncio.sleep(0)
+        assert loop.commands.is_idle()
+
+    with_loop(tmp_path, test)
+
+
+def test_a_claim_that_leads_to_nothing_is_dropped_and_the_next_command_answered(
+    tmp_path: Path,
+) -> None:
+    async def test(loop: Loop) -> None:
+        loop.gate.set()
+        claim = Claim(ObjectRef("e" * 64, 10, "nowhere"), 60.0)
+        loop.commands.receive("fl/f/d0/command", encode(claim))
+        loop.commands.receive("fl/f/d0/command", encode(a_command("m1")))
+        await loop.transport.until(1, "/reply")
+        assert loop.answered == ["m1"]
+
+    with_loop(tmp_path, test)
+
+
+def test_other_topics_are_left_to_others(tmp_path: Path) -> None:
+    async def test(loop: Loop) -> None:
+        assert not loop.commands.receive("fl/f/d0/reply", b"{}")
+
+    with_loop(tmp_path, test)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import msgspec
-from fakes.devices import Device, instant, with_device
+import pytest
+from fakes.devices import Device, digits, instant, with_device
 from fakes.keys import a_manifest, document
+from fakes.transport import MemoryTransport
+from fakes.workers import InstantWorkers
 
+from edge.agent.heartbeat import HeartbeatSender
+from edge.agent.model_installer import ModelInstaller
+from edge.agent.spool import Outbox, Spool
+from edge.identity.trust import Trust
+from edge.protocol.messages import Heartbeat, unseal
 from edge.protocol.records import (
     Records,
     digest,
     encode_skeleton,
 )
 from edge.protocol.signed import SignedManifest
+from edge.serving.model_store import ModelRefused, ModelStore
 
 GOOD, BAD = b"good weights", b"bad weights"
 
@@ -77,3 +87,42 @@ def test_a_model_whose_app_is_not_here_or_does_not_report_the_metric_is_refused(
             assert text in said["statusDetails"]["reason"]
 
     with_device(tmp_path, instant(), test)
+
+
+def installer(folder: Path, workers: InstantWorkers) -> tuple[ModelInstaller, MemoryTransport]:
+    device, transport = Device(folder, workers), MemoryTransport()
+    device.objects.data["url"] = GOOD
+    trusted = Trust.of(device.config.trust_file)
+    models = ModelStore(device.config.models_dir, device.objects, trusted, "f")
+    outbox = Outbox(Spool(folder / "spool"), transport, "fl/f/d0/reply")
+    heartbeats = HeartbeatSender(device.config, transport, models, outbox, lambda: False)
+    lock = asyncio.Lock()
+    return ModelInstaller(device.config, transport, models, workers, heartbeats, lock), transport
+
+
+def test_a_refusal_is_reported_to_the_shadow_and_raised(tmp_path: Path) -> None:
+    async def main() -> None:
+        workers = instant(ok=False, code="app-error", reason="no data")
+        install, transport = installer(tmp_path, workers)
+        wanted = a_manifest(GOOD, app=digits().digest())
+        with pytest.raises(ModelRefused, match="no data") as refused:
+            await install.install(document(wanted))
+        assert refused.value.code == "app-error"
+        (topic, payload), *more = transport.published
+        assert (topic, more) == ("$aws/things/d0/shadow/update", [])
+        reported = json.loads(payload)["state"]["reported"]["model"]
+        assert reported == {"state": "failed", "reason": "app-error: no data"}
+
+    asyncio.run(main())
+
+
+def test_a_removal_is_reported_without_a_version_and_heard_of_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        install, transport = installer(tmp_path, instant())
+        done = await install.install(document(a_manifest(GOOD, remove=True)))
+        assert done.state == "removed"
+        (_, shadow), (topic, beat) = transport.published
+        assert json.loads(shadow)["state"]["reported"]["model"]["version"] is None
+        assert (topic, unseal(beat, Heartbeat).model) == ("fl/f/d0/heartbeat", "")
+
+    asyncio.run(main())
