@@ -40,13 +40,13 @@ class RunOptions:
         parameter="MinDevices",
         argument="min_devices",
         parameter_default=1,
-        meaning="the run waits until so many devices are eligible",
+        meaning="minimum number of eligible devices; the run waits for them",
         also=(
             Parameter(
                 name="MaxDevices",
                 argument="max_devices",
                 default=0,
-                meaning="at most so many devices take part; 0: all",
+                meaning="maximum number of devices that take part; 0: all",
             ),
         ),
         flag="--devices",
@@ -107,7 +107,7 @@ class RunOptions:
         default="",
         choices=("minimize", "maximize"),
         parameter="Goal",
-        meaning="minimize or maximize the metric; -: known by the metric's name",
+        meaning="minimize or maximize the metric; -: inferred from the metric's name",
         flag="--goal",
         help="minimize or maximize the metric",
     )
@@ -158,9 +158,10 @@ class RunOptions:
         least=1,
         most=10,
         parameter="OverSelection",
-        meaning="over-selection factor: asks so many times the wanted devices; the first count",
+        meaning="over-selection factor: devices asked for each one wanted; the first to answer "
+        "count",
         flag="--over-selection",
-        help="ask so many times the devices that a round wants; the first to answer count "
+        help="over-selection factor: devices asked for each one wanted; the first to answer count "
         "(default {default})",
     )
     selection: str = option(
@@ -168,7 +169,7 @@ class RunOptions:
         pattern="random|least-seen|stratified:[A-Za-z0-9_-]{1,40}",
         allowed="random, least-seen or stratified:LABEL",
         parameter="Selection",
-        meaning="random, least-seen or stratified:LABEL; -: as the strategy does",
+        meaning="how devices are selected; -: as the strategy does",
         flag="--selection",
         help="random, least-seen or stratified:LABEL (default: as the strategy does)",
     )
@@ -309,4 +310,4 @@ def _row(parameter: Parameter, flag: str, values: str, default: str) -> str:
 
 def _words(parameter: Parameter) -> str:
     """What values a parameter takes when no bounds say it."""
-    return "a text" if isinstance(parameter.default, str) else "a whole number"
+    return "text" if isinstance(parameter.default, str) else "a whole number"
