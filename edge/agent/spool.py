@@ -82,7 +82,8 @@ class Spool:
         file = self._file(reply.message_id)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, msgspec.json.encode(reply), durable=True)
+            # Losing the mark of a sent reply costs only a repetition, which the cloud ignores.
+            write_atomically(file, msgspec.json.encode(reply), durable=not reply.sent)
         except OSError as error:
             event(logger, "spool-not-written", logging.WARNING, reason=str(error))
 
