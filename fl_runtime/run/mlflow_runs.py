@@ -29,6 +29,10 @@ REASON_TAG = "mledgeops.reason"
 EXECUTION_TAG = "mledgeops.execution_arn"
 DEVICES_TAG = "mledgeops.devices"
 ENDED_EARLY_TAG = "mledgeops.ended_early"
+METRIC_TAG = "mledgeops.metric"
+"""Name of the metric that the run's model is judged by."""
+VALUE_TAG = "mledgeops.value"
+"""That metric's value, as ``repr`` writes it."""
 
 
 def mlflow_client() -> Any:

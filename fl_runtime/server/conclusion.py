@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import model_key
-from fl_runtime.run.mlflow_runs import ENDED_EARLY_TAG
+from fl_runtime.run.mlflow_runs import ENDED_EARLY_TAG, METRIC_TAG, VALUE_TAG
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.spec import RunSpec
@@ -94,6 +94,8 @@ def conclude(
     for name in (EVALUATION, COMPARISON):
         tracker.log_bytes(name, files[name])
     model_id = tracker.log_model(finished.app, model)
+    tracker.set_tag(METRIC_TAG, model.metric)
+    tracker.set_tag(VALUE_TAG, repr(model.value))
     ended = finished.ended_early[:ENDED_LIMIT]
     if ended:
         tracker.set_tag(ENDED_EARLY_TAG, ended)

@@ -8,13 +8,18 @@ from typing import Any
 
 import msgspec
 
-from fl_runtime.run.mlflow_runs import REASON_TAG, RUN_ID_TAG, STATUS_TAG
+from fl_runtime.run.mlflow_runs import (
+    DEVICES_TAG,
+    METRIC_TAG,
+    REASON_TAG,
+    RUN_ID_TAG,
+    STATUS_TAG,
+    VALUE_TAG,
+)
 from fl_runtime.run.scoring import choose_metric
 from pipelines.errors import UsageError
 
 PREFIX = "mledgeops."
-METRIC_TAG, VALUE_TAG = f"{PREFIX}metric", f"{PREFIX}value"
-"""The metric that the run's model is judged by, and its value; set when the run has a model."""
 EVALUATE = "evaluate."
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -107,7 +112,7 @@ def summary_of(run: Any) -> RunSummary:
         run_id=tags.get(RUN_ID_TAG, ""),
         app=tags.get(f"{PREFIX}app", ""),
         status=tags.get(STATUS_TAG, "Running"),
-        devices=_integer(tags.get(f"{PREFIX}devices")),
+        devices=_integer(tags.get(DEVICES_TAG)),
         rounds=_integer(run.data.params.get("num_rounds")),
         metric=metric,
         value=value,
