@@ -16,9 +16,9 @@ from fl_runtime.run.aws import S3Objects, client, fresh_seconds, names_from_envi
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
 from fl_runtime.run.state import RunTable
-from registry.rollout.aws import DynamoStore
 
 if TYPE_CHECKING:
+    from registry.rollout.aws import DynamoStore
     from registry.wiring import Registry
 
 
@@ -52,6 +52,8 @@ def set_up_logs() -> None:
 def services() -> Services:
     """The services of this function's environment."""
     set_up_logs()
+    from registry.rollout.aws import DynamoStore  # it takes numpy, which the IoT hook does without
+
     names, dynamodb = names_from_environment(), client("dynamodb")
     return Services(
         objects=S3Objects(client("s3"), names.bucket),

@@ -62,6 +62,7 @@ def test_protocol_is_light() -> None:
         ("fl_runtime.proxy", ("flwr", "torch", "mlflow", "sagemaker")),
         ("edge.agent.main", ("flwr", "torch", "boto3", "mlflow")),
         ("pipelines.handlers.discover", ("flwr", "torch", "mlflow", "sagemaker")),
+        ("pipelines.handlers.enrol", ("numpy", "jinja2", "mlflow", "sagemaker")),
     ],
 )
 def test_light_processes_load_nothing_heavy(module: str, heavy: tuple[str, ...]) -> None:
