@@ -26,6 +26,10 @@ ARTIFACT_ROOT_VARIABLE = "MLEDGEOPS_ARTIFACT_ROOT"
 RUN_ID_TAG = "mledgeops.run_id"
 STATUS_TAG = "mledgeops.status"
 REASON_TAG = "mledgeops.reason"
+NOT_BETTER = "NotBetter"
+"""Value of :data:`STATUS_TAG` for a run whose model missed its minimum or its champion's score.
+MLflow's own status of it is ``FAILED``.
+"""
 EXECUTION_TAG = "mledgeops.execution_arn"
 DEVICES_TAG = "mledgeops.devices"
 ENDED_EARLY_TAG = "mledgeops.ended_early"

@@ -1,6 +1,6 @@
 """The pipeline's Refuse step: the model missed its minimum or its champion's score.
 
-MLflow records the run as failed, and the step's output gives the pipeline the same sentence.
+MLflow records the run as failed, with our status NotBetter, and the step's output gives the pipeline the same sentence.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fl_runtime.run.mlflow_runs import end_run
+from fl_runtime.run.mlflow_runs import NOT_BETTER, STATUS_TAG, end_run
 from fl_runtime.run.scoring import NO_CHAMPION
 from pipelines.handlers.aws_clients import Services, services
 
@@ -34,7 +34,9 @@ def reason_of(request: Mapping[str, Any]) -> str:
 def refuse(request: Mapping[str, Any], aws: Services) -> dict[str, str]:
     """End the run in MLflow; returns the step's outputs."""
     reason = reason_of(request)
-    end_run(aws.mlflow(), request["mlflow_run_id"], "Failed", reason)
+    mlflow, run_id = aws.mlflow(), request["mlflow_run_id"]
+    end_run(mlflow, run_id, "Failed", reason)
+    mlflow.set_tag(run_id, STATUS_TAG, NOT_BETTER)
     return {"run": request["run"], "reason": reason}
 
 

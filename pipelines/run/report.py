@@ -9,15 +9,13 @@ import msgspec
 
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key, rounds_prefix
+from fl_runtime.run.mlflow_runs import NOT_BETTER
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.state import RunState
 from pipelines.run.executions import Snapshot
 from pipelines.run.names import package_group
 from pipelines.run.option import NOT_GIVEN
 from pipelines.run.plan import RunPlan
-
-NOT_BETTER = "NotBetter"
-"""Status of a run whose model was trained, but missed its minimum or its champion's score."""
 
 
 class RunReport(msgspec.Struct, kw_only=True):

@@ -218,7 +218,7 @@ def test_a_worse_model_is_refused_with_the_numbers_and_recorded(refused: dict, h
     assert "the minimum is 0.999" in failed["reason"]
     assert failed["model_package_arn"] == ""
     shown = asked("show", failed["run_id"], home=home)
-    assert shown["status"] == "Failed"
+    assert shown["status"] == "NotBetter"
     assert "0.999" in shown["reason"]
 
 

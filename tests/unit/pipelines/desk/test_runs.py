@@ -76,6 +76,13 @@ def test_a_run_under_way_shows_what_its_last_round_measured() -> None:
     assert summary_of(mlflow_run(end=None)).seconds > 1e6
 
 
+def test_a_run_whose_model_was_not_better_is_not_called_failed() -> None:
+    summary = summary_of(
+        mlflow_run({"mledgeops.status": "NotBetter", "mledgeops.reason": "It is 9; the bar is 8."})
+    )
+    assert (summary.status, summary.reason) == ("NotBetter", "It is 9; the bar is 8.")
+
+
 def test_all_pages_of_runs_are_read() -> None:
     runs = [mlflow_run({"mledgeops.run_id": f"run-{number}"}) for number in range(3)]
     found = RunArchive(Mlflow(*runs)).runs()
