@@ -1,4 +1,4 @@
-"""Runs a notebook and writes its outputs back: ``python notebooks/execute.py NOTEBOOK [--check]``."""
+"""Run a notebook and write its outputs back: ``python execute.py NOTEBOOK [--check]``."""
 
 from __future__ import annotations
 

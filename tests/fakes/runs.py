@@ -1,4 +1,4 @@
-"""Federated runs in memory: a fleet of deterministic clients, the grid and the round loop over it."""
+"""Federated runs in memory: deterministic clients, the grid and the round loop over them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class Turbine:
         (folder / "power.py").write_text(code)
         hook = f'[tool.mledgeops]\npredict = "{reference}"\n' if reference else ""
         (folder / "pyproject.toml").write_text(
-            f'[project]\nname = "power"\n[tool.flwr.app.components]\nclientapp = "power:app"\n{hook}'
+            '[project]\nname = "power"\n[tool.flwr.app.components]\n'
+            f'clientapp = "power:app"\n{hook}'
         )
         return name
 

@@ -1,4 +1,4 @@
-"""What deploys, under every validator there is: templates, states language, images, Lambda bundle, wheel."""
+"""What deploys, under every validator: templates, states language, images, bundle, wheel."""
 
 from __future__ import annotations
 
@@ -156,9 +156,12 @@ def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path)
             "Lambda takes 250 MB unzipped"
         )
     script = (
-        f"import sys, importlib; sys.path[:0] = [{str(tmp_path / 'functions.zip')!r}, {str(site)!r}]\n"
-        f"for name in {tuple(FUNCTIONS)!r}: importlib.import_module(f'pipelines.handlers.{{name}}')\n"
-        "import fl_runtime.run.mlflow_runs, registry.mlflow_registry, registry.sagemaker_registry\nfrom mlflow import MlflowClient\n"
+        "import sys, importlib\n"
+        f"sys.path[:0] = [{str(tmp_path / 'functions.zip')!r}, {str(site)!r}]\n"
+        f"for name in {tuple(FUNCTIONS)!r}:\n"
+        "    importlib.import_module(f'pipelines.handlers.{name}')\n"
+        "import fl_runtime.run.mlflow_runs, registry.mlflow_registry, registry.sagemaker_registry\n"
+        "from mlflow import MlflowClient\n"
         "print(type(MlflowClient()._tracking_client.store).__name__)"
     )
     environment = {

@@ -1,4 +1,4 @@
-"""A device as the systemd installer sets it up: its size, its enrolment, and a run through Greengrass."""
+"""A device as the systemd installer sets it up: size, enrolment, a run through Greengrass."""
 
 from __future__ import annotations
 

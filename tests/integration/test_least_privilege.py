@@ -345,12 +345,17 @@ def test_every_statement_that_names_resources_was_used_on_one_of_them(calls: set
 
 
 IDLE = {
-    "model-package-group/*": "CreateModelPackage is decided on the package and on its group: the emulator asks for one of them",
+    "model-package-group/*": (
+        "CreateModelPackage is decided on the package and on its group: "
+        "the emulator asks for one of them"
+    ),
     "model-package/*": "the same",
     "role/mledgeops-execution": "passed with the task definition",
     "thingtype/mledgeops-device": "RegisterThing's decision on the type",
     "/mlflow/*": "MLflow's artifacts are files here; managed MLflow's go to S3",
-    "thing/*": "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources",
+    "thing/*": (
+        "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources"
+    ),
     "cert/*": "the same",
 }
 """Patterns for a second kind of resource that AWS wants named beside the first."""
@@ -366,8 +371,10 @@ def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
     }
     script = (
         "import json,sys\nfrom policy_sentry.querying.actions import get_action_data\n"
-        "out={}\nfor a in json.load(sys.stdin):\n service,_,name=a.partition(':')\n data=get_action_data(service,name)\n"
-        " out[a]=sorted({e['resource_arn_format'] for e in data[service]}) if data else None\njson.dump(out,sys.stdout)"
+        "out={}\nfor a in json.load(sys.stdin):\n"
+        " service,_,name=a.partition(':')\n data=get_action_data(service,name)\n"
+        " out[a]=sorted({e['resource_arn_format'] for e in data[service]}) if data else None\n"
+        "json.dump(out,sys.stdout)"
     )
     actions = sorted({action for grants in wanted.values() for action, _ in grants})
     done = subprocess.run(
@@ -415,9 +422,8 @@ def table(calls: set[tuple[str, str, str, str]]) -> str:
                 grouped.setdefault(known, []).append(action)
             for known, actions in grouped.items():
                 service = actions[0].split(":")[0]
-                rows.append(
-                    f"| {role} | `{service}`: {', '.join(action.split(':')[1] for action in actions)} | {places} | {known} |"
-                )
+                names = ", ".join(action.split(":")[1] for action in actions)
+                rows.append(f"| {role} | `{service}`: {names} | {places} | {known} |")
     return "\n".join([*rows, "", *(f"{number}. {note}" for number, note in enumerate(notes, 1))])
 
 

@@ -361,8 +361,10 @@ def test_a_cloud_whose_owner_dies_leaves_nothing_behind(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     code = (
-        "import sys,time; from pathlib import Path; from pipelines.local.cloud import LocalCloud; from pipelines.local.home import Home;"
-        f"c = LocalCloud.start(Home(Path({str(tmp_path)!r}))); print(c.info.pid, flush=True); time.sleep(100)"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from pipelines.local.cloud import LocalCloud\nfrom pipelines.local.home import Home\n"
+        f"c = LocalCloud.start(Home(Path({str(tmp_path)!r})))\n"
+        "print(c.info.pid, flush=True)\ntime.sleep(100)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None

@@ -128,9 +128,7 @@ def test_a_round_becomes_its_metrics() -> None:
     }
 
 
-def test_a_round_without_a_judged_metric_has_no_loss_and_a_broken_fleet_does_not_flood_the_log() -> (
-    None
-):
+def test_a_broken_fleet_does_not_flood_the_log_and_no_judged_metric_is_no_loss() -> None:
     log = RoundLog(SPEC, Topology(proxies=0), Objective())
     written = lines_of(
         lambda: log.finished(record([row(f"d{i}", "app-error") for i in range(1000)], {}))

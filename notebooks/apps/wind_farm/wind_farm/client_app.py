@@ -77,7 +77,8 @@ def alone(message: Message, context: Context) -> Message:
     year, weeks = task.new_model(), task.new_model()
     _train(year, rows, context, epochs, seed=0)
     first = rows[rows["time"] < rows["time"].min() + TWO_WEEKS]
-    # Two weeks are a 26th of a year: more passes, so the difference comes from missing data, not missing steps.
+    # Two weeks are a 26th of a year: with more passes over them, the difference comes from missing
+    # data and not from missing steps.
     _train(weeks, first, context, epochs * 10, seed=0)
     errors = {"year_kw": task.rmse_kw(year, test), "two_weeks_kw": task.rmse_kw(weeks, test)}
     metrics = MetricRecord({**errors, "partition": int(context.node_config["partition-id"])})

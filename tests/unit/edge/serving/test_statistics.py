@@ -50,7 +50,10 @@ def test_predictions_inputs_and_residuals_are_counted_and_no_row_is_kept(turbine
 def test_counts_outlive_processes_and_begin_anew_with_another_model(turbine: Turbine) -> None:
     app = turbine.app()
     turbine.use(1.0, app)
-    code = f"from edge.serving.model import Model; Model({str(turbine.home)!r}).predict([[1.0, 2.0]] * 300)"
+    code = (
+        "from edge.serving.model import Model\n"
+        f"Model({str(turbine.home)!r}).predict([[1.0, 2.0]] * 300)"
+    )
     for _ in range(2):
         subprocess.run([sys.executable, "-c", code], check=True)
     folder = turbine.home / "serving"

@@ -1,4 +1,4 @@
-"""Stacks are planned, created, changed and deleted by change sets, and failures give their reason."""
+"""Stacks are planned, created, changed and deleted by change sets; failures give their reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors injected into AWS calls: which calls get one, and that clients take it for the real thing."""
+"""Errors injected into AWS calls: which calls get one, and that clients take it as AWS's."""
 
 from __future__ import annotations
 

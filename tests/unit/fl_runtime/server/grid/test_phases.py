@@ -1,4 +1,4 @@
-"""A phase: its content is uploaded once, each cohort gets a signed request, replies are in order."""
+"""A phase: content is uploaded once, each cohort gets a signed request, replies are in order."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -
     assert records[0].failures == {"worker-died": 2}
     with pytest.raises(
         RunFailed,
-        match=r"Only 4 devices gave a valid update, where 5 are needed, in round 1 \(2 worker-died\)",
+        match=(
+            r"Only 4 devices gave a valid update, where 5 are needed, "
+            r"in round 1 \(2 worker-died\)"
+        ),
     ):
         run_rounds(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
 

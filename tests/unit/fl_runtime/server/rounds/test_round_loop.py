@@ -216,7 +216,7 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     from fl_runtime.server.apps.legacy_app import run_server_fn
 
     def old_client(device: str):
-        """What a worker answers for a client_fn app: the records of Flower's compatibility layer."""
+        """What a worker answers for a client_fn app, in Flower's compatibility records."""
 
         def answer(command: Command, content: Records) -> Records:
             modern = training_device(device)
