@@ -1,4 +1,4 @@
-"""Past runs from MLflow: their metric as it is, numbers as numbers, and the reason when there is one."""
+"""Runs as the command line and the notebook see them."""
 
 from __future__ import annotations
 
