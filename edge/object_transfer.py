@@ -140,6 +140,7 @@ def _download(ref: ObjectRef, target: Path, seconds: float) -> None:
 
 
 def _copy_checked(response: BinaryIO, file: BinaryIO, ref: ObjectRef) -> None:
+    # Both are checked: the size while the object comes, so that a wrong one cannot fill the disk.
     checksum, size = hashlib.sha256(), 0
     while chunk := response.read(_CHUNK):
         size += len(chunk)

@@ -57,6 +57,7 @@ class Agent:
         models = ModelStore(config.models_dir, objects, trust, config.fleet, now)
         reply_topic = topic(config.fleet, config.device, "reply")
         outbox = Outbox(Spool(config.spool_dir), transport, reply_topic)
+        # Commands and model tests share one worker: a device has memory for one training.
         worker = asyncio.Lock()
         self._commands = CommandLoop(
             topic(config.fleet, config.device, "command"),

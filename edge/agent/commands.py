@@ -71,6 +71,7 @@ class CommandLoop:
         if source != self._topic:
             return False
         try:
+            # With the time of receipt: waiting in the queue uses up the command's seconds.
             self._queue.put_nowait((decode_order(payload), self._monotonic()))
         except ProtocolError as error:
             _refused(error.code, str(error))

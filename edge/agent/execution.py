@@ -106,6 +106,7 @@ class CommandExecution:
         inputs = await self._fetch(command, deadline)
         fetched = self._monotonic()
         update = self._config.cache_dir / "update.out"
+        # The worker gets the time that is left, and the upload what the worker leaves.
         job = self._job(command, folder, inputs, update)
         result = await self._workers.run(job, deadline.left())
         if not result.ok:

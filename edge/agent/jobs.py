@@ -77,6 +77,7 @@ class JobsClient:
     async def run(self) -> None:
         """Carry out jobs until cancelled."""
         while True:
+            # Before asking: a notification that comes from now on is about a later job.
             self._notified.clear()
             try:
                 while (execution := await self._next()) is not None:

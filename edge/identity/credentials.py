@@ -66,6 +66,7 @@ class Credentials:
 
     def use(self, pair: Path) -> None:
         """Switch to a pair in one step, and remove the others."""
+        # The pair itself is on the disk already, so the link never leads to half a pair.
         link_atomically(self._folder / CURRENT, pair.name, durable=True)
         for other in self._folder.iterdir():
             if other.is_dir() and not other.is_symlink() and other != pair:

@@ -181,6 +181,7 @@ def encode(message: msgspec.Struct) -> bytes:
     return data
 
 
+# The limit is twice the sender's: JSON may be written with more white space or escapes.
 def decode(data: bytes | str, kind: type[_T], limit: int = COMMAND_LIMIT * 2) -> _T:
     """Parse and check a message. Raises ProtocolError, which says what was wrong."""
     if len(data) > limit:

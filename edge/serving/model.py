@@ -95,6 +95,7 @@ class Model:
             found = active_file(self._home / "models").stat()
         except OSError:
             return
+        # The file is replaced and never written in place: another inode is another model.
         stamp = (found.st_mtime_ns, found.st_ino)
         if stamp == self._stamp:
             return
@@ -136,6 +137,7 @@ def _verified(home: Path, signed: SignedManifest) -> tuple[Manifest, Arrays]:
         raise NoModel(
             "weights", f"The weights of the model in use cannot be read: {error.strerror}."
         ) from error
+    # Copies: decoded arrays are read-only views, and an app may compute in place.
     return manifest, {key: np.array(value) for key, value in group.items()}
 
 

@@ -109,6 +109,7 @@ class ModelStore:
             return Installed(state="removed", model_version=manifest.model_version)
         weights = await self._weights(manifest, signed.url)
         new, old = None, None
+        # A rollback goes back to a model that was in use, and must not fail on local data.
         if not manifest.forced:
             new, old = await self._compare(manifest, weights, before.manifest, test)
         self._switch(
@@ -147,6 +148,7 @@ class ModelStore:
         if target.is_file() and target.stat().st_size == manifest.size:
             return target
         ref = ObjectRef(manifest.digest, manifest.size, url)
+        # A copy: the cache belongs to training, whose next rounds evict what is in it.
         try:
             source, _ = await self._objects.fetch(ref, FETCH_SECONDS)
             with source.open("rb") as cached, open_atomically(target, durable=True) as file:

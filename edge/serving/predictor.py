@@ -29,6 +29,7 @@ def answer(model: Model, line: bytes) -> bytes:
     try:
         request = msgspec.json.decode(line, type=PredictRequest)
         outputs = model.predict(request.inputs, request.truth)
+        # tolist() turns numpy's numbers into Python's, which JSON knows.
         plain = outputs.tolist() if hasattr(outputs, "tolist") else list(outputs)
         return msgspec.json.encode({"model_version": model.version, "outputs": plain})
     except NoModel as error:

@@ -92,6 +92,7 @@ class Tally:
 
     def __init__(self, folder: Path, sequence: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        # The random part tells apart two models of one process, and two processes of one pid.
         self._file = folder / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         self._counted = Counted(sequence=sequence)
         earlier = _added(_read(folder, sequence)).first
@@ -168,6 +169,7 @@ def serving(folder: Path, sequence: int) -> Serving | None:
 
 def sweep(folder: Path, sequence: int) -> None:
     """Merge the files of processes that have ended, and drop those of other models."""
+    # The file of a running process is rewritten by it: merging that one would count twice.
     ended = [file for file in folder.glob("*-*.json") if not _alive(file.name)]
     if not ended:
         return

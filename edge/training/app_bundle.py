@@ -70,6 +70,7 @@ class FlowerApp:
 
     def files(self) -> list[Path]:
         """Return the bundle's files, sorted: sources and small text, no caches."""
+        # No symbolic links: one could lead out of the folder, and a zip stores what it leads to.
         found = (
             path
             for path in self.folder.rglob("*")
@@ -94,6 +95,7 @@ class FlowerApp:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in self.files():
+                # A fixed date: the file's own would make each checkout's bundle another one.
                 info = zipfile.ZipInfo(
                     path.relative_to(self.folder).as_posix(), (1980, 1, 1, 0, 0, 0)
                 )
@@ -202,6 +204,7 @@ def unpack(bundle: bytes, folder: Path) -> FlowerApp:
         if sum(info.file_size for info in archive.infolist()) > _UNPACKED_LIMIT:
             raise AppError(f"The app bundle unpacks to more than {_UNPACKED_LIMIT} bytes.")
         for info in archive.infolist():
+            # extractall() strips "..", silently; such a bundle is forged and must be refused.
             target = (folder / info.filename).resolve()
             if not target.is_relative_to(folder.resolve()):
                 raise AppError(

@@ -89,6 +89,7 @@ def call_client(app: ClientApp, message: Message, context: Context) -> RecordDic
     """
     kind = message.metadata.message_type
     arrays = list(message.content.array_records)
+    # _call is set by client_fn only: an app with @app.train() handles messages itself.
     legacy = (
         app._call is not None
         and kind in _LEGACY

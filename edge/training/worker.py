@@ -130,6 +130,7 @@ class ClientRunner:
         from flwr.app import Context, RecordDict
 
         key = (job.flower_run_id, job.node_id)
+        # Of one run at a time: a run that is over would hold its state in memory for nothing.
         if key not in self._contexts:
             self._contexts = {
                 key: Context(

@@ -70,6 +70,7 @@ class GreengrassTransport:
                 f"A message of {len(payload)} bytes to {topic} is above the {COMMAND_LIMIT} that"
                 " Greengrass IPC carries safely."
             )
+        # The nucleus refuses further publishes instead of queueing them.
         async with self._publishing:
             future = self._client.publish_to_iot_core_async(
                 topic_name=topic, qos=QOS.AT_LEAST_ONCE, payload=payload

@@ -84,6 +84,7 @@ class MqttTransport:
         issued = await obtain(
             self._connection.client, config.provisioning_template, config.device, config.fleet
         )
+        # In a folder of its own: the pair in use stays as it is until the broker took the new one.
         pair = credentials.store(issued.identifier[:16], issued.key, issued.certificate)
         try:
             await self._reconnect(str(pair / CERTIFICATE), str(pair / PRIVATE_KEY))
@@ -144,6 +145,7 @@ async def _subscribe(client: Any, topics: list[str]) -> None:
             answer = await asyncio.wrap_future(client.subscribe(packet))
     except (AwsCrtError, TimeoutError) as error:
         raise TransportError(f"Subscribing failed: {error}.") from error
+    # A refused subscription is no error of the call: the broker answers each topic with a code.
     for topic, code in zip(topics, answer.reason_codes, strict=True):
         if code >= mqtt5.SubackReasonCode.UNSPECIFIED_ERROR:
             raise TransportError(

@@ -19,6 +19,7 @@ from edge.transports import Handler, TransportError
 
 CONNECT_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 30
+"""The broker sends the last will after one and a half times this without a sign of life."""
 STOP_SECONDS = 5.0
 _LIMITS = mqtt5.ExtendedValidationAndFlowControlOptions.AWS_IOT_CORE_DEFAULTS
 
@@ -90,6 +91,7 @@ class MqttConnection:
             ca_filepath=endpoint.ca,
             client_bootstrap=bootstrap,
             keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
+            # The client reconnects by itself; a fleet must not come back all at once.
             min_reconnect_delay_ms=250,
             max_reconnect_delay_ms=30_000,
             extended_validation_and_flow_control_options=_LIMITS,
@@ -105,6 +107,7 @@ class MqttConnection:
 
         The client goes on trying: call :meth:`close` in any case.
         """
+        # start() returns at once; callbacks tell of success and of each failed attempt.
         self.client.start()
         try:
             await asyncio.wait_for(self._connected.wait(), CONNECT_SECONDS)

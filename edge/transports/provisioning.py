@@ -81,6 +81,8 @@ async def obtain(client: Any, template: str, device: str, fleet: str, token: str
         operation_timeout_in_seconds=ANSWER_SECONDS,
     )
     identity = iotidentity.IotIdentityClientV2(client, options)
+    # Two calls: the first certifies the key, the second attaches the certificate to the thing. It
+    # is useless in between, and AWS IoT deletes it when the second call does not come.
     try:
         made = await asyncio.wrap_future(
             identity.create_certificate_from_csr(
@@ -128,6 +130,7 @@ async def enrol(claim: ProvisioningClaim) -> Path:
         heartbeat_seconds=claim.heartbeat_seconds,
         provisioning_template=claim.template,
     )
+    # The operator delivers trust.json beside the CA, outside the home that enrolment fills.
     trust = Path(claim.ca).with_name(config.trust_file.name)
     if trust.is_file() and trust != config.trust_file:
         write_atomically(config.trust_file, trust.read_bytes(), durable=True)
