@@ -1,6 +1,7 @@
 """The pipeline's Refuse step: the model missed its minimum or its champion's score.
 
-MLflow records the run as failed, with our status NotBetter, and the step's output gives the pipeline the same sentence.
+MLflow records the run as failed, with our status NotBetter. The step's output gives the
+pipeline the same sentence.
 """
 
 from __future__ import annotations
