@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -124,15 +123,16 @@ class TestHeartbeatFleet(FleetContract):
     def heard(self, reached: LocalCloud) -> tuple[FleetStatus, str, str, str]:
         name, dynamodb = f"contract-{uuid.uuid4().hex[:8]}", client("dynamodb")
         table = reached.deployment.devices_table
-        put: Callable[[str, Heartbeat], object] = lambda device, heartbeat: dynamodb.put_item(  # noqa: E731
-            TableName=table,
-            Item={
+
+        def put(device: str, heartbeat: Heartbeat) -> None:
+            row = {
                 "fleet": {"S": name},
                 "device": {"S": device},
                 "last_seen": {"N": str(int(time.time() * 1000))},
                 "body": {"S": encode(heartbeat).decode()},
-            },
-        )
+            }
+            dynamodb.put_item(TableName=table, Item=row)
+
         put("here", Heartbeat(state="idle", model="wind/1"))
         put("away", Heartbeat(state="offline"))
         fleet = HeartbeatFleet(DeviceTable(dynamodb, table).fleet, time.time, 90.0)
