@@ -123,7 +123,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     assert back["champion"] is True
     assert back["rollout"]["switched"] == 3
     assert "already" in complaint("rollback", "digits/1", home=home)
-    assert "no approved version before" in complaint("rollback", home=home)
+    assert "No approved version is older" in complaint("rollback", home=home)
     assert running() == {"digits/1"}
     # A device's card is replaced: it comes up without a model, and the schedule that looks for such
     # devices gives it the fleet's.
@@ -217,7 +217,7 @@ def test_trace_leads_from_any_name_to_the_same_chain(
     # bytes.
     found = tracer.trace(digest_of_one)
     assert digest_of_one in {u["digest"] for entry in found["rounds"] for u in entry["updates"]}
-    assert digest_of_one[:12] in mledgeops("trace", report["run_id"], home=home).stdout
+    assert digest_of_one[:12] in mledgeops("trace", report["run_id"], "--all", home=home).stdout
     for nothing in ("nobody", ""):
         with pytest.raises(RegistryError, match="not known here"):
             tracer.trace(nothing)
