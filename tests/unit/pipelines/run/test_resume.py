@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from fakes.objects import MemoryObjects
 from fakes.runs import spec
+from support.paths import APPS
 
-from fl_runtime.run.keys import spec_key
+from edge.training.app_bundle import load_app
+from fl_runtime.run.keys import app_key, spec_key
 from fl_runtime.run.state import RunState
 from pipelines.errors import UsageError
 from pipelines.run.clients import RunClients
@@ -64,3 +66,19 @@ def test_an_unknown_run_is_refused() -> None:
     nothing = clients(MemoryObjects(), state="Failed")
     with pytest.raises(UsageError, match="There is no run run-1"), resumption(nothing, "run-1"):
         pass
+
+
+def test_the_plan_continues_the_run_with_the_app_that_it_used() -> None:
+    app, objects = load_app(APPS / "digits"), MemoryObjects()
+    digest = app.digest()
+    objects.put(app_key(digest), app.bundle())
+    objects.put(
+        spec_key("run-1"),
+        msgspec.json.encode(spec(app=digest, num_rounds=3, quorum=2, min_devices=4)),
+    )
+    state = {"state": "Failed", "checkpoint": "c", "finished_round": 2}
+    with resumption(clients(objects, **state), "run-1", 5) as plan:
+        assert (plan.app_digest, plan.rounds, plan.options.quorum) == (digest, 5, 2)
+        assert plan.parameters()["ResumeFrom"] == "run-1"
+        assert plan.app.folder.is_dir()
+    assert not plan.app.folder.exists()
