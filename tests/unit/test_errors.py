@@ -17,7 +17,6 @@ from edge.errors import MLEdgeOpsError
 NOT_IMPORTED = re.compile(
     r"__main__$"
     r"|^pipelines\.chaos\.app\.steady\.client_app$"  # an app: it imports itself as `steady`
-    r"|^pipelines\.local\.emulators\.ministack\."  # changes ministack where it is imported
     r"|^pipelines\.aws\.(app|stacks)"  # needs the CDK, which only `make templates` installs
 )
 

@@ -1,0 +1,61 @@
+"""Our patches of the emulator, each around a stand-in of the function that it wraps."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.local.emulators.calls import CallLog
+from pipelines.local.emulators.ministack import iam, provisioning, step_functions
+
+
+def test_loopback_meets_the_conditions_that_it_cannot_have() -> None:
+    resolve = iam._resolve_loopback(lambda key, ctx: f"asked {key}")
+    context = SimpleNamespace(principal_account="1")
+    assert resolve("aws:SecureTransport", context) == "true"
+    assert resolve("aws:SourceAccount", context) == "1"
+    assert resolve("aws:SourceIp", context) == "asked aws:SourceIp"
+
+
+def test_decisions_on_devices_roles_and_sessions_are_recorded(tmp_path: Path) -> None:
+    calls = CallLog(tmp_path / "calls")
+    context = SimpleNamespace(principal_arn="p", action="iot:Publish", resource_arn="t")
+    decision = SimpleNamespace(decision="Deny")
+    assert iam._record_devices(lambda *_: decision, calls)(context) is decision
+    assert iam._record_provisioning(lambda *_: True, calls)("role", [("iot:CreateThing", "*")])
+    assert iam._record_sessions(lambda *_: 7, calls)("KEY", {"Arn": "session"}) == 7
+    lines = list(calls.lines())
+    assert [line.get("decision") for line in lines] == ["Deny", "Allow", None]
+    assert calls.principal("KEY") == "session"
+
+
+def test_a_signing_request_has_a_topic_and_others_go_on() -> None:
+    parse = provisioning._parse_topic(lambda topic: ("other", topic))
+    assert parse(provisioning.TOPIC) == (provisioning.OPERATION, None)
+    assert parse("x") == ("other", "x")
+
+    async def original(*arguments: Any) -> str:
+        return f"original {arguments[2]}"
+
+    reply = provisioning._answer(original)
+    assert asyncio.run(reply("1", "r", "register", None, b"", {})) == "original register"
+    kind, body = asyncio.run(reply("1", "r", provisioning.OPERATION, None, b"garbage", {}))
+    assert (kind, body["statusCode"]) == ("rejected", 400)
+
+
+@pytest.mark.parametrize(
+    ("moment", "seconds"), [(5, 5.0), (None, 0.0), ("1970-01-01T00:00:05Z", 5.0)]
+)
+def test_a_heartbeats_moment_is_read_as_the_emulator_keeps_it(moment: Any, seconds: float) -> None:
+    assert step_functions._epoch(moment) == seconds
+
+
+def test_the_agents_reason_holds_the_exit_code() -> None:
+    found = step_functions.EXIT_CODE.search("Essential container exited with code -9")
+    assert found is not None
+    assert found.group(1) == "-9"
+    assert step_functions.EXIT_CODE.search("Essential container in task exited") is None
