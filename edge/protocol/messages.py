@@ -12,13 +12,16 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.names import Digest, Name
+from edge.protocol.names import KIND_PATTERN, MODEL_VERSION_PATTERN, Digest, Name
+from edge.protocol.text import parse_json
 
 VERSION: Literal[1] = 1
 COMMAND_LIMIT = 4096
 """Bytes of a command or reply. Greengrass nucleus-lite drops larger inbound messages silently."""
 CLAIMED_LIMIT = 2**20
 """Bytes of a command that came by claim check."""
+CONTENT_LIMIT = 16 * 2**20
+"""Bytes of a record skeleton that came by claim check."""
 SERVED_INPUTS = 16
 """Inputs of a model whose statistics a heartbeat carries."""
 
@@ -28,7 +31,21 @@ ConfigValue = bool | int | float | str
 """A value of an app's configuration, as TOML and Flower know them."""
 Goal = Literal["minimize", "maximize"]
 """Whether a lower or a higher value of a metric is better."""
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)]
+"""At most a week, as long as a presigned URL can be valid."""
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Flower keeps its ids in signed 64-bit integers."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Address = Annotated[str, msgspec.Meta(max_length=8192)]
+"""A presigned URL: a session token alone can take 2 KB."""
+Phase = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,120}\Z")]
+"""From :func:`fl_runtime.run.keys.phase_id`."""
+MessageId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,300}\Z")]
+ReplyKey = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.#-]{1,300}\Z")]
+"""From :func:`fl_runtime.run.keys.reply_key`."""
+Kind = Annotated[str, msgspec.Meta(pattern=rf"^{KIND_PATTERN}\Z")]
+Content = Annotated[str, msgspec.Meta(max_length=CLAIMED_LIMIT)]
+"""A record skeleton."""
 Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 
 
@@ -37,7 +54,7 @@ class ObjectRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     digest: Digest
     size: Size
-    url: str = ""
+    url: Address = ""
 
 
 class Command(
@@ -56,22 +73,27 @@ class Command(
 
     v: Literal[1] = VERSION
     run: Name
-    phase: str
-    server_round: int
-    kind: str
-    message_id: str
-    reply_key: str
+    phase: Phase
+    server_round: Int64
+    kind: Kind
+    message_id: MessageId
+    reply_key: ReplyKey
     app: Digest
     seconds: Seconds
-    flower_run_id: int
-    node_id: int
-    content: str = ""
+    flower_run_id: Int64
+    node_id: Int64
+    content: Content = ""
     content_ref: ObjectRef | None = None
     arrays: ObjectRef | None = None
-    upload_url: str
-    run_config: str = "{}"
+    upload_url: Address
+    run_config: Content = "{}"
     signature: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """By the server's key, over :func:`edge.protocol.signed.command_text`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a record skeleton that no device could read into memory."""
+        if self.content_ref is not None and self.content_ref.size > CONTENT_LIMIT:
+            raise ValueError(f"a record skeleton has at most {CONTENT_LIMIT} bytes")
 
 
 class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="claim"):
@@ -79,6 +101,11 @@ class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="claim"
 
     command: ObjectRef
     seconds: Seconds
+
+    def __post_init__(self) -> None:
+        """Refuse what no command can be: it would be read into memory."""
+        if self.command.size > CLAIMED_LIMIT:
+            raise ValueError(f"a command has at most {CLAIMED_LIMIT} bytes")
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,12 +123,12 @@ class Reply(
 
     v: Literal[1] = VERSION
     run: Name
-    phase: str
-    message_id: str
+    phase: Phase
+    message_id: MessageId
     status: Literal["ok", "error"]
     code: Annotated[str, msgspec.Meta(max_length=40)] = ""
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
-    content: str = ""
+    content: Content = ""
     update: ObjectRef | None = None
     timing: Timing = Timing()
     bytes_down: Size = 0
@@ -110,7 +137,7 @@ class Reply(
 class Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Count, mean and standard deviation of a series of numbers."""
 
-    count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    count: Count = 0
     mean: Finite = 0.0
     std: Annotated[float, msgspec.Meta(ge=0, le=1e30)] = 0.0
 
@@ -131,8 +158,8 @@ class Serving(
 ):
     """Statistics of a device's predictions. No single input ever leaves the device."""
 
-    predictions: Annotated[int, msgspec.Meta(ge=0)] = 0
-    errors: Annotated[int, msgspec.Meta(ge=0)] = 0
+    predictions: Count = 0
+    errors: Count = 0
     """Requests that the app could not answer."""
     inputs: Annotated[list[Served], msgspec.Meta(max_length=SERVED_INPUTS)] = []
     residuals: Served | None = None
@@ -146,9 +173,9 @@ class Heartbeat(
 
     v: Literal[1] = VERSION
     state: Literal["idle", "busy", "offline"]
-    boot: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    boot: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")] = ""
     apps: Annotated[list[Digest], msgspec.Meta(max_length=50)] = []
-    model: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    model: Annotated[str, msgspec.Meta(pattern=rf"^({MODEL_VERSION_PATTERN})?\Z")] = ""
     power: Literal["", "mains", "battery"] = ""
     """Empty when the device does not know."""
     free_memory: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
@@ -163,8 +190,8 @@ class Heartbeat(
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The JSON that an IoT rule reads: ``key`` (replies only) and the opaque ``body``."""
 
-    body: str
-    key: str = ""
+    body: Annotated[str, msgspec.Meta(max_length=COMMAND_LIMIT * 3)]
+    key: Annotated[str, msgspec.Meta(max_length=300)] = ""
 
 
 _T = TypeVar("_T")
@@ -186,10 +213,8 @@ def decode(data: bytes | str, kind: type[_T], limit: int = COMMAND_LIMIT * 2) ->
     """Parse and check a message. Raises ProtocolError, which says what was wrong."""
     if len(data) > limit:
         raise ProtocolError("too-long", f"A message of {len(data)} bytes exceeds the limit.")
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError("malformed", f"The message is malformed: {error}") from error
+    parsed: _T = parse_json(data, kind, "The message")
+    return parsed
 
 
 def decode_order(data: bytes) -> Command | Claim:

@@ -18,14 +18,15 @@ from edge.protocol.errors import ProtocolError
 # a file name.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 _DIGEST = "[0-9a-f]{64}"
-_KIND = r"[a-z_]{1,20}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?"
+MODEL_VERSION_PATTERN = "[A-Za-z0-9-]{1,60}/[0-9]{1,9}"
+KIND_PATTERN = r"[a-z_]{1,20}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?"
 
 # \Z and not $, which would also match before a newline at the end.
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
 """A fleet, device, run or cohort."""
 Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
 """SHA-256 in lower-case hexadecimal."""
-ModelVersion = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,60}/[0-9]{1,9}\Z")]
+ModelVersion = Annotated[str, msgspec.Meta(pattern=rf"^{MODEL_VERSION_PATTERN}\Z")]
 """NAME/NUMBER of a version in the model registry."""
 Channel = Literal["heartbeat", "command", "reply"]
 
@@ -57,7 +58,7 @@ def is_digest(value: str) -> bool:
 
 def check_kind(value: str) -> str:
     """Return ``value`` if it is a Flower message type such as ``train`` or ``train.baseline``."""
-    if not re.fullmatch(_KIND, value):
+    if not re.fullmatch(KIND_PATTERN, value):
         raise ProtocolError("bad-kind", f"{value[:80]!r} is not a Flower message type.")
     return value
 

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
 from edge.protocol.errors import ProtocolError
+from edge.protocol.text import convert, parse_json, printable
 
 Scalar = int | float | str | bytes | bool
 Value = Scalar | list[int] | list[float] | list[str] | list[bytes] | list[bool]
 ArrayMap = dict[str, NDArray[Any]]
 ValueMap = dict[str, Value]
 
-HEADER_LIMIT = 16 * 2**20
-"""Bytes of a safetensors header. A model of 100,000 tensors needs about 10 MB."""
 MAX_DIMENSIONS = 32
+_ELEMENTS = 2**58
+"""Above it NumPy cannot count the elements of a shape, not even those of an empty array."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -62,9 +63,20 @@ class Records:
 
     def names(self) -> tuple[str, ...]:
         """Return each group's name once, in order; groups that ``order`` omits come last."""
-        known = [*self.arrays, *self.metrics, *self.configs]
+        known = dict.fromkeys((*self.arrays, *self.metrics, *self.configs))
         first = [name for name in dict.fromkeys(self.order) if name in known]
-        return (*first, *(name for name in known if name not in first))
+        return tuple(dict.fromkeys((*first, *known)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a weights file may hold: reading one takes time and memory for each tensor, even for an
+    empty one.
+    """
+
+    header: int = 16 * 2**20
+    """Bytes of the header. A model of 100,000 tensors needs about 10 MB."""
+    tensors: int = 100_000
 
 
 class _Skeleton(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,17 +128,27 @@ def encode_records(records: Records) -> bytes:
     return blob
 
 
-def decode_records(blob: bytes | memoryview) -> Records:
+def bounds_of(names: Iterable[str]) -> Bounds:
+    """Return the bounds of a file with arrays of these names, and whatever metrics beside them."""
+    known = list(names)
+    # At worst each character of a name is escaped twice, since the skeleton is JSON in JSON; 400
+    # bytes hold the rest of a tensor's description. 1 MiB is for metrics and configurations.
+    size = 2**20 + sum(400 + 16 * len(name) for name in known)
+    return Bounds(header=size, tensors=len(known))
+
+
+def decode_records(blob: bytes | memoryview, bounds: Bounds = Bounds()) -> Records:
     """Decode :func:`encode_records`. The arrays are read-only views on ``blob``.
 
     A forged file costs no memory: beside the views, only the header is copied.
 
     Raises:
-        ProtocolError: Anything is malformed.
+        ProtocolError: Anything is malformed, or beyond the bounds. Nothing else is raised, whatever
+            the file holds.
 
     """
     view = memoryview(blob)
-    header, data = _split(view)
+    header, data = _split(view, bounds)
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("records"), str):
         raise ProtocolError("malformed", "The weights file lacks its record description.")
@@ -165,22 +187,26 @@ def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
-def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
+def _split(view: memoryview, bounds: Bounds) -> tuple[dict[str, Any], memoryview]:
     if len(view) < 8:
         raise ProtocolError("truncated", f"A weights file of {len(view)} bytes has no header.")
     length = int.from_bytes(view[:8], "little")
-    if length > min(HEADER_LIMIT, len(view) - 8):
+    if length > min(bounds.header, len(view) - 8):
         raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
     try:
         # The standard library's parser can refuse a key that appears twice. Of such a key, two
         # readers may each see another value.
-        header = json.loads(bytes(view[8 : 8 + length]), object_pairs_hook=_unique)
+        header = json.loads(
+            bytes(view[8 : 8 + length]), object_pairs_hook=_unique, parse_constant=_no_number
+        )
     except (ValueError, RecursionError) as error:
         raise ProtocolError(
-            "malformed", f"The weights file's header is not JSON: {error}"
+            "malformed", f"The weights file's header is not JSON: {printable(str(error), 300)}"
         ) from error
     if not isinstance(header, dict):
         raise ProtocolError("malformed", "The weights file's header is not a JSON object.")
+    if len(header) > bounds.tensors + 1:
+        raise ProtocolError("malformed", f"The weights file holds {len(header)} tensors.")
     return header, view[8 + length :]
 
 
@@ -192,14 +218,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _no_number(token: str) -> None:
+    """Refuse NaN and infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{token} is not JSON")
+
+
 def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
     """Return views on ``data``. The offsets must tile it: no byte is unread or read twice."""
-    try:
-        described = msgspec.convert(header, dict[str, _Tensor])
-    except msgspec.ValidationError as error:
-        raise ProtocolError(
-            "malformed", f"The weights file's header is malformed: {error}"
-        ) from error
+    described = convert(header, dict[str, _Tensor], "The weights file's header")
     end = 0
     arrays: ArrayMap = {}
     for name, tensor in sorted(described.items(), key=lambda item: item[1].data_offsets):
@@ -207,8 +233,8 @@ def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
         dtype = _DTYPES.get(tensor.dtype)
         if dtype is None:
             raise ProtocolError("dtype", f"Tensor dtype {tensor.dtype[:20]!r} is not accepted.")
-        if len(tensor.shape) > MAX_DIMENSIONS or any(size < 0 for size in tensor.shape):
-            raise ProtocolError("shape", "A tensor has a negative size or too many dimensions.")
+        if not _is_possible(tensor.shape):
+            raise ProtocolError("shape", "A tensor has an impossible size or too many dimensions.")
         if (
             start != end
             or stop - start != math.prod(tensor.shape) * dtype.itemsize
@@ -224,11 +250,18 @@ def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
     return arrays
 
 
+def _is_possible(shape: list[int]) -> bool:
+    """Whether NumPy can make an array of this shape. An empty array's other sizes count, too."""
+    elements = 1
+    for size in shape[: MAX_DIMENSIONS + 1]:
+        elements *= max(size, 1)
+        if size < 0 or elements > _ELEMENTS:
+            return False
+    return len(shape) <= MAX_DIMENSIONS
+
+
 def _parse_skeleton(text: str | bytes) -> _Skeleton:
-    try:
-        return msgspec.json.decode(text, type=_Skeleton)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError("malformed", f"The record description is malformed: {error}") from error
+    return parse_json(text, _Skeleton, "The record description")
 
 
 def _assemble(skeleton: _Skeleton, arrays: dict[str, ArrayMap]) -> Records:

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Goal, Size
 from edge.protocol.names import Digest, ModelVersion, Name
 from edge.protocol.records import digest
+from edge.protocol.text import parse_json
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -27,13 +27,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     size: Size
     app: Digest
     """The app whose ClientApp tests the model and whose predict function serves it."""
-    metric: str
+    metric: Annotated[str, msgspec.Meta(max_length=250)]
     goal: Goal
-    tolerance: Annotated[float, msgspec.Meta(ge=0)]
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1e30)]
     """How much worse the new model may be on the device's own data, as a share of the metric of
     the model in use.
     """
-    sequence: Annotated[int, msgspec.Meta(ge=1)]
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     """Grows with each manifest of a fleet, so that an old manifest cannot be replayed."""
     forced: bool = False
     """Rollback: the device switches without comparing the models."""
@@ -60,10 +60,7 @@ def manifest_text(manifest: Manifest) -> bytes:
 
 def parse_manifest(text: str) -> Manifest:
     """Parse a manifest whose signature has been checked. Raises ProtocolError."""
-    try:
-        return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError("malformed", f"The manifest is malformed: {error}.") from error
+    return parse_json(text, Manifest, "The manifest")
 
 
 def phase_text(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safetensors.numpy import load as load_safetensors
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import (
     Records,
+    bounds_of,
     decode_records,
     decode_skeleton,
     encode_records,
@@ -205,3 +208,79 @@ META = {
 def test_forged_weights_files_are_refused(blob: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_records(blob)
+
+
+def described(metadata: object = META, **tensors: dict) -> bytes:
+    return hostile({"__metadata__": metadata, **tensors})
+
+
+def empty(*shape: int) -> dict:
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        described(**{"0": empty(0, 2**63)}),
+        described(**{"0": empty(0, 2**62, 2**62)}),
+        described(**{"0": empty(2**200, 0)}),
+        described({"records": '{"order": ["\ud800"]}'}, **{"0": empty(0)}),
+        described({"records": "\ud800"}),
+        hostile(b'{"__metadata__": {"records": "\\ud800"}}'),
+        hostile(b'{"0": NaN}'),
+        hostile(b'{"0": Infinity, "__metadata__": {}}'),
+        hostile(b'{"0": ' + b"9" * 5000 + b"}"),
+        hostile(b'{"\xff": 1}'),
+        hostile(b'{"0": {"a": 1, "a": 2}}'),
+    ],
+)
+def test_nothing_but_a_refusal_is_raised(blob: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_records(blob)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\ud800", '{"order": ["\ud800"]}', b"\xff", "[" * 100_000, '{"a":' * 100_000, "9" * 9999],
+)
+def test_a_skeleton_that_is_no_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_skeleton(text)
+
+
+def many_empty(count: int) -> bytes:
+    names = [str(number) for number in range(count)]
+    skeleton = {"order": ["a"], "arrays": {"a": names}, "metrics": {}, "configs": {}}
+    return described({"records": json.dumps(skeleton)}, **{name: empty(0) for name in names})
+
+
+def test_more_tensors_than_the_model_has_are_refused_before_they_cost_anything() -> None:
+    blob = many_empty(60_000)
+    assert len(blob) > 3 * 2**20
+    tracemalloc.start()
+    began = time.process_time()
+    with pytest.raises(ProtocolError):
+        decode_records(blob, bounds_of(["w", "n"]))
+    took, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (took < 0.1, peak < 2**20) == (True, True), (took, peak)
+
+
+def test_a_few_tensors_too_many_are_refused() -> None:
+    assert list(decode_records(many_empty(3), bounds_of("abc")).arrays["a"]) == ["0", "1", "2"]
+    with pytest.raises(ProtocolError, match="tensors"):
+        decode_records(many_empty(3), bounds_of("ab"))
+
+
+def test_every_model_fits_its_own_bounds() -> None:
+    names = ['"\\' * 300, "\x01" * 200, "名" * 200, *map(str, range(500))]
+    metrics = {"m": {f"metric-{number}": [0.5] * 10 for number in range(1000)}}
+    model = Records(arrays={"a": {name: np.zeros((1,) * 20) for name in names}}, metrics=metrics)
+    assert list(decode_records(encode_records(model), bounds_of(names)).arrays["a"]) == names
+
+
+def test_the_names_of_many_groups_cost_no_more_than_they_are() -> None:
+    groups = {str(number): {} for number in range(20_000)}
+    began = time.process_time()
+    assert len(Records(metrics=groups, order=tuple(reversed(groups))).names()) == 20_000
+    assert time.process_time() - began < 1.0
