@@ -180,3 +180,19 @@ def test_modules_functions_and_classes_stay_small() -> None:
 
 def test_public_class_names_mean_one_thing() -> None:
     assert structure.repeated(ROOT) == {}
+
+
+def test_every_module_is_imported_by_a_test() -> None:
+    assert structure.unreached(ROOT) == []
+
+
+def test_no_test_module_imports_another_or_conftest() -> None:
+    """What tests share lives in tests/fakes and tests/support."""
+    wrong = [
+        (str(file.relative_to(ROOT)), node.module)
+        for file in structure.tests(ROOT)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[-1].startswith(("test_", "conftest"))
+    ]
+    assert wrong == []
