@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.chaos.devices import processes
 from pipelines.chaos.devices.processes import DeviceProcesses
+from pipelines.chaos.devices.skewed import skewed
 
 
 class Process:
@@ -77,3 +78,7 @@ def test_all_devices_end(devices: DeviceProcesses) -> None:
         devices.start(index)
     devices.end()
     assert [process.code for process in devices._processes.values()] == [0, 0]
+
+
+def test_a_skewed_clock_keeps_its_error() -> None:
+    assert skewed(lambda: 100.0, -3600.0)() == -3500.0
