@@ -41,7 +41,8 @@ def print_logs(arguments: argparse.Namespace) -> int:
     run = check_run_id(arguments.run)
     found = [line for line in _lines(run, arguments.cloud) if line.is_at_least(arguments.level)]
     if arguments.json:
-        show_json(raw_by_task(found))
+        raw = raw_by_task(found)
+        show_json({f"{run}-{task}": lines for task, lines in raw.items()})
         return 0
     for line in in_order(iter(found)):
         say(log_text(line))
