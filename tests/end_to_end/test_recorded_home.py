@@ -9,12 +9,25 @@ import pytest
 from support.commands import asked, mledgeops
 from support.recorded_home import FIRST, SECOND, restore
 
+pytestmark = pytest.mark.xdist_group("recorded-home")
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("recorded")
     restore(home)
     return home
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Another copy, in which the second run went on: that enrolled the devices anew, whose keys
+    are not in the recording.
+    """
+    home = tmp_path_factory.mktemp("resumed")
+    restore(home)
+    more = mledgeops("run", "--resume", SECOND, "--rounds", "5", "--json", home=home)
+    return home, json.loads(more.stdout)
 
 
 def test_its_runs_are_listed_and_shown_without_a_cloud(recorded: Path) -> None:
@@ -32,8 +45,8 @@ def test_its_runs_are_listed_and_shown_without_a_cloud(recorded: Path) -> None:
     ]
 
 
-def test_its_registry_is_whole_and_a_run_of_it_goes_on(recorded: Path) -> None:
-    """One cloud for all commands, as a user would keep one up; the devices start with each."""
+def test_its_registry_is_whole(recorded: Path) -> None:
+    """One cloud for all commands, as a user would keep one up."""
     mledgeops("local", "up", home=recorded)
     try:
         chain = asked("trace", "digits/1", home=recorded)
@@ -46,20 +59,24 @@ def test_its_registry_is_whole_and_a_run_of_it_goes_on(recorded: Path) -> None:
         assert asked("reconcile", "--dry-run", home=recorded)["repairs"] == []
         fleet = asked("fleet", home=recorded)["devices"]
         assert [d["model_version"] for d in fleet] == ["digits/1"] * 2
-        more = mledgeops("run", "--resume", SECOND, "--rounds", "5", "--json", home=recorded)
-        resumed = json.loads(more.stdout)
     finally:
         mledgeops("local", "down", home=recorded)
-    assert resumed["status"] == "Succeeded"
-    before = asked("show", SECOND, home=recorded)["rounds"]
-    assert [r["evaluate"]["accuracy"] for r in resumed["rounds"]][:4] == [
+
+
+def test_a_run_of_it_goes_on_where_it_ended(resumed: tuple[Path, dict]) -> None:
+    home, report = resumed
+    assert report["status"] == "Succeeded"
+    before = asked("show", SECOND, home=home)["rounds"]
+    assert [r["evaluate"]["accuracy"] for r in report["rounds"]][:4] == [
         record["evaluate.accuracy"] for record in before
     ]
-    assert len(resumed["rounds"]) == 5
+    assert len(report["rounds"]) == 5
 
 
-def test_its_pending_version_is_approved_and_reaches_the_devices(recorded: Path) -> None:
-    done = mledgeops("approve", "digits/2", "--reason", "better", "--json", home=recorded)
+def test_its_pending_version_is_approved_and_reaches_the_devices(
+    resumed: tuple[Path, dict],
+) -> None:
+    done = mledgeops("approve", "digits/2", "--reason", "better", "--json", home=resumed[0])
     approved = json.loads(done.stdout)
     assert (approved["approval"], approved["champion"]) == ("Approved", True)
     assert (approved["rollout"]["state"], approved["rollout"]["switched"]) == ("Succeeded", 2)
