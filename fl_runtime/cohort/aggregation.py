@@ -62,6 +62,8 @@ class WeightedMean:
             self._names = (next(iter(records.arrays), "arrays"), name)
             self._scalars = {key for key, value in metrics.items() if not isinstance(value, list)}
             self._dtypes = {key: array.dtype for key, array in arrays.items()}
+        # Before anything is added: half an update would spoil the sums.
+        _check_layout(arrays, self._sums, first=not self.count)
         self._whole = self._whole and isinstance(metrics[self.weighted_by], int)
         weighted = {
             key: np.asarray(np.multiply(array, weight, dtype=np.float64))
@@ -130,6 +132,13 @@ def restore_dtypes(arrays: ArrayMap, specs: list[ArraySpec]) -> ArrayMap:
         name: _cast(array, wanted[name]) if name in wanted else array
         for name, array in arrays.items()
     }
+
+
+def _check_layout(arrays: ArrayMap, sums: ArrayMap, *, first: bool) -> None:
+    """Names and shapes are those of the updates before."""
+    shapes = {key: array.shape for key, array in arrays.items()}
+    if not first and shapes != {key: array.shape for key, array in sums.items()}:
+        raise ProtocolError("arrays", "the arrays differ from those of the other devices")
 
 
 def _cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, encode_records
 from fl_runtime.cohort.aggregation import WeightedMean
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, mismatched_metrics
+from fl_runtime.cohort.updates import fault
+from fl_runtime.run.messages import (
+    DeviceResult,
+    Folded,
+    PhaseEvent,
+    Target,
+    mismatched_metrics,
+)
 
 MAX_GROUPS = 3
 """Each group holds a model in memory."""
@@ -32,12 +39,18 @@ class Fold:
         if layout not in self._groups and len(self._groups) == MAX_GROUPS:
             self._refused.append(mismatched_metrics(result))
             return
-        mean, results = self._groups.setdefault(layout, (WeightedMean(self._weighted_by), []))
         try:
-            mean.add(records, float(result.metrics[self._weighted_by]))
-            results.append(result)
+            self._add(layout, result, records)
         except ProtocolError:
             self._refused.append(mismatched_metrics(result))
+        except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
+            target = Target(result.device, result.node_id, result.message_id)
+            self._refused.append(fault(target, error))
+
+    def _add(self, layout: frozenset[str], result: DeviceResult, records: Records) -> None:
+        mean, results = self._groups.setdefault(layout, (WeightedMean(self._weighted_by), []))
+        mean.add(records, float(result.metrics[self._weighted_by]))
+        results.append(result)
 
     def finish(self) -> Iterator[PhaseEvent]:
         """The result of every device added, then the mean of the largest group, if there is one."""

@@ -24,7 +24,8 @@ def change_norm(before: ArrayMap, after: ArrayMap) -> float:
     for name, array in after.items():
         if array.dtype.kind == "f" and name in before:
             change = np.subtract(array, before[name], dtype=np.float64).ravel()
-            total += float(change @ change)
+            with np.errstate(over="ignore"):  # the caller refuses what is not finite
+                total += float(change @ change)
     return math.sqrt(total)
 
 
@@ -58,6 +59,8 @@ class NormFilter:
             return 0.0
         norm = change_norm(self._sent, next(iter(records.arrays.values())))
         limit = self._request.norm_limit
+        if not math.isfinite(norm):
+            raise ProtocolError("norm", "the update's change is too large to be measured")
         if 0 < limit < norm:
             raise ProtocolError(
                 "norm",

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
 
+from edge.logs import event
 from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
 from edge.protocol.messages import ObjectRef, Reply, decode
-from edge.protocol.records import Records, ValueMap, decode_records, decode_skeleton, digest
+from edge.protocol.records import (
+    Bounds,
+    Records,
+    ValueMap,
+    bounds_of,
+    decode_records,
+    decode_skeleton,
+    digest,
+)
+from edge.protocol.text import printable
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
@@ -24,8 +35,17 @@ from fl_runtime.run.messages import (
 )
 from fl_runtime.run.ports import ObjectStore, StoredReply
 
+logger = logging.getLogger(__name__)
+
 MAX_EXAMPLES = 1e12
 """Largest plausible example count. A larger one would let one device own the mean."""
+MAX_METRICS = 1000
+MAX_NUMBERS = 100_000
+"""Numbers in all metrics of one update together: metrics may be lists."""
+METRIC_NAME_CHARACTERS = 250
+"""MLflow takes no longer names (https://mlflow.org/docs/latest/ml/tracking/)."""
+LARGEST = 1e200
+"""A value above it is as good as infinite: times an example count, a sum of many would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +98,29 @@ def _check_arrays(records: Records, expected: list[ArraySpec]) -> None:
 def _check_finite(records: Records) -> None:
     for group in records.arrays.values():
         for name, array in group.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array.dtype.kind != "f":
+                continue
+            if not np.isfinite(array).all():
                 raise ProtocolError("not-finite", f"array {name[:60]!r} holds NaN or infinity")
+            if array.dtype.itemsize == 8 and np.abs(array).max(initial=0.0) > LARGEST:
+                raise ProtocolError("not-finite", f"array {name[:60]!r} is beyond {LARGEST:g}")
 
 
 def _check_metrics(metrics: ValueMap) -> None:
+    if len(metrics) > MAX_METRICS:
+        raise ProtocolError("metrics", f"the reply holds {len(metrics)} metrics")
+    numbers = 0
     for name, value in metrics.items():
+        if not (0 < len(name) <= METRIC_NAME_CHARACTERS and name.isprintable()):
+            raise ProtocolError("metrics", f"{name[:60]!r} is not a name for a metric")
         items = value if isinstance(value, list) else [value]
+        numbers += len(items)
         if not all(math.isfinite(float(item)) for item in items):
             raise ProtocolError("not-finite", f"metric {name[:60]!r} is NaN or infinite")
+        if any(abs(float(item)) > LARGEST for item in items):
+            raise ProtocolError("not-finite", f"metric {name[:60]!r} is beyond {LARGEST:g}")
+    if numbers > MAX_NUMBERS:
+        raise ProtocolError("metrics", f"the reply's metrics hold {numbers} numbers")
 
 
 class ReplyChecker:
@@ -100,17 +134,25 @@ class ReplyChecker:
         self._filter = norm_filter
 
     def check(self, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
-        """Parse, download and check one reply. Never raises for what a device sent.
+        """Parse, download and check one reply. Never raises: it runs in a worker's thread, and one
+        device's update must not end the phase of all.
 
         The records are None when the result failed or when the phase does not fold.
         """
+        try:
+            return self._check(stored, target)
+        except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
+            return fault(target, error), None
+
+    def _check(self, stored: StoredReply, target: Target) -> tuple[DeviceResult, Records | None]:
         try:
             reply = self._decode(stored, target)
             up = len(stored.body) + (reply.update.size if reply.update else 0)
             if reply.status == "error":
                 # Codes become metric dimensions: a device must not make up new ones.
                 code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
-                return failure(target, code, reply.reason, reply.timing, up, reply.bytes_down), None
+                reason = printable(reply.reason)
+                return failure(target, code, reason, reply.timing, up, reply.bytes_down), None
             records, norm = self._records(reply, target)
         except ProtocolError as error:
             return failure(target, error.code, str(error)), None
@@ -138,6 +180,9 @@ class ReplyChecker:
             return result, read_update(self._objects, self._request, result.device, result.update)
         except (ProtocolError, ObjectMissing) as error:
             return overwritten(result, error), None
+        except Exception as error:  # noqa: BLE001  # as above
+            target = Target(result.device, result.node_id, result.message_id)
+            return fault(target, error), None
 
     def _decode(self, stored: StoredReply, target: Target) -> Reply:
         reply = decode(stored.body, Reply)
@@ -157,7 +202,11 @@ class ReplyChecker:
         if request.checked:
             specs = request.specs if request.kind.startswith("train") else None
             UpdateCheck(weighted_by=request.weighted_by, arrays=specs).weight_of(records)
-        return records, self._filter.norm_of(records)
+        norm = self._filter.norm_of(records)
+        if request.fold and not request.kind.startswith("train"):
+            # Of an evaluation only metrics are averaged; nothing says which arrays to expect.
+            records = replace(records, arrays={})
+        return records, norm
 
 
 def read_update(
@@ -174,7 +223,26 @@ def read_update(
     blob = objects.get(update_key(request.run, request.phase, device), update.size)
     if digest(blob) != update.digest:
         raise ProtocolError("bad-digest", "the update's digest is not the announced one")
-    return decode_records(blob)
+    # A model's bounds also hold for evaluations, which have no need of arrays at all.
+    bounds = bounds_of(spec.name for spec in request.specs) if request.specs else Bounds()
+    return decode_records(blob, bounds)
+
+
+def fault(target: Target, error: Exception) -> DeviceResult:
+    """The failure of a device whose update met a fault of ours. What a device sends can only be
+    refused: anything else that is raised is logged with its type, to be mended.
+    """
+    kind = type(error).__name__
+    event(
+        logger,
+        "update-not-opened",
+        logging.ERROR,
+        device=target.device,
+        message=target.message_id,
+        error=kind,
+        reason=printable(str(error)),
+    )
+    return failure(target, OTHER_CODE, f"the update could not be opened: {kind}")
 
 
 def overwritten(result: DeviceResult, error: Exception) -> DeviceResult:

@@ -7,8 +7,9 @@ boto3 reads the endpoints from ``AWS_ENDPOINT_URL``, so the same code reaches th
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from edge.logs import event
 from edge.protocol.names import topic
-from fl_runtime.run.devices import FRESH_SECONDS
+from fl_runtime.run.devices import FRESH_SECONDS, text_of
 from fl_runtime.run.errors import ObjectMissing, SettingMissing
 from fl_runtime.run.ports import StoredReply
+
+logger = logging.getLogger(__name__)
 
 RETRIES = {"mode": "standard", "max_attempts": 8}
 """Exponential backoff up to 20 s, so a task survives about a minute of throttling or errors:
@@ -105,11 +109,12 @@ class DynamoReplies:
         self._table = table
 
     def read(self, reply_key: str) -> list[StoredReply]:
-        """All pages, with strongly consistent reads."""
-        return [
-            StoredReply(row["fleet"]["S"], row["device"]["S"], row["body"]["S"])
-            for row in self._rows(reply_key)
-        ]
+        """All pages, with strongly consistent reads. A row without a sender is skipped."""
+        found = [decode_reply(row) for row in self._rows(reply_key)]
+        skipped = found.count(None)
+        if skipped:
+            event(logger, "rows-skipped", logging.WARNING, table=self._table, count=skipped)
+        return [reply for reply in found if reply is not None]
 
     def _rows(self, reply_key: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("query").paginate(
@@ -121,6 +126,16 @@ class DynamoReplies:
         )
         for page in pages:
             yield from page["Items"]
+
+
+def decode_reply(row: Mapping[str, Any]) -> StoredReply | None:
+    """A row of the replies table as DynamoDB returns it; None without fleet or device.
+
+    A reply may lack its body, or have one of another type: the device sent an envelope without. It
+    is then empty, which no reply is.
+    """
+    fleet, device = text_of(row, "fleet"), text_of(row, "device")
+    return StoredReply(fleet, device, text_of(row, "body")) if fleet and device else None
 
 
 class S3Objects:

@@ -7,15 +7,22 @@ it. All but ``body`` can be trusted.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, decode_heartbeat
 
+logger = logging.getLogger(__name__)
+
 FRESH_SECONDS = 90.0
 """A device not heard of for this long is away: three heartbeats of the default interval, 30 s."""
+
+_LAST_MOMENT = 2.0**36
+"""Unix seconds, in the year 4147."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +62,48 @@ class DeviceTable:
             ExpressionAttributeValues={":fleet": {"S": fleet}},
         )
         for page in pages:
-            yield from map(decode_row, page["Items"])
+            yield from self._statuses(page)
 
     def all(self) -> Iterator[DeviceStatus]:
         """The devices of all fleets, in no order."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._table):
-            yield from map(decode_row, page["Items"])
+            yield from self._statuses(page)
+
+    def _statuses(self, page: Mapping[str, Any]) -> Iterator[DeviceStatus]:
+        """The rows that tell whose they are: the rule takes fleet and device from the topic."""
+        statuses = [decode_row(row) for row in page["Items"]]
+        known = [status for status in statuses if status.fleet and status.device]
+        if len(known) < len(statuses):
+            count = len(statuses) - len(known)
+            event(logger, "rows-skipped", logging.WARNING, table=self._table, count=count)
+        yield from known
+
+
+def text_of(row: Mapping[str, Any], column: str, kind: str = "S") -> str:
+    """A column of a row as DynamoDB returns it; empty when it is absent or of another type.
+
+    A device decides what an envelope holds, and DynamoDB stores any JSON.
+    """
+    typed = row.get(column)
+    value = typed.get(kind) if isinstance(typed, Mapping) else None
+    return value if isinstance(value, str) else ""
 
 
 def decode_row(row: Mapping[str, Any]) -> DeviceStatus:
     """A row as DynamoDB returns it. Never raises for what a device may have put into it."""
     try:
-        last_seen = float(row["last_seen"]["N"]) / 1000
-    except (KeyError, ValueError):
+        last_seen = float(text_of(row, "last_seen", "N")) / 1000
+    except ValueError:
         last_seen = 0.0
     # A device may publish any bytes on its own topic; the rule stores them unread.
     try:
-        heartbeat = decode_heartbeat(row["body"]["S"])
-    except (ProtocolError, KeyError):
+        heartbeat = decode_heartbeat(text_of(row, "body"))
+    except ProtocolError:
         heartbeat = None
     return DeviceStatus(
-        fleet=str(row["fleet"]["S"]),
-        device=str(row["device"]["S"]),
-        last_seen=last_seen,
+        fleet=text_of(row, "fleet"),
+        device=text_of(row, "device"),
+        last_seen=last_seen if 0 <= last_seen < _LAST_MOMENT else 0.0,
         heartbeat=heartbeat,
-        certificate=str(row.get("certificate", {}).get("S", "")),
+        certificate=text_of(row, "certificate"),
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import msgspec
-
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat
+from edge.protocol.text import parse_json, printable
 from fl_runtime.run.aws import client
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, moment, table
 from pipelines.desk import clouds
 from registry.evidence.drift import drift_of
+
+_LAST_MOMENT = 4e9
+"""Unix seconds, in the year 2096, as in a heartbeat."""
 
 
 def add_parser(commands: Any) -> None:
@@ -59,10 +62,23 @@ def _model(device: str, beat: Heartbeat | None, iot_data: Any) -> tuple[str, str
         payload = iot_data.get_thing_shadow(thingName=device)["payload"].read()
     except iot_data.exceptions.ResourceNotFoundException:
         return "", ""
-    shadow = msgspec.json.decode(payload)
-    model = _nested(shadow, "state", "reported", "model")
-    stamp = _nested(shadow, "metadata", "reported", "model", "version").get("timestamp")
-    return str(model.get("version", "")), moment(float(stamp)) if stamp else ""
+    return reported_model(payload)
+
+
+def reported_model(shadow: bytes) -> tuple[str, str]:
+    """The model of a device's shadow, and since when (ISO 8601). Both are empty when it has none,
+    or something else in its place: a device writes what it likes into its own shadow.
+    """
+    try:
+        document: dict[str, Any] = parse_json(shadow, dict[str, Any], "The shadow")
+    except ProtocolError:
+        return "", ""
+    version = _nested(document, "state", "reported", "model", "version")
+    stamp = _nested(document, "metadata", "reported", "model", "version", "timestamp")
+    if not isinstance(version, str):
+        return "", ""
+    known = isinstance(stamp, int | float) and 0 < stamp < _LAST_MOMENT
+    return printable(version, 80), moment(float(stamp)) if known else ""
 
 
 def _serving(device: str, beat: Heartbeat | None) -> dict[str, Any]:
@@ -77,7 +93,7 @@ def _serving(device: str, beat: Heartbeat | None) -> dict[str, Any]:
     }
 
 
-def _nested(document: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _nested(document: Any, *keys: str) -> Any:
     for key in keys:
-        document = document.get(key, {})
+        document = document.get(key) if isinstance(document, dict) else None
     return document

@@ -123,3 +123,28 @@ def test_urls_expire_after_the_deadline_and_within_aws_limit(seconds: float, exp
     objects = S3Objects(S3(), "b")
     assert objects.url_to_get("a", seconds) == f"get_object a {expires}"
     assert objects.url_to_put("a", seconds) == f"put_object a {expires}"
+
+
+class Pages:
+    """DynamoDB's query, with one page of rows."""
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows = list(rows)
+
+    def get_paginator(self, _: str) -> Pages:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"Items": self.rows}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, {}, {"M": {"a": {"S": "b"}}}, {"N": "7"}, {"NULL": True}, {"L": []}, {"BOOL": True}],
+)
+def test_a_reply_without_a_body_is_an_empty_one_and_harms_no_other(body: Any) -> None:
+    sender = {"fleet": {"S": "f"}, "device": {"S": "d"}}
+    bad = sender if body is None else {**sender, "body": body}
+    good = {"fleet": {"S": "f"}, "device": {"S": "e"}, "body": {"S": "x"}}
+    found = DynamoReplies(Pages(bad, {"body": {"S": "x"}}, good), "r").read("key")
+    assert found == [StoredReply("f", "d", ""), StoredReply("f", "e", "x")]

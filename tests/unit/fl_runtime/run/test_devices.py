@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,3 +74,25 @@ def test_a_fleet_is_read_over_all_pages() -> None:
     table = DeviceTable(MemoryTable(rows), "devices")
     assert [status.device for status in table.fleet("f")] == ["a", "b"]
     assert [status.device for status in table.all()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"body": {"M": {}}},
+        {"body": {"S": "\ud800"}},
+        {"body": {"S": '{"v": 1, "state": "idle", "boot": "\ud800"}'}},
+        {"body": []},
+        {"certificate": {"NULL": True}},
+        {"certificate": "c"},
+        {"last_seen": {"S": "now"}},
+        {"last_seen": {"N": "1e300"}},
+        {"last_seen": {"N": "nan"}},
+    ],
+)
+def test_a_row_of_one_device_harms_no_other(odd: dict[str, Any]) -> None:
+    rows = [{**row("d", IDLE), **odd}, {"body": {"S": IDLE}}, row("e", IDLE)]
+    first, second = DeviceTable(MemoryTable(rows), "devices").all()
+    assert (first.device, second.device) == ("d", "e")
+    assert second.heartbeat is not None
+    assert datetime.datetime.fromtimestamp(first.last_seen, datetime.UTC)
