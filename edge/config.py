@@ -128,7 +128,7 @@ def component_config(
         return msgspec.convert(
             {**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig
         )
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"The component's configuration is malformed: {error}.") from error
 
 
@@ -148,7 +148,7 @@ def read_struct(file: Path, kind: type[_Described], meaning: str) -> _Described:
         config = msgspec.json.decode(file.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigError(f"The {meaning} {file} cannot be read: {error.strerror}.") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"The {meaning} {file} is malformed: {error}.") from error
     if getattr(config, "transport", "mqtt") == "greengrass":
         return config

@@ -11,13 +11,15 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edge.config import DeviceConfig
 from edge.identity.credentials import issued_at
 from edge.logs import event
+from edge.protocol.errors import ProtocolError
+from edge.protocol.text import convert, parse_json
 from edge.transports import Transport, TransportError
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ _WAITING = 4
 class Desired(msgspec.Struct):
     """``state.desired`` of a device's shadow, as far as an agent acts on it."""
 
-    certificate_after: float | None = None
+    certificate_after: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
     """Unix time: a certificate issued before it is to be renewed."""
 
 
@@ -41,12 +43,12 @@ class _Document(msgspec.Struct):
 
 
 def parse_shadow(payload: bytes) -> Desired:
-    """Parse a shadow document or a delta. Raises msgspec.DecodeError.
+    """Parse a shadow document or a delta. Raises ProtocolError.
 
     ``get/accepted`` has the desired state under ``desired``; a delta is the desired state itself.
     """
-    state = msgspec.json.decode(payload, type=_Document).state
-    return msgspec.convert(state.get("desired", state), Desired)
+    document: _Document = parse_json(payload, _Document, "The shadow")
+    return convert(document.state.get("desired", document.state), Desired, "The shadow")
 
 
 class CertificateRotation:
@@ -107,7 +109,7 @@ class CertificateRotation:
         while True:
             try:
                 desired = parse_shadow(await self._documents.get())
-            except msgspec.DecodeError as error:
+            except ProtocolError as error:
                 event(logger, "shadow-refused", logging.WARNING, reason=str(error))
                 continue
             if desired.certificate_after is not None:

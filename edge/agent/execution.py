@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from edge.config import DeviceConfig
 from edge.errors import CodedError
 from edge.identity.trust import Trust
@@ -19,6 +17,7 @@ from edge.protocol.messages import Command, ConfigValue, Reply, Timing
 from edge.protocol.names import check_digest
 from edge.protocol.records import decode_skeleton
 from edge.protocol.signed import command_text
+from edge.protocol.text import parse_json, printable
 from edge.training.app_bundle import AppError, load_app
 from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_process import Workers
@@ -100,6 +99,8 @@ class CommandExecution:
             return _failure(command, disk_code(error), str(error))
         except (ValueError, AppError, TransportError) as error:
             return _failure(command, "device-error", str(error))
+        except Exception as error:  # noqa: BLE001  # the server learns of a fault of ours, too
+            return _failure(command, "device-error", f"{type(error).__name__}: {error}")
 
     async def _run(self, command: Command, deadline: _Deadline) -> Reply:
         folder, started = app_folder(self._config, command.app), self._monotonic()
@@ -160,11 +161,11 @@ def app_folder(config: DeviceConfig, digest: str) -> Path:
 
 
 def _overrides(command: Command) -> dict[str, ConfigValue]:
-    """Return the run's changes to the app's configuration."""
-    try:
-        return msgspec.json.decode(command.run_config, type=dict[str, ConfigValue])
-    except msgspec.DecodeError as error:
-        raise CommandRefused("malformed", f"the run configuration is malformed: {error}") from error
+    """Return the run's changes to the app's configuration. Raises ProtocolError."""
+    found: dict[str, ConfigValue] = parse_json(
+        command.run_config, dict[str, ConfigValue], "the run configuration"
+    )
+    return found
 
 
 def _success(command: Command, result: WorkerResult, timing: Timing, downloaded: int) -> Reply:
@@ -195,7 +196,7 @@ def _failure(command: Command, code: str, reason: str, timing: Timing = Timing()
         phase=command.phase,
         message_id=command.message_id,
         status="error",
-        code=code,
-        reason=reason[:REASON_LIMIT],
+        code=code[:40],
+        reason=printable(reason, REASON_LIMIT),
         timing=timing,
     )

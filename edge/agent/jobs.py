@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edge.logs import event
+from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
+from edge.protocol.text import convert, parse_json
 from edge.serving.model_store import Installed, ModelRefused
 from edge.transports import Transport, TransportError
 
@@ -37,7 +39,7 @@ Install = Callable[[SignedManifest], Awaitable[Installed]]
 class JobExecution(msgspec.Struct, rename="camel"):
     """A job for this device."""
 
-    job_id: str
+    job_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     job_document: dict[str, Any] = {}
 
 
@@ -45,6 +47,12 @@ class _StartNextAnswer(msgspec.Struct):
     """``start-next/accepted``: without an execution when there is no job."""
 
     execution: JobExecution | None = None
+
+
+def parse_answer(payload: bytes) -> JobExecution | None:
+    """Parse ``start-next/accepted``; None when there is no job. Raises ProtocolError."""
+    answer: _StartNextAnswer = parse_json(payload, _StartNextAnswer, "The answer")
+    return answer.execution
 
 
 class JobsClient:
@@ -94,17 +102,18 @@ class JobsClient:
         async with asyncio.timeout(ANSWER_SECONDS):
             payload = await self._answers.get()
         try:
-            return msgspec.json.decode(payload, type=_StartNextAnswer).execution
-        except msgspec.DecodeError as error:
+            return parse_answer(payload)
+        except ProtocolError as error:
             event(logger, "job-refused", logging.WARNING, reason=str(error))
             return None
 
     async def _carry_out(self, execution: JobExecution) -> None:
         try:
-            done = await self._install(msgspec.convert(execution.job_document, SignedManifest))
+            document = convert(execution.job_document, SignedManifest, "The job's document")
+            done = await self._install(document)
             status, details = "SUCCEEDED", _details(done)
-        except msgspec.ValidationError as error:
-            status, details = "REJECTED", {"code": "malformed", "reason": str(error)}
+        except ProtocolError as error:
+            status, details = "REJECTED", {"code": error.code, "reason": str(error)}
         except ModelRefused as error:
             status, details = "FAILED", {"code": error.code, "reason": str(error)}
         event(logger, "job-done", job=execution.job_id, status=status, details=details)

@@ -43,7 +43,7 @@ class Spool:
         for file in folder.glob("*.json") if folder.is_dir() else []:
             try:
                 reply = msgspec.json.decode(file.read_bytes(), type=SpooledReply)
-            except (OSError, msgspec.DecodeError):
+            except (OSError, ValueError):
                 file.unlink(missing_ok=True)
                 continue
             self._replies[reply.message_id] = reply

@@ -45,7 +45,7 @@ class Trust:
             return cls(TrustedKeys())
         try:
             return cls(msgspec.json.decode(file.read_bytes(), type=TrustedKeys))
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise ConfigError(f"{file} is malformed: {error}.") from error
 
     def check(self, purpose: Purpose, text: bytes, signature: str) -> None:

@@ -214,7 +214,7 @@ def read_active(folder: Path) -> Active:
     """Return the model in use: none on a new device, or when the file is damaged."""
     try:
         return msgspec.json.decode(active_file(folder).read_bytes(), type=Active)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return Active(manifest=None, sequence=0)
 
 

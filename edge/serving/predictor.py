@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from edge.frames import read_frame, take_over_stdout, write_frame
+from edge.protocol.text import printable
 from edge.serving.model import Model, NoModel
 
 _MESSAGE_LIMIT = 500
@@ -43,7 +44,7 @@ def answer(model: Model, line: bytes) -> bytes:
 
 def refusal(code: str, message: str) -> bytes:
     """Build the answer that holds an error instead of outputs."""
-    return msgspec.json.encode({"error": {"code": code, "message": message}})
+    return msgspec.json.encode({"error": {"code": code, "message": printable(message)}})
 
 
 def main() -> int:

@@ -209,7 +209,7 @@ def _read(folder: Path, sequence: int) -> list[Counted]:
 def _load(file: Path) -> Counted | None:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Counted)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from fakes.clock import Clock
 from fakes.devices import Device, a_command, instant, with_device
 from fakes.transport import MemoryTransport
 
-from edge.agent.commands import WAITING_COMMANDS, CommandLoop
+from edge.agent.commands import CLAIM_SECONDS, WAITING_COMMANDS, CommandLoop
 from edge.agent.spool import Outbox, Spool
+from edge.object_transfer import Objects
 from edge.protocol.messages import (
     Claim,
     Command,
@@ -119,6 +121,8 @@ class Loop:
 
     async def answer(self, command: Command, received: float) -> Reply:
         await self.gate.wait()
+        if command.message_id == "broken":
+            raise ZeroDivisionError("a fault of ours")
         self.answered.append(command.message_id)
         return Reply(
             run=command.run, phase=command.phase, message_id=command.message_id, status="ok"
@@ -174,3 +178,128 @@ def test_other_topics_are_left_to_others(tmp_path: Path) -> None:
         assert not loop.commands.receive("fl/f/d0/reply", b"{}")
 
     with_loop(tmp_path, test)
+
+
+COMMANDS = "fl/f/d0/command"
+
+
+class DrippingObjects:
+    """Objects that come only when nobody waits any more, but for those named."""
+
+    def __init__(self, objects: Objects, quick: str) -> None:
+        self.objects, self.quick = objects, quick
+        self.seconds: list[float] = []
+
+    async def fetch(self, ref: ObjectRef, seconds: float) -> tuple[Path, int]:
+        self.seconds.append(seconds)
+        if ref.url != self.quick:
+            await asyncio.sleep(3600)
+        return await self.objects.fetch(ref, seconds)
+
+    async def put(self, url: str, file: Path, seconds: float) -> None:
+        raise AssertionError("nothing is uploaded")
+
+
+def test_claims_that_drip_block_no_command_and_have_seconds_of_their_own(tmp_path: Path) -> None:
+    async def test(loop: Loop) -> None:
+        loop.gate.set()
+        dripping = DrippingObjects(loop.device.objects, "quick")
+        loop.commands._objects = dripping  # type: ignore[assignment]
+        body = msgspec.json.encode(a_command("claimed"))
+        loop.device.objects.data["quick"] = body
+        slow = Claim(ObjectRef("e" * 64, 10, "slow"), 600_000.0)
+        loop.commands.receive(COMMANDS, encode(slow))
+        loop.commands.receive(
+            COMMANDS, encode(Claim(ObjectRef(digest(body), len(body), "quick"), 600_000.0))
+        )
+        for _ in range(50):
+            loop.commands.receive(COMMANDS, encode(slow))
+        loop.commands.receive(COMMANDS, encode(a_command("direct")))
+        await loop.transport.until(2, "/reply")
+        assert sorted(loop.answered) == ["claimed", "direct"]
+        assert max(dripping.seconds) == CLAIM_SECONDS
+
+    with_loop(tmp_path, test)
+
+
+def test_a_fault_of_ours_ends_neither_the_loop_nor_its_busy_state(tmp_path: Path) -> None:
+    async def test(loop: Loop) -> None:
+        loop.gate.set()
+        loop.commands.receive(COMMANDS, encode(a_command("broken")))
+        loop.commands.receive(COMMANDS, encode(a_command("m1")))
+        await loop.transport.until(1, "/reply")
+        assert loop.answered == ["m1"]
+        await asyncio.sleep(0)
+        assert loop.commands.is_idle()
+
+    with_loop(tmp_path, test)
+
+
+def test_a_reply_too_long_to_be_sent_is_answered_by_a_short_one(tmp_path: Path) -> None:
+    async def test(device: Device) -> None:
+        device.deliver(encode(a_command()))
+        (reply,) = await device.replies(1)
+        assert (reply.status, reply.code) == ("error", "too-long")
+        device.deliver(encode(a_command("m2")))
+        assert [reply.message_id for reply in await device.replies(2)] == ["m1", "m2"]
+
+    with_device(tmp_path, instant(content="x" * 5000), test)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        b'{"message_id": "%s"}' % (b"m" * 5000),
+        b'{"reply_key": "%s"}' % (b"k" * 20_000),
+        b'{"flower_run_id": 1180591620717411303424}',
+        b'{"run_config": "{\\"a\\": %s}"}' % (b"9" * 300),
+        b'{"run_config": "{\\"a\\": [1]}"}',
+        b'{"seconds": 1e9}',
+    ],
+)
+def test_no_replayed_command_ends_the_agent(tmp_path: Path, order: bytes) -> None:
+    async def test(device: Device) -> None:
+        fields = {**json.loads(msgspec.json.encode(a_command("m0"))), **json.loads(order)}
+        device.deliver(json.dumps(fields).encode())
+        device.deliver(encode(a_command("m1")))
+        for _ in range(500):
+            replies = await device.replies(1)
+            if replies[-1].message_id == "m1":
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(replies)
+
+    with_device(tmp_path, instant(), test)
+
+
+def test_a_claim_for_more_than_a_command_can_be_is_not_fetched(tmp_path: Path) -> None:
+    async def test(device: Device) -> None:
+        device.deliver(
+            b'{"type": "claim", "seconds": 60, "command":'
+            b'{"digest": "%s", "size": 314572800, "url": "http://x"}}' % (b"a" * 64)
+        )
+        device.deliver(encode(a_command()))
+        await device.replies(1)
+        assert device.objects.fetched == []
+
+    with_device(tmp_path, instant(), test)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\xff",
+        b'{"state": {"certificate_after": 1e300}}',
+        b"[" * 99_999,
+        b'{"state": {"desired": 1}}',
+    ],
+)
+def test_no_shadow_ends_the_agent(tmp_path: Path, noise: bytes) -> None:
+    async def test(device: Device) -> None:
+        for suffix in ("update/delta", "get/accepted"):
+            device.deliver(noise, f"$aws/things/d0/shadow/{suffix}")
+        await asyncio.sleep(0.05)
+        device.deliver(encode(a_command()))
+        assert (await device.replies(1))[0].status == "ok"
+
+    with_device(tmp_path, instant(), test)
