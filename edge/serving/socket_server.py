@@ -24,8 +24,12 @@ SOCKET = "predict.sock"
 LINE_LIMIT = 2**20
 """Bytes of a request."""
 CONNECTIONS = 16
-"""Connections at once; further ones are closed."""
+"""Connections at once. A further one takes the place of the one that has been idle longest, or is
+closed when all are at work.
+"""
 REQUEST_SECONDS = 30.0
+LINE_SECONDS = 10.0
+"""A request's line arrives within this of its first byte, and its answer is read within this."""
 PATH_LIMIT = 100
 """Bytes of the socket's path. Linux allows 107 (https://man7.org/linux/man-pages/man7/unix.7.html)."""
 
@@ -43,7 +47,9 @@ class PredictSocket:
         self._path = home / SOCKET
         self._process = FramedProcess(("edge.serving.predictor", str(home)), env)
         self._turn = asyncio.Lock()
-        self._open = 0
+        self._open: set[asyncio.StreamWriter] = set()
+        self._idle: dict[asyncio.StreamWriter, None] = {}
+        """Those that have no whole request yet, the one that has been so longest first."""
 
     async def run(self) -> None:
         """Serve until cancelled. Without a socket, log why and return: the device still trains."""
@@ -75,22 +81,45 @@ class PredictSocket:
         event(logger, "no-socket", logging.WARNING, path=str(self._path), reason=reason)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= CONNECTIONS and self._idle:
+            self._close_longest_idle()
+        self._open.add(writer)
         try:
-            while self._open <= CONNECTIONS and (line := await reader.readline()):
+            while len(self._open) <= CONNECTIONS and (line := await self._line(reader, writer)):
                 writer.write(await self._answer(line) + b"\n")
-                await writer.drain()
+                async with asyncio.timeout(LINE_SECONDS):  # a client that does not read is gone
+                    await writer.drain()
         except ValueError:  # readline() raises it for a line above the limit
             writer.write(
                 refusal("too-long", f"A request has more than {LINE_LIMIT} bytes.") + b"\n"
             )
-        except ConnectionError:
-            pass  # the client is gone
+        except (ConnectionError, TimeoutError):
+            pass  # the client is gone, or stopped in the middle of a line
         finally:
-            self._open -= 1
-            with contextlib.suppress(ConnectionError):
+            self._open.discard(writer)
+            with contextlib.suppress(ConnectionError, TimeoutError):
                 writer.close()
-                await writer.wait_closed()
+                async with asyncio.timeout(LINE_SECONDS):
+                    await writer.wait_closed()
+
+    async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Read a request. Raises TimeoutError when its line does not end."""
+        self._idle[writer] = None
+        try:
+            first = await reader.read(1)
+            if first in (b"", b"\n"):
+                return first
+            async with asyncio.timeout(LINE_SECONDS):
+                return first + await reader.readline()
+        finally:
+            self._idle.pop(writer, None)
+
+    def _close_longest_idle(self) -> None:
+        """Make room: half a line, or none, is no reason to keep a request out."""
+        writer = next(iter(self._idle))
+        del self._idle[writer]
+        self._open.discard(writer)
+        writer.transport.abort()
 
     async def _answer(self, line: bytes) -> bytes:
         """Answer one request at a time. The next request replaces a process that died or hangs."""

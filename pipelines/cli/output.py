@@ -9,7 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"
+    "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""Control characters, those that change a text's direction or are not seen
+(https://trojansource.codes), and lone surrogates.
+"""
 
 
 def answer(as_json: bool, document: Any, text: str) -> None:
@@ -32,8 +39,8 @@ def say(text: str = "") -> None:
 
 
 def readable(text: str) -> str:
-    """Text without control characters: devices and apps name things in it, the terminal obeys."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Text without characters that a terminal obeys: devices and apps name things in it."""
+    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

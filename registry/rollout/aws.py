@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from edge.protocol.signed import SignedManifest
+from edge.protocol.text import printable
 from fl_runtime.run.devices import DeviceStatus
 from registry.errors import RegistryError
 from registry.rollout.model import Answer, DeviceState, FleetRecord, Rollout
@@ -158,7 +159,7 @@ class IotJobs:
     def _reason(self, job: str, device: str) -> str:
         found = self._client.describe_job_execution(jobId=job, thingName=device)["execution"]
         details = found.get("statusDetails", {}).get("detailsMap", {})
-        return str(details.get("reason") or details.get("code") or "")
+        return printable(str(details.get("reason") or details.get("code") or ""))
 
 
 class HeartbeatFleet:

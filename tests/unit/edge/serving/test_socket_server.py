@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import Any
 
+import pytest
 from fakes.turbine import Turbine, ask
 
-from edge.serving.socket_server import LINE_LIMIT, SOCKET, PredictSocket
+from edge.serving import socket_server
+from edge.serving.socket_server import CONNECTIONS, LINE_LIMIT, SOCKET, PredictSocket
 
 
 def served(turbine: Turbine, talk: Any) -> Any:
@@ -75,6 +78,40 @@ def test_a_client_that_floods_or_hangs_up_harms_nobody(turbine: Turbine) -> None
     answers = served(turbine, talk)
     assert answers[0].get("error", {}).get("code") in ("too-long", None)
     assert answers[1]["outputs"] == [6.0]
+
+
+def test_half_lines_keep_no_request_out(turbine: Turbine) -> None:
+    turbine.use(2.0, turbine.app())
+
+    async def talk(path: str) -> list[dict]:
+        half = [await asyncio.open_unix_connection(path) for _ in range(2 * CONNECTIONS)]
+        for number, (_, writer) in enumerate(half):
+            writer.write(b'{"inputs": [[1' if number % 2 else b"")
+        await asyncio.sleep(0.1)
+        answers = await ask(path, b'{"inputs": [[1, 2]]}')
+        newest_reader, newest = half[-1]
+        newest.write(b", 2]]}\n")
+        answers.append(json.loads(await newest_reader.readline()))
+        for _, writer in half:
+            writer.close()
+        return answers
+
+    assert [answer["outputs"] for answer in served(turbine, talk)] == [[6.0], [6.0]]
+
+
+def test_a_line_that_does_not_end_is_given_up(
+    turbine: Turbine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_server, "LINE_SECONDS", 0.05)
+
+    async def talk(path: str) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"inputs": [[1')
+        ended = await asyncio.wait_for(reader.read(), 5.0)
+        writer.close()
+        return ended
+
+    assert served(turbine, talk) == b""
 
 
 def test_a_folder_too_deep_for_a_socket_is_no_failure(turbine: Turbine) -> None:

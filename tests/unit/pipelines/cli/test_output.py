@@ -23,6 +23,14 @@ def test_numbers_are_aligned_to_the_right_also_where_one_is_missing() -> None:
 def test_control_characters_are_replaced() -> None:
     assert readable("a\x1b[31mb\x07") == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}"
     assert readable("two\nlines\tkept") == "two\nlines\tkept"
+    assert readable("Größe 大 1\u00a0000") == "Größe 大 1\u00a0000"
+
+
+@pytest.mark.parametrize(
+    "character", "\u202e\u2066\u200f\u061c\u200b\u2028\ufeff\ud800\x9b\U000e0041"
+)
+def test_no_character_turns_or_hides_text_on_a_terminal(character: str) -> None:
+    assert readable(f"a{character}b") == "a\N{REPLACEMENT CHARACTER}b"
 
 
 @pytest.mark.parametrize(
