@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import msgspec
 
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, ObjectRef, encode
 from edge.protocol.records import digest
+from fl_runtime.run.concurrency import Concurrency
 from fl_runtime.run.keys import arrays_key, command_key, content_key, reply_key, update_key
 from fl_runtime.run.messages import DeviceResult, PhaseRequest, Target, failure
 from fl_runtime.run.ports import Commands, ObjectStore
 
 logger = logging.getLogger(__name__)
 
+PARALLEL = 4
+"""Commands sent at once."""
 CONTENT_LIMIT = 1024
 """Longest record skeleton, in characters, that travels inside a command. A longer one is stored as
 an object that all devices share.
@@ -33,38 +35,29 @@ class CommandSender:
         commands: Commands,
         objects: ObjectStore,
         request: PhaseRequest,
-        pool: ThreadPoolExecutor,
+        concurrency: Concurrency,
     ) -> None:
         self._commands = commands
         self._objects = objects
         self._request = request
-        self._pool = pool
+        self._concurrency = concurrency
         self._arrays, self._content = self._references()
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
         """Send a command to each target, which then has ``seconds``. Returns the failures of those
         that it could not be sent to.
         """
+
+        def sent(target: Target) -> DeviceResult | None:
+            try:
+                self._send(target, seconds)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the others get theirs
+                return _not_sent(target, error)
+            return None
+
         # A publish takes about 10 ms: in sequence, the last of many devices would start late.
-        sent = {
-            self._pool.submit(self._send, target, seconds): target
-            for target in list(waiting.values())
-        }
-        failed = []
-        for future in as_completed(sent):
-            error = future.exception()
-            if error is not None:
-                event(
-                    logger,
-                    "command-not-sent",
-                    logging.WARNING,
-                    device=sent[future].device,
-                    reason=str(error),
-                )
-                failed.append(
-                    failure(sent[future], "not-sent", f"the command could not be sent: {error}")
-                )
-        return failed
+        failed = self._concurrency.each(sent, list(waiting.values()), PARALLEL)
+        return [result for result in failed if result is not None]
 
     def _references(self) -> tuple[ObjectRef | None, ObjectRef | None]:
         """(arrays, content): the objects that all devices share, presigned once for the phase.
@@ -120,3 +113,14 @@ class CommandSender:
             run_config=request.run_config,
             signature=request.signature,
         )
+
+
+def _not_sent(target: Target, error: Exception) -> DeviceResult:
+    event(
+        logger,
+        "command-not-sent",
+        logging.WARNING,
+        device=target.device,
+        reason=str(error),
+    )
+    return failure(target, "not-sent", f"the command could not be sent: {error}")

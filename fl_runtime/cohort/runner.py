@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from edge.logs import event
 from edge.protocol.records import Records
@@ -16,6 +15,7 @@ from fl_runtime.cohort.command_sender import CommandSender
 from fl_runtime.cohort.fold import Fold
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import ReplyChecker
+from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
     DeviceResult,
@@ -42,6 +42,7 @@ A device answers a repeated command from memory, so nothing is trained twice.
 MIN_RESEND_SECONDS = 2.0
 
 _Batch = list[tuple[StoredReply, Target]]
+_Checked = tuple[DeviceResult, Records | None]
 
 
 class CohortRunner:
@@ -56,6 +57,7 @@ class CohortRunner:
         clock: Clock,
         sleep: Sleep,
         stopped: Callable[[], bool] = lambda: False,
+        concurrency: Concurrency = THREADS,
     ) -> None:
         self._commands = commands
         self._replies = replies
@@ -63,24 +65,24 @@ class CohortRunner:
         self._clock = clock
         self._sleep = sleep
         self._stopped = stopped
+        self._concurrency = concurrency
 
     def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
         """Yield one DeviceResult for each target, the fold if asked for, then PhaseDone. Never
         raises for what a device does.
         """
         began = self._clock()
-        with ThreadPoolExecutor(PARALLEL, thread_name_prefix=request.cohort) as pool:
-            phase = _Phase(request, self._objects, pool)
-            sender = CommandSender(self._commands, self._objects, request, pool)
-            waiting = {target.device: target for target in request.targets}
-            for failed in sender.send(waiting, request.seconds):
-                del waiting[failed.device]
-                yield failed
-            for batch in self._await_replies(request, waiting, began, sender):
-                yield from phase.accept(batch)
-                if phase.has_enough:
-                    break
-            yield from phase.release()
+        phase = _Phase(request, self._objects, self._concurrency)
+        sender = CommandSender(self._commands, self._objects, request, self._concurrency)
+        waiting = {target.device: target for target in request.targets}
+        for failed in sender.send(waiting, request.seconds):
+            del waiting[failed.device]
+            yield failed
+        for batch in self._await_replies(request, waiting, began, sender):
+            yield from phase.accept(batch)
+            if phase.has_enough:
+                break
+        yield from phase.release()
         for target in waiting.values():
             yield (
                 over_selected(target)
@@ -143,10 +145,10 @@ class _Phase:
     """What becomes of the replies of one phase."""
 
     def __init__(
-        self, request: PhaseRequest, objects: ObjectStore, pool: ThreadPoolExecutor
+        self, request: PhaseRequest, objects: ObjectStore, concurrency: Concurrency
     ) -> None:
         self._request = request
-        self._pool = pool
+        self._concurrency = concurrency
         self._filter = NormFilter(objects, request)
         self._checker = ReplyChecker(objects, request, self._filter)
         self._accepted = 0
@@ -160,9 +162,11 @@ class _Phase:
     def accept(self, batch: _Batch) -> Iterator[DeviceResult]:
         """Read a batch of replies; yields the results that are final already."""
         target_of = {target.device: target for _, target in batch}
-        pending = [self._pool.submit(self._checker.check, *pair) for pair in batch]
-        for future in as_completed(pending):
-            result, records = future.result()
+
+        def check(pair: tuple[StoredReply, Target]) -> _Checked:
+            return self._checker.check(*pair)
+
+        for result, records in self._concurrency.each(check, batch, PARALLEL):
             if result.status == "ok" and self.has_enough:
                 yield over_selected(target_of[result.device])
                 continue
@@ -183,7 +187,9 @@ class _Phase:
             return
         for at in range(0, len(accepted), PARALLEL):
             part = accepted[at : at + PARALLEL]
-            for result, records in self._pool.map(self._checker.check_again, part):
+            for result, records in self._concurrency.each(
+                self._checker.check_again, part, PARALLEL
+            ):
                 yield from self._fold_or_pass(result, records)
 
     def _fold_or_pass(

@@ -18,11 +18,12 @@ from flwr.app import Context, RecordDict
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import Cohort, flower_run_id
+from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, spec_key
 from fl_runtime.run.mlflow_runs import DEVICES_TAG
-from fl_runtime.run.ports import ObjectStore
+from fl_runtime.run.ports import Clock, ObjectStore, Sleep
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec, decode_spec
@@ -61,6 +62,9 @@ class ServerResources:
     """Names of the devices that meet a run's requirements now."""
     uri: Callable[[str], str]
     """An object's address by its key."""
+    clock: Clock = time.monotonic
+    sleep: Sleep = time.sleep
+    concurrency: Concurrency = THREADS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,14 @@ class Server:
         cohorts = msgspec.json.decode(objects.get(cohorts_key(self._run)), type=list[Cohort])
         devices = sum(len(cohort.members) for cohort in cohorts)
         details = {DEVICES_TAG: str(devices)}
-        tracker = RunTracker(self._resources.store, spec, details)
+        tracker = RunTracker(
+            self._resources.store,
+            spec,
+            details,
+            sleep=self._resources.sleep,
+            clock=self._resources.clock,
+            concurrency=self._resources.concurrency,
+        )
         # Flower samples nodes with Python's global random: seeded, a run can be repeated. A resumed
         # run gets the random state of its checkpoint instead.
         random.seed(spec.seed)
@@ -152,8 +163,9 @@ class Server:
             serving.cohorts,
             backend,
             resources.objects,
-            clock=time.monotonic,
+            clock=resources.clock,
             signer=resources.signer,
+            concurrency=resources.concurrency,
         )
         config = {**app.config, **spec.run_config}
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)
@@ -196,6 +208,8 @@ class Server:
             stopping=StoppingCriteria(spec, serving.topology, serving.objective),
             eligible=(lambda: self._resources.eligible(spec)) if spec.require else None,
             comparison=comparison,
+            clock=self._resources.clock,
+            sleep=self._resources.sleep,
         )
 
     def _resume(self, spec: RunSpec, tracker: RunTracker) -> Resumed | None:

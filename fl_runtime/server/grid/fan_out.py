@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from fl_runtime.run.concurrency import Concurrency
 from fl_runtime.run.messages import PhaseEvent, PhaseRequest
 
 
@@ -18,35 +17,17 @@ class CohortBackend(Protocol):
 
 
 def run_cohorts(
-    backend: CohortBackend, requests: Sequence[PhaseRequest]
+    backend: CohortBackend, requests: Sequence[PhaseRequest], concurrency: Concurrency
 ) -> Iterator[tuple[PhaseEvent, PhaseRequest]]:
     """Run all requests concurrently and yield their events as they come.
 
     An exception in one of them is raised here, in the caller's thread.
     """
-    if len(requests) == 1:  # needs no thread
-        yield from ((item, requests[0]) for item in backend.run(requests[0]))
-        return
-    merged: queue.Queue[tuple[PhaseEvent, PhaseRequest] | BaseException | None] = queue.Queue()
+    return concurrency.merged([_events(backend, request) for request in requests])
 
-    def drain(request: PhaseRequest) -> None:
-        try:
-            for item in backend.run(request):
-                merged.put((item, request))
-        except BaseException as error:  # noqa: BLE001  # raised again below
-            merged.put(error)
-        finally:
-            merged.put(None)  # this cohort is done
 
-    # Daemons: a cohort that hangs must not keep a stopped server alive.
-    for request in requests:
-        threading.Thread(target=drain, args=(request,), daemon=True).start()
-    running = len(requests)
-    while running:
-        item = merged.get()
-        if item is None:
-            running -= 1
-        elif isinstance(item, BaseException):
-            raise item
-        else:
-            yield item
+def _events(
+    backend: CohortBackend, request: PhaseRequest
+) -> Iterator[tuple[PhaseEvent, PhaseRequest]]:
+    for item in backend.run(request):
+        yield item, request

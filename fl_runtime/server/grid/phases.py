@@ -10,6 +10,7 @@ from flwr.app import Message
 from edge.protocol.records import Records
 from edge.training.flower_compat import from_recorddict
 from fl_runtime.run.cohorts import Cohort
+from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import phase_id
 from fl_runtime.run.ports import Clock, ObjectStore
 from fl_runtime.run.records import PhaseStats
@@ -35,6 +36,7 @@ class PhaseExecutor:
         *,
         clock: Clock,
         signer: Signer,
+        concurrency: Concurrency = THREADS,
     ) -> None:
         self.spec = spec
         self.cohorts = cohorts
@@ -46,6 +48,7 @@ class PhaseExecutor:
         self._backend = backend
         self._objects = objects
         self._clock = clock
+        self._concurrency = concurrency
         self._requests = RequestBuilder(spec, cohorts, signer)
         self._sequence = 0
         self._lock = threading.Lock()
@@ -89,7 +92,7 @@ class PhaseExecutor:
         )
         reader = PhaseReplies(self._objects, by_node, stats)
         started = self._clock()
-        events = run_cohorts(self._backend, requests)
+        events = run_cohorts(self._backend, requests, self._concurrency)
         replies = [reader.read(item, request) for item, request in events]
         stats.seconds = self._clock() - started
         # A run's records, too, must not depend on who answered first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from edge.logs import event
@@ -23,23 +23,23 @@ Result = TypeVar("Result")
 
 
 class RetryQueue:
-    """Runs calls on one thread in the order of submission, each until it succeeds.
+    """Runs calls in the background in the order of submission, each until it succeeds.
 
     A call may therefore run more than once, and must be idempotent. A ``RunFailed`` is the app's
     own fault: it is not retried, and :meth:`flush` raises it.
     """
 
-    def __init__(self, *, sleep: Sleep, clock: Clock) -> None:
+    def __init__(self, *, sleep: Sleep, clock: Clock, executor: Executor) -> None:
         self._sleep = sleep
         self._clock = clock
-        # One thread: MLflow sees the calls in the order of the rounds.
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        # It makes one call after the other: MLflow sees them in the order of the rounds.
+        self._executor = executor
         self._pending: list[Future[object]] = []
         self._give_up_at = math.inf
 
     def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Queue a call and return at once."""
-        future = self._pool.submit(self._until_done, call)
+        future = self._executor.submit(self._until_done, call)
         self._pending.append(future)  # type: ignore[arg-type]  # only waited for
         return future
 

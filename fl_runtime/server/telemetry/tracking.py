@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from edge.training.app_bundle import FlowerApp
+from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.ports import Clock, Sleep
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
@@ -66,10 +67,13 @@ class RunTracker:
         sleep: Sleep = time.sleep,
         clock: Clock = time.monotonic,
         now: Callable[[], float] = time.time,
+        concurrency: Concurrency = THREADS,
     ) -> None:
         self._store = store
         self._now = now
-        self._queue = RetryQueue(sleep=sleep, clock=clock)
+        self._queue = RetryQueue(
+            sleep=sleep, clock=clock, executor=concurrency.background("mlflow")
+        )
         self._devices: list[DeviceRow] = []
         self._run = self._queue.submit(lambda: store.open_run(spec, details))
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-
 import msgspec
-import pytest
 from fakes.objects import MemoryObjects
 from fakes.phases import PHASE, phase_request, stored_weights
 
 from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, decode_order
 from fl_runtime.cohort.command_sender import CONTENT_LIMIT, CommandSender
+from fl_runtime.run.concurrency import Threads
 from fl_runtime.run.keys import arrays_key, reply_key, update_key
 
 
@@ -27,17 +24,9 @@ class Sent:
         self.payloads[device] = payload
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as made:
-        yield made
-
-
-def test_each_device_gets_its_own_upload_url_and_the_shared_weights(
-    pool: ThreadPoolExecutor,
-) -> None:
+def test_each_device_gets_its_own_upload_url_and_the_shared_weights() -> None:
     sent, request = Sent(), phase_request("a", "b")
-    sender = CommandSender(sent, stored_weights(), request, pool)
+    sender = CommandSender(sent, stored_weights(), request, Threads())
     assert sender.send({target.device: target for target in request.targets}, 3.0) == []
     commands = {device: decode_order(payload) for device, payload in sent.payloads.items()}
     for device, command in commands.items():
@@ -50,18 +39,20 @@ def test_each_device_gets_its_own_upload_url_and_the_shared_weights(
         assert command.arrays.url == arrays_key("run-1", command.arrays.digest)
 
 
-def test_a_device_that_cannot_be_reached_fails_alone(pool: ThreadPoolExecutor) -> None:
+def test_a_device_that_cannot_be_reached_fails_alone() -> None:
     sent, request = Sent(), phase_request("away", "b")
-    sender = CommandSender(sent, stored_weights(), request, pool)
+    sender = CommandSender(sent, stored_weights(), request, Threads())
     failed = sender.send({target.device: target for target in request.targets}, 3.0)
     assert [(result.device, result.code) for result in failed] == [("away", "not-sent")]
     assert list(sent.payloads) == ["b"]
 
 
-def test_long_content_is_stored_once_for_all(pool: ThreadPoolExecutor) -> None:
+def test_long_content_is_stored_once_for_all() -> None:
     sent, objects = Sent(), stored_weights()
     request = phase_request("a", "b", content="x" * (CONTENT_LIMIT + 1))
-    CommandSender(sent, objects, request, pool).send({t.device: t for t in request.targets}, 3.0)
+    CommandSender(sent, objects, request, Threads()).send(
+        {t.device: t for t in request.targets}, 3.0
+    )
     (key,) = [key for key in objects.puts if "/content/" in key]
     for payload in sent.payloads.values():
         command = decode_order(payload)
@@ -71,13 +62,13 @@ def test_long_content_is_stored_once_for_all(pool: ThreadPoolExecutor) -> None:
         assert command.content_ref.url == key
 
 
-def test_a_long_command_becomes_a_claim_check(pool: ThreadPoolExecutor) -> None:
+def test_a_long_command_becomes_a_claim_check() -> None:
     class LongUrls(MemoryObjects):
         def url_to_put(self, key: str, seconds: float) -> str:
             return key + "?" + "s" * COMMAND_LIMIT
 
     sent, objects, request = Sent(), LongUrls(), phase_request("a")
-    CommandSender(sent, objects, request, pool).send({"a": request.targets[0]}, 3.0)
+    CommandSender(sent, objects, request, Threads()).send({"a": request.targets[0]}, 3.0)
     claim = decode_order(sent.payloads["a"])
     assert isinstance(claim, Claim)
     stored = msgspec.json.decode(objects.get(claim.command.url), type=Command)

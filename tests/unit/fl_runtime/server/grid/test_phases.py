@@ -16,6 +16,7 @@ from edge.protocol.messages import ObjectRef
 from edge.protocol.records import Records, encode_records, encode_skeleton
 from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import form_cohorts
+from fl_runtime.run.concurrency import Threads
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.messages import (
     DeviceResult,
@@ -168,7 +169,7 @@ def test_a_cohorts_exception_is_raised_where_its_phase_was_started() -> None:
 
     requests = [_request("c0"), _request("c1")]
     with pytest.raises(ConnectionError, match="gone"):
-        list(run_cohorts(Broken(), requests))
+        list(run_cohorts(Broken(), requests, Threads()))
 
 
 def test_an_update_overwritten_after_its_check_is_an_error_reply(grid: IoTGrid) -> None:

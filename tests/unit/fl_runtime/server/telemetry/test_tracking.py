@@ -7,6 +7,7 @@ import threading
 import pytest
 from fakes.mlflow_client import MemoryMlflow
 
+from fl_runtime.run.concurrency import THREADS
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from fl_runtime.run.spec import RunSpec
@@ -97,7 +98,9 @@ def test_training_does_not_wait_for_mlflow() -> None:
 def test_an_mlflow_that_stays_away_ends_the_run_with_the_way_out() -> None:
     now = [0.0]
     queue = RetryQueue(
-        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0]
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+        clock=lambda: now[0],
+        executor=THREADS.background("mlflow"),
     )
     queue.submit(FlakyStore(10**6).fail)
     with pytest.raises(
@@ -107,7 +110,9 @@ def test_an_mlflow_that_stays_away_ends_the_run_with_the_way_out() -> None:
 
 
 def test_an_apps_own_fault_is_not_retried() -> None:
-    queue = RetryQueue(sleep=lambda _: None, clock=lambda: 0.0)
+    queue = RetryQueue(
+        sleep=lambda _: None, clock=lambda: 0.0, executor=THREADS.background("mlflow")
+    )
 
     def broken() -> None:
         raise RunFailed("predict", "The app's predict raised")

@@ -1,0 +1,83 @@
+"""Calls side by side: the port :class:`Concurrency`, and its implementation with threads.
+
+The server and its cohorts start threads only by this port, so that a simulation can put a seeded
+scheduler in their place (:mod:`pipelines.chaos.simulation`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Concurrency(Protocol):
+    """Port: runs calls at the same time."""
+
+    def each(
+        self, call: Callable[[Item], Answer], items: Iterable[Item], at_once: int
+    ) -> Iterator[Answer]:
+        """Call with each item, ``at_once`` at a time; yield the answers as they are ready."""
+
+    def merged(self, streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
+        """Consume all streams at the same time; yield their items as they come.
+
+        An exception in one of them is raised here.
+        """
+
+    def background(self, name: str) -> Executor:
+        """An executor that makes one call after the other, beside its caller."""
+
+
+class Threads:
+    """:class:`Concurrency` with threads."""
+
+    def each(
+        self, call: Callable[[Item], Answer], items: Iterable[Item], at_once: int
+    ) -> Iterator[Answer]:
+        """See :meth:`Concurrency.each`."""
+        with ThreadPoolExecutor(at_once, thread_name_prefix="each") as pool:
+            for future in as_completed([pool.submit(call, item) for item in items]):
+                yield future.result()
+
+    def merged(self, streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
+        """See :meth:`Concurrency.merged`. A single stream needs no thread."""
+        if len(streams) == 1:
+            yield from streams[0]
+            return
+        items: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue()
+
+        def drain(stream: Iterator[Item]) -> None:
+            try:
+                for item in stream:
+                    items.put((item,))
+            except BaseException as error:  # noqa: BLE001  # raised again below
+                items.put(error)
+            finally:
+                items.put(None)  # this stream is done
+
+        # Daemons: a stream that hangs must not keep a stopped process alive.
+        for stream in streams:
+            threading.Thread(target=drain, args=(stream,), daemon=True).start()
+        running = len(streams)
+        while running:
+            item = items.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item[0]
+
+    def background(self, name: str) -> Executor:
+        """See :meth:`Concurrency.background`."""
+        return ThreadPoolExecutor(1, thread_name_prefix=name)
+
+
+THREADS = Threads()
+"""The default: it has no state."""
