@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from edge.agent.certificate_rotation import CertificateRotation
 from edge.agent.commands import CommandLoop
@@ -21,12 +23,26 @@ from edge.agent.spool import Outbox, Spool
 from edge.clock import uptime
 from edge.config import DeviceConfig
 from edge.identity.trust import Trust
+from edge.logs import event
 from edge.object_transfer import Objects
 from edge.protocol.names import topic
+from edge.protocol.text import printable
 from edge.serving.model_store import ModelStore
 from edge.serving.socket_server import PredictSocket
 from edge.training.worker_process import Workers
 from edge.transports import Transport, TransportError
+
+logger = logging.getLogger(__name__)
+
+RESTART_SECONDS = 5.0
+"""Pause before a part of the agent that failed starts again."""
+
+
+class _Part(Protocol):
+    """A part of the agent with a loop of its own."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
 
 
 class Agent:
@@ -81,11 +97,14 @@ class Agent:
         await self._transport.connect(topics, self._receive)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._commands.run())
-                tasks.create_task(self._heartbeats.run())
-                tasks.create_task(self._rotation.run())
-                tasks.create_task(self._jobs.run())
-                tasks.create_task(self._predictions.run())
+                for part in (
+                    self._commands,
+                    self._heartbeats,
+                    self._rotation,
+                    self._jobs,
+                    self._predictions,
+                ):
+                    tasks.create_task(_keep_running(part))
         finally:
             await self._workers.stop()
             # The broker sends the last will only for a connection that breaks.
@@ -98,3 +117,20 @@ class Agent:
         for part in (self._commands, self._jobs, self._rotation):
             if part.receive(source, payload):
                 return
+
+
+async def _keep_running(part: _Part) -> None:
+    """Run a part until it ends or is cancelled; start it again after an error.
+
+    An exception in one part would cancel the others, and end the agent. Each part answers for its
+    own failures; this is for those that nobody thought of.
+    """
+    while True:
+        try:
+            await part.run()
+        except Exception as error:  # noqa: BLE001  # see above
+            reason, name = printable(f"{type(error).__name__}: {error}"), type(part).__name__
+            event(logger, "part-failed", logging.ERROR, part=name, reason=reason)
+            await asyncio.sleep(RESTART_SECONDS)
+        else:
+            return

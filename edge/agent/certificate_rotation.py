@@ -19,7 +19,7 @@ from edge.config import DeviceConfig
 from edge.identity.credentials import issued_at
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
-from edge.protocol.text import convert, parse_json
+from edge.protocol.text import convert, parse_json, printable
 from edge.transports import Transport, TransportError
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class CertificateRotation:
         self._check_seconds = check_seconds
         self._shadow = f"$aws/things/{config.device}/shadow"
         self._documents: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
-        self._issued_after = 0.0
+        self._issued_after, self._followed = 0.0, 0.0
         self._check_now = asyncio.Event()
 
     @property
@@ -122,19 +122,31 @@ class CertificateRotation:
                 async with asyncio.timeout(self._check_seconds):
                     await self._check_now.wait()
             self._check_now.clear()
-            if not self._is_due():
-                continue
-            while not self._is_idle():
-                await asyncio.sleep(IDLE_SECONDS)
             try:
-                await self._transport.renew()
-                event(logger, "certificate-renewed", device=self._config.device)
-            except (TransportError, OSError) as error:
-                event(logger, "certificate-not-renewed", logging.ERROR, reason=str(error))
+                await self._renew_if_due()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the old certificate stays
+                reason = printable(f"{type(error).__name__}: {error}")
+                event(logger, "certificate-not-renewed", logging.ERROR, reason=reason)
 
-    def _is_due(self) -> bool:
+    async def _renew_if_due(self) -> None:
+        issued_after = self._issued_after
+        if not self._is_due(issued_after):
+            return
+        while not self._is_idle():
+            await asyncio.sleep(IDLE_SECONDS)
+        await self._transport.renew()
+        # A request is followed once: its time may lie in AWS's future, by a mistake.
+        self._followed = issued_after
+        event(logger, "certificate-renewed", device=self._config.device)
+
+    def _is_due(self, issued_after: float) -> bool:
         if not self._config.provisioning_template or not self._config.certificate:
             return False
-        issued = issued_at(Path(self._config.certificate)).timestamp()
-        too_old = self._now() - issued > self._config.rotate_days * 86_400
-        return too_old or issued < self._issued_after
+        certificate = Path(self._config.certificate)
+        issued, now = issued_at(certificate).timestamp(), self._now()
+        asked = issued_after > self._followed and issued < issued_after
+        # The age is measured by one clock where that is possible: AWS's date and a clock that is a
+        # year ahead would give a new certificate every hour.
+        stored = certificate.stat().st_mtime
+        since = max(issued, stored) if stored <= now else issued
+        return asked or now - since > self._config.rotate_days * 86_400

@@ -12,6 +12,7 @@ from typing import Literal
 from edge.agent.spool import Outbox
 from edge.config import DeviceConfig
 from edge.logs import event
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, seal, seal_heartbeat
 from edge.protocol.names import topic
 from edge.serving.model_store import ModelStore
@@ -67,7 +68,7 @@ class HeartbeatSender:
         """Publish one heartbeat; False when it was lost, which the next one makes good."""
         try:
             await self._transport.publish(self._topic, seal_heartbeat(self.heartbeat()))
-        except TransportError as error:
+        except (TransportError, ProtocolError, OSError) as error:
             event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
             return False
         return True

@@ -17,7 +17,7 @@ import msgspec
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
-from edge.protocol.text import convert, parse_json
+from edge.protocol.text import convert, parse_json, printable
 from edge.serving.model_store import Installed, ModelRefused
 from edge.transports import Transport, TransportError
 
@@ -27,7 +27,7 @@ ASK_SECONDS = 3600.0
 """The device also asks without a notification, since one may be lost."""
 ANSWER_SECONDS = 10.0
 DETAIL_LIMIT = 1024
-"""Characters of one status detail
+"""Bytes of one status detail. AWS IoT counts characters, and a message over Greengrass has 4 KB
 (https://docs.aws.amazon.com/iot/latest/apireference/API_JobExecution.html).
 """
 _WAITING = 4
@@ -116,10 +116,13 @@ class JobsClient:
             status, details = "REJECTED", {"code": error.code, "reason": str(error)}
         except ModelRefused as error:
             status, details = "FAILED", {"code": error.code, "reason": str(error)}
+        except Exception as error:  # noqa: BLE001  # the rollout learns of a fault of ours, too
+            reason = f"{type(error).__name__}: {error}"
+            status, details = "FAILED", {"code": "device-error", "reason": reason}
         event(logger, "job-done", job=execution.job_id, status=status, details=details)
         body = {
             "status": status,
-            "statusDetails": {key: value[:DETAIL_LIMIT] for key, value in details.items()},
+            "statusDetails": {key: _cut(value) for key, value in details.items()},
         }
         await self._transport.publish(
             f"{self._base}/{execution.job_id}/update", msgspec.json.encode(body)
@@ -129,3 +132,8 @@ class JobsClient:
 def _details(done: Installed) -> dict[str, str]:
     fields = msgspec.structs.asdict(done).items()
     return {key: str(value) for key, value in fields if value is not None}
+
+
+def _cut(detail: str) -> str:
+    """Return a detail that a message can carry, whatever text an app or an error gave."""
+    return printable(detail, DETAIL_LIMIT).encode()[:DETAIL_LIMIT].decode(errors="ignore")

@@ -11,11 +11,14 @@ import msgspec
 from edge.agent.execution import CommandRefused, app_folder
 from edge.agent.heartbeat import HeartbeatSender
 from edge.config import DeviceConfig
-from edge.protocol.records import Records, decode_skeleton, encode_skeleton
+from edge.object_transfer import ObjectError, disk_code
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import Records, decode_records, decode_skeleton, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest
+from edge.protocol.text import printable
 from edge.serving.model_store import Installed, ModelRefused, ModelStore, metric_of
 from edge.training.app_bundle import AppError, load_app
-from edge.training.worker import WorkerJob
+from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_process import Workers
 from edge.transports import Transport, TransportError
 
@@ -25,6 +28,7 @@ _TEST_CONTENT = encode_skeleton(
     Records(configs={"config": {"server-round": 0}}, order=("arrays", "config"))
 )
 _REASON_LIMIT = 200
+_REPORT_LIMIT = 16 * 2**20
 
 
 class ModelInstaller:
@@ -60,15 +64,28 @@ class ModelInstaller:
         """Install a model. Raises ModelRefused, after reporting it to the shadow."""
         async with self._worker:
             try:
-                done = await self._models.install(signed, self._test)
+                done = await self._install(signed)
             except ModelRefused as error:
-                reason = f"{error.code}: {error}"[:_REASON_LIMIT]
+                reason = printable(f"{error.code}: {error}", _REASON_LIMIT)
                 await self._report({"state": "failed", "reason": reason})
                 raise
         version = done.model_version if done.state == "active" else None
         await self._report({"version": version, "state": done.state, "reason": None})
         await self._heartbeats.publish()
         return done
+
+    async def _install(self, signed: SignedManifest) -> Installed:
+        """Turn every failure into a refusal: it is answered, and the agent goes on."""
+        try:
+            return await self._models.install(signed, self._test)
+        except ModelRefused:
+            raise
+        except (ObjectError, ProtocolError) as error:
+            raise ModelRefused(error.code, str(error)) from error
+        except OSError as error:
+            raise ModelRefused(disk_code(error), str(error)) from error
+        except Exception as error:
+            raise ModelRefused("device-error", f"{type(error).__name__}: {error}") from error
 
     async def _report(self, model: dict[str, str | None]) -> None:
         """Write to the shadow's reported state, where None removes a field."""
@@ -101,5 +118,18 @@ class ModelInstaller:
         result = await self._workers.run(job, TEST_SECONDS)
         if not result.ok:
             raise ModelRefused(result.code, result.reason)
-        metrics = next(iter(decode_skeleton(result.content).metrics.values()), {})
+        metrics = next(iter(_report_of(result, job).metrics.values()), {})
         return metric_of(metrics, manifest.metric)
+
+
+def _report_of(result: WorkerResult, job: WorkerJob) -> Records:
+    """Return what the app reported: in the result, or in a file when it is longer or has arrays."""
+    if result.update is None:
+        return decode_skeleton(result.content)
+    file = Path(job.update_path)
+    try:
+        if result.update.size > _REPORT_LIMIT:
+            raise ModelRefused("too-large", f"The app reports {result.update.size} bytes.")
+        return decode_records(file.read_bytes())
+    finally:
+        file.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from cryptography import x509
@@ -30,6 +31,7 @@ def self_signed(folder: Path, *, days: float = 0) -> dict[str, str]:
     certificate, private_key = folder / "certificate.pem", folder / "key.pem"
     certificate.write_bytes(made.public_bytes(Encoding.PEM))
     private_key.write_bytes(pem)
+    os.utime(certificate, (issued.timestamp(), issued.timestamp()))  # stored when it was issued
     return {
         "certificate": str(certificate),
         "private_key": str(private_key),

@@ -13,6 +13,7 @@ from fakes.turbine import Turbine, ask
 
 from edge.agent.agent import Agent
 from edge.agent.heartbeat import last_will
+from edge.agent.jobs import JobsClient
 from edge.serving.socket_server import SOCKET
 from edge.transports import Handler, TransportError
 
@@ -74,3 +75,25 @@ def test_an_agent_that_cannot_connect_says_so(tmp_path: Path) -> None:
             await agent.run()
 
     asyncio.run(main())
+
+
+def test_a_part_that_fails_starts_again_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.agent.agent.RESTART_SECONDS", 0.01)
+    failures = iter([RuntimeError("a fault"), MemoryError(), ExceptionGroup("two", [KeyError()])])
+    run = JobsClient.run
+
+    async def fails(jobs: JobsClient) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        await run(jobs)
+
+    monkeypatch.setattr(JobsClient, "run", fails)
+
+    async def test(device: Device) -> None:
+        await device.transport.until(1, "/jobs/start-next")
+        assert next(failures, None) is None
+        await device.heartbeats(3)
+
+    with_device(tmp_path, instant(), test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ def rotation(
     folder: Path,
     transport: MemoryTransport,
     is_idle: Callable[[], bool] = lambda: True,
+    now: Callable[[], float] = time.time,
     **settings: object,
 ) -> CertificateRotation:
     fields = {
@@ -34,7 +36,7 @@ def rotation(
         **settings,
     }
     config = device_config(folder, **fields)
-    return CertificateRotation(config, transport, is_idle, time.time, check_seconds=0.01)
+    return CertificateRotation(config, transport, is_idle, now, check_seconds=0.01)
 
 
 def renewals(rotation: CertificateRotation, transport: MemoryTransport, *messages: bytes) -> int:
@@ -118,3 +120,43 @@ def test_a_document_and_a_delta_say_the_same() -> None:
     assert parse_shadow(b'{"state": {"other": 1}}').certificate_after is None
     with pytest.raises(ProtocolError):
         parse_shadow(b'{"state": {"certificate_after": "soon"}}')
+
+
+def test_a_clock_a_year_ahead_renews_once_and_not_every_hour(tmp_path: Path) -> None:
+    """The new certificate has AWS's date, a year before the device's."""
+    year, transport = 366 * 86_400, MemoryTransport()
+    found = rotation(tmp_path, transport, now=lambda: time.time() + year)
+    assert renewals(found, transport) == 1
+    os.utime(tmp_path / "certificate.pem", (time.time() + year,) * 2)  # what renewing does
+    transport.renewed = 0
+    assert renewals(found, transport) == 0
+    behind = rotation(tmp_path, transport)
+    assert renewals(behind, transport) == 0, "set right again, its age is the certificate's"
+
+
+def test_a_request_from_the_future_is_followed_once(tmp_path: Path) -> None:
+    transport = MemoryTransport()
+    found = rotation(tmp_path, transport)
+    assert renewals(found, transport, YOUNGER) == 1
+    transport.renewed = 0
+    assert renewals(found, transport, YOUNGER) == 0
+
+
+def test_a_damaged_certificate_does_not_end_the_agent(tmp_path: Path) -> None:
+    transport = MemoryTransport()
+    found = rotation(tmp_path, transport)
+    good = (tmp_path / "certificate.pem").read_bytes()
+    (tmp_path / "certificate.pem").write_bytes(b"")
+
+    async def main() -> None:
+        running = asyncio.ensure_future(found.run())
+        await asyncio.sleep(0.03)
+        assert not running.done()
+        (tmp_path / "certificate.pem").write_bytes(good)
+        found.receive(DELTA, YOUNGER)
+        while not transport.renewed:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import pytest
 from fakes.transport import MemoryTransport
 
 from edge.agent.jobs import DETAIL_LIMIT, Install, JobsClient
@@ -76,6 +77,28 @@ def test_a_refusal_is_a_failed_job_with_its_reason_cut_to_what_aws_takes() -> No
         assert len(answer["statusDetails"]["reason"]) == DETAIL_LIMIT
 
     with_jobs(refuses, test)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("\u202e" + "\N{PILE OF POO}" * 5000), OSError(28, "No space left"), KeyError()],
+)
+def test_whatever_fails_in_a_job_it_is_answered_and_the_next_one_is_asked_for(
+    error: Exception,
+) -> None:
+    async def fails(signed: SignedManifest) -> Installed:
+        raise error
+
+    async def test(jobs: JobsClient, transport: MemoryTransport) -> None:
+        await transport.until(1, "/start-next")
+        jobs.receive(ACCEPTED, a_job(1))
+        answer = await status(transport, 1)
+        assert (answer["status"], answer["statusDetails"]["code"]) == ("FAILED", "device-error")
+        assert answer["statusDetails"]["reason"].startswith(type(error).__name__)
+        assert len(answer["statusDetails"]["reason"].encode()) <= DETAIL_LIMIT
+        await transport.until(2, "/start-next")
+
+    with_jobs(fails, test)
 
 
 def test_a_notification_asks_again_and_noise_and_floods_do_no_harm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from edge.agent.heartbeat import HeartbeatSender
 from edge.agent.model_installer import ModelInstaller
 from edge.agent.spool import Outbox, Spool
 from edge.identity.trust import Trust
-from edge.protocol.messages import Heartbeat, unseal
+from edge.protocol.messages import Heartbeat, ObjectRef, unseal
 from edge.protocol.records import (
     Records,
     digest,
+    encode_records,
     encode_skeleton,
 )
 from edge.protocol.signed import SignedManifest
 from edge.serving.model_store import ModelRefused, ModelStore
+from edge.training.worker import WorkerJob, WorkerResult
 
 GOOD, BAD = b"good weights", b"bad weights"
 
@@ -124,5 +127,73 @@ def test_a_removal_is_reported_without_a_version_and_heard_of_at_once(tmp_path: 
         (_, shadow), (topic, beat) = transport.published
         assert json.loads(shadow)["state"]["reported"]["model"]["version"] is None
         assert (topic, unseal(beat, Heartbeat).model) == ("fl/f/d0/heartbeat", "")
+
+    asyncio.run(main())
+
+
+def a_report(size: int | None = None) -> InstantWorkers:
+    """Workers whose report is too long for a result: it comes as a file."""
+
+    def answer(job: WorkerJob) -> WorkerResult:
+        metrics = {f"metric-{number}": 0.1 for number in range(300)}
+        blob = encode_records(Records(metrics={"m": {"accuracy": 0.5, **metrics}}))
+        Path(job.update_path).write_bytes(blob)
+        return WorkerResult(ok=True, update=ObjectRef(digest(blob), size or len(blob)))
+
+    return InstantWorkers(answer)
+
+
+def test_a_report_that_came_as_a_file_is_read(tmp_path: Path) -> None:
+    """It ended the agent, at each start again: the job came back until it was answered."""
+
+    async def main() -> None:
+        install, _ = installer(tmp_path, a_report())
+        done = await install.install(document(a_manifest(GOOD, app=digits().digest())))
+        assert done.new == 0.5
+        assert not (tmp_path / "cache" / "test.out").exists()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("workers", "code"),
+    [
+        (a_report(2**30), "too-large"),
+        (instant(content=""), "malformed"),
+        (InstantWorkers(lambda job: {}[job]), "device-error"),
+    ],
+)
+def test_whatever_the_test_of_a_model_does_it_is_a_refusal_that_the_shadow_tells(
+    tmp_path: Path, workers: InstantWorkers, code: str
+) -> None:
+    async def main() -> None:
+        install, transport = installer(tmp_path, workers)
+        with pytest.raises(ModelRefused) as refused:
+            await install.install(document(a_manifest(GOOD, app=digits().digest())))
+        assert refused.value.code == code
+        reported = json.loads(transport.published[0][1])["state"]["reported"]["model"]
+        assert reported["state"] == "failed"
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_fills_up_at_the_switch_is_a_refusal_and_the_old_model_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        tested = instant(content=encode_skeleton(Records(metrics={"m": {"accuracy": 0.5}})))
+        install, _ = installer(tmp_path, tested)
+        await install.install(document(a_manifest(GOOD, 1, app=digits().digest())))
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("edge.serving.model_store.write_atomically", full)
+            with pytest.raises(ModelRefused, match="No space") as refused:
+                await install.install(document(a_manifest(GOOD, 2, app=digits().digest())))
+        assert refused.value.code == "disk-full"
+        done = await install.install(document(a_manifest(GOOD, 2, app=digits().digest())))
+        assert done.state == "active"
 
     asyncio.run(main())
