@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ConfigValue, Goal
 from edge.protocol.names import Digest, Name
+from edge.protocol.text import parse_json
 from fl_runtime.run.errors import RunFailed
 
 
@@ -77,6 +79,7 @@ def decode_spec(data: bytes) -> RunSpec:
     """Parse a specification. Raises RunFailed, naming the field at fault."""
     # Bounds are checked here too: the pipeline may have been started by hand, in Studio.
     try:
-        return msgspec.json.decode(data, type=RunSpec)
-    except msgspec.DecodeError as error:
-        raise RunFailed("bad-run", f"The run's specification is malformed: {error}.") from error
+        parsed: RunSpec = parse_json(data, RunSpec, "The run's specification")
+    except ProtocolError as error:
+        raise RunFailed("bad-run", f"{error}.") from error
+    return parsed

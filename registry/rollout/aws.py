@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from edge.logs import event
+from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
-from edge.protocol.text import printable
-from fl_runtime.run.devices import DeviceStatus
+from edge.protocol.text import parse_json, printable
+from fl_runtime.run.devices import DeviceStatus, text_of
 from registry.errors import RegistryError
 from registry.rollout.model import Answer, DeviceState, FleetRecord, Rollout
 from registry.rollout.ports import ObjectUrl
 
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 _CURRENT = "current"
 """Sort key of a fleet's record; rollouts have their numbers."""
 _URL_SECONDS = 3600
@@ -31,7 +37,9 @@ class DynamoStore:
     def current(self, fleet: str) -> FleetRecord:
         """A fresh record for a fleet that has none."""
         body = self._body(fleet, _CURRENT)
-        return msgspec.json.decode(body, type=FleetRecord) if body else FleetRecord(fleet=fleet)
+        if not body:
+            return FleetRecord(fleet=fleet)
+        return parse_row(body, FleetRecord, f"{fleet}/{_CURRENT}")
 
     def replace(self, before: FleetRecord, after: FleetRecord) -> bool:
         """The condition compares the whole record: of two concurrent writers one fails."""
@@ -44,7 +52,7 @@ class DynamoStore:
     def get(self, fleet: str, number: int) -> Rollout | None:
         """A rollout."""
         body = self._body(fleet, _key(number))
-        return msgspec.json.decode(body, type=Rollout) if body else None
+        return parse_row(body, Rollout, f"{fleet}/{_key(number)}") if body else None
 
     def create(self, rollout: Rollout) -> bool:
         """The condition closes the race of two rollouts that take the same number."""
@@ -57,19 +65,19 @@ class DynamoStore:
 
     def rollouts(self) -> list[Rollout]:
         """All rollouts of all fleets, newest first."""
-        bodies = (body for key, body in _scan(self._client, self._table) if key != _CURRENT)
-        found = (msgspec.json.decode(body, type=Rollout) for body in bodies)
-        return sorted(found, key=lambda rollout: rollout.started_at, reverse=True)
+        bodies = (row for row in _scan(self._client, self._table) if row[0] != _CURRENT)
+        return sorted(_whole(bodies, Rollout), key=lambda rollout: rollout.started_at, reverse=True)
 
     def fleets(self) -> list[FleetRecord]:
         """The records of all fleets."""
-        bodies = (body for key, body in _scan(self._client, self._table) if key == _CURRENT)
-        return [msgspec.json.decode(body, type=FleetRecord) for body in bodies]
+        bodies = (row for row in _scan(self._client, self._table) if row[0] == _CURRENT)
+        return list(_whole(bodies, FleetRecord))
 
     def _body(self, fleet: str, rollout: str) -> str:
         key = {"fleet": {"S": fleet}, "rollout": {"S": rollout}}
         found = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
-        return str(found["Item"]["body"]["S"]) if "Item" in found else ""
+        # A row without a body is malformed, not absent: it must not be taken for a new fleet's.
+        return text_of(found["Item"], "body") or "null" if "Item" in found else ""
 
     def _write(
         self,
@@ -93,6 +101,24 @@ class DynamoStore:
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
+
+
+def parse_row(body: str | bytes, kind: type[_T], name: str) -> _T:
+    """The body of a row of the rollouts table. Raises RegistryError when it is malformed."""
+    try:
+        parsed: _T = parse_json(body, kind, f"The row {name} of the rollouts table")
+    except ProtocolError as error:
+        raise RegistryError(str(error)) from error
+    return parsed
+
+
+def _whole(rows: Iterable[tuple[str, str]], kind: type[_T]) -> Iterator[_T]:
+    """The rows that are whole. One that is not is logged, and hides no other."""
+    for key, body in rows:
+        try:
+            yield parse_row(body, kind, key)
+        except RegistryError as error:
+            event(logger, "row-skipped", logging.ERROR, row=key, reason=str(error))
 
 
 class IotJobs:
@@ -204,7 +230,7 @@ def _scan(dynamodb: Any, table: str) -> Iterator[tuple[str, str]]:
     """The sort key and the body of every item."""
     for page in dynamodb.get_paginator("scan").paginate(TableName=table):
         for item in page["Items"]:
-            yield item["rollout"]["S"], item["body"]["S"]
+            yield text_of(item, "rollout"), text_of(item, "body")
 
 
 def _key(number: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from flwr.serverapp.strategy import Strategy
@@ -25,6 +26,7 @@ from edge.protocol.records import (
     digest,
     encode_records,
 )
+from edge.protocol.text import parse_json, printable
 from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import checkpoint_key
 from fl_runtime.run.messages import array_specs
@@ -76,9 +78,21 @@ def restore(checkpoint: Checkpoint, initial: ArrayMap, strategy: Strategy) -> No
             "The run's checkpoint is of another model: its array names or shapes are not those "
             "of the app.",
         )
-    version, internal, gauss = msgspec.json.decode(checkpoint.random_state)
-    random.setstate((version, tuple(internal), gauss))
+    _set_random_state(random, checkpoint.random_state)
     restore_state(strategy, checkpoint.state)
+
+
+def _set_random_state(generator: Any, text: str) -> None:
+    """Bring Python's ``random``, or a generator of its kind, into a recorded state.
+
+    Raises:
+        ProtocolError: it is no JSON.
+        ValueError, TypeError or OverflowError: it is no state.
+    """
+    kind = tuple[int, list[int], float | None]
+    state: tuple[int, list[int], float | None] = parse_json(text, kind, "The random state")
+    version, internal, gauss = state
+    generator.setstate((version, tuple(internal), gauss))
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -101,6 +115,7 @@ def decode(blob: bytes) -> Checkpoint:
     records = decode_records(blob)
     try:
         meta, arrays = records.configs.pop(_META), records.arrays.pop(_MODEL)
+        _set_random_state(random.Random(), str(meta["random"]))  # noqa: S311  # only tried
         return Checkpoint(
             round=int(str(meta["round"])),
             sequence=int(str(meta["sequence"])),
@@ -108,8 +123,9 @@ def decode(blob: bytes) -> Checkpoint:
             random_state=str(meta["random"]),
             state=Records(arrays=records.arrays, configs=records.configs),
         )
-    except (KeyError, ValueError) as error:
-        raise ProtocolError("malformed", f"The checkpoint lacks {error}.") from error
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = printable(f"{type(error).__name__} {error}", 300)
+        raise ProtocolError("malformed", f"The checkpoint is malformed: {reason}") from error
 
 
 class CheckpointStore:

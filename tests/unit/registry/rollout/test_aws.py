@@ -4,10 +4,16 @@ jobs have contract suites.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+import pytest
+
 from edge.protocol.messages import Heartbeat
 from fl_runtime.run.devices import DeviceStatus
-from registry.rollout.aws import HeartbeatFleet, object_url
-from registry.rollout.model import DeviceState
+from registry.errors import RegistryError
+from registry.rollout.aws import DynamoStore, HeartbeatFleet, object_url
+from registry.rollout.model import DeviceState, FleetRecord
 
 
 def test_a_device_is_offline_once_its_heartbeat_is_old_malformed_or_its_last_will() -> None:
@@ -37,3 +43,36 @@ def test_the_placeholder_names_bucket_key_and_region() -> None:
         "${aws:iot:s3-presigned-url:"
         "https://s3.eu-west-1.amazonaws.com/b/runs/r/model/m.safetensors}"
     )
+
+
+class Table:
+    """DynamoDB with a few rows: reads only."""
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+    def get_paginator(self, _: str) -> Table:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"Items": list(self.rows)}]
+
+    def get_item(self, Key: dict[str, Any], **_: Any) -> dict[str, Any]:  # AWS's name
+        found = [row for row in self.rows if Key.items() <= row.items()]
+        return {"Item": found[0]} if found else {}
+
+
+def record(fleet: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    row = {"fleet": {"S": fleet}, "rollout": {"S": "current"}}
+    return row if body is None else {**row, "body": body}
+
+
+def test_a_malformed_row_hides_no_other_fleet_and_is_not_taken_for_a_new_one() -> None:
+    whole = {"S": msgspec.json.encode(FleetRecord(fleet="g", number=3)).decode()}
+    for body in (None, {"S": "{"}, {"S": "\ud800"}, {"M": {}}, {"S": "[]"}):
+        store = DynamoStore(Table(record("f", body), record("g", whole)), "rollouts")
+        assert [fleet.fleet for fleet in store.fleets()] == ["g"]
+        assert store.current("g").number == 3
+        assert store.current("new") == FleetRecord(fleet="new")
+        with pytest.raises(RegistryError, match="f/current"):
+            store.current("f")

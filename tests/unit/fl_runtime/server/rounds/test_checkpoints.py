@@ -12,7 +12,8 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.protocol.records import Records
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import Records, encode_records
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.rounds.checkpoints import decode, encode, restore, take
 from fl_runtime.server.rounds.strategies import build
@@ -78,3 +79,22 @@ def test_a_checkpoint_survives_storage(number: int, values: list[float], seed: i
     np.testing.assert_array_equal(fresh.current_arrays["w"].numpy(), values)
     assert fresh.server_momentum == 0.5
     assert isinstance(checkpoint.state, Records)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {},
+        {"round": [1.5], "sequence": 1, "random": "[3, [], null]"},
+        {"round": 1, "sequence": 1, "random": "["},
+        {"round": 1, "sequence": 1, "random": "[3, [1, 2], null]"},
+        {"round": 1, "sequence": 1, "random": "[2, [1e400], null]"},
+        {"round": "9" * 5000, "sequence": 1, "random": "[]"},
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(meta: dict) -> None:
+    blob = encode_records(
+        Records(arrays={"model": {"w": np.zeros(2)}}, configs={"checkpoint": meta})
+    )
+    with pytest.raises(ProtocolError):
+        decode(blob)
