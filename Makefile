@@ -5,7 +5,7 @@ READY := .venv/.ready
 TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: run test check unit proof lint structure notebook bench templates sbom audit clean
+.PHONY: run test check unit proof fuzz lint structure notebook bench templates sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -23,6 +23,12 @@ unit: $(READY)
 proof: $(READY) $(TOOLS)
 	@echo "make proof: about 8 minutes on 2 idle cores."
 	HYPOTHESIS_PROFILE=proof $(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof or hypothesis"
+
+# Coverage-guided where atheris installs (x86-64), by mutations in pure Python elsewhere. KEEP=--keep
+# adds what reached new code to tests/fuzz/corpus.
+SECONDS ?= 3600
+fuzz: $(READY)
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m fuzz.campaign --seconds $(SECONDS) $(KEEP)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
