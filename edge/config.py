@@ -66,6 +66,11 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Path(self.home) / "trust.json"
 
     @property
+    def orders_file(self) -> Path:
+        """The orders that this device has begun, so that none is carried out twice."""
+        return Path(self.home) / "orders.json"
+
+    @property
     def spool_dir(self) -> Path:
         """Replies, kept until the broker has acknowledged them."""
         return Path(self.home) / "spool"

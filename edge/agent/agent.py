@@ -16,9 +16,11 @@ from typing import Protocol
 from edge.agent.certificate_rotation import CertificateRotation
 from edge.agent.commands import CommandLoop
 from edge.agent.execution import CommandExecution
+from edge.agent.freshness import Freshness
 from edge.agent.heartbeat import HeartbeatSender, last_will
 from edge.agent.jobs import JobsClient
 from edge.agent.model_installer import ModelInstaller
+from edge.agent.order_gate import OrderGate
 from edge.agent.spool import Outbox, Spool
 from edge.clock import uptime
 from edge.config import DeviceConfig
@@ -77,7 +79,8 @@ class Agent:
         worker = asyncio.Lock()
         self._commands = CommandLoop(
             topic(config.fleet, config.device, "command"),
-            CommandExecution(config, objects, workers, trust, monotonic),
+            OrderGate(config.fleet, config.device, trust, Freshness(config.orders_file)),
+            CommandExecution(config, objects, workers, monotonic),
             objects,
             outbox,
             worker,

@@ -1,6 +1,7 @@
 """The command loop: takes commands one after the other, and answers each exactly once.
 
-A command that is repeated gets the same reply again.
+A command that is repeated gets the same reply again. One that is not signed is refused before it
+takes a place in the queue, and nothing is fetched for it.
 """
 
 from __future__ import annotations
@@ -8,21 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge.agent.execution import CommandExecution
+from edge.agent.order_gate import GrantedClaim, GrantedCommand, OrderGate, refusal
 from edge.agent.spool import Outbox
 from edge.logs import event
 from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import (
-    CLAIMED_LIMIT,
-    Claim,
-    Command,
-    Reply,
-    decode,
-    decode_order,
-    seal,
-)
+from edge.protocol.messages import Claim, Command, Reply, seal
 from edge.protocol.text import printable
 
 logger = logging.getLogger(__name__)
@@ -37,11 +32,20 @@ CLAIM_SECONDS = 30.0
 """Longest fetch of a claim: a command has at most 1 MiB."""
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    granted: GrantedCommand
+    received: float
+    admitted: bool = False
+    """Whether it was noted as begun already, by its claim."""
+
+
 class CommandLoop:
     """Answers the commands of one topic.
 
     Args:
         topic: The device's command topic.
+        gate: Lets in what is signed, and new.
         execution: Carries out a command.
         objects: Where a command is fetched from that came by claim check.
         outbox: Sends replies, and remembers them.
@@ -53,6 +57,7 @@ class CommandLoop:
     def __init__(
         self,
         topic: str,
+        gate: OrderGate,
         execution: CommandExecution,
         objects: Objects,
         outbox: Outbox,
@@ -60,13 +65,15 @@ class CommandLoop:
         monotonic: Callable[[], float],
     ) -> None:
         self._topic = topic
+        self._gate = gate
         self._execution = execution
         self._objects = objects
         self._outbox = outbox
         self._worker = worker
         self._monotonic = monotonic
-        self._queue: asyncio.Queue[tuple[Command, float]] = asyncio.Queue(WAITING_COMMANDS)
-        self._claims: asyncio.Queue[tuple[Claim, float]] = asyncio.Queue(WAITING_CLAIMS)
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_COMMANDS)
+        self._claims: asyncio.Queue[tuple[GrantedClaim, float]] = asyncio.Queue(WAITING_CLAIMS)
+        self._refusals: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._busy = False
 
     @property
@@ -87,15 +94,18 @@ class CommandLoop:
         if source != self._topic:
             return False
         try:
-            order = decode_order(payload)
+            order = self._gate.open(payload)
             # With the time of receipt: waiting in the queue uses up the command's seconds.
             received = self._monotonic()
-            if isinstance(order, Claim):
+            if isinstance(order, GrantedClaim):
                 self._claims.put_nowait((order, received))
             else:
-                self._queue.put_nowait((order, received))
+                self._queue.put_nowait(_Waiting(order, received))
         except ProtocolError as error:
             _refused(error.code, str(error))
+            reply = refusal(payload, error)
+            if reply is not None and not self._refusals.full():
+                self._refusals.put_nowait(reply)
         except asyncio.QueueFull:
             _refused("flood", "too many commands at once")
         return True
@@ -104,49 +114,62 @@ class CommandLoop:
         """Answer commands until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._answer_all())
+            tasks.create_task(self._refuse_all())
             for _ in range(CLAIM_FETCHERS):
                 tasks.create_task(self._fetch_all())
 
     async def _answer_all(self) -> None:
         while True:
-            command, received = await self._queue.get()
+            waiting = await self._queue.get()
+            command, self._busy = waiting.granted.command, True
             try:
-                await self._answer(command, received)
+                if waiting.admitted or await self._admit(command):
+                    async with self._worker:
+                        reply = await self._execution.answer(waiting.granted, waiting.received)
+                    await self._outbox.send(command.message_id, _sealed(reply, command))
             except Exception as error:  # noqa: BLE001  # whatever it is, the next command comes
                 _failed(error, message=command.message_id)
+            finally:
+                self._busy = False
+
+    async def _refuse_all(self) -> None:
+        while True:
+            await self._outbox.send_once(await self._refusals.get())
 
     async def _fetch_all(self) -> None:
         while True:
-            claim, received = await self._claims.get()
+            granted, received = await self._claims.get()
             try:
-                command = await self._fetch(claim)
+                if not await self._admit(granted.claim):
+                    continue
+                command = await self._fetch(granted)
                 if command is not None:
-                    self._queue.put_nowait((command, received))
+                    self._queue.put_nowait(_Waiting(command, received, admitted=True))
             except asyncio.QueueFull:
                 _refused("flood", "too many commands at once")
             except Exception as error:  # noqa: BLE001  # as above
-                _failed(error, claim=claim.command.digest)
+                _failed(error, claim=granted.claim.command.digest)
 
-    async def _answer(self, command: Command, received: float) -> None:
-        payload = self._outbox.earlier(command.message_id)
-        if payload is None:
-            payload = _sealed(await self._carry_out(command, received), command)
-        await self._outbox.send(command.message_id, payload)
-
-    async def _carry_out(self, command: Command, received: float) -> Reply:
-        self._busy = True
+    async def _admit(self, order: Command | Claim) -> bool:
+        """Whether an order is to be carried out: not when it is not new, or answered already."""
+        earlier = self._outbox.earlier(order.message_id)
+        if earlier is not None:
+            await self._outbox.send(order.message_id, earlier)
+            return False
         try:
-            async with self._worker:
-                return await self._execution.answer(command, received)
-        finally:
-            self._busy = False
+            self._gate.admit(order)
+        except ProtocolError as error:
+            _refused(error.code, str(error))
+            return False
+        return True
 
-    async def _fetch(self, claim: Claim) -> Command | None:
+    async def _fetch(self, granted: GrantedClaim) -> GrantedCommand | None:
         """Fetch the command behind a claim check. Without it, there is nobody to reply to."""
+        claim = granted.claim
         try:
             seconds = min(claim.seconds, CLAIM_SECONDS)
             path, _ = await self._objects.fetch(claim.command, seconds)
-            return decode(path.read_bytes(), Command, CLAIMED_LIMIT)
+            return self._gate.claimed(granted, path.read_bytes())
         except (ObjectError, ProtocolError, OSError) as error:
             _refused("claim", str(error))
             return None

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.agent.order_gate import GrantedCommand
 from edge.config import DeviceConfig
 from edge.errors import CodedError
-from edge.identity.trust import Trust
 from edge.logs import event
 from edge.object_transfer import ObjectError, Objects, disk_code
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, ConfigValue, Reply, Timing
 from edge.protocol.names import check_digest
+from edge.protocol.orders import check_content
 from edge.protocol.records import decode_skeleton
-from edge.protocol.signed import command_text
 from edge.protocol.text import parse_json, printable
 from edge.training.app_bundle import AppError, load_app
 from edge.training.worker import WorkerJob, WorkerResult
@@ -64,7 +64,6 @@ class CommandExecution:
         config: The device.
         objects: Where weights are downloaded from and updates are uploaded to.
         workers: Runs the app.
-        trust: Whose commands are carried out.
         monotonic: Seconds, including suspend.
 
     """
@@ -74,25 +73,24 @@ class CommandExecution:
         config: DeviceConfig,
         objects: Objects,
         workers: Workers,
-        trust: Trust,
         monotonic: Callable[[], float],
     ) -> None:
         self._config = config
         self._objects = objects
         self._workers = workers
-        self._trust = trust
         self._monotonic = monotonic
 
-    async def answer(self, command: Command, received: float) -> Reply:
+    async def answer(self, granted: GrantedCommand, received: float) -> Reply:
         """Carry out a command, and return its result or the reason of its failure.
 
         Args:
-            command: The command.
+            granted: The command, and what its server has granted.
             received: When it came, by the monotonic clock.
 
         """
+        command = granted.command
         try:
-            return await self._run(command, _Deadline(command, received, self._monotonic))
+            return await self._run(granted, _Deadline(command, received, self._monotonic))
         except (CommandRefused, ObjectError, ProtocolError) as error:
             return _failure(command, error.code, str(error))
         except OSError as error:
@@ -102,9 +100,10 @@ class CommandExecution:
         except Exception as error:  # noqa: BLE001  # the server learns of a fault of ours, too
             return _failure(command, "device-error", f"{type(error).__name__}: {error}")
 
-    async def _run(self, command: Command, deadline: _Deadline) -> Reply:
+    async def _run(self, granted: GrantedCommand, deadline: _Deadline) -> Reply:
+        command = granted.command
         folder, started = app_folder(self._config, command.app), self._monotonic()
-        inputs = await self._fetch(command, deadline)
+        inputs = await self._fetch(granted, deadline)
         fetched = self._monotonic()
         update = self._config.cache_dir / "update.out"
         # The worker gets the time that is left, and the upload what the worker leaves.
@@ -120,13 +119,13 @@ class CommandExecution:
         timing = Timing(fetched - started, worked - fetched, self._monotonic() - worked)
         return _success(command, result, timing, inputs.downloaded)
 
-    async def _fetch(self, command: Command, deadline: _Deadline) -> _Inputs:
+    async def _fetch(self, granted: GrantedCommand, deadline: _Deadline) -> _Inputs:
+        command = granted.command
         content, arrays, downloaded = command.content, "", 0
         if command.content_ref is not None:
             path, size = await self._objects.fetch(command.content_ref, deadline.left())
             content, downloaded = path.read_text(), downloaded + size
-        # Before anything of the command is used: the signature covers app, weights and settings.
-        self._trust.check("commands", command_text(command, content), command.signature)
+        check_content(granted.grant, content, command.run_config)
         decode_skeleton(content)
         if command.arrays is not None:
             path, size = await self._objects.fetch(command.arrays, deadline.left())

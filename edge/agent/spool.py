@@ -6,6 +6,7 @@ least once) is answered without training again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from pathlib import Path
@@ -109,6 +110,11 @@ class Outbox:
         if self._spool.get(message_id) is None:
             self._spool.keep(message_id, payload)
         await self._publish(message_id, payload)
+
+    async def send_once(self, payload: bytes) -> None:
+        """Publish a refusal, which is not stored: anybody could fill the spool with such."""
+        with contextlib.suppress(TransportError):
+            await self._transport.publish(self._topic, payload)
 
     async def send_waiting(self) -> None:
         """Publish what a lost connection or a reboot kept back.

@@ -16,6 +16,8 @@ from edge.protocol.names import KIND_PATTERN, MODEL_VERSION_PATTERN, Digest, Nam
 from edge.protocol.text import parse_json
 
 VERSION: Literal[1] = 1
+ORDER_VERSION: Literal[2] = 2
+"""Of commands and claims. Version 1 was signed for a whole phase, and is refused."""
 COMMAND_LIMIT = 4096
 """Bytes of a command or reply. Greengrass nucleus-lite drops larger inbound messages silently."""
 CLAIMED_LIMIT = 2**20
@@ -36,6 +38,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """Flower keeps its ids in signed 64-bit integers."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Unix time in milliseconds, by the clock of whoever signed the message."""
 Address = Annotated[str, msgspec.Meta(max_length=8192)]
 """A presigned URL: a session token alone can take 2 KB."""
 Phase = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,120}\Z")]
@@ -71,7 +75,10 @@ class Command(
     is the record skeleton (see records.py) when it is small, else ``content_ref`` names it.
     """
 
-    v: Literal[1] = VERSION
+    v: Literal[2] = ORDER_VERSION
+    device: Name
+    issued: Moment
+    """When it was signed. A command that is sent again is signed again."""
     run: Name
     phase: Phase
     server_round: Int64
@@ -87,8 +94,6 @@ class Command(
     arrays: ObjectRef | None = None
     upload_url: Address
     run_config: Content = "{}"
-    signature: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    """By the server's key, over :func:`edge.protocol.signed.command_text`."""
 
     def __post_init__(self) -> None:
         """Refuse a record skeleton that no device could read into memory."""
@@ -96,9 +101,13 @@ class Command(
             raise ValueError(f"a record skeleton has at most {CONTENT_LIMIT} bytes")
 
 
-class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="claim"):
+class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="claim"):
     """Stands for a command that is too long for its transport: ``command`` is the object."""
 
+    v: Literal[2] = ORDER_VERSION
+    device: Name
+    issued: Moment
+    message_id: MessageId
     command: ObjectRef
     seconds: Seconds
 
@@ -218,7 +227,7 @@ def decode(data: bytes | str, kind: type[_T], limit: int = COMMAND_LIMIT * 2) ->
 
 
 def decode_order(data: bytes) -> Command | Claim:
-    """Decode a message of the command topic. Raises ProtocolError."""
+    """Decode an order, whose signature :mod:`edge.protocol.orders` checks. Raises ProtocolError."""
     return decode(data, Command | Claim)  # type: ignore[arg-type]  # msgspec takes a union
 
 

@@ -17,14 +17,14 @@ from edge.protocol.errors import ProtocolError
 # No dot, slash, plus, hash or space: a name is safe as a topic level, as part of an S3 key and as
 # a file name.
 _NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
-_DIGEST = "[0-9a-f]{64}"
+DIGEST_PATTERN = "[0-9a-f]{64}"
 MODEL_VERSION_PATTERN = "[A-Za-z0-9-]{1,60}/[0-9]{1,9}"
 KIND_PATTERN = r"[a-z_]{1,20}(\.[A-Za-z_][A-Za-z0-9_]{0,40})?"
 
 # \Z and not $, which would also match before a newline at the end.
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
 """A fleet, device, run or cohort."""
-Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=rf"^{DIGEST_PATTERN}\Z")]
 """SHA-256 in lower-case hexadecimal."""
 ModelVersion = Annotated[str, msgspec.Meta(pattern=rf"^{MODEL_VERSION_PATTERN}\Z")]
 """NAME/NUMBER of a version in the model registry."""
@@ -53,7 +53,7 @@ def check_digest(value: str) -> str:
 
 def is_digest(value: str) -> bool:
     """Whether ``value`` is a :data:`Digest`."""
-    return re.fullmatch(_DIGEST, value) is not None
+    return re.fullmatch(DIGEST_PATTERN, value) is not None
 
 
 def check_kind(value: str) -> str:

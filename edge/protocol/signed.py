@@ -1,4 +1,4 @@
-"""The signed texts: the commands of one phase, and the manifest that installs a model.
+"""The manifest that installs a model, as it is signed.
 
 Signatures are ECDSA over P-256 with SHA-256, DER in base64, as AWS KMS makes them
 (https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html).
@@ -10,9 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge.protocol.messages import Command, Goal, Size
+from edge.protocol.messages import Goal, Size
 from edge.protocol.names import Digest, ModelVersion, Name
-from edge.protocol.records import digest
 from edge.protocol.text import parse_json
 
 
@@ -61,42 +60,3 @@ def manifest_text(manifest: Manifest) -> bytes:
 def parse_manifest(text: str) -> Manifest:
     """Parse a manifest whose signature has been checked. Raises ProtocolError."""
     return parse_json(text, Manifest, "The manifest")
-
-
-def phase_text(
-    *, run: str, phase: str, kind: str, app: str, arrays: str, content: str, run_config: str
-) -> bytes:
-    """Return the bytes that a server signs for all commands of a phase.
-
-    They name the run, and the app, weights and settings by their digests.
-    """
-    parts = (
-        "mledgeops-command-1",
-        run,
-        phase,
-        kind,
-        app,
-        arrays,
-        digest(content.encode()),
-        digest(run_config.encode()),
-    )
-    return "\n".join(parts).encode()
-
-
-def command_text(command: Command, content: str) -> bytes:
-    """Return :func:`phase_text` of a received command.
-
-    Args:
-        command: The command.
-        content: Its content, fetched when the command only names it.
-
-    """
-    return phase_text(
-        run=command.run,
-        phase=command.phase,
-        kind=command.kind,
-        app=command.app,
-        arrays=command.arrays.digest if command.arrays else "",
-        content=content,
-        run_config=command.run_config,
-    )

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 import msgspec
 
 from edge.logs import event
-from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, ObjectRef, encode
+from edge.protocol.errors import ProtocolError
+from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, ObjectRef
 from edge.protocol.records import digest
 from fl_runtime.run.concurrency import Concurrency
 from fl_runtime.run.keys import arrays_key, command_key, content_key, reply_key, update_key
 from fl_runtime.run.messages import DeviceResult, PhaseRequest, Target, failure
-from fl_runtime.run.ports import Commands, ObjectStore
+from fl_runtime.run.order_keys import sign_order
+from fl_runtime.run.ports import Clock, Commands, ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +28,8 @@ an object that all devices share.
 
 
 class CommandSender:
-    """Sends the commands of one phase. A device answers a repeated command from memory, so nothing
-    is trained twice.
+    """Signs and sends the commands of one phase. A device answers a repeated command from memory,
+    so nothing is trained twice. ``now``: Unix seconds.
     """
 
     def __init__(
@@ -36,17 +38,23 @@ class CommandSender:
         objects: ObjectStore,
         request: PhaseRequest,
         concurrency: Concurrency,
+        now: Clock,
     ) -> None:
         self._commands = commands
         self._objects = objects
         self._request = request
         self._concurrency = concurrency
+        self._now = now
+        self._issued = 0
         self._arrays, self._content = self._references()
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
         """Send a command to each target, which then has ``seconds``. Returns the failures of those
         that it could not be sent to.
         """
+        # A command that is sent again is issued later, even where the clock was set back: devices
+        # take it for a captured one otherwise.
+        self._issued = max(int(self._now() * 1000), self._issued + 1)
 
         def sent(target: Target) -> DeviceResult | None:
             try:
@@ -82,20 +90,36 @@ class CommandSender:
         upload = self._objects.url_to_put(
             update_key(request.run, request.phase, target.device), request.seconds
         )
-        payload = msgspec.json.encode(self._command(target, upload, seconds))
+        command = self._command(target, upload, seconds)
+        payload = sign_order(command, request.key)
         # Presigned URLs with session tokens are long: two of them can exceed the limit.
         if len(payload) > COMMAND_LIMIT:
-            key = command_key(request.run, digest(payload))
-            self._objects.put(key, payload)
-            ref = ObjectRef(
-                digest(payload), len(payload), self._objects.url_to_get(key, request.seconds)
+            payload = sign_order(self._claim(command), request.key)
+        if len(payload) > COMMAND_LIMIT:
+            raise ProtocolError(
+                "too-long", f"its order takes {len(payload)} bytes; the limit is {COMMAND_LIMIT}"
             )
-            payload = encode(Claim(ref, seconds))
         self._commands.send(request.fleet, target.device, payload, seconds)
+
+    def _claim(self, command: Command) -> Claim:
+        """Store a command; returns the claim for it."""
+        data = msgspec.json.encode(command)
+        key = command_key(command.run, digest(data))
+        self._objects.put(key, data)
+        url = self._objects.url_to_get(key, self._request.seconds)
+        return Claim(
+            device=command.device,
+            issued=command.issued,
+            message_id=command.message_id,
+            command=ObjectRef(digest(data), len(data), url),
+            seconds=command.seconds,
+        )
 
     def _command(self, target: Target, upload: str, seconds: float) -> Command:
         request = self._request
         return Command(
+            device=target.device,
+            issued=self._issued,
             run=request.run,
             phase=request.phase,
             server_round=request.server_round,
@@ -111,7 +135,6 @@ class CommandSender:
             arrays=self._arrays,
             upload_url=upload,
             run_config=request.run_config,
-            signature=request.signature,
         )
 
 

@@ -7,6 +7,7 @@ proxy starts in a second.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 
 from edge.logs import event
@@ -56,6 +57,7 @@ class CohortRunner:
         *,
         clock: Clock,
         sleep: Sleep,
+        now: Clock = time.time,
         stopped: Callable[[], bool] = lambda: False,
         concurrency: Concurrency = THREADS,
     ) -> None:
@@ -64,6 +66,7 @@ class CohortRunner:
         self._objects = objects
         self._clock = clock
         self._sleep = sleep
+        self._now = now
         self._stopped = stopped
         self._concurrency = concurrency
 
@@ -73,7 +76,7 @@ class CohortRunner:
         """
         began = self._clock()
         phase = _Phase(request, self._objects, self._concurrency)
-        sender = CommandSender(self._commands, self._objects, request, self._concurrency)
+        sender = CommandSender(self._commands, self._objects, request, self._concurrency, self._now)
         waiting = {target.device: target for target in request.targets}
         for failed in sender.send(waiting, request.seconds):
             del waiting[failed.device]

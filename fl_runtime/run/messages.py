@@ -32,6 +32,21 @@ class Target(msgspec.Struct, frozen=True):
     message_id: str
 
 
+class OrderKey(msgspec.Struct, frozen=True):
+    """The right to give orders to one cohort in one phase. It goes to whoever serves the cohort."""
+
+    private: bytes
+    """Ed25519, 32 bytes."""
+    grant: bytes
+    """The grant, encoded."""
+    signature: str
+    """KMS's signature over the grant."""
+
+    def __repr__(self) -> str:
+        """Without the private key: logs and tracebacks show it."""
+        return f"OrderKey({self.grant!r})"
+
+
 class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Ask one cohort to carry out one phase."""
 
@@ -55,8 +70,8 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     flower_run_id: int
     run_config: str
     """The run's overrides of the app's configuration, as JSON."""
-    signature: str
-    """The server's signature over the phase; every command of the phase carries it."""
+    key: OrderKey
+    """Signs the orders of the phase to this cohort's devices."""
     fold: bool
     """Answer with the weighted mean instead of each update."""
     weighted_by: str = "num-examples"

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 import pytest
 from fakes.fleet import MemoryFleet
+from fakes.keys import sealed
 from fakes.objects import MemoryObjects
 from support.devices import device
 from support.waiting import until
 
 from edge.agent.heartbeat import last_will
 from edge.config import DeviceConfig
-from edge.protocol.messages import Command, Reply, decode_order, encode, seal
+from edge.protocol.messages import Command, Reply, seal
+from edge.protocol.orders import read_unverified
 from edge.protocol.records import Records, encode_skeleton
 from edge.transports.mqtt import MqttTransport
 from fl_runtime.run.aws import DynamoReplies, IotCommands, client
@@ -41,6 +43,8 @@ class Wire:
 
 def command(key: str, message_id: str) -> Command:
     return Command(
+        device="d0",
+        issued=1,
         run="run-1",
         phase="00001-train-0001",
         server_round=1,
@@ -73,13 +77,13 @@ class WireContract:
         assert wire.replies.read(key) == []
 
     def test_a_command_reaches_its_device_and_no_other(self, wire: Wire, key: str) -> None:
-        wire.commands.send(wire.fleet, wire.devices[0], encode(command(key, "m1")), 20.0)
+        wire.commands.send(wire.fleet, wire.devices[0], sealed(command(key, "m1")), 20.0)
         until(lambda: wire.replies.read(key))
         assert wire.heard == [(wire.devices[0], "m1")]
 
     def test_each_devices_reply_is_read_under_the_commands_key(self, wire: Wire, key: str) -> None:
         for name in wire.devices:
-            wire.commands.send(wire.fleet, name, encode(command(key, f"m-{name}")), 20.0)
+            wire.commands.send(wire.fleet, name, sealed(command(key, f"m-{name}")), 20.0)
         rows = until(lambda: (found := wire.replies.read(key)) and len(found) == 2 and found)
         assert sorted((row.fleet, row.device) for row in rows) == [
             (wire.fleet, name) for name in wire.devices
@@ -89,7 +93,7 @@ class WireContract:
 
     def test_a_device_has_one_reply_under_a_key_its_last(self, wire: Wire, key: str) -> None:
         for number in ("m1", "m2"):
-            wire.commands.send(wire.fleet, wire.devices[0], encode(command(key, number)), 20.0)
+            wire.commands.send(wire.fleet, wire.devices[0], sealed(command(key, number)), 20.0)
             row = until(
                 lambda number=number: [r for r in wire.replies.read(key) if number in r.body]
             )
@@ -153,7 +157,7 @@ async def serve(
             def on_command(
                 _: str, payload: bytes, transport=transport, own=own, name=config.device
             ) -> None:
-                order = decode_order(payload)
+                order = read_unverified(payload)
                 assert isinstance(order, Command)
                 heard.append((name, order.message_id))
                 reply = transport.publish(f"{own}/reply", seal(answer(order), order.reply_key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edge.protocol.records import Records, encode_skeleton
 from edge.training.app_bundle import FlowerApp, load_app, unpack
 from edge.training.worker import WorkerResult
 from edge.training.worker_process import Workers
-from fakes.keys import signed, trust
+from fakes.keys import trust
 from fakes.objects import FileObjects
 from fakes.transport import MemoryTransport
 from fakes.workers import InstantWorkers
@@ -45,9 +46,14 @@ def digits() -> FlowerApp:
     return load_app(APPS / "digits")
 
 
+_MOMENTS = itertools.count(1_800_000_000_000)
+
+
 def a_command(message_id: str = "m1", **changes: object) -> Command:
-    """A command to train the digits app, as its server signs it."""
+    """A command to train the digits app, issued later than the one before."""
     fields = {
+        "device": "d0",
+        "issued": next(_MOMENTS),
         "run": "run-1",
         "phase": "00001-train-0001",
         "server_round": 1,
@@ -64,7 +70,7 @@ def a_command(message_id: str = "m1", **changes: object) -> Command:
             Records(configs={"config": {"server-round": 1}}, order=("arrays", "config"))
         ),
     }
-    return signed(Command(**{**fields, **changes}))
+    return Command(**{**fields, **changes})
 
 
 class Device:

@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edge.identity.trust import TrustedKeys
-from edge.protocol.messages import Command
+from edge.protocol.messages import Claim, Command, ObjectRef
+from edge.protocol.orders import Grant, content_digest
 from edge.protocol.records import digest
-from edge.protocol.signed import Manifest, SignedManifest, command_text, manifest_text
+from edge.protocol.signed import Manifest, SignedManifest, manifest_text
+from fl_runtime.run.order_keys import new_key_pair, order_key, sign_encoded
 
 
 class Key:
@@ -43,12 +45,53 @@ def trust(file: Path, *, commands: Key = COMMANDS, models: Key = MODELS) -> None
     )
 
 
-def signed(command: Command, content: str | None = None, key: Key = COMMANDS) -> Command:
-    """The command as a server would send it."""
-    return msgspec.structs.replace(
-        command,
-        signature=key.sign(command_text(command, command.content if content is None else content)),
-    )
+PRIVATE, PUBLIC = new_key_pair()
+
+
+def a_grant(command: Command, **changes: object) -> Grant:
+    """The grant of a command's phase, to a cohort of the fleet ``f``."""
+    fields = {
+        "run": command.run,
+        "phase": command.phase,
+        "kind": command.kind,
+        "fleet": "f",
+        "cohort": "c0000",
+        "app": command.app,
+        "arrays": command.arrays.digest if command.arrays else "",
+        "content": content_digest(command.content, command.run_config),
+        "key": PUBLIC,
+        "expires": 2**52,
+    }
+    return Grant(**{**fields, **changes})
+
+
+def sealed(
+    command: Command,
+    order: Claim | Command | bytes | None = None,
+    key: Key = COMMANDS,
+    private: bytes = PRIVATE,
+    **grant: object,
+) -> bytes:
+    """A command as a cohort sends it, or another order that is signed under its grant.
+
+    ``grant``: what the grant has else.
+    """
+    granted = order_key(a_grant(command, **grant), private, key.sign)
+    encoded = order if isinstance(order, bytes) else msgspec.json.encode(order or command)
+    return sign_encoded(encoded, granted)
+
+
+def claim_of(asked: Command, url: str, **changes: object) -> tuple[Claim, bytes]:
+    """The claim for a command, and the object that it names."""
+    body = msgspec.json.encode(asked)
+    fields = {
+        "device": asked.device,
+        "issued": asked.issued,
+        "message_id": asked.message_id,
+        "command": ObjectRef(digest(body), len(body), url),
+        "seconds": 60.0,
+    }
+    return Claim(**{**fields, **changes}), body
 
 
 def document(manifest: Manifest, url: str = "url", key: Key = MODELS) -> SignedManifest:

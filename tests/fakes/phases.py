@@ -8,12 +8,16 @@ from edge.protocol.messages import ObjectRef
 from edge.protocol.records import Records, digest, encode_records, encode_skeleton
 from fakes.objects import MemoryObjects
 from fl_runtime.run.keys import arrays_key
-from fl_runtime.run.messages import DeviceResult, PhaseRequest, Target, array_specs
+from fl_runtime.run.messages import DeviceResult, OrderKey, PhaseRequest, Target, array_specs
 
 PHASE = "00001-train-0001-00000000"
 MODEL = {"w": np.zeros(3, np.float32)}
 """The global weights: shape (3,)."""
 WEIGHTS = encode_records(Records(arrays={"arrays": MODEL}))
+
+
+ORDER_KEY = OrderKey(bytes(32), b"{}", "signed")
+"""Signs orders that nobody verifies."""
 
 
 def phase_request(*devices: str, **changes: object) -> PhaseRequest:
@@ -32,7 +36,7 @@ def phase_request(*devices: str, **changes: object) -> PhaseRequest:
         "seconds": 5.0,
         "flower_run_id": 1,
         "run_config": "{}",
-        "signature": "signed",
+        "key": ORDER_KEY,
         "fold": True,
         "specs": array_specs(MODEL),
         "size_limit": 10_000,

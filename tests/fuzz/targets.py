@@ -28,6 +28,7 @@ from edge.protocol.messages import (
     unseal,
 )
 from edge.protocol.names import check_digest, check_kind, check_name
+from edge.protocol.orders import Grant, read_unverified
 from edge.protocol.records import decode_records, decode_skeleton, encode_records, encode_skeleton
 from edge.protocol.signed import SignedManifest, parse_manifest
 from edge.protocol.text import parse_json, printable
@@ -129,7 +130,12 @@ def _bytes_only(parse: Callable[[bytes], object]) -> Callable[[Any], object]:
 TARGETS: dict[str, Target] = {
     "records": _records,
     "skeleton": _skeleton,
-    "order": _refusing(decode_order, lambda data: decode(data, Command, CLAIMED_LIMIT)),
+    "order": _refusing(
+        decode_order,
+        lambda data: decode(data, Command, CLAIMED_LIMIT),
+        _bytes_only(read_unverified),
+        lambda data: parse_json(data, Grant, "The grant"),
+    ),
     "reply": _refusing(
         lambda data: decode(data, Reply),
         lambda data: decode(data, Envelope),

@@ -92,6 +92,8 @@ def good_heartbeat() -> Heartbeat:
 
 def good_command() -> Command:
     return Command(
+        device="d0",
+        issued=1,
         run="run-1",
         phase="p",
         server_round=1,
@@ -128,7 +130,7 @@ def broken_json(message: msgspec.Struct, dice: random.Random) -> bytes:
         lambda: b"[" * dice.randrange(1, 3000),
         lambda: b'{"a":' * dice.randrange(1, 1500),
         lambda: json.dumps({**fields, dice.choice(NASTY_NAMES) or "extra": 1}).encode(),
-        lambda: json.dumps({**fields, "v": dice.choice([0, 2, "1", None])}).encode(),
+        lambda: json.dumps({**fields, "v": dice.choice([0, 3, "1", None])}).encode(),
         lambda: json.dumps([fields]).encode(),
         lambda: b" " * 20_000 + text,
         lambda: (

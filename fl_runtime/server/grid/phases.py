@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from flwr.app import Message
@@ -37,6 +38,7 @@ class PhaseExecutor:
         clock: Clock,
         signer: Signer,
         concurrency: Concurrency = THREADS,
+        now: Clock = time.time,
     ) -> None:
         self.spec = spec
         self.cohorts = cohorts
@@ -49,7 +51,7 @@ class PhaseExecutor:
         self._objects = objects
         self._clock = clock
         self._concurrency = concurrency
-        self._requests = RequestBuilder(spec, cohorts, signer)
+        self._requests = RequestBuilder(spec, cohorts, signer, now, concurrency)
         self._sequence = 0
         self._lock = threading.Lock()
 

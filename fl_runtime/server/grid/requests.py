@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import msgspec
 from flwr.app import Message
 
-from edge.protocol.signed import phase_text
+from edge.protocol.orders import Grant, content_digest
 from fl_runtime.run.cohorts import Cohort, flower_run_id
-from fl_runtime.run.messages import PhaseRequest, Target
+from fl_runtime.run.concurrency import Concurrency
+from fl_runtime.run.messages import OrderKey, PhaseRequest, Target
+from fl_runtime.run.order_keys import new_key_pair, order_key
+from fl_runtime.run.ports import Clock
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
@@ -23,6 +26,12 @@ FOLDED_KINDS = ("train", "evaluate")
 """Message types that cohorts may fold; a suffixed type (``train.my_function``) is the app's own."""
 UNCHECKED_LIMIT_BYTES = 2**31
 DEFAULT_WEIGHT_KEY = "num-examples"
+GRANT_MARGIN_SECONDS = 300.0
+"""How far the clocks of a server and its proxies may differ. AWS refuses requests with more:
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html
+"""
+PARALLEL_GRANTS = 8
+"""KMS takes about 10 ms for a signature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,30 +50,50 @@ class Phase:
 class RequestBuilder:
     """Builds and signs the phase requests of one run."""
 
-    def __init__(self, spec: RunSpec, cohorts: Sequence[Cohort], signer: Signer) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        cohorts: Sequence[Cohort],
+        signer: Signer,
+        now: Clock,
+        concurrency: Concurrency,
+    ) -> None:
         self._spec = spec
         self._cohorts = cohorts
         self._sign = signer
+        self._now = now
+        self._concurrency = concurrency
         self._run_config = msgspec.json.encode(spec.run_config).decode()
 
     def build(self, phase: Phase) -> list[PhaseRequest]:
-        """One request for each cohort that has a device to ask; all share one signature."""
-        signature = self._sign(
-            phase_text(
-                run=self._spec.run,
-                phase=phase.stats.phase,
-                kind=phase.stats.kind,
-                app=self._spec.app,
-                arrays=phase.content.arrays_digest,
-                content=phase.content.skeleton,
-                run_config=self._run_config,
-            )
+        """One request for each cohort that has a device to ask, each with a key of its own."""
+        asked = [(cohort, _targets(cohort, phase.messages)) for cohort in self._cohorts]
+
+        def request(of: tuple[Cohort, list[Target]]) -> PhaseRequest:
+            return self._request(phase, *of, self._key(phase, of[0]))
+
+        made = self._concurrency.each(request, [pair for pair in asked if pair[1]], PARALLEL_GRANTS)
+        return sorted(made, key=lambda request: request.cohort)
+
+    def _key(self, phase: Phase, cohort: Cohort) -> OrderKey:
+        """A new key for one cohort, and the grant that says what it is good for."""
+        private, public = new_key_pair()
+        grant = Grant(
+            run=self._spec.run,
+            phase=phase.stats.phase,
+            kind=phase.stats.kind,
+            fleet=self._spec.fleet,
+            cohort=cohort.cohort,
+            app=self._spec.app,
+            arrays=phase.content.arrays_digest,
+            content=content_digest(phase.content.skeleton, self._run_config),
+            key=public,
+            expires=int((self._now() + phase.seconds + GRANT_MARGIN_SECONDS) * 1000),
         )
-        asked = ((cohort, _targets(cohort, phase.messages)) for cohort in self._cohorts)
-        return [self._request(phase, cohort, to, signature) for cohort, to in asked if to]
+        return order_key(grant, private, self._sign)
 
     def _request(
-        self, phase: Phase, cohort: Cohort, targets: list[Target], signature: str
+        self, phase: Phase, cohort: Cohort, targets: list[Target], key: OrderKey
     ) -> PhaseRequest:
         policy, stats, content = phase.policy, phase.stats, phase.content
         wanted = sum(target.node_id not in policy.over_selected for target in targets)
@@ -82,7 +111,7 @@ class RequestBuilder:
             seconds=phase.seconds,
             flower_run_id=flower_run_id(self._spec.run),
             run_config=self._run_config,
-            signature=signature,
+            key=key,
             fold=policy.fold_by is not None and stats.kind in FOLDED_KINDS,
             weighted_by=policy.fold_by or DEFAULT_WEIGHT_KEY,
             specs=content.specs if policy.checked else None,

@@ -20,8 +20,9 @@ from edge.agent.signals import until_signal
 from edge.config import DeviceConfig, load_config
 from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, decode_order, seal
+from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, seal
 from edge.protocol.names import topic
+from edge.protocol.orders import read_unverified
 from edge.protocol.records import Records, ValueMap, decode_records, encode_skeleton
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
@@ -62,7 +63,7 @@ class HostileDevice:
 
     def _receive(self, _: str, payload: bytes) -> None:
         with contextlib.suppress(ProtocolError):
-            order = decode_order(payload)
+            order = read_unverified(payload)
             if isinstance(order, Command):
                 self._commands.put_nowait(order)
 

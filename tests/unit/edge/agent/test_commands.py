@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,29 +12,25 @@ import msgspec
 import pytest
 from fakes.clock import Clock
 from fakes.devices import Device, a_command, instant, with_device
+from fakes.keys import Key, claim_of, sealed
 from fakes.transport import MemoryTransport
 
 from edge.agent.commands import CLAIM_SECONDS, WAITING_COMMANDS, CommandLoop
-from edge.agent.spool import Outbox, Spool
+from edge.agent.freshness import Freshness
+from edge.agent.order_gate import GrantedCommand, OrderGate
+from edge.agent.spool import KEPT, Outbox, Spool
+from edge.identity.trust import Trust
 from edge.object_transfer import Objects
-from edge.protocol.messages import (
-    Claim,
-    Command,
-    ObjectRef,
-    Reply,
-    encode,
-)
-from edge.protocol.records import (
-    decode_skeleton,
-    digest,
-)
+from edge.protocol.messages import ObjectRef, Reply, encode
+from edge.protocol.records import decode_skeleton
+from fl_runtime.run.order_keys import new_key_pair
 
 
 def test_a_command_is_run_and_answered(tmp_path: Path) -> None:
     workers = instant()
 
     async def test(device: Device) -> None:
-        device.deliver(encode(a_command(run_config='{"learning-rate": 0.25}')))
+        device.deliver(sealed(a_command(run_config='{"learning-rate": 0.25}')))
         (reply,) = await device.replies(1)
         assert (reply.status, reply.message_id) == ("ok", "m1")
         assert decode_skeleton(reply.content).metrics == {"m": {"loss": 1.0}}
@@ -51,7 +48,7 @@ def test_a_repeated_command_gets_the_same_answer_and_trains_nothing_twice(tmp_pa
 
     async def test(device: Device) -> None:
         for _ in range(3):
-            device.deliver(encode(a_command()))
+            device.deliver(sealed(a_command()))
         replies = await device.replies(3)
         assert replies[0] == replies[1] == replies[2]
 
@@ -61,9 +58,9 @@ def test_a_repeated_command_gets_the_same_answer_and_trains_nothing_twice(tmp_pa
 
 def test_a_large_command_is_fetched_by_its_claim(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        body = msgspec.json.encode(a_command(upload_url="u" * 5000))
-        device.objects.data["claim"] = body
-        device.deliver(encode(Claim(ObjectRef(digest(body), len(body), "claim"), 60.0)))
+        command = a_command(upload_url="u" * 5000)
+        claim, device.objects.data["claim"] = claim_of(command, "claim")
+        device.deliver(sealed(command, claim))
         assert (await device.replies(1))[0].status == "ok"
 
     with_device(tmp_path, instant(), test)
@@ -76,7 +73,7 @@ def test_noise_on_the_command_topic_does_no_harm(tmp_path: Path, noise: bytes) -
     async def test(device: Device) -> None:
         device.deliver(noise)
         device.deliver(noise, "$aws/things/d0/shadow/update/delta")
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         assert (await device.replies(1))[0].status == "ok"
 
     with_device(tmp_path, instant(), test)
@@ -85,21 +82,115 @@ def test_noise_on_the_command_topic_does_no_harm(tmp_path: Path, noise: bytes) -
 def test_a_device_that_was_restarted_answers_a_repeated_command_without_training_again(
     tmp_path: Path,
 ) -> None:
-    from edge.protocol.messages import encode
-
     async def first(device: Device) -> None:
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         await device.replies(1)
 
     with_device(tmp_path / "home", instant(), first)
     workers = instant(ok=False, code="app-error", reason="it trained again")
 
     async def second(device: Device) -> None:
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         assert [reply.status for reply in await device.replies(1)] == ["ok"]
 
     with_device(tmp_path / "home", workers, second)
     assert workers.jobs == []
+
+
+def test_a_captured_command_gives_one_training_and_no_upload_elsewhere(tmp_path: Path) -> None:
+    workers, captured = instant(), sealed(a_command("m-00"))
+
+    async def test(device: Device) -> None:
+        device.deliver(captured)
+        await device.replies(1)
+        for number in range(1, 21):
+            moved = captured.replace(b'"up"', b'"elsewhere"')
+            device.deliver(moved)
+            device.deliver(moved.replace(b"m-00", b"m-%02d" % number))
+            device.deliver(captured)
+            await asyncio.sleep(0.002)
+
+    with_device(tmp_path, workers, test)
+    assert [job.message_id for job in workers.jobs] == ["m-00"]
+
+    async def later(device: Device) -> None:
+        """After a restart, when the reply is no longer kept."""
+        for number in range(KEPT):
+            device.deliver(sealed(a_command(f"later-{number}")))
+            await device.replies(number + 1)
+        for _ in range(20):
+            device.deliver(captured)
+            await asyncio.sleep(0.002)
+
+    with_device(tmp_path, workers, later)
+    assert [job.message_id for job in workers.jobs].count("m-00") == 1
+
+
+def test_a_command_that_is_sent_again_after_a_crash_is_carried_out(tmp_path: Path) -> None:
+    """The device began it, was restarted before it had a reply, and its cohort sends it again."""
+    order = a_command()
+    Freshness(tmp_path / "orders.json").use(order)
+    workers = instant()
+
+    async def test(device: Device) -> None:
+        device.deliver(sealed(order))
+        device.deliver(sealed(msgspec.structs.replace(order, issued=order.issued + 1)))
+        assert (await device.replies(1))[0].status == "ok"
+
+    with_device(tmp_path, workers, test)
+    assert len(workers.jobs) == 1
+
+
+def test_nothing_is_fetched_for_an_order_that_is_not_signed(tmp_path: Path) -> None:
+    async def test(device: Device) -> None:
+        for number in range(30):
+            command = a_command(f"m{number}")
+            claim, device.objects.data["claim"] = claim_of(command, "claim")
+            device.deliver(sealed(command, claim, key=Key()))
+            device.deliver(sealed(command, claim, private=new_key_pair()[0]))
+            device.deliver(encode(claim))
+        device.deliver(sealed(a_command()))
+        assert (await device.replies(1))[-1].status == "ok", "they took no place in the queue"
+        assert device.objects.fetched == []
+
+    with_device(tmp_path, instant(), test)
+
+
+def test_a_claim_stands_for_the_command_that_it_names_and_no_other(tmp_path: Path) -> None:
+    workers = instant()
+
+    async def test(device: Device) -> None:
+        command, other = a_command("m0"), a_command("m1", upload_url="elsewhere")
+        _, device.objects.data["claim"] = claim_of(other, "claim")
+        claim, _ = claim_of(other, "claim", message_id="m0")
+        device.deliver(sealed(command, claim))
+        device.deliver(sealed(a_command("m2")))
+        await device.replies(1)
+        await asyncio.sleep(0.02)
+
+    with_device(tmp_path, workers, test)
+    assert [job.message_id for job in workers.jobs] == ["m2"]
+
+
+def test_an_older_cloud_is_told_to_deploy_this_release(tmp_path: Path) -> None:
+    older = {
+        "type": "command",
+        "v": 1,
+        "run": "run-1",
+        "phase": "00001-train-0001",
+        "message_id": "m",
+        "reply_key": "key",
+        "signature": "s",
+    }
+
+    async def test(device: Device) -> None:
+        device.deliver(json.dumps(older).encode())
+        (reply,) = await device.replies(1)
+        assert (reply.code, reply.message_id) == ("outdated", "m")
+        assert "deploy a cloud of this agent's release" in reply.reason
+
+    device = with_device(tmp_path, instant(), test)
+    assert list(device.config.spool_dir.glob("*")) == [], "anybody could fill the spool"
 
 
 class Loop:
@@ -112,6 +203,12 @@ class Loop:
         spool = Spool(folder / "spool")
         self.commands = CommandLoop(
             "fl/f/d0/command",
+            OrderGate(
+                "f",
+                "d0",
+                Trust.of(self.device.config.trust_file),
+                Freshness(folder / "orders.json"),
+            ),
             self,  # type: ignore[arg-type]  # stands for the execution
             self.device.objects,
             Outbox(spool, self.transport, "fl/f/d0/reply"),
@@ -119,7 +216,8 @@ class Loop:
             Clock(),
         )
 
-    async def answer(self, command: Command, received: float) -> Reply:
+    async def answer(self, granted: GrantedCommand, received: float) -> Reply:
+        command = granted.command
         await self.gate.wait()
         if command.message_id == "broken":
             raise ZeroDivisionError("a fault of ours")
@@ -145,11 +243,11 @@ def with_loop(folder: Path, test: Callable[[Loop], Awaitable[None]]) -> None:
 def test_a_flood_is_dropped_and_the_first_commands_are_answered_in_order(tmp_path: Path) -> None:
     async def test(loop: Loop) -> None:
         assert loop.commands.is_idle()
-        loop.commands.receive("fl/f/d0/command", encode(a_command("m0")))
+        loop.commands.receive("fl/f/d0/command", sealed(a_command("m0")))
         await asyncio.sleep(0.01)
         assert (loop.commands.is_busy(), loop.commands.is_idle()) == (True, False)
         for number in range(1, 20):
-            assert loop.commands.receive("fl/f/d0/command", encode(a_command(f"m{number}")))
+            assert loop.commands.receive("fl/f/d0/command", sealed(a_command(f"m{number}")))
         loop.gate.set()
         await loop.transport.until(1 + WAITING_COMMANDS, "/reply")
         assert loop.answered == [f"m{number}" for number in range(1 + WAITING_COMMANDS)]
@@ -164,9 +262,10 @@ def test_a_claim_that_leads_to_nothing_is_dropped_and_the_next_command_answered(
 ) -> None:
     async def test(loop: Loop) -> None:
         loop.gate.set()
-        claim = Claim(ObjectRef("e" * 64, 10, "nowhere"), 60.0)
-        loop.commands.receive("fl/f/d0/command", encode(claim))
-        loop.commands.receive("fl/f/d0/command", encode(a_command("m1")))
+        command = a_command("m0")
+        claim, _ = claim_of(command, "nowhere")
+        loop.commands.receive("fl/f/d0/command", sealed(command, claim))
+        loop.commands.receive("fl/f/d0/command", sealed(a_command("m1")))
         await loop.transport.until(1, "/reply")
         assert loop.answered == ["m1"]
 
@@ -205,16 +304,19 @@ def test_claims_that_drip_block_no_command_and_have_seconds_of_their_own(tmp_pat
         loop.gate.set()
         dripping = DrippingObjects(loop.device.objects, "quick")
         loop.commands._objects = dripping  # type: ignore[assignment]
-        body = msgspec.json.encode(a_command("claimed"))
-        loop.device.objects.data["quick"] = body
-        slow = Claim(ObjectRef("e" * 64, 10, "slow"), 600_000.0)
-        loop.commands.receive(COMMANDS, encode(slow))
-        loop.commands.receive(
-            COMMANDS, encode(Claim(ObjectRef(digest(body), len(body), "quick"), 600_000.0))
-        )
+        command = a_command("claimed")
+        quick, loop.device.objects.data["quick"] = claim_of(command, "quick", seconds=600_000.0)
+
+        def slow() -> bytes:
+            other = a_command(f"slow-{next(numbers)}")
+            return sealed(other, claim_of(other, "slow", seconds=600_000.0)[0])
+
+        numbers = itertools.count()
+        loop.commands.receive(COMMANDS, slow())
+        loop.commands.receive(COMMANDS, sealed(command, quick))
         for _ in range(50):
-            loop.commands.receive(COMMANDS, encode(slow))
-        loop.commands.receive(COMMANDS, encode(a_command("direct")))
+            loop.commands.receive(COMMANDS, slow())
+        loop.commands.receive(COMMANDS, sealed(a_command("direct")))
         await loop.transport.until(2, "/reply")
         assert sorted(loop.answered) == ["claimed", "direct"]
         assert max(dripping.seconds) == CLAIM_SECONDS
@@ -225,8 +327,8 @@ def test_claims_that_drip_block_no_command_and_have_seconds_of_their_own(tmp_pat
 def test_a_fault_of_ours_ends_neither_the_loop_nor_its_busy_state(tmp_path: Path) -> None:
     async def test(loop: Loop) -> None:
         loop.gate.set()
-        loop.commands.receive(COMMANDS, encode(a_command("broken")))
-        loop.commands.receive(COMMANDS, encode(a_command("m1")))
+        loop.commands.receive(COMMANDS, sealed(a_command("broken")))
+        loop.commands.receive(COMMANDS, sealed(a_command("m1")))
         await loop.transport.until(1, "/reply")
         assert loop.answered == ["m1"]
         await asyncio.sleep(0)
@@ -237,10 +339,10 @@ def test_a_fault_of_ours_ends_neither_the_loop_nor_its_busy_state(tmp_path: Path
 
 def test_a_reply_too_long_to_be_sent_is_answered_by_a_short_one(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         (reply,) = await device.replies(1)
         assert (reply.status, reply.code) == ("error", "too-long")
-        device.deliver(encode(a_command("m2")))
+        device.deliver(sealed(a_command("m2")))
         assert [reply.message_id for reply in await device.replies(2)] == ["m1", "m2"]
 
     with_device(tmp_path, instant(content="x" * 5000), test)
@@ -259,9 +361,10 @@ def test_a_reply_too_long_to_be_sent_is_answered_by_a_short_one(tmp_path: Path) 
 )
 def test_no_replayed_command_ends_the_agent(tmp_path: Path, order: bytes) -> None:
     async def test(device: Device) -> None:
-        fields = {**json.loads(msgspec.json.encode(a_command("m0"))), **json.loads(order)}
-        device.deliver(json.dumps(fields).encode())
-        device.deliver(encode(a_command("m1")))
+        command = a_command("m0")
+        fields = {**json.loads(msgspec.json.encode(command)), **json.loads(order)}
+        device.deliver(sealed(command, json.dumps(fields).encode()))
+        device.deliver(sealed(a_command("m1")))
         for _ in range(500):
             replies = await device.replies(1)
             if replies[-1].message_id == "m1":
@@ -274,11 +377,10 @@ def test_no_replayed_command_ends_the_agent(tmp_path: Path, order: bytes) -> Non
 
 def test_a_claim_for_more_than_a_command_can_be_is_not_fetched(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        device.deliver(
-            b'{"type": "claim", "seconds": 60, "command":'
-            b'{"digest": "%s", "size": 314572800, "url": "http://x"}}' % (b"a" * 64)
-        )
-        device.deliver(encode(a_command()))
+        claim = json.loads(msgspec.json.encode(claim_of(a_command("m0"), "x")[0]))
+        claim["command"]["size"] = 314_572_800
+        device.deliver(sealed(a_command("m0"), json.dumps(claim).encode()))
+        device.deliver(sealed(a_command()))
         await device.replies(1)
         assert device.objects.fetched == []
 
@@ -299,7 +401,7 @@ def test_no_shadow_ends_the_agent(tmp_path: Path, noise: bytes) -> None:
         for suffix in ("update/delta", "get/accepted"):
             device.deliver(noise, f"$aws/things/d0/shadow/{suffix}")
         await asyncio.sleep(0.05)
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         assert (await device.replies(1))[0].status == "ok"
 
     with_device(tmp_path, instant(), test)

@@ -6,27 +6,24 @@ import asyncio
 import errno
 from pathlib import Path
 
-import msgspec
 import pytest
 from fakes.clock import Clock
 from fakes.devices import Device, a_command, instant, with_device
-from fakes.keys import Key, signed
+from fakes.keys import Key, a_grant, sealed
 from fakes.objects import FileObjects
 from fakes.workers import InstantWorkers
 
 from edge.agent.execution import CommandExecution
-from edge.identity.trust import Trust
-from edge.protocol.messages import (
-    ObjectRef,
-    Timing,
-    encode,
-)
-from edge.protocol.records import (
-    Records,
-    digest,
-    encode_skeleton,
-)
+from edge.agent.order_gate import GrantedCommand
+from edge.protocol.messages import Command, ObjectRef, Timing
+from edge.protocol.orders import content_digest
+from edge.protocol.records import digest
 from edge.training.worker import WorkerJob, WorkerResult
+from fl_runtime.run.order_keys import new_key_pair
+
+
+def granted(command: Command) -> GrantedCommand:
+    return GrantedCommand(command, a_grant(command))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +42,7 @@ def test_what_cannot_be_run_is_answered_with_the_reason(
     workers = instant()
 
     async def test(device: Device) -> None:
-        device.deliver(encode(a_command(**changes)))
+        device.deliver(sealed(a_command(**changes)))
         (reply,) = await device.replies(1)
         assert (reply.status, reply.code) == ("error", code)
         assert reply.reason
@@ -55,25 +52,51 @@ def test_what_cannot_be_run_is_answered_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("changes", "code"),
     [
-        {"signature": ""},
-        {"signature": "AAAA"},
-        {"signature": "not base64!"},
-        {"run": "run-2"},
-        {"run_config": '{"learning-rate": 9}'},
-        {"kind": "query"},
-        {"arrays": ObjectRef("d" * 64, 5, "url")},
-        {"content": encode_skeleton(Records(configs={"config": {"lr": 9.0}}))},
+        ({"run": "run-2"}, ""),
+        ({"app": "b" * 64}, ""),
+        ({"kind": "query"}, ""),
+        ({"arrays": "d" * 64}, ""),
+        ({"fleet": "g"}, ""),
+        ({"expires": 1}, "outdated"),
+        ({"content": content_digest("{}", "{}")}, "foreign"),
+        ({"content": content_digest(a_command().content, '{"lr": 9}')}, "foreign"),
     ],
 )
-def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(
-    tmp_path: Path, change: dict
+def test_what_the_grant_does_not_hold_trains_nothing(
+    tmp_path: Path, changes: dict, code: str
 ) -> None:
     workers = instant()
 
     async def test(device: Device) -> None:
-        device.deliver(encode(msgspec.structs.replace(a_command(), **change)))
+        device.deliver(sealed(a_command(), **changes))
+        device.deliver(sealed(a_command("m2")))
+        replies = await device.replies(2 if code else 1)
+        assert sorted((reply.message_id, reply.code) for reply in replies) == [
+            *([("m1", code)] if code else []),
+            ("m2", ""),
+        ]
+
+    with_device(tmp_path, workers, test)
+    assert [job.message_id for job in workers.jobs] == ["m2"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        sealed(a_command()).replace(b'"up"', b'"elsewhere"'),
+        sealed(a_command()).replace(b'"seconds":60.0', b'"seconds":90.0'),
+        sealed(a_command(), private=new_key_pair()[0]),
+        sealed(a_command(), key=Key()),
+        sealed(a_command()).replace(b'"grant_signature":"', b'"grant_signature":"!'),
+    ],
+)
+def test_what_was_not_signed_as_it_is_trains_nothing(tmp_path: Path, payload: bytes) -> None:
+    workers = instant()
+
+    async def test(device: Device) -> None:
+        device.deliver(payload)
         (reply,) = await device.replies(1)
         assert (reply.status, reply.code) == ("error", "unsigned")
 
@@ -81,17 +104,18 @@ def test_a_command_that_its_server_did_not_sign_as_it_is_trains_nothing(
     assert workers.jobs == []
 
 
-def test_a_server_with_another_key_is_not_believed(tmp_path: Path) -> None:
+def test_an_order_to_another_device_is_not_answered(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        device.deliver(encode(signed(a_command(), key=Key())))
-        assert (await device.replies(1))[0].code == "unsigned"
+        device.deliver(sealed(a_command(device="d1")))
+        device.deliver(sealed(a_command("m2")))
+        assert [reply.message_id for reply in await device.replies(1)] == ["m2"]
 
     with_device(tmp_path, instant(), test)
 
 
 def test_a_device_without_keys_believes_nobody(tmp_path: Path) -> None:
     async def test(device: Device) -> None:
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         assert "no key for commands" in (await device.replies(1))[0].reason
 
     with_device(tmp_path, instant(), test, keys=False)
@@ -117,13 +141,12 @@ def test_an_answer_says_how_long_each_step_took_and_what_was_downloaded(tmp_path
         device.config,
         objects,
         InstantWorkers(work),
-        Trust.of(device.config.trust_file),
         clock,
     )
     command = a_command(arrays=ObjectRef(digest(b"weights"), 7, "url"))
-    reply = asyncio.run(execution.answer(command, 0.0))
+    reply = asyncio.run(execution.answer(granted(command), 0.0))
     assert (reply.status, reply.timing, reply.bytes_down) == ("ok", Timing(2.0, 5.0, 0.0), 7)
-    late = asyncio.run(execution.answer(a_command(seconds=5.0), 0.0))
+    late = asyncio.run(execution.answer(granted(a_command(seconds=5.0)), 0.0))
     assert late.code == "deadline", "seconds count from the receipt"
 
 
@@ -137,8 +160,7 @@ def test_a_full_disk_is_a_reason_of_its_own(tmp_path: Path) -> None:
         device.config,
         FullDisk(tmp_path),
         instant(),
-        Trust.of(device.config.trust_file),
         Clock(),
     )
     command = a_command(arrays=ObjectRef("c" * 64, 7, "url"))
-    assert asyncio.run(execution.answer(command, 0.0)).code == "disk-full"
+    assert asyncio.run(execution.answer(granted(command), 0.0)).code == "disk-full"

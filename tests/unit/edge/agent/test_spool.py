@@ -6,11 +6,9 @@ import asyncio
 from pathlib import Path
 
 from fakes.devices import Device, a_command, instant, with_device
+from fakes.keys import sealed
 
 from edge.agent.spool import KEPT, Spool
-from edge.protocol.messages import (
-    encode,
-)
 from edge.transports import TransportError
 
 
@@ -25,7 +23,7 @@ def test_a_reply_outlives_a_lost_connection(tmp_path: Path) -> None:
             await publish(topic, payload)
 
         device.transport.publish = flaky
-        device.deliver(encode(a_command()))
+        device.deliver(sealed(a_command()))
         await asyncio.sleep(0.3)
         assert not [t for t, _ in device.transport.published if t.endswith("/reply")]
         lost[0] = False

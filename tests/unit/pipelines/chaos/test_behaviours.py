@@ -30,6 +30,8 @@ REPLY = Reply(run="run-1", phase="00001-train-0001-00000000", message_id="m", st
 
 def command() -> Command:
     return Command(
+        device="d0",
+        issued=1,
         run="run-1",
         phase=REPLY.phase,
         server_round=1,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from fakes.clock import Clock
 from fakes.objects import MemoryObjects
+from fakes.phases import ORDER_KEY
 from fakes.runs import spec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from edge.protocol.messages import ObjectRef
+from edge.protocol.orders import Grant, content_digest, grant_text
 from edge.protocol.records import Records, encode_records, encode_skeleton
 from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import form_cohorts
@@ -96,12 +99,21 @@ def test_replies_are_ordered_by_node_whoever_answered_first(grid: IoTGrid) -> No
     assert [reply.content["m"]["node"] for reply in replies] == [node % 97 for node in nodes]
 
 
-def test_a_content_is_uploaded_once_and_signed_once_for_all_cohorts(grid: IoTGrid) -> None:
+def test_a_content_is_uploaded_once_and_each_cohort_gets_a_key_of_its_own(grid: IoTGrid) -> None:
     list(grid.send_and_receive(messages(grid)))
     list(grid.send_and_receive(messages(grid)))
     assert len(grid.objects.puts) == 1, "the second phase sends the same weights"
     first, second = grid.backend.requests[:2]
-    assert first.signature == second.signature != ""
+    grants = [msgspec.json.decode(request.key.grant, type=Grant) for request in (first, second)]
+    assert [grant.cohort for grant in grants] == ["c0000", "c0001"]
+    assert first.key.private != second.key.private
+    assert grants[0].key != grants[1].key
+    for request, grant in zip((first, second), grants, strict=True):
+        assert request.key.signature == f"signed {len(grant_text(request.key.grant))}"
+        assert (grant.run, grant.phase, grant.kind) == (request.run, request.phase, "train")
+        assert (grant.fleet, grant.app) == (request.fleet, request.app)
+        assert grant.arrays == request.arrays.digest
+        assert grant.content == content_digest(request.content, request.run_config)
     assert (first.phase, first.server_round) == (second.phase, 4)
     assert {first.cohort, second.cohort} == {"c0000", "c0001"}
 
@@ -234,5 +246,5 @@ def _request(cohort: str, targets: list[Target] | None = None) -> PhaseRequest:
         flower_run_id=1,
         run_config="{}",
         fold=False,
-        signature="signed",
+        key=ORDER_KEY,
     )
