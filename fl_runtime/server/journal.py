@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from fl_runtime.run.errors import RunFailed
@@ -27,24 +29,35 @@ class RoundJournal:
         self._run = run
 
     def commit(self, record: RoundRecord, checkpoint: Checkpoint | None, epoch: int) -> None:
-        """Write what the round left, and then the one item that makes it count.
+        """Write the checkpoint, then the one item that makes the round count, then its record.
+
+        The record comes last. A server that was paused and has been replaced would overwrite the
+        record of its successor's round otherwise, before it is told that its own does not count.
 
         Raises:
             RunFailed: ``fenced``, when another server has taken the run over or the run has ended.
         """
-        # If this server dies before the commit, its successor writes the same keys again.
-        self.write(record)
-        names = self._checkpoints.save(checkpoint) if checkpoint is not None else ""
+        names = ""
+        if checkpoint is not None:
+            # If this server dies before it writes the record, its successor finds it there.
+            whole = replace(checkpoint, record=msgspec.json.encode(record))
+            names = self._checkpoints.save(whole)
         if not self._runs.commit_round(self._run, epoch, record.round, names):
             raise RunFailed(
                 "fenced",
                 f"Another server took the run over, or it ended, while round {record.round} was "
                 "under way.",
             )
+        self.write(record)
 
     def write(self, record: RoundRecord) -> None:
         """Write a round's record without committing the round."""
         self._objects.put(round_key(self._run, record.round), msgspec.json.encode(record))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Write the record that came with a checkpoint: its server may have died before it did."""
+        if checkpoint.record:
+            self._objects.put(round_key(self._run, checkpoint.round), checkpoint.record)
 
     def read(self, number: int) -> RoundRecord:
         """A committed round; raises ObjectMissing."""

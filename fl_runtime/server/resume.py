@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import spec_key
 from fl_runtime.run.ports import ObjectStore
+from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TERMINAL_STATES, RunTable
 from fl_runtime.server.journal import RoundJournal, read_round
@@ -30,11 +33,14 @@ def resume_point(
     state = runs.get(spec.run)
     own = checkpoints.load(state.checkpoint if state is not None else "")
     if own is not None:
+        journal.restore(own)
         return Resumed(own, [journal.read(number) for number in _until(own)])
     if not spec.resume_from:
         return None
     continued = _checkpoint_to_continue(spec, objects, runs)
-    rounds = [read_round(objects, spec.resume_from, number) for number in _until(continued)]
+    rounds = [
+        _round_of(objects, spec.resume_from, number, continued) for number in _until(continued)
+    ]
     for record in rounds:
         journal.write(record)
     return Resumed(continued, rounds)
@@ -42,6 +48,13 @@ def resume_point(
 
 def _until(checkpoint: Checkpoint) -> range:
     return range(1, checkpoint.round + 1)
+
+
+def _round_of(objects: ObjectStore, run: str, number: int, checkpoint: Checkpoint) -> RoundRecord:
+    """A round of another run. The last one's record comes with its checkpoint."""
+    if number == checkpoint.round and checkpoint.record:
+        return msgspec.json.decode(checkpoint.record, type=RoundRecord)
+    return read_round(objects, run, number)
 
 
 def _checkpoint_to_continue(spec: RunSpec, objects: ObjectStore, runs: RunTable) -> Checkpoint:

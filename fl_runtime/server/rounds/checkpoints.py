@@ -1,9 +1,9 @@
 """A run's state after each round, so that another server can go on where one died.
 
-A checkpoint holds only what round records cannot give: the weights, the strategy's own state and
-the random state. It counts once the ``runs`` table names it; anything written before may be written
-again. Its object key holds its digest, so a damaged checkpoint is detected and the one before it is
-used.
+A checkpoint holds what round records cannot give: the weights, the strategy's own state and the
+random state; and the round's own record, which counts together with it. It counts once the ``runs``
+table names it; anything written before may be written again. Its object key holds its digest, so a
+damaged checkpoint is detected and the one before it is used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 from flwr.serverapp.strategy import Strategy
 
 from edge.logs import event
@@ -35,7 +36,7 @@ from fl_runtime.server.rounds.strategy_state import read_state, restore_state
 
 logger = logging.getLogger(__name__)
 
-_MODEL, _META = "model", "checkpoint"
+_MODEL, _META, _RECORD = "model", "checkpoint", "round-record"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,8 @@ class Checkpoint:
     """Of Python's ``random``, as JSON."""
     state: Records
     """The strategy's."""
+    record: bytes = b""
+    """The round's record, encoded; empty in a checkpoint of version 0.4."""
 
 
 def take(number: int, sequence: int, arrays: ArrayMap, strategy: Strategy) -> Checkpoint:
@@ -102,9 +105,11 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "sequence": checkpoint.sequence,
         "random": checkpoint.random_state,
     }
+    # As an array: the records of a large fleet would not fit a file's header.
+    record: ArrayMap = {"json": np.frombuffer(checkpoint.record, np.uint8)}
     return encode_records(
         Records(
-            arrays={_MODEL: checkpoint.arrays, **checkpoint.state.arrays},
+            arrays={_MODEL: checkpoint.arrays, _RECORD: record, **checkpoint.state.arrays},
             configs={_META: meta, **checkpoint.state.configs},
         )
     )
@@ -115,6 +120,7 @@ def decode(blob: bytes) -> Checkpoint:
     records = decode_records(blob)
     try:
         meta, arrays = records.configs.pop(_META), records.arrays.pop(_MODEL)
+        record = records.arrays.pop(_RECORD, {}).get("json", np.empty(0, np.uint8))
         _set_random_state(random.Random(), str(meta["random"]))  # noqa: S311  # only tried
         return Checkpoint(
             round=int(str(meta["round"])),
@@ -122,6 +128,7 @@ def decode(blob: bytes) -> Checkpoint:
             arrays=arrays,
             random_state=str(meta["random"]),
             state=Records(arrays=records.arrays, configs=records.configs),
+            record=record.tobytes(),
         )
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = printable(f"{type(error).__name__} {error}", 300)

@@ -11,7 +11,7 @@ from fakes.runs import record, row, spec
 from flwr.serverapp.strategy import FedAvg
 
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.keys import spec_key
+from fl_runtime.run.keys import round_key, spec_key
 from fl_runtime.run.state import RunState
 from fl_runtime.server.journal import RoundJournal, read_round
 from fl_runtime.server.resume import resume_point
@@ -28,9 +28,9 @@ class Place:
         runs.create(RunState(run=run, state="Running"))
         self.epoch = runs.take_over(run)
 
-    def commit(self, number: int) -> None:
+    def commit(self, number: int, device: str = "d0") -> None:
         checkpoint = take(number, number * 2, {"w": np.full(2, number)}, FedAvg())
-        self.journal.commit(record(number, row("d0")), checkpoint, self.epoch)
+        self.journal.commit(record(number, row(device)), checkpoint, self.epoch)
 
     def resume(self, **changes: object):
         the_spec = spec(run=self.run, **changes)
@@ -75,3 +75,25 @@ def test_rounds_of_a_continued_run_become_the_runs_own(place: Place) -> None:
     resumed = other.resume(resume_from="run-1")
     assert resumed.checkpoint.round == 1
     assert other.journal.read(1) == place.journal.read(1)
+
+
+def test_a_server_that_was_replaced_leaves_its_successors_record_as_it_is(place: Place) -> None:
+    successor = Place(place.objects, place.runs, "run-1")
+    successor.commit(1, "d1")
+    with pytest.raises(RunFailed, match="Another server took the run over"):
+        place.commit(1, "d0")
+    (device,) = place.journal.read(1).devices
+    assert device.device == "d1"
+
+
+def test_a_record_whose_server_died_before_it_was_written_comes_with_the_checkpoint(
+    place: Place,
+) -> None:
+    place.commit(1)
+    written = place.objects.data.pop(round_key("run-1", 1))
+    place.runs.update("run-1", state="Failed")
+    place.objects.put(spec_key("run-1"), msgspec.json.encode(spec()))
+    other = Place(place.objects, place.runs, "run-2")
+    assert [done.round for done in other.resume(resume_from="run-1").rounds] == [1]
+    assert [done.round for done in place.resume().rounds] == [1]
+    assert place.objects.data[round_key("run-1", 1)] == written
