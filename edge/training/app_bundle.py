@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edge.errors import MLEdgeOpsError
 from edge.protocol.messages import ConfigValue
 from edge.protocol.names import is_digest
+from edge.protocol.text import printable
 
 _SKIP = {"__pycache__", ".git", ".venv", ".mledgeops", ".ipynb_checkpoints"}
 _SUFFIXES = {".py", ".toml", ".md", ".json", ".csv", ".yaml", ".yml", ".txt", ".npz"}
@@ -25,6 +28,19 @@ BUNDLE_LIMIT = 50 * 2**20
 """Bytes of a bundle. Training data does not belong in it: the device has its own."""
 _UNPACKED_LIMIT = 10 * BUNDLE_LIMIT
 _DEFAULT_DEVICES = 4
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+"""What zipfile raises for a damaged archive: RuntimeError also for one that is encrypted, or whose
+compression it does not know.
+"""
 
 
 class AppError(MLEdgeOpsError):
@@ -86,8 +102,7 @@ class FlowerApp:
         for path in self.files():
             name = path.relative_to(self.folder).as_posix().encode()
             data = path.read_bytes()
-            # Lengths first: no name can run over into its content and give the same digest.
-            total.update(len(name).to_bytes(8, "big") + name + len(data).to_bytes(8, "big") + data)
+            total.update(_header(name, len(data)) + data)
         return total.hexdigest()
 
     def bundle(self) -> bytes:
@@ -193,25 +208,68 @@ def installed_apps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if is_digest(path.name))
 
 
-def unpack(bundle: bytes, folder: Path) -> FlowerApp:
+def unpack(bundle: bytes, folder: Path, digest: str) -> FlowerApp:
     """Unpack a bundle into a new folder and read it.
 
+    Its digest is compared before anything is written: whoever can replace a bundle where it is
+    stored could otherwise run code in the server's role.
+
+    Args:
+        bundle: From :meth:`FlowerApp.bundle`.
+        folder: Where to.
+        digest: From :meth:`FlowerApp.digest`.
+
     Raises:
-        AppError: The bundle is too large, or holds a path that leaves the folder.
+        AppError: The bundle is damaged, too large, or not the app of this digest.
 
     """
-    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > _UNPACKED_LIMIT:
-            raise AppError(f"The app bundle unpacks to more than {_UNPACKED_LIMIT} bytes.")
-        for info in archive.infolist():
-            # extractall() strips "..", silently; such a bundle is forged and must be refused.
-            target = (folder / info.filename).resolve()
-            if not target.is_relative_to(folder.resolve()):
-                raise AppError(
-                    f"The app bundle holds the path {info.filename!r}, which leaves its folder."
-                )
-        archive.extractall(folder)
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            if _digest_of(archive) != digest:
+                raise AppError(f"The app bundle is not that of the app {digest[:12]}.")
+            archive.extractall(folder)
+    except _DAMAGED as error:
+        raise AppError(f"The app bundle is damaged: {printable(str(error))}") from error
     return load_app(folder)
+
+
+def _digest_of(archive: zipfile.ZipFile) -> str:
+    """Return what :meth:`FlowerApp.digest` is of the archive's files, without unpacking them.
+
+    Raises:
+        AppError: It holds what no bundle holds; that would be unpacked and not counted.
+
+    """
+    entries = {PurePosixPath(info.filename): info for info in archive.infolist()}
+    if sum(info.file_size for info in archive.infolist()) > _UNPACKED_LIMIT:
+        raise AppError(f"The app bundle unpacks to more than {_UNPACKED_LIMIT} bytes.")
+    for path, info in entries.items():
+        if path.is_absolute() or ".." in path.parts:
+            raise AppError(
+                f"The app bundle holds the path {info.filename[:200]!r}, which leaves its folder."
+            )
+    known = (
+        path.as_posix() == info.filename and path.suffix in _SUFFIXES and not _SKIP & {*path.parts}
+        for path, info in entries.items()
+    )
+    if len(entries) < len(archive.infolist()) or not all(known):
+        raise AppError("The app bundle holds more than an app's files.")
+    total = hashlib.sha256()
+    for path in sorted(entries):
+        name, info = path.as_posix().encode(), entries[path]
+        total.update(_header(name, info.file_size))
+        with archive.open(info) as stream:
+            while chunk := stream.read(1 << 20):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """Return what precedes a file's content in a digest.
+
+    Lengths first: no name can run over into its content and give the same digest.
+    """
+    return len(name).to_bytes(8, "big") + name + size.to_bytes(8, "big")
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, ConfigValue]:

@@ -120,7 +120,7 @@ class Server:
         hosted = self._resources.host.serve(spec, cohorts, epoch)
         # The app's modules are imported from this folder, some of them late.
         with tempfile.TemporaryDirectory() as folder, hosted as backend:
-            app = _unpack(objects.get(app_key(spec.app)), Path(folder))
+            app = _unpack(objects.get(app_key(spec.app)), Path(folder), spec.app)
             objective = _objective_of(spec, app)
             topology = Topology(proxies=len(cohorts) if spec.devices_per_proxy else 0)
             self._log = RoundLog(spec, topology, objective)
@@ -229,8 +229,8 @@ def _objective_of(spec: RunSpec, app: FlowerApp) -> Objective:
     return Objective(metric, goal if goal in ("minimize", "maximize") else "")
 
 
-def _unpack(bundle: bytes, folder: Path) -> FlowerApp:
+def _unpack(bundle: bytes, folder: Path, digest: str) -> FlowerApp:
     try:
-        return unpack(bundle, folder)
+        return unpack(bundle, folder, digest)
     except AppError as error:
         raise RunFailed("app-load", str(error)) from error

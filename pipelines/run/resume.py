@@ -44,7 +44,7 @@ def resumption(clients: RunClients, run: str, rounds: int = 0) -> Iterator[RunPl
             f"The run {run} has finished {state.finished_round} rounds: give --rounds above that."
         )
     with tempfile.TemporaryDirectory() as folder:
-        app = unpack(clients.objects.get(app_key(spec.app)), Path(folder) / "app")
+        app = unpack(clients.objects.get(app_key(spec.app)), Path(folder) / "app", spec.app)
         made = plan(app, replace(options_of(spec), rounds=wanted, resume_from=run))
         yield replace(made, app_digest=spec.app)
 

@@ -85,7 +85,7 @@ def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
 
 def _read_app(objects: ObjectStore, spec: RunSpec) -> FlowerApp:
     with tempfile.TemporaryDirectory() as folder:
-        return unpack(objects.get(app_key(spec.app)), Path(folder))
+        return unpack(objects.get(app_key(spec.app)), Path(folder), spec.app)
 
 
 def _drift(comparison: Comparison, devices: Iterable[DeviceStatus]) -> Drift:

@@ -82,7 +82,7 @@ class Device:
         self.app = digits()
         target = self.config.apps_dir / self.app.digest()
         if not target.exists():
-            unpack(self.app.bundle(), target)
+            unpack(self.app.bundle(), target, self.app.digest())
         if keys:
             trust(self.config.trust_file)
         self.transport, self.objects = MemoryTransport(), FileObjects(self.config.cache_dir)

@@ -7,11 +7,12 @@ import random
 
 import msgspec
 import numpy as np
+from fakes.keys import a_grant, claim_of, sealed
 from fakes.phases import PHASE, update
 from fakes.rollouts import candidate
 from support.hostile import good_command, good_heartbeat, good_reply
 
-from edge.protocol.messages import Claim, ObjectRef, Reply, seal
+from edge.protocol.messages import ObjectRef, Reply, seal
 from edge.protocol.records import Records, ValueMap, encode_records, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest
 from fl_runtime.run.spec import RunSpec
@@ -117,7 +118,12 @@ def seeds(name: str) -> list[bytes]:
     good: dict[str, list[bytes]] = {
         "records": [encode_records(_RECORDS), *(header + b"\n\n" for header in HEADERS)],
         "skeleton": [encode_skeleton(Records(metrics={"m": _VALUES})).encode()],
-        "order": [_json(good_command()), _json(Claim(ObjectRef("a" * 64, 9, "http://x"), 60.0))],
+        "order": [
+            _json(good_command()),
+            _json(claim_of(good_command(), "http://x")[0]),
+            _json(a_grant(good_command())),
+            sealed(good_command()),
+        ],
         "reply": [_json(good_reply()), seal(good_reply(), "k"), *_replies()],
         "heartbeat": [_json(good_heartbeat())],
         "manifest": [_json(_MANIFEST), _json(manifest), _json(job)],

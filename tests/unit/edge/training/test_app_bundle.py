@@ -68,7 +68,7 @@ def test_what_is_no_app_says_so(tmp_path: Path) -> None:
 def test_a_bundle_unpacks_to_the_same_app_and_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     bundle = digits().bundle()
     assert bundle == digits().bundle()
-    unpacked = unpack(bundle, tmp_path / "app")
+    unpacked = unpack(bundle, tmp_path / "app", digits().digest())
     assert unpacked.digest() == digits().digest()
     (tmp_path / "app" / "__pycache__").mkdir()
     (tmp_path / "app" / "__pycache__" / "x.py").touch()
@@ -85,14 +85,58 @@ def test_a_bundle_that_leaves_its_folder_or_is_too_large_is_refused(
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("../escaped.py", "x" * 100)
     with pytest.raises(AppError, match="leaves its folder"):
-        unpack(buffer.getvalue(), tmp_path / "app")
+        unpack(buffer.getvalue(), tmp_path / "app", "a" * 64)
     assert not (tmp_path / "escaped.py").exists()
     monkeypatch.setattr(app_bundle, "_UNPACKED_LIMIT", 99)
     with pytest.raises(AppError, match="unpacks to more"):
-        unpack(buffer.getvalue(), tmp_path / "app")
+        unpack(buffer.getvalue(), tmp_path / "app", "a" * 64)
     monkeypatch.setattr(app_bundle, "BUNDLE_LIMIT", 10)
     with pytest.raises(AppError, match="limit is 10"):
         digits().bundle()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def files_of(bundle: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digits/client_app.py": b"import os"},
+        {"digits/more.py": b""},
+        {"pyproject.toml": b""},
+        {"digits/__pycache__/client_app.cpython-311.pyc": b"code"},
+        {"digits/native.so": b"code"},
+        {"digits/empty/": b""},
+        {"digits//client_app.py": b"twice, by another name"},
+    ],
+)
+def test_a_bundle_that_is_not_the_named_app_is_refused_before_it_is_unpacked(
+    tmp_path: Path, change: dict
+) -> None:
+    good = files_of(digits().bundle())
+    unpack(zipped(good), tmp_path / "good", digits().digest())
+    with pytest.raises(AppError, match=r"not that of the app|more than an app's files"):
+        unpack(zipped({**good, **change}), tmp_path / "app", digits().digest())
+    assert not (tmp_path / "app").exists()
+
+
+def test_a_damaged_bundle_says_so(tmp_path: Path) -> None:
+    bundle = digits().bundle()
+    flipped = bytearray(bundle)
+    flipped[len(flipped) // 3] ^= 0xFF
+    for damaged in (b"", b"PK", bundle[:-30], bundle[: len(bundle) // 2], bytes(flipped)):
+        with pytest.raises(AppError, match="app bundle is"):
+            unpack(damaged, tmp_path / "app", digits().digest())
 
 
 def test_installed_apps_are_folders_named_by_digest(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def world(tmp_path: Path) -> World:
     return World(write_app(tmp_path / "plain_app"))
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_bundle_that_is_not_the_runs_app_is_never_run(
+    world: World, tmp_path: Path, damaged: bool
+) -> None:
+    the_spec = world.add()
+    source = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    other = write_app(tmp_path / "other_app", server=source).bundle()
+    world.objects.put(app_key(the_spec.app), other[:-9] if damaged else other)
+    with pytest.raises(RunFailed, match="app bundle is") as failed:
+        world.server().serve()
+    assert failed.value.code == "app-load"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> None:
     world.add()
     outcome = world.server().serve()

@@ -10,7 +10,7 @@ from fakes.objects import MemoryObjects
 from fakes.runs import spec
 from support.paths import APPS
 
-from edge.training.app_bundle import load_app
+from edge.training.app_bundle import AppError, load_app
 from fl_runtime.run.keys import app_key, spec_key
 from fl_runtime.run.state import RunState
 from pipelines.errors import UsageError
@@ -82,3 +82,15 @@ def test_the_plan_continues_the_run_with_the_app_that_it_used() -> None:
         assert plan.parameters()["ResumeFrom"] == "run-1"
         assert plan.app.folder.is_dir()
     assert not plan.app.folder.exists()
+
+
+def test_a_bundle_that_is_not_the_runs_app_is_not_unpacked() -> None:
+    app, objects = load_app(APPS / "digits"), MemoryObjects()
+    objects.put(app_key("a" * 64), app.bundle())
+    objects.put(spec_key("run-1"), msgspec.json.encode(spec(app="a" * 64, num_rounds=3)))
+    state = {"state": "Failed", "checkpoint": "c", "finished_round": 2}
+    with (
+        pytest.raises(AppError, match="is not that of the app aaaa"),
+        resumption(clients(objects, **state), "run-1", 5),
+    ):
+        pass
