@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 1e12
 """Largest plausible example count. A larger one would let one device own the mean."""
+FAULT_CODE = "not-opened"
+"""Counts updates that the cloud could not open, by a fault of its own or of one of its services."""
 MAX_METRICS = 1000
 MAX_NUMBERS = 100_000
 """Numbers in all metrics of one update together: metrics may be lists."""
@@ -242,7 +244,7 @@ def fault(target: Target, error: Exception) -> DeviceResult:
         error=kind,
         reason=printable(str(error)),
     )
-    return failure(target, OTHER_CODE, f"the update could not be opened: {kind}")
+    return failure(target, FAULT_CODE, f"the update could not be opened: {kind}")
 
 
 def overwritten(result: DeviceResult, error: Exception) -> DeviceResult:

@@ -40,6 +40,7 @@ NOT_THE_UPDATE = frozenset(
         "claim",
         "other",
         "update-missing",
+        "not-opened",
     }
 )
 """Reason codes of phases without an update. Every other code is an update that was rejected."""

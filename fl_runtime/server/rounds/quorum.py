@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from flwr.serverapp.strategy import Strategy
 
+from fl_runtime.cohort.updates import FAULT_CODE
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult
 from fl_runtime.run.records import PhaseStats
@@ -29,6 +30,7 @@ TRANSIENT = frozenset(
         "out-of-memory",
         "disk-full",
         "update-missing",
+        FAULT_CODE,
     }
 )
 """Failures that may be over a moment later: links, reboots, memory. A wrong app stays wrong."""

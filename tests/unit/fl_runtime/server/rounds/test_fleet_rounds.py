@@ -71,6 +71,22 @@ def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -
         run_rounds(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
 
 
+def test_a_store_that_is_away_costs_an_attempt_and_not_the_run() -> None:
+    class Away(MemoryObjects):
+        def get(self, key: str, limit: int | None = None) -> bytes:
+            if "/updates/00001-train-0001-" in key:
+                raise ConnectionError("away")
+            return super().get(key, limit)
+
+    the_spec, records = spec(num_rounds=1), []
+    loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
+    with round_loop(IoTGrid, loop):
+        grid = grid_of(GOOD, the_spec, objects=Away())
+        FedAvg().start(grid=grid, initial_arrays=initial())
+    assert [r.participants for r in records] == [6]
+    assert records[0].failures == {"not-opened": 6}
+
+
 def test_a_failure_that_will_not_pass_is_not_tried_again() -> None:
     tries = []
 
