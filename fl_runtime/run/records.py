@@ -84,6 +84,9 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     devices: list[DeviceRow] = []
     model: str = ""
     """Digest of the global weights after the round (``transient/RUN/arrays/``)."""
+    finished_at: float = 0.0
+    """Unix time of the commit, by the server that finished the round; 0 in records of version 0.4.
+    """
 
 
 COMPARISON = "comparison.json"

@@ -63,6 +63,7 @@ class ServerResources:
     uri: Callable[[str], str]
     """An object's address by its key."""
     clock: Clock = time.monotonic
+    now: Callable[[], float] = time.time
     sleep: Sleep = time.sleep
     concurrency: Concurrency = THREADS
 
@@ -109,6 +110,7 @@ class Server:
             details,
             sleep=self._resources.sleep,
             clock=self._resources.clock,
+            now=self._resources.now,
             concurrency=self._resources.concurrency,
         )
         # Flower samples nodes with Python's global random: seeded, a run can be repeated. A resumed
@@ -195,6 +197,7 @@ class Server:
         spec, tracker = serving.spec, serving.tracker
 
         def record(done: RoundRecord, checkpoint: Checkpoint | None) -> None:
+            done = msgspec.structs.replace(done, finished_at=self._resources.now())
             # The commit first: what MLflow lacks of a committed round is logged on resume.
             self._journal.commit(done, checkpoint, serving.epoch)
             serving.log.finished(done)

@@ -52,14 +52,15 @@ class MlflowStore:
     ) -> None:
         """Metrics at step = round, and ``devices.json`` with the rows of all rounds so far.
 
-        ``now_ms``: Unix time in milliseconds, fixed by the caller, so a repeated call writes the
-        same points.
+        The points carry the time of the round's end. So a repeated call writes the same points,
+        even when a server logs a round that its predecessor, only paused, logs as well.
+        ``now_ms``: Unix time in milliseconds for a record without that time.
         """
         from mlflow.entities import Metric
 
-        client = self._connect()
+        client, moment = self._connect(), int(record.finished_at * 1000) or now_ms
         points = [
-            Metric(key, float(value), now_ms, record.round)
+            Metric(key, float(value), moment, record.round)
             for key, value in metrics_of(record).items()
         ]
         client.log_batch(run_id, metrics=points)

@@ -25,6 +25,7 @@ from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, s
 from fl_runtime.run.records import Comparison
 from fl_runtime.run.state import RunState
 from fl_runtime.server.conclusion import tables_of
+from fl_runtime.server.journal import read_round
 from fl_runtime.server.server import Server, ServerResources
 
 
@@ -100,6 +101,7 @@ def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> Non
     assert "no earlier version" in comparison.reason
     assert comparison.goal == "minimize"
     assert world.store.rounds == [1, 2]
+    assert read_round(world.objects, "run-1", 1).finished_at > 0
     assert world.store.tags["mledgeops.devices"] == "6"
     assert world.store.tables["losses"] == {"step": [1, 2], "loss": [0.5, 0.25]}
     state = world.runs.get("run-1")

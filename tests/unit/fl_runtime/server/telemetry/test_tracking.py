@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 from fakes.mlflow_client import MemoryMlflow
 
@@ -155,6 +156,18 @@ def test_a_server_that_starts_again_logs_only_what_is_missing() -> None:
     assert second.run_id == first.run_id
     steps = [p.step for p in client.runs[first.run_id].metrics if p.key == "participants"]
     assert steps == [1, 2]
+
+
+def test_a_server_that_was_only_paused_logs_the_same_points_as_its_successor() -> None:
+    client, done = MemoryMlflow(), msgspec.structs.replace(record(1), finished_at=5.0)
+    paused = RunTracker(MlflowStore(lambda: client, None), SPEC, {}, now=lambda: 6.0)
+    successor = RunTracker(MlflowStore(lambda: client, None), SPEC, {}, now=lambda: 40.0)
+    successor.resume([done])
+    successor.flush()
+    paused.log_round(done)
+    paused.flush()
+    points = [p for p in client.runs[paused.run_id].metrics if p.key == "participants"]
+    assert {(p.step, p.timestamp, p.value) for p in points} == {(1, 5000, 1)}
 
 
 def test_metrics_keep_their_names_in_mlflow() -> None:
