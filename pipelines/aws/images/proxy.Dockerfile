@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba AS build
 COPY proxy.txt /build/
 RUN python -m venv /opt/mledgeops && \
-    /opt/mledgeops/bin/pip install --no-cache-dir --no-deps --only-binary :all: -r /build/proxy.txt
+    /opt/mledgeops/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r /build/proxy.txt
 COPY mledgeops-*.whl /build/
 RUN /opt/mledgeops/bin/pip install --no-cache-dir --no-deps /build/mledgeops-*.whl
 

@@ -5,10 +5,11 @@ FROM python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d
 # On x86 add PyTorch's CPU index by PIP_ARGS, or torch brings gigabytes of CUDA; on ARM PyPI's build is for the CPU.
 ARG APPS="torch==2.13.0"
 ARG PIP_ARGS=""
-COPY server.txt /build/
+# What the apps need is resolved, in the versions of the lock wherever the lock has them.
+COPY server.txt constraints.txt /build/
 RUN python -m venv /opt/mledgeops && \
-    /opt/mledgeops/bin/pip install --no-cache-dir --no-deps --only-binary :all: -r /build/server.txt && \
-    if [ -n "$APPS" ]; then /opt/mledgeops/bin/pip install --no-cache-dir --only-binary :all: $PIP_ARGS $APPS; fi
+    /opt/mledgeops/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r /build/server.txt && \
+    if [ -n "$APPS" ]; then /opt/mledgeops/bin/pip install --no-cache-dir --only-binary :all: -c /build/constraints.txt $PIP_ARGS $APPS; fi
 COPY mledgeops-*.whl /build/
 RUN /opt/mledgeops/bin/pip install --no-cache-dir --no-deps /build/mledgeops-*.whl
 

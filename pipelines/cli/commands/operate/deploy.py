@@ -17,7 +17,7 @@ from pipelines.aws.deploy import Stacks
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import pins
 from pipelines.aws.stack_specs import specs
-from pipelines.aws.wheels import PYTHON, platforms
+from pipelines.aws.wheels import PYTHON, hashed_options, platforms
 from pipelines.cli.commands.operate.synth import synthesize, synthesized_text
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
@@ -140,9 +140,11 @@ def _dependencies(folder: Path, architecture: str) -> Path:
 
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", *platforms(architecture)]
-    command += ["--python-version", PYTHON, "--target", str(folder), *pins("functions")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--only-binary", ":all:", *platforms(architecture)]
+    command += ["--python-version", PYTHON, "--target", str(folder)]
+    with tempfile.TemporaryDirectory() as lists:
+        command += hashed_options(Path(lists) / "functions.txt", pins("functions"))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise DeployError(

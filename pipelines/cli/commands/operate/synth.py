@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pipelines
+from pipelines.aws.hashes import constraints, hashed
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import PARTS, pins
 from pipelines.aws.stack_specs import TEMPLATES, specs
@@ -41,7 +42,8 @@ def synthesize(out: Path, parameters: dict[str, str]) -> dict[str, Any]:
     images = out / "images"
     _copy(ASSETS / "images", images, [f.name for f in (ASSETS / "images").glob("*.Dockerfile")])
     for part in PARTS:
-        (images / f"{part}.txt").write_text("\n".join(pins(part)) + "\n")
+        (images / f"{part}.txt").write_text("\n".join(hashed(pins(part))) + "\n")
+    (images / "constraints.txt").write_text("\n".join(constraints()) + "\n")
     return {
         "templates": [str(file) for file in templates],
         "functions": str(functions),

@@ -13,7 +13,7 @@ def test_each_part_installs_the_locks_versions(part: str) -> None:
     from packaging.utils import canonicalize_name
 
     lock = {
-        canonicalize_name(line.split("==")[0]): line.split("==")[1]
+        canonicalize_name(line.split("==")[0]): line.split("==")[1].split()[0]
         for line in (ROOT / "requirements.lock").read_text().splitlines()
         if "==" in line and not line.startswith("#")
     }
