@@ -16,7 +16,7 @@ import psutil
 
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
-from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter
+from pipelines.local.home import ACCOUNT, DAEMON, REGION, CloudInfo, Home, LocalCloudError, enter
 from pipelines.local.processes import end
 
 START_SECONDS = 60.0
@@ -150,7 +150,7 @@ def _start_daemon(
     leash = [] if stays else ["--leash"]
     with (home.logs / "cloud.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.local.daemon", *arguments, *leash, *standing],
+            [sys.executable, "-m", DAEMON, *arguments, *leash, *standing],
             start_new_session=True,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -32,7 +32,7 @@ from pipelines.local.emulators.ecs_agent import EcsAgent
 from pipelines.local.emulators.metric_filters import MetricFilters
 from pipelines.local.fleet import FleetClients, running_fleet
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
-from pipelines.local.processes import end, free_port, port_in_use
+from pipelines.local.processes import end, free_port, identity, port_in_use
 from pipelines.local.sagemaker.service import SageMaker
 from pipelines.local.stack import deploy
 from pipelines.run.option_table import RunOptions
@@ -73,6 +73,7 @@ class Daemon:
             mqtt_port=free_port(),
             sagemaker_port=free_port(),
             started_at=time.time(),
+            process=identity(os.getpid()),
         )
         enter(self._home.environment(info))
         with contextlib.ExitStack() as stack:

@@ -12,10 +12,13 @@ from pathlib import Path
 import msgspec
 
 from edge.errors import MLEdgeOpsError
+from pipelines.local.processes import identity, is_module
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 VARIABLE = "MLEDGEOPS_HOME"
+DAEMON = "pipelines.local.daemon"
+"""The module that the local cloud's process runs."""
 
 FOREIGN_VARIABLES = (
     "AWS_PROFILE",
@@ -44,6 +47,10 @@ class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
     sagemaker_port: int
     started_at: float
     """Seconds since the epoch."""
+    process: str = ""
+    """Which of the processes that ever had this id: see :func:`~processes.identity`. Empty in files
+    of version 0.4.
+    """
 
 
 def enter(environment: dict[str, str]) -> None:
@@ -98,10 +105,11 @@ class Home:
         """The running cloud, or None. A file left behind by a cloud that died counts as none."""
         try:
             info = msgspec.json.decode(self.info_file.read_bytes(), type=CloudInfo)
-            os.kill(info.pid, 0)
         except (OSError, msgspec.DecodeError):
             return None
-        return info
+        # The system gives the id of a dead process to another one, which is not ours to end.
+        running = identity(info.pid) if info.process else is_module(info.pid, DAEMON)
+        return info if running and info.process in ("", running) else None
 
     def environment(self, info: CloudInfo) -> dict[str, str]:
         """Variables that a process needs to reach this cloud and no other."""

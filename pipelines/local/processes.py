@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 STOP_SECONDS = 10.0
 
@@ -26,6 +29,34 @@ def port_in_use(port: int) -> bool:
     """Whether a process listens on a loopback port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def identity(pid: int) -> str:
+    """What tells a process from all others that have or had its id: when it started. Empty when
+    there is no such process, or only its exit code is left.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return ""
+        # Not psutil's time of creation on Linux: it moves when the clock is set.
+        # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html (field 22, starttime)
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.is_file():
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            return f"{boot} {stat.read_text().rpartition(')')[2].split()[19]}"
+        return repr(process.create_time())
+    except (psutil.Error, OSError, IndexError):
+        return ""
+
+
+def is_module(pid: int, module: str) -> str:
+    """The identity of a process that runs a Python module (``python -m``); empty for another."""
+    try:
+        running = module in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return ""
+    return identity(pid) if running else ""
 
 
 def child_command(module: str, arguments: Sequence[str] = ()) -> list[str]:
@@ -65,16 +96,29 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> int:
-    """Ask a process to stop, kill it if it takes longer, and return its exit code."""
+    """Ask a process to stop, kill it if it takes longer, and return its exit code.
+
+    What it leaves in its process group is killed too: a worker that outlives it would hold files.
+    """
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()
-    if process.poll() is None:
+    if process.returncode is None:
         process.terminate()
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        # The whole session: a worker that ignores SIGTERM must not outlive it.
-        with contextlib.suppress(ProcessLookupError):
+        _await_exit(process.pid, seconds)
+        # The process has not been waited for, so nobody else can have its id, nor its group's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def _await_exit(pid: int, seconds: float) -> None:
+    """Wait for a child's exit, and leave its exit code where it is."""
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                return
+            time.sleep(0.02)

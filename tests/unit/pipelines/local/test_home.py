@@ -12,8 +12,28 @@ import pytest
 
 from pipelines.local.cloud import LocalCloud, stop_running
 from pipelines.local.home import FOREIGN_VARIABLES, CloudInfo, Home, LocalCloudError, enter, locked
+from pipelines.local.processes import identity
 
-INFO = CloudInfo(pid=os.getpid(), gateway_port=1, mqtt_port=2, sagemaker_port=3, started_at=4.0)
+INFO = CloudInfo(
+    pid=os.getpid(),
+    gateway_port=1,
+    mqtt_port=2,
+    sagemaker_port=3,
+    started_at=4.0,
+    process=identity(os.getpid()),
+)
+
+
+def test_the_process_that_got_a_dead_clouds_id_is_not_ended(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        for process in ("another boot 1", ""):  # "" as in files of 0.4
+            stale = msgspec.structs.replace(INFO, pid=stranger.pid, process=process)
+            home.info_file.write_bytes(msgspec.json.encode(stale))
+            assert home.info() is None
+            assert stop_running(home) is False
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_running_cloud_is_found_and_a_dead_ones_file_counts_as_none(tmp_path: Path) -> None:

@@ -14,10 +14,15 @@ import psutil
 import pytest
 from support.paths import ROOT
 
+from pipelines.local import child
 from pipelines.local.child import HOOK, call_hook
-from pipelines.local.processes import child_command, end, free_port, port_in_use, spawn
+from pipelines.local.processes import child_command, end, free_port, identity, port_in_use, spawn
 
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(60)\n"
+MASTER = (
+    "import subprocess, sys, time\n"
+    "print(subprocess.Popen([sys.executable, '-m', 'stubborn']).pid, flush=True)\ntime.sleep(60)\n"
+)
 STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLEEPER}"
 
 
@@ -26,6 +31,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Python modules that processes can run."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     (tmp_path / "stubborn.py").write_text(STUBBORN)
+    (tmp_path / "master.py").write_text(MASTER)
     (tmp_path / "reader.py").write_text("import sys\nsys.stdin.read()\nprint('leash ended')\n")
     (tmp_path / "hooks.py").write_text("def say():\n    print('hooked', flush=True)\n")
     (tmp_path / "shown.py").write_text("import sys\nprint(sys.argv[1:], __name__)\n")
@@ -55,6 +61,36 @@ def test_ending_asks_first_and_then_kills(modules: Path) -> None:
     until_logged(modules / "stubborn", "up")
     assert end(polite) == -signal.SIGTERM
     assert end(stubborn, 0.2) == -signal.SIGKILL
+
+
+def test_what_a_process_leaves_in_its_group_ends_with_it(modules: Path) -> None:
+    master = spawn("master", [], {}, modules / "log")
+    worker = psutil.Process(int(until_logged(modules / "log", "up").split()[0]))
+    assert end(master) == -signal.SIGTERM
+    worker.wait(10)
+    assert not worker.is_running()
+
+
+def test_an_orphan_that_does_not_end_is_killed_with_its_group(
+    modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(child, "ORPHAN_SECONDS", 0.0)
+    monkeypatch.setattr(os, "killpg", lambda *given: killed.append(given))
+    monkeypatch.setattr(os, "kill", lambda *given: killed.append(given))
+    monkeypatch.setattr(os, "getpgrp", os.getpid)
+    child._outlive(-1)
+    assert killed == [(0, signal.SIGKILL), (os.getpid(), signal.SIGKILL)]
+
+
+def test_a_process_is_told_from_another_that_gets_its_id() -> None:
+    with subprocess.Popen(["sleep", "60"]) as first, subprocess.Popen(["sleep", "60"]) as second:
+        assert identity(first.pid) == identity(first.pid) != ""
+        assert identity(os.getpid()) not in ("", identity(second.pid))
+        first.kill()
+        second.kill()
+        first.wait()
+        assert identity(first.pid) == ""
 
 
 def test_the_end_of_a_leash_is_an_order_to_stop(modules: Path) -> None:
