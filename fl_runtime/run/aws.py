@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from edge.logs import event
 from edge.protocol.names import topic
@@ -157,6 +157,13 @@ class S3Objects:
     def put(self, key: str, data: bytes) -> None:
         """Encrypted as the bucket's default says."""
         self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+    def discard(self, key: str) -> None:
+        """A failure is logged."""
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            event(logger, "not-deleted", logging.WARNING, key=key, reason=str(error)[:300])
 
     def size(self, key: str) -> int:
         """Size of an object in bytes. Raises ObjectMissing."""

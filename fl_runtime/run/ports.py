@@ -44,6 +44,11 @@ class ObjectStore(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Write an object, replacing one of the same key."""
 
+    def discard(self, key: str) -> None:
+        """Delete an object that nobody needs any more (idempotent). Never raises for a store that
+        refuses: the lifecycle rule deletes the object later.
+        """
+
     def url_to_get(self, key: str, seconds: float) -> str:
         """A URL that reads one object, valid for ``seconds``."""
 

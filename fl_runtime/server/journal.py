@@ -49,6 +49,7 @@ class RoundJournal:
                 "under way.",
             )
         self.write(record)
+        self._checkpoints.discard_superseded()
 
     def write(self, record: RoundRecord) -> None:
         """Write a round's record without committing the round."""

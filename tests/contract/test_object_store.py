@@ -43,6 +43,15 @@ class ObjectStoreContract:
         with pytest.raises(ObjectMissing):
             store.get(f"{prefix}a", 4)
 
+    def test_a_discarded_object_is_missing_and_may_be_discarded_again(
+        self, store: ObjectStore, prefix: str
+    ) -> None:
+        store.put(f"{prefix}a", b"12345")
+        for _ in range(2):
+            store.discard(f"{prefix}a")
+            with pytest.raises(ObjectMissing):
+                store.get(f"{prefix}a")
+
     def test_every_object_has_a_url_of_its_own(self, store: ObjectStore, prefix: str) -> None:
         urls = {store.url_to_get(f"{prefix}{name}", 60) for name in "ab"}
         urls |= {store.url_to_put(f"{prefix}{name}", 60) for name in "cd"}

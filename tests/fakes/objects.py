@@ -26,6 +26,9 @@ class MemoryObjects:
         self.data[key] = data
         self.puts.append(key)
 
+    def discard(self, key: str) -> None:
+        self.data.pop(key, None)
+
     def url_to_get(self, key: str, seconds: float) -> str:
         return key
 

@@ -7,6 +7,7 @@ device that has fetched it finds it in its cache.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 from dataclasses import dataclass
 
 from edge.protocol.messages import ObjectRef
@@ -70,6 +71,12 @@ class WeightStore:
         """Copy another run's weights into this run; weights that have expired are skipped."""
         with contextlib.suppress(ObjectMissing):
             self._put(self._objects.get(arrays_key(run, name)))
+
+    def keep_only(self, names: Container[str]) -> None:
+        """Delete what this store has uploaded, apart from these digests."""
+        for name in [name for name in self._uploaded if name not in names]:
+            self._objects.discard(arrays_key(self._run, name))
+            self._uploaded.discard(name)
 
     def upload(self, content: Records) -> PhaseContent:
         """Upload a message's arrays and encode what remains of it."""

@@ -147,14 +147,23 @@ class CheckpointStore:
         self._objects = objects
         self._run = run
         self._names: list[str] = []
+        self._superseded: list[str] = []
 
     def save(self, checkpoint: Checkpoint) -> str:
         """Write a checkpoint; returns the names that the ``runs`` table is to hold."""
         blob = encode(checkpoint)
         name = f"{checkpoint.round:05d}-{digest(blob)}"
         self._objects.put(checkpoint_key(self._run, name), blob)
-        self._names = [name, *self._names][: self.KEPT]
+        names = [name, *(known for known in self._names if known != name)]
+        self._names, dropped = names[: self.KEPT], names[self.KEPT :]
+        self._superseded += dropped
         return ",".join(self._names)
+
+    def discard_superseded(self) -> None:
+        """Delete the checkpoints that the ``runs`` table no longer names, once it names others."""
+        for name in self._superseded:
+            self._objects.discard(checkpoint_key(self._run, name))
+        self._superseded = []
 
     def load(self, names: str) -> Checkpoint | None:
         """The newest of the named checkpoints that is intact, or None."""

@@ -188,8 +188,12 @@ class RoundLoop:
             server=_plain(result.evaluate_metrics_serverapp.get(number)),
             model=grid.phases.weights.save(weights),
         )
+        before = self._last
         self.record(record, take(number, grid.phases.sequence, weights, strategy))
         self._remember(record)
+        # Devices that are late in this round may still fetch the weights that it began with.
+        needed = (record, before, self.stopping.best)
+        grid.phases.weights.keep_only({kept.model for kept in needed if kept is not None})
 
     def _remember(self, record: RoundRecord) -> None:
         """Update what later rounds depend on, from records alone: a resumed run knows the same."""

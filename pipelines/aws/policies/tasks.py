@@ -25,7 +25,7 @@ def _server(d: Deployment) -> list[Statement]:
     return [
         use_table(d, d.runs_table, "GetItem", "UpdateItem"),
         use_objects(d, "runs/*", "Get", "Put"),
-        use_objects(d, "transient/*", "Get", "Put"),
+        use_objects(d, "transient/*", "Get", "Put", "Delete"),
         use_objects(d, "apps/*", "Get"),
         use_table(d, d.replies_table, "Query"),
         use_table(d, d.devices_table, "Query"),

@@ -40,7 +40,8 @@ class World:
         self.store = MemoryRunStore()
 
     def add(self, run: str = "run-1", **changes: object):
-        the_spec = spec(run=run, app=self.app.digest(), num_rounds=2, metric="loss", **changes)
+        wanted = {"num_rounds": 2, "metric": "loss", **changes}
+        the_spec = spec(run=run, app=self.app.digest(), **wanted)
         cohorts = form_cohorts("f", DEVICES, 0)
         self.objects.put(spec_key(run), msgspec.json.encode(the_spec))
         self.objects.put(cohorts_key(run), msgspec.json.encode(cohorts))
@@ -110,6 +111,17 @@ def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> Non
         2,
         "mlflow-run-1",
     )
+
+
+def test_a_run_keeps_of_its_checkpoints_and_weights_what_resuming_takes(world: World) -> None:
+    world.add(num_rounds=7)
+    world.server().serve()
+    kept = [key for key in world.objects.data if key.startswith("transient/run-1/")]
+    checkpoints = sorted(key.rsplit("/", 1)[1] for key in kept if "/checkpoints/" in key)
+    named = world.runs.get("run-1").checkpoint.split(",")
+    assert checkpoints == sorted(f"{name}.safetensors" for name in named)
+    assert len(checkpoints) == 2
+    assert len([key for key in kept if "/arrays/" in key]) <= 3  # the best, the last two
 
 
 def test_requirements_limit_the_devices_that_are_asked(world: World) -> None:
