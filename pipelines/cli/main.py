@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import NoReturn
 
 from edge.errors import MLEdgeOpsError
+from pipelines.cli import INTERRUPTED
 from pipelines.cli.commands.measure import bench, chaos
 from pipelines.cli.commands.operate import (
     cloud,
@@ -34,8 +35,6 @@ from pipelines.cli.commands.runs import history, logs, run, schedules
 from pipelines.cli.output import readable, show_json
 from pipelines.errors import UsageError
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it: 128 + SIGINT."""
 MODULES = (
     run,
     history,

@@ -14,6 +14,7 @@ from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.errors import UsageError
 from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
+from pipelines.local.mlflow_store import check_database
 
 Choice = Literal["local", "aws"]
 VARIABLE = "MLEDGEOPS_CLOUD"
@@ -120,9 +121,11 @@ def use_store(option: str = "") -> Iterator[bool]:
         return
     home = Home.default()
     store = os.environ.get(MLFLOW_VARIABLE, home.mlflow_uri)
+    if store == home.mlflow_uri:
+        check_database(home.mlflow_file)
     quiet = {name: home.shared_environment()[name] for name in _QUIET}
     with _environment({MLFLOW_VARIABLE: store, **quiet}):
-        yield store != home.mlflow_uri or (home.root / "mlflow.db").is_file()
+        yield store != home.mlflow_uri or home.mlflow_file.is_file()
 
 
 _QUIET = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")

@@ -17,6 +17,7 @@ import psutil
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.local.home import ACCOUNT, DAEMON, REGION, CloudInfo, Home, LocalCloudError, enter
+from pipelines.local.mlflow_store import check_database
 from pipelines.local.processes import end
 
 START_SECONDS = 60.0
@@ -49,6 +50,7 @@ class LocalCloud:
             LocalCloudError: It could not start, with the reason.
 
         """
+        check_database(home.mlflow_file)
         process = _start_daemon(home, stays=stays, gateway_port=gateway_port, standing=standing)
         try:
             return cls(home, _await_ready(home, process), None if stays else process)
@@ -114,6 +116,7 @@ class LocalCloud:
 @contextlib.contextmanager
 def local_cloud(home: Home) -> Iterator[LocalCloud]:
     """The cloud that runs in this home, else one for the block; the environment leads to it."""
+    check_database(home.mlflow_file)
     cloud = LocalCloud.attach(home) or LocalCloud.start(home)
     with cloud, cloud.reached():
         yield cloud

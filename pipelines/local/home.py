@@ -97,9 +97,14 @@ class Home:
         return self.root / "devices"
 
     @property
+    def mlflow_file(self) -> Path:
+        """MLflow's store, a SQLite file."""
+        return self.root / "mlflow.db"
+
+    @property
     def mlflow_uri(self) -> str:
-        """MLflow's store, a SQLite file; ``mlflow ui --backend-store-uri`` shows it."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """How MLflow is told of it; ``mlflow ui --backend-store-uri`` shows it."""
+        return f"sqlite:///{self.mlflow_file}"
 
     def info(self) -> CloudInfo | None:
         """The running cloud, or None. A file left behind by a cloud that died counts as none."""

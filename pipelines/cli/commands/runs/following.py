@@ -9,6 +9,7 @@ from typing import Any
 
 from fl_runtime.run.aws import client
 from pipelines.aws.deploy import Stacks
+from pipelines.cli import INTERRUPTED
 from pipelines.cli.commands.runs.app_check import checking, finish
 from pipelines.cli.commands.runs.report_text import report_text, round_text
 from pipelines.cli.output import answer, say
@@ -20,9 +21,6 @@ from pipelines.local.federate import STOP_SECONDS, Progress, federate
 from pipelines.local.home import Home, locked
 from pipelines.run.plan import RunPlan
 from pipelines.run.report import RunReport
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells give it: 128 + SIGINT."""
 
 
 def run_on_aws(plan: RunPlan, *, as_json: bool) -> int:
