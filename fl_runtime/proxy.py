@@ -26,6 +26,7 @@ from fl_runtime.run.aws import (
     names_from_environment,
     setting,
 )
+from fl_runtime.run.blocking import BlockList
 from fl_runtime.run.errors import SettingMissing
 from fl_runtime.run.ports import Clock, Sleep
 from fl_runtime.run.state import TERMINAL_STATES, RunState, RunTable
@@ -63,12 +64,14 @@ def main() -> int:
 
 def _connector(names: ResourceNames, run: str, cohort: str) -> Callable[[RunState], bool]:
     """Attaches the cohort to the run's server; True after its goodbye."""
+    dynamodb = client("dynamodb")
     runner = CohortRunner(
         IotCommands(client("iot-data")),
-        DynamoReplies(client("dynamodb"), names.replies_table),
+        DynamoReplies(dynamodb, names.replies_table),
         S3Objects(client("s3"), names.bucket),
         clock=time.monotonic,
         sleep=time.sleep,
+        blocked=BlockList(dynamodb, names.devices_table).read,
     )
     secrets = client("secretsmanager")
 

@@ -34,11 +34,11 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``
-    or ``catch-up``.
+    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``,
+    ``catch-up``, ``block`` or ``unblock``.
     """
     subject: str
-    """A model version, a package's ARN or a fleet."""
+    """A model version, a package's ARN, a fleet or a device."""
     why: str
     details: dict[str, Any] = {}
     before: str

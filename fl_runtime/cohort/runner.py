@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from edge.logs import event
 from edge.protocol.records import Records
@@ -16,6 +16,7 @@ from fl_runtime.cohort.command_sender import CommandSender
 from fl_runtime.cohort.fold import Fold
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import ReplyChecker
+from fl_runtime.run import blocking
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
@@ -59,8 +60,10 @@ class CohortRunner:
         sleep: Sleep,
         now: Clock = time.time,
         stopped: Callable[[], bool] = lambda: False,
+        blocked: Callable[[], Container[str]] = tuple,
         concurrency: Concurrency = THREADS,
     ) -> None:
+        """``blocked``: the devices that are shut out, read anew at each call."""
         self._commands = commands
         self._replies = replies
         self._objects = objects
@@ -68,6 +71,7 @@ class CohortRunner:
         self._sleep = sleep
         self._now = now
         self._stopped = stopped
+        self._blocked = blocked
         self._concurrency = concurrency
 
     def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
@@ -78,11 +82,14 @@ class CohortRunner:
         phase = _Phase(request, self._objects, self._concurrency)
         sender = CommandSender(self._commands, self._objects, request, self._concurrency, self._now)
         waiting = {target.device: target for target in request.targets}
+        yield from self._shut_out(waiting)
         for failed in sender.send(waiting, request.seconds):
             del waiting[failed.device]
             yield failed
         for batch in self._await_replies(request, waiting, began, sender):
-            yield from phase.accept(batch)
+            blocked = self._blocked()
+            yield from (_blocked(target) for _, target in batch if target.device in blocked)
+            yield from phase.accept([pair for pair in batch if pair[1].device not in blocked])
             if phase.has_enough:
                 break
         yield from phase.release()
@@ -94,6 +101,12 @@ class CohortRunner:
             )
         yield from phase.fold.finish()
         yield PhaseDone(request.phase)
+
+    def _shut_out(self, waiting: dict[str, Target]) -> Iterator[DeviceResult]:
+        """Take the blocked devices out of ``waiting``; yields their failures."""
+        blocked = self._blocked()
+        for device in [device for device in waiting if device in blocked]:
+            yield _blocked(waiting.pop(device))
 
     def _await_replies(
         self,
@@ -111,7 +124,9 @@ class CohortRunner:
         while waiting and (now := self._clock()) < deadline and not self._stopped():
             if now >= resend_at:
                 resend_at = now + resend_every
-                _resend(sender, waiting, deadline - now)
+                blocked = self._blocked()
+                asked = {name: at for name, at in waiting.items() if name not in blocked}
+                _resend(sender, asked, deadline - now)
             batch = self._new_replies(request, waiting)
             if batch:
                 yield batch
@@ -130,6 +145,10 @@ class CohortRunner:
             for reply in self._replies.read(key)
             if reply.device in waiting and reply.fleet == request.fleet
         ]
+
+
+def _blocked(target: Target) -> DeviceResult:
+    return failure(target, blocking.CODE, blocking.REASON)
 
 
 def _resend(sender: CommandSender, waiting: dict[str, Target], seconds: float) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, decode_heartbeat
+from fl_runtime.run.blocking import FLEET as BLOCKED
+from fl_runtime.run.blocking import BlockList
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +57,26 @@ class DeviceTable:
         self._table = table
 
     def fleet(self, fleet: str) -> Iterator[DeviceStatus]:
-        """The devices of one fleet that were ever heard of, by name."""
+        """The devices of one fleet that were ever heard of, by name. Blocked ones are left out:
+        neither runs nor rollouts ask them.
+        """
+        blocked = BlockList(self._client, self._table).read()
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="fleet = :fleet",
             ExpressionAttributeValues={":fleet": {"S": fleet}},
         )
         for page in pages:
-            yield from self._statuses(page)
+            yield from (found for found in self._statuses(page) if found.device not in blocked)
 
     def all(self) -> Iterator[DeviceStatus]:
-        """The devices of all fleets, in no order."""
+        """The devices of all fleets, blocked ones too, in no order."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._table):
             yield from self._statuses(page)
 
     def _statuses(self, page: Mapping[str, Any]) -> Iterator[DeviceStatus]:
         """The rows that tell whose they are: the rule takes fleet and device from the topic."""
-        statuses = [decode_row(row) for row in page["Items"]]
+        statuses = [decode_row(row) for row in page["Items"] if text_of(row, "fleet") != BLOCKED]
         known = [status for status in statuses if status.fleet and status.device]
         if len(known) < len(statuses):
             count = len(statuses) - len(known)

@@ -27,6 +27,7 @@ from fl_runtime.run.aws import (
     names_from_environment,
     setting,
 )
+from fl_runtime.run.blocking import BlockList
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.errors import CAUSE_LIMIT, RunFailed, SettingMissing
@@ -92,6 +93,7 @@ def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
         clock=time.monotonic,
         sleep=time.sleep,
         stopped=stopped.is_set,
+        blocked=BlockList(dynamodb, names.devices_table).read,
     )
 
     def eligible_now(spec: RunSpec) -> set[str]:

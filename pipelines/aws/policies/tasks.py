@@ -54,6 +54,7 @@ def _proxy(d: Deployment) -> list[Statement]:
         use_table(d, d.runs_table, "GetItem"),
         use_objects(d, "transient/*", "Get", "Put"),
         use_table(d, d.replies_table, "Query"),
+        use_table(d, d.devices_table, "Query"),  # blocked devices
         send_commands(d),
         use_key(d, "s3", "dynamodb"),
         allow(["secretsmanager:GetSecretValue"], [secrets_arn(d)]),

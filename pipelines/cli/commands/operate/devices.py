@@ -9,6 +9,7 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat
 from edge.protocol.text import parse_json, printable
 from fl_runtime.run.aws import client
+from fl_runtime.run.blocking import Block, BlockList
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, moment, table
@@ -28,15 +29,24 @@ def add_parser(commands: Any) -> None:
 def show_fleet(arguments: argparse.Namespace) -> int:
     """All devices that were ever heard of, by fleet and name."""
     with clouds.use(arguments.cloud) as cloud:
-        iot_data = client("iot-data")
-        devices = DeviceTable(client("dynamodb"), cloud.deployment.devices_table)
-        rows = [device_row(status, iot_data) for status in devices.all()]
+        iot_data, dynamodb = client("iot-data"), client("dynamodb")
+        table_name = cloud.deployment.devices_table
+        blocked = BlockList(dynamodb, table_name).read()
+        devices = DeviceTable(dynamodb, table_name).all()
+        rows = [
+            {**device_row(status, iot_data), "blocked": _blocked(blocked.get(status.device))}
+            for status in devices
+        ]
     rows.sort(key=lambda row: (row["fleet"], row["device"]))
     text = "no device has been heard of yet"
     if rows:
         text = table(list(rows[0]), [list(row.values()) for row in rows])
     answer(arguments.json, {"devices": rows}, text)
     return 0
+
+
+def _blocked(block: Block | None) -> str:
+    return f"by {block.by}: {block.reason}" if block is not None else ""
 
 
 def device_row(status: DeviceStatus, iot_data: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from fl_runtime.run.aws import client
+from pipelines.cli.commands.operate import blocking
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer
 from pipelines.desk import clouds
@@ -20,8 +21,8 @@ from pipelines.errors import UsageError
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
     devices = commands.add_parser(
-        "devices", help="enrol devices, rotate their certificates"
-    ).add_subparsers(dest="action", required=True, metavar="expect|rotate|retire")
+        "devices", help="enrol devices, rotate their certificates, shut one out"
+    ).add_subparsers(dest="action", required=True, metavar="expect|rotate|retire|block|unblock")
     expecting = devices.add_parser(
         "expect", help="make the claim files with which new devices enrol themselves"
     )
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
     retiring = devices.add_parser(
         "retire", help="deactivate certificates that devices no longer use"
     )
+    blocking.add_parsers(devices)
     declare(expecting, expect_devices)
     declare(rotating, rotate_devices)
     declare(retiring, retire_certificates)

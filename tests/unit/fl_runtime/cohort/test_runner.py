@@ -261,3 +261,25 @@ def test_every_reason_that_our_devices_give_is_known() -> None:
             ):
                 given.add(node.value.value)
     assert given - {"flood"} <= DEVICE_CODES, "add them to edge/protocol/errors.py"
+
+
+def test_a_blocked_device_is_not_asked_and_its_reply_does_not_count() -> None:
+    objects, clock = stored_weights(), Clock()
+    blocked = {"a"}
+
+    def late(command: Command, content: Records) -> Records:
+        blocked.add("b")  # after its command was sent, before its reply is read
+        return trained(9.0)(command, content)
+
+    fleet = MemoryFleet(objects, {"a": trained(9.0), "b": late, "c": trained(1.0)})
+    content = encode_skeleton(Records(configs={"config": {"lr": 0.1}}, order=("arrays", "config")))
+    request = phase_request("a", "b", "c", content=content, seconds=5.0, fold=True)
+    runner = CohortRunner(
+        fleet, fleet, objects, clock=clock, sleep=clock.sleep, blocked=lambda: set(blocked)
+    )
+    events = list(runner.run(request))
+    results = {item.device: item.code for item in events if isinstance(item, DeviceResult)}
+    assert (results["a"], results["b"]) == ("blocked", "blocked")
+    assert "a" not in {device for device, _ in fleet.commands}
+    (mean,) = [decode_records(item.records) for item in events if isinstance(item, Folded)]
+    np.testing.assert_allclose(mean.arrays["arrays"]["w"], 1.0)
