@@ -11,6 +11,7 @@ writers meet without mixing their bytes; the last one to finish wins.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import tempfile
@@ -80,6 +81,12 @@ def link_atomically(link: Path, target: str, *, durable: bool) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def disk_code(error: OSError) -> str:
+    """Return the reason code of a failed file operation."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "disk-full" if full else "device-error"
 
 
 def remove_parts(folder: Path) -> None:

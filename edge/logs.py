@@ -39,6 +39,8 @@ def set_up(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     logging.getLogger("flwr").handlers[:] = []
     logging.getLogger("botocore").setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    # It logs each address, and a presigned one is a secret.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def event(logger: logging.Logger, name: str, level: int = logging.INFO, **fields: Any) -> None:

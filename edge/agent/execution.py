@@ -10,8 +10,9 @@ from pathlib import Path
 from edge.agent.order_gate import GrantedCommand
 from edge.config import DeviceConfig
 from edge.errors import CodedError
+from edge.files import disk_code
 from edge.logs import event
-from edge.object_transfer import ObjectError, Objects, disk_code
+from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, ConfigValue, Reply, Timing
 from edge.protocol.names import check_digest

@@ -19,6 +19,7 @@ from edge.agent.agent import Agent
 from edge.agent.heartbeat import last_will
 from edge.agent.signals import until_signal
 from edge.config import ConfigError, DeviceConfig, load_config
+from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects
 from edge.training.worker_process import WorkerProcess
 from edge.transports import TransportError
@@ -38,9 +39,8 @@ async def serve_fleet(configs: list[DeviceConfig]) -> None:
 
 async def _serve_device(config: DeviceConfig, bootstrap: io.ClientBootstrap) -> None:
     transport = MqttTransport(config, will=last_will(config), bootstrap=bootstrap)
-    agent = Agent(
-        config, transport, HttpObjects(config.cache_dir), WorkerProcess(config.worker_env)
-    )
+    objects = HttpObjects(config.cache_dir, trusted_addresses(config))
+    agent = Agent(config, transport, objects, WorkerProcess(config.worker_env))
     try:
         await agent.run()
     except TransportError as error:

@@ -18,7 +18,7 @@ from edge.agent.signals import until_signal
 from edge.config import DeviceConfig, component_config, load_config
 from edge.errors import MLEdgeOpsError
 from edge.files import write_atomically
-from edge.identity.trust import Trust
+from edge.identity.trust import Trust, trusted_addresses
 from edge.object_transfer import HttpObjects
 from edge.training.worker_process import WorkerProcess
 from edge.transports import Transport
@@ -26,7 +26,7 @@ from edge.transports import Transport
 
 async def serve(config: DeviceConfig) -> None:
     """Run one device until cancelled. Raises TransportError when it cannot connect."""
-    objects = HttpObjects(config.cache_dir)
+    objects = HttpObjects(config.cache_dir, trusted_addresses(config))
     await Agent(config, _transport(config), objects, WorkerProcess(config.worker_env)).run()
 
 

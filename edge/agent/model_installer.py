@@ -11,7 +11,8 @@ import msgspec
 from edge.agent.execution import CommandRefused, app_folder
 from edge.agent.heartbeat import HeartbeatSender
 from edge.config import DeviceConfig
-from edge.object_transfer import ObjectError, disk_code
+from edge.files import disk_code
+from edge.object_transfer import ObjectError
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, decode_records, decode_skeleton, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest

@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from edge.config import ConfigError
+from edge.addresses import Addresses, is_loopback
+from edge.config import ConfigError, DeviceConfig
 from edge.protocol.errors import ProtocolError
 
 Purpose = Literal["commands", "models"]
 
 
-class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """``trust.json``: public keys, DER (SubjectPublicKeyInfo) in base64.
 
     There may be several for one purpose, so that a key can be replaced.
@@ -27,6 +28,8 @@ class TrustedKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     commands: list[str] = []
     models: list[str] = []
+    addresses: list[str] = []
+    """Beginnings of the addresses that objects are downloaded from and uploaded to."""
 
 
 class Trust:
@@ -37,6 +40,8 @@ class Trust:
             "commands": _load(keys.commands),
             "models": _load(keys.models),
         }
+        self.addresses = tuple(keys.addresses)
+        """As in the file."""
 
     @classmethod
     def of(cls, file: Path) -> Trust:
@@ -66,6 +71,15 @@ class Trust:
                 "unsigned",
                 f"No key that this device trusts for {purpose} made the signature.",
             )
+
+
+def trusted_addresses(config: DeviceConfig) -> Addresses:
+    """Return where a device may download from and upload to. Raises ConfigError.
+
+    ``trust.json`` names the addresses. A device whose broker runs on this machine belongs to a
+    local cloud, whose objects are here as well.
+    """
+    return Addresses(Trust.of(config.trust_file).addresses, loopback=is_loopback(config.endpoint))
 
 
 def _signed(key: ec.EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import msgspec
 
 from edge.errors import CodedError
-from edge.files import open_atomically, remove_parts, write_atomically
+from edge.files import disk_code, open_atomically, remove_parts, write_atomically
 from edge.identity.trust import Trust
-from edge.object_transfer import ObjectError, Objects, disk_code
+from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.names import is_digest

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge.files import disk_code
 from edge.frames import read_frame, take_over_stdout, write_frame
-from edge.object_transfer import disk_code
 from edge.protocol.messages import ConfigValue, ObjectRef
 from edge.protocol.records import (
     Records,

@@ -88,7 +88,9 @@ class CommandSender:
     def _send(self, target: Target, seconds: float) -> None:
         request = self._request
         upload = self._objects.url_to_put(
-            update_key(request.run, request.phase, target.device), request.seconds
+            update_key(request.run, request.phase, target.device),
+            request.seconds,
+            request.size_limit,
         )
         command = self._command(target, upload, seconds)
         payload = sign_order(command, request.key)

@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from edge.logs import event
 from edge.protocol.names import topic
+from edge.protocol.upload_form import form_address
 from fl_runtime.run.devices import FRESH_SECONDS, text_of
 from fl_runtime.run.errors import ObjectMissing, SettingMissing
 from fl_runtime.run.ports import StoredReply
@@ -176,9 +177,17 @@ class S3Objects:
         """
         return self._presign("get_object", key, seconds)
 
-    def url_to_put(self, key: str, seconds: float) -> str:
-        """Writes one key only."""
-        return self._presign("put_object", key, seconds)
+    def url_to_put(self, key: str, seconds: float, limit: int) -> str:
+        """Writes one key only, by a form whose policy limits the size:
+        https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
+        """
+        form = self._client.generate_presigned_post(
+            self.bucket,
+            key,
+            Conditions=[["content-length-range", 0, limit]],
+            ExpiresIn=_expires(seconds),
+        )
+        return form_address(form["url"], form["fields"])
 
     def keys(self, prefix: str) -> list[str]:
         """All keys under a prefix, sorted."""
@@ -200,9 +209,12 @@ class S3Objects:
             raise
 
     def _presign(self, operation: str, key: str, seconds: float) -> str:
-        # Rounded up: the URL must outlive the command's deadline.
-        expires = max(1, min(PRESIGN_LIMIT_SECONDS, int(seconds) + 1))
         url: str = self._client.generate_presigned_url(
-            operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires
+            operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=_expires(seconds)
         )
         return url
+
+
+def _expires(seconds: float) -> int:
+    """How long an address is valid. Rounded up: it must outlive the command's deadline."""
+    return max(1, min(PRESIGN_LIMIT_SECONDS, int(seconds) + 1))

@@ -52,5 +52,6 @@ class ObjectStore(Protocol):
     def url_to_get(self, key: str, seconds: float) -> str:
         """A URL that reads one object, valid for ``seconds``."""
 
-    def url_to_put(self, key: str, seconds: float) -> str:
-        """A URL that writes one object, valid for ``seconds``."""
+    def url_to_put(self, key: str, seconds: float, limit: int) -> str:
+        """An address that writes one object of at most ``limit`` bytes, valid for ``seconds``: a
+        URL, or a form's (:mod:`edge.protocol.upload_form`)."""

@@ -36,8 +36,22 @@ def trusted_keys(kms: Any, deployment: Deployment) -> bytes:
     keys = TrustedKeys(
         commands=[public_key(kms, deployment.commands_key)],
         models=[public_key(kms, deployment.models_key)],
+        addresses=object_addresses(deployment.bucket, deployment.region),
     )
     return msgspec.json.format(msgspec.json.encode(keys))
+
+
+def object_addresses(bucket: str, region: str) -> list[str]:
+    """Beginnings of the addresses of a bucket's objects.
+
+    The SDK presigns the first or the second form, and IoT jobs carry the third:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
+    """
+    return [
+        f"https://{bucket}.s3.amazonaws.com/",
+        f"https://{bucket}.s3.{region}.amazonaws.com/",
+        f"https://s3.{region}.amazonaws.com/{bucket}/",
+    ]
 
 
 def enrol(iot: Any, policy: str, endpoint: DeviceEndpoint, config: DeviceConfig) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.objects import FileObjects
 
+from edge.addresses import Addresses
 from edge.object_transfer import HttpObjects, ObjectError, Objects
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import digest
@@ -86,9 +87,16 @@ class TestHttpObjects(DeviceObjectsContract):
             return store.url_to_get(f"{prefix}offered", 60)
 
         return Depot(
-            HttpObjects(tmp_path / "cache"),
+            HttpObjects(tmp_path / "cache", Addresses(loopback=True)),
             offer,
             store.url_to_get(f"{prefix}absent", 60),
-            store.url_to_put(f"{prefix}target", 60),
+            store.url_to_put(f"{prefix}target", 60, len(BYTES)),
             lambda: store.get(f"{prefix}target"),
         )
+
+    def test_an_upload_beyond_its_limit_does_not_arrive(self, depot: Depot, tmp_path: Path) -> None:
+        file = tmp_path / "update"
+        file.write_bytes(BYTES + b"x")
+        with pytest.raises(ObjectError) as raised:
+            asyncio.run(depot.objects.put(depot.target, file, 20.0))
+        assert raised.value.code == "upload-failed"

@@ -54,7 +54,7 @@ class ObjectStoreContract:
 
     def test_every_object_has_a_url_of_its_own(self, store: ObjectStore, prefix: str) -> None:
         urls = {store.url_to_get(f"{prefix}{name}", 60) for name in "ab"}
-        urls |= {store.url_to_put(f"{prefix}{name}", 60) for name in "cd"}
+        urls |= {store.url_to_put(f"{prefix}{name}", 60, 9) for name in "cd"}
         assert len(urls) == 4
 
 

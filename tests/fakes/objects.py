@@ -32,7 +32,7 @@ class MemoryObjects:
     def url_to_get(self, key: str, seconds: float) -> str:
         return key
 
-    def url_to_put(self, key: str, seconds: float) -> str:
+    def url_to_put(self, key: str, seconds: float, limit: int) -> str:
         return key
 
 

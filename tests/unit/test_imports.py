@@ -20,6 +20,7 @@ LAYERS: dict[str, list[set[str]]] = {
     "edge": [
         {"errors"},
         {"clock", "files", "frames", "logs", "protocol"},
+        {"addresses"},
         {"config", "object_transfer"},
         {"identity"},
         {"training", "transports"},

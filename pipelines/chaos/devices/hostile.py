@@ -18,12 +18,14 @@ from edge import logs
 from edge.agent.heartbeat import last_will
 from edge.agent.signals import until_signal
 from edge.config import DeviceConfig, load_config
+from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, seal
 from edge.protocol.names import topic
 from edge.protocol.orders import read_unverified
 from edge.protocol.records import Records, ValueMap, decode_records, encode_skeleton
+from edge.protocol.upload_form import upload_request
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from pipelines.chaos.app.steady.model import Weights, examples, loss, train
@@ -44,7 +46,7 @@ class HostileDevice:
         self._config = config
         self._behaviour_file = behaviour
         self._transport = MqttTransport(config, will=last_will(config))
-        self._objects = HttpObjects(config.cache_dir)
+        self._objects = HttpObjects(config.cache_dir, trusted_addresses(config))
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._published: list[bytes] = []
         self._partition = int(config.node_config["partition-id"])
@@ -142,7 +144,14 @@ def _reply(command: Command, *, content: str = "", update: ObjectRef | None = No
 
 
 def _put(url: str, blob: bytes) -> None:
-    urllib.request.urlopen(urllib.request.Request(url, data=blob, method="PUT"), timeout=10).close()
+    upload = upload_request(url, len(blob))
+    request = urllib.request.Request(
+        upload.url,
+        data=upload.head + blob + upload.tail,
+        method=upload.method,
+        headers=upload.headers,
+    )
+    urllib.request.urlopen(request, timeout=10).close()
 
 
 async def _main(config: DeviceConfig, behaviour: Path) -> None:

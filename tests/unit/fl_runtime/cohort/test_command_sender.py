@@ -67,7 +67,7 @@ def test_long_content_is_stored_once_for_all() -> None:
 
 def test_a_long_command_becomes_a_claim_check() -> None:
     class LongUrls(MemoryObjects):
-        def url_to_put(self, key: str, seconds: float) -> str:
+        def url_to_put(self, key: str, seconds: float, limit: int) -> str:
             return key + "?" + "s" * COMMAND_LIMIT
 
     sent, objects, request = Sent(), LongUrls(), phase_request("a")

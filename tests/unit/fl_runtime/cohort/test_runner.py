@@ -211,7 +211,7 @@ def test_long_urls_are_claim_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         MemoryObjects,
         "url_to_put",
-        lambda self, key, seconds: original(self, key, seconds) + padding,
+        lambda self, key, seconds, limit: original(self, key, seconds, limit) + padding,
     )
     _, mean, fleet = run({"a": trained(1.0)})
     assert mean is not None

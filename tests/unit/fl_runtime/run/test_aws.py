@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from edge.protocol.upload_form import upload_request
 from fl_runtime.run.aws import (
     PRESIGN_LIMIT_SECONDS,
     DynamoReplies,
@@ -101,6 +102,11 @@ class S3(Paged):
     def generate_presigned_url(self, operation: str, Params: dict, ExpiresIn: int) -> str:
         return f"{operation} {Params['Key']} {ExpiresIn}"
 
+    def generate_presigned_post(
+        self, bucket: str, key: str, Conditions: list, ExpiresIn: int
+    ) -> dict[str, Any]:
+        return {"url": f"post {bucket}", "fields": {"key": key, "x": f"{Conditions} {ExpiresIn}"}}
+
 
 def test_objects_are_read_up_to_their_announced_size() -> None:
     objects = S3Objects(S3(), "b")
@@ -122,7 +128,9 @@ def test_other_errors_of_s3_are_not_hidden() -> None:
 def test_urls_expire_after_the_deadline_and_within_aws_limit(seconds: float, expires: int) -> None:
     objects = S3Objects(S3(), "b")
     assert objects.url_to_get("a", seconds) == f"get_object a {expires}"
-    assert objects.url_to_put("a", seconds) == f"put_object a {expires}"
+    form = upload_request(objects.url_to_put("a", seconds, 9), 9)
+    assert (form.method, form.url) == ("POST", "post b")
+    assert f"[['content-length-range', 0, 9]] {expires}" in form.head.decode()
 
 
 class Pages:

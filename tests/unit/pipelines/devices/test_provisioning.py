@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from edge.addresses import Addresses
 from edge.config import DeviceConfig
 from edge.identity.credentials import Credentials
-from pipelines.devices.provisioning import DeviceEndpoint, enrol
+from edge.protocol.errors import ProtocolError
+from pipelines.devices.provisioning import DeviceEndpoint, enrol, object_addresses
 
 
 class Iot:
@@ -49,3 +53,11 @@ def test_a_device_is_enrolled_once(tmp_path: Path) -> None:
     assert "PRIVATE" not in iot.request
     assert Path(config.certificate).read_text() == "pem"
     assert (home / "ca.pem").read_bytes() == b"ca"
+
+
+def test_devices_may_ask_for_the_deployments_objects_only() -> None:
+    allowed = Addresses(object_addresses("b", "eu-west-1"))
+    for url in ("https://b.s3.amazonaws.com/x", "https://s3.eu-west-1.amazonaws.com/b/x"):
+        allowed.check(url)
+    with pytest.raises(ProtocolError):
+        allowed.check("https://c.s3.amazonaws.com/x")
