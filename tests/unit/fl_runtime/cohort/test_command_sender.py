@@ -94,7 +94,7 @@ class LongestUrls(MemoryObjects):
     def url_to_get(self, key: str, seconds: float) -> str:
         return self._presigned(key)
 
-    def url_to_put(self, key: str, seconds: float) -> str:
+    def url_to_put(self, key: str, seconds: float, limit: int) -> str:
         return self._presigned(key)
 
     def _presigned(self, key: str) -> str:
