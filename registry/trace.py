@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fl_runtime.run.mlflow_runs import EXECUTION_TAG, RUN_ID_TAG, STATUS_TAG
+from fl_runtime.run.mlflow_runs import EXECUTION_TAG, PIPELINE_TAG, RUN_ID_TAG, STATUS_TAG
 from registry.audit import AuditEntry
 from registry.errors import RegistryError
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import Version
 from registry.rollout.model import Rollout, Wave
 
-_PIPELINE_TAG = "mledgeops.pipeline_execution_arn"
-_NAMES_OF_RUN = (RUN_ID_TAG, _PIPELINE_TAG, EXECUTION_TAG)
+_NAMES_OF_RUN = (RUN_ID_TAG, PIPELINE_TAG, EXECUTION_TAG)
 """Tags of an MLflow run by which it is found."""
 _DEVICES = "devices.json"
 """Artifact of an MLflow run: a table of device phases."""
@@ -114,7 +113,7 @@ class Tracer:
             update = {key: row[key] for key in ("device", "phase", "status", "code", "digest")}
             rounds.setdefault(row["round"], []).append(update)
         return {
-            "pipeline_execution_arn": tags.get(_PIPELINE_TAG, ""),
+            "pipeline_execution_arn": tags.get(PIPELINE_TAG, ""),
             "execution_arn": tags.get(EXECUTION_TAG, ""),
             "run_id": tags[RUN_ID_TAG],
             "status": tags.get(STATUS_TAG, "Running"),

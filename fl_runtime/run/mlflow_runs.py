@@ -31,6 +31,7 @@ NOT_BETTER = "NotBetter"
 MLflow's own status of it is ``FAILED``.
 """
 EXECUTION_TAG = "mledgeops.execution_arn"
+PIPELINE_TAG = "mledgeops.pipeline_execution_arn"
 DEVICES_TAG = "mledgeops.devices"
 ENDED_EARLY_TAG = "mledgeops.ended_early"
 METRIC_TAG = "mledgeops.metric"
@@ -100,7 +101,7 @@ def _tags(spec: RunSpec) -> dict[str, str]:
         "mledgeops.fleet": spec.fleet,
         "mledgeops.app": spec.app_name,
         "mledgeops.app_digest": spec.app,
-        "mledgeops.pipeline_execution_arn": spec.pipeline_execution_arn,
+        PIPELINE_TAG: spec.pipeline_execution_arn,
         "mlflow.source.name": spec.app_name,
     }
 

@@ -92,6 +92,11 @@ class Home:
         return self.root / "calls.jsonl"
 
     @property
+    def executions(self) -> Path:
+        """Pipeline executions, one file each."""
+        return self.root / "sagemaker" / "executions"
+
+    @property
     def devices(self) -> Path:
         """Homes of the local devices, as FLEET/DEVICE."""
         return self.root / "devices"

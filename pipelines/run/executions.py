@@ -6,10 +6,14 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from fl_runtime.run.keys import run_id
 from pipelines.run.names import BELOW_STEP, CALLBACK_STEP, LINK_STEP, REGISTER_STEP
 
 _UNDER_WAY = ("Executing", "Stopping")
+_UNKNOWN = ("ResourceNotFound", "ValidationException")
+"""SageMaker's error codes for an execution that it does not have."""
 _REGISTER_MODEL = f"{REGISTER_STEP}-RegisterModel"
 """The name that the SDK's ModelStep gives the step that registers."""
 
@@ -89,6 +93,16 @@ class Executions:
             failure_reason=described.get("FailureReason", ""),
             steps={step["StepName"]: step for step in steps["PipelineExecutionSteps"]},
         )
+
+    def ended(self, arn: str) -> bool:
+        """Whether an execution has ended; one that SageMaker does not know has."""
+        try:
+            described = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _UNKNOWN:
+                return True
+            raise
+        return described["PipelineExecutionStatus"] not in _UNDER_WAY
 
     def stop(self, arn: str) -> None:
         """Ask the execution to stop."""

@@ -344,7 +344,7 @@ def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> Non
 
         until(ended, 90)
     finally:
-        mledgeops("local", "down", home=tmp_path)
+        mledgeops("local", "down", "--stop-runs", home=tmp_path)
     assert "needs --app" in complaint("local", "up", "--devices", "2", home=tmp_path)
 
 

@@ -46,6 +46,11 @@ class ExecutionFiles:
         file = self._folder / f"{execution.arn.rsplit('/', 1)[1]}.json"
         write_atomically(file, json.dumps(execution.to_json()).encode(), durable=True)
 
+    def under_way(self) -> list[str]:
+        """ARNs of the executions that have not ended, as the files have it."""
+        found = [json.loads(file.read_text()) for file in sorted(self._folder.glob("*.json"))]
+        return [item["arn"] for item in found if item["status"] in UNDER_WAY]
+
     def load(self) -> dict[str, PipelineExecution]:
         """Executions of earlier clouds by ARN; one that was under way has failed with its cloud."""
         found = {}

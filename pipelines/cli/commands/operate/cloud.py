@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge.training.app_bundle import load_app
+from fl_runtime.run.aws import client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer
 from pipelines.errors import UsageError
-from pipelines.local.cloud import LocalCloud, stop_running
+from pipelines.local.cloud import STOP_SECONDS, LocalCloud, stop_running
 from pipelines.local.home import Home, LocalCloudError
+from pipelines.local.sagemaker.executions import ExecutionFiles
+from pipelines.run.executions import Executions
 from pipelines.run.option_table import RunOptions
 from pipelines.run.plan import plan
 
@@ -34,7 +38,11 @@ def add_parser(commands: Any) -> None:
         "--devices", type=int, default=0, help="how many of them (default: the app's num-devices)"
     )
     declare(up, start, cloud=False)
-    declare(local.add_parser("down", help="stop it"), stop, cloud=False)
+    down = local.add_parser("down", help="stop it")
+    down.add_argument(
+        "--stop-runs", action="store_true", help="stop the runs under way first, in order"
+    )
+    declare(down, stop, cloud=False)
     declare(local.add_parser("status", help="show it"), status, cloud=False)
 
 
@@ -58,12 +66,31 @@ def start(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
-    """Stop it."""
+    """Stop it. While a run is under way only when asked to: the run would end without a model."""
     home = Home.default()
+    cloud, going = LocalCloud.attach(home), ExecutionFiles(home.executions).under_way()
+    if cloud is not None and going and not arguments.stop_runs:
+        name = going[0].split(":pipeline/")[1]
+        raise UsageError(
+            f"A run is under way in {home.root} ({name}): wait for it, stop it where it was "
+            "started, or give --stop-runs."
+        )
+    if cloud is not None and going:
+        _stop_runs(cloud, going)
     if not stop_running(home):
         raise LocalCloudError(f"No local cloud is running in {home.root}.")
     answer(arguments.json, {"status": "down"}, "stopped")
     return 0
+
+
+def _stop_runs(cloud: LocalCloud, going: list[str]) -> None:
+    """Stop pipeline executions and wait until they have ended, or for half a minute."""
+    files, deadline = ExecutionFiles(cloud.home.executions), time.monotonic() + STOP_SECONDS
+    with cloud.reached():
+        for arn in going:
+            Executions(client("sagemaker")).stop(arn)
+    while files.under_way() and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def status(arguments: argparse.Namespace) -> int:

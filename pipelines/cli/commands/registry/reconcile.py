@@ -14,6 +14,7 @@ from pipelines.cli.output import answer, table
 from pipelines.desk import clouds, wiring
 from pipelines.desk.decisions import DEVICE_SECONDS, devices_up, follow
 from pipelines.local.cloud import LocalCloud
+from pipelines.run.executions import Executions
 from registry.reconcile.model import Repair
 from registry.reconcile.plan import mirrors, plan
 from registry.reconcile.repair import repair
@@ -39,12 +40,13 @@ def reconcile(arguments: argparse.Namespace) -> int:
         registry = wiring.registry()
         snapshot, actions = registry.reconciliation()
         copies, repairs = mirrors(snapshot), plan(snapshot)
-        runs = wiring.run_clients(cloud.deployment).runs
-        left = find_open_runs(registry.mlflow_client, runs)
+        clients = wiring.run_clients(cloud.deployment)
+        ended = Executions(clients.sagemaker).ended
+        left = find_open_runs(registry.mlflow_client, clients.runs, ended)
         failed: list[tuple[Repair, str]] = []
         if not arguments.dry_run:
             failed = repair(actions, snapshot, repairs)
-            end_open_runs(registry.mlflow_client, left)
+            end_open_runs(registry.mlflow_client, clients.runs, left)
             _finish_rollouts(cloud, registry, actions.jobs)
     found = [*repairs, *(run.repair for run in left)]
     document = {

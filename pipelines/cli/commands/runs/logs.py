@@ -11,6 +11,7 @@ from fl_runtime.run.state import TERMINAL_STATES
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, moment, say, show_json
 from pipelines.desk import clouds, wiring
+from pipelines.desk.lost_runs import settle
 from pipelines.desk.run_logs import LEVELS, LogLine, cloud_lines, in_order, local_lines
 from pipelines.desk.runs import check_run_id
 from pipelines.errors import UsageError
@@ -55,11 +56,16 @@ def stop_run(arguments: argparse.Namespace) -> int:
     if clouds.chosen(arguments.cloud) == "local" and LocalCloud.attach(Home.default()) is None:
         raise UsageError(f"No local cloud is running, so the run {run} is not under way.")
     with clouds.use(arguments.cloud) as cloud:
-        state = wiring.run_clients(cloud.deployment).runs.get(run)
+        clients = wiring.run_clients(cloud.deployment)
+        state = clients.runs.get(run)
         if state is None or state.state in TERMINAL_STATES:
             raise UsageError(
                 f"The run {run} is not under way ({state.state if state else 'unknown'})."
             )
+        if settle(clients, run):
+            text = f"{run} had ended with its cloud: it is recorded as failed"
+            answer(arguments.json, {"run_id": run, "status": "Failed"}, text)
+            return 0
         Executions(client("sagemaker")).stop(state.pipeline_execution_arn)
     answer(arguments.json, {"run_id": run, "status": "Stopping"}, f"stopping {run}")
     return 0

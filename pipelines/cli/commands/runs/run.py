@@ -11,6 +11,7 @@ from pipelines.cli.commands.runs.flags import add_flags, given_flags, options_of
 from pipelines.cli.commands.runs.following import run_locally, run_on_aws
 from pipelines.cli.options import declare
 from pipelines.desk import clouds, wiring
+from pipelines.desk.lost_runs import settle
 from pipelines.errors import UsageError
 from pipelines.run.plan import RunPlan, plan
 from pipelines.run.resume import resumption
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_resume(arguments)
         with clouds.use(arguments.cloud) as cloud:
             clients = wiring.run_clients(cloud.deployment)
+            settle(clients, arguments.resume)
             with resumption(clients, arguments.resume, arguments.rounds or 0) as wanted:
                 return _run(wanted, arguments, on_aws=on_aws)
     if arguments.app is None:

@@ -30,6 +30,8 @@ def test_an_execution_that_was_under_way_has_failed_with_its_cloud(tmp_path: Pat
     cut = PipelineExecution(f"{PREFIX}/2", "p", {}, {}, status="Stopping")
     files.save(ended)
     files.save(cut)
+    assert files.under_way() == [cut.arn]
+    assert ExecutionFiles(tmp_path / "nothing").under_way() == []
     found = ExecutionFiles(tmp_path / "folder").load()
     assert found[ended.arn].status == "Succeeded"
     assert (found[cut.arn].status, found[cut.arn].reason) == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from registry.reconcile.runs import OpenRun, end_open_runs, find_open_runs
+from registry.reconcile.runs import LOST, OpenRun, end_open_runs, find_open_runs
 
 
 class Runs:
@@ -22,7 +22,12 @@ class Runs:
         return [
             SimpleNamespace(
                 info=SimpleNamespace(run_id=f"m-{name}"),
-                data=SimpleNamespace(tags={"mledgeops.run_id": name}),
+                data=SimpleNamespace(
+                    tags={
+                        "mledgeops.run_id": name,
+                        "mledgeops.pipeline_execution_arn": f"arn:{name}",
+                    }
+                ),
             )
             for name in self.names
         ]
@@ -40,6 +45,10 @@ class Table:
     def __init__(self, **states: str) -> None:
         self.states = states
 
+    def update(self, run: str, **changes: str) -> bool:
+        self.changed = {**getattr(self, "changed", {}), run: changes}
+        return True
+
     def get(self, run: str) -> Any:
         state = self.states.get(run)
         return SimpleNamespace(state=state, reason="why") if state else None
@@ -48,7 +57,7 @@ class Table:
 def test_only_runs_that_have_ended_are_told() -> None:
     mlflow: Any = Runs("done", "failed", "going", "unknown")
     table: Any = Table(done="Succeeded", failed="Failed", going="Running")
-    found = find_open_runs(mlflow, table)
+    found = find_open_runs(mlflow, table, lambda arn: False)
     assert found == [
         OpenRun("done", "m-done", "Succeeded", "why"),
         OpenRun("failed", "m-failed", "Failed", "why"),
@@ -57,11 +66,25 @@ def test_only_runs_that_have_ended_are_told() -> None:
         ("set-tag", "Succeeded"),
         ("set-tag", "Failed"),
     ]
-    end_open_runs(mlflow, found)
+    end_open_runs(mlflow, table, found)
     assert mlflow.ended == {"m-done": "FINISHED", "m-failed": "FAILED"}
     assert mlflow.tags["m-failed", "mledgeops.reason"] == "why"
 
 
 def test_a_store_without_experiments_has_no_runs() -> None:
     nothing: Any = Runs()
-    assert find_open_runs(nothing, Table()) == []  # type: ignore[arg-type]
+    assert find_open_runs(nothing, Table(), lambda arn: True) == []  # type: ignore[arg-type]
+
+
+def test_a_run_whose_pipeline_ended_with_its_cloud_has_failed_wherever_it_is_kept() -> None:
+    mlflow: Any = Runs("dead", "forgotten", "going")
+    table: Any = Table(dead="Running", going="Running")  # the emulator was killed: a row is lost
+    found = find_open_runs(mlflow, table, lambda arn: arn != "arn:going")
+    assert found == [
+        OpenRun("dead", "m-dead", "Failed", LOST),
+        OpenRun("forgotten", "m-forgotten", "Failed", LOST),
+    ]
+    end_open_runs(mlflow, table, found)
+    assert mlflow.ended == {"m-dead": "FAILED", "m-forgotten": "FAILED"}
+    assert table.changed["dead"] == {"state": "Failed", "reason": LOST}
+    assert found[0].repair.why == "its pipeline has ended"
