@@ -33,13 +33,18 @@ Channel = Literal["heartbeat", "command", "reply"]
 
 def check_name(what: str, value: str) -> str:
     """Return ``value`` if it is a legal :data:`Name`, else raise ProtocolError."""
-    if not re.fullmatch(_NAME, value):
+    if not is_name(value):
         raise ProtocolError(
             "bad-name",
             f"{what} {value[:80]!r} is not a legal name: use 1 to 63 letters, digits, '-' or '_',"
             " starting with a letter or digit.",
         )
     return value
+
+
+def is_name(value: str) -> bool:
+    """Whether ``value`` is a :data:`Name`."""
+    return re.fullmatch(_NAME, value) is not None
 
 
 def check_digest(value: str) -> str:

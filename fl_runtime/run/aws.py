@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from edge.logs import event
-from edge.protocol.names import topic
+from edge.protocol.names import is_name, topic
 from edge.protocol.upload_form import form_address
 from fl_runtime.run.devices import FRESH_SECONDS, text_of
 from fl_runtime.run.errors import ObjectMissing, SettingMissing
@@ -130,13 +130,15 @@ class DynamoReplies:
 
 
 def decode_reply(row: Mapping[str, Any]) -> StoredReply | None:
-    """A row of the replies table as DynamoDB returns it; None without fleet or device.
+    """A row of the replies table as DynamoDB returns it; None without its sender's name.
 
     A reply may lack its body, or have one of another type: the device sent an envelope without. It
     is then empty, which no reply is.
     """
     fleet, device = text_of(row, "fleet"), text_of(row, "device")
-    return StoredReply(fleet, device, text_of(row, "body")) if fleet and device else None
+    if not (is_name(fleet) and is_name(device)):
+        return None
+    return StoredReply(fleet, device, text_of(row, "body"))
 
 
 class S3Objects:

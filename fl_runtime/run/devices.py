@@ -15,6 +15,7 @@ from typing import Any
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat, decode_heartbeat
+from edge.protocol.names import is_name
 from fl_runtime.run.blocking import FLEET as BLOCKED
 from fl_runtime.run.blocking import BlockList
 
@@ -75,9 +76,11 @@ class DeviceTable:
             yield from self._statuses(page)
 
     def _statuses(self, page: Mapping[str, Any]) -> Iterator[DeviceStatus]:
-        """The rows that tell whose they are: the rule takes fleet and device from the topic."""
+        """The rows that tell whose they are: the rule takes fleet and device from the topic. Names
+        that are none of ours, such as a thing's with a colon, would end the run that asks for it.
+        """
         statuses = [decode_row(row) for row in page["Items"] if text_of(row, "fleet") != BLOCKED]
-        known = [status for status in statuses if status.fleet and status.device]
+        known = [item for item in statuses if is_name(item.fleet) and is_name(item.device)]
         if len(known) < len(statuses):
             count = len(statuses) - len(known)
             event(logger, "rows-skipped", logging.WARNING, table=self._table, count=count)

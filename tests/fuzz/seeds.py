@@ -7,22 +7,27 @@ import random
 
 import msgspec
 import numpy as np
-from fakes.keys import a_grant, claim_of, sealed
+from fakes.keys import PUBLIC, a_grant, claim_of, sealed
 from fakes.phases import PHASE, update
 from fakes.rollouts import candidate
 from support.hostile import good_command, good_heartbeat, good_reply
 
-from edge.protocol.messages import ObjectRef, Reply, seal
+from edge.protocol.messages import Moments, ObjectRef, Reply, Served, Serving, seal
 from edge.protocol.records import Records, ValueMap, encode_records, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.rounds.checkpoints import Checkpoint
 from fl_runtime.server.rounds.checkpoints import encode as encode_checkpoint
-from fuzz.device_path import DEVICE_PATHS, input_of
+from fuzz.device_path import DEVICE_PATHS, SEPARATOR, input_of
 from registry.policy import RolloutPolicy
 from registry.rollout.model import FleetRecord, Rollout, Wave
 
 _VALUES: ValueMap = {"a": 1, "b": [1.5, float("nan")], "c": float("inf")}
+_SERVING = Serving(
+    predictions=7,
+    inputs=[Served("a", Moments(3, 1.0, 2.0), Moments(4, 1e30, 1e30)), Served("b")],
+    residuals=Served("r", Moments(3, 1.0, 0.0), Moments(4, 2.0, 3.0)),
+)
 _RECORDS = Records(
     arrays={"arrays": {"w": np.zeros(3, np.float32), "n": np.zeros((), np.int64)}},
     metrics={"metrics": {"loss": 0.5, "num-examples": 10}},
@@ -113,9 +118,18 @@ def seeds(name: str) -> list[bytes]:
         return _path()
     manifest = SignedManifest(manifest=_json(_MANIFEST).decode(), signature="s", url="http://x")
     job = {"execution": {"jobId": "j-1", "jobDocument": msgspec.to_builtins(manifest)}}
-    row = {"fleet": {"S": "f"}, "device": {"S": "d"}, "last_seen": {"N": "1"}, "body": {"S": "{}"}}
+    heartbeat = _json(msgspec.structs.replace(good_heartbeat(), since=5.0, serving=_SERVING))
+    sender = {"fleet": {"S": "f"}, "device": {"S": "d"}, "last_seen": {"N": "1"}}
+    row = {**sender, "body": {"S": heartbeat.decode()}}
     shadow = {"version": {"timestamp": 1}}
+    grant = _json(a_grant(good_command())).replace(PUBLIC.encode(), b"@key")
+    asked = good_command()
+    claim, _ = claim_of(asked, "http://x")
     good: dict[str, list[bytes]] = {
+        "gate": [
+            *(SEPARATOR.join((grant, _json(order))) for order in (asked, claim)),
+            sealed(asked),
+        ],
         "records": [encode_records(_RECORDS), *(header + b"\n\n" for header in HEADERS)],
         "skeleton": [encode_skeleton(Records(metrics={"m": _VALUES})).encode()],
         "order": [
@@ -125,20 +139,20 @@ def seeds(name: str) -> list[bytes]:
             sealed(good_command()),
         ],
         "reply": [_json(good_reply()), seal(good_reply(), "k"), *_replies()],
-        "heartbeat": [_json(good_heartbeat())],
+        "heartbeat": [_json(good_heartbeat()), heartbeat],
         "manifest": [_json(_MANIFEST), _json(manifest), _json(job)],
         "shadow": [b'{"state": {"desired": {"certificate_after": 1.5}}}', b'{"state": {}}'],
         "names": [b"device-1", b"a" * 64, b"train.baseline", "d\u202e".encode()],
         "rows": [_json(row), b'{"M": {"a": {"S": "b"}}}', b'{"body": {"S": "\\ud800"}}'],
         "text": [_json({"metadata": {"reported": {"model": shadow}}}), "\u202ea\x1b".encode()],
         "rollout": [_json(_ROLLOUT), _json(FleetRecord(fleet="f"))],
-        "spec": [_json(_SPEC)],
+        "spec": [_json(SPEC)],
         "checkpoint": [_checkpoint()],
     }
     return good[name]
 
 
-_SPEC = RunSpec(run="r", fleet="f", app="a" * 64, app_name="x", num_rounds=1, min_devices=1)
+SPEC = RunSpec(run="r", fleet="f", app="a" * 64, app_name="x", num_rounds=1, min_devices=1)
 _ROLLOUT = Rollout(
     fleet="f",
     number=1,

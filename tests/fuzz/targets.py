@@ -33,12 +33,15 @@ from edge.protocol.records import decode_records, decode_skeleton, encode_record
 from edge.protocol.signed import SignedManifest, parse_manifest
 from edge.protocol.text import parse_json, printable
 from fl_runtime.run.aws import decode_reply
-from fl_runtime.run.devices import decode_row
+from fl_runtime.run.devices import DeviceStatus, DeviceTable, decode_row
+from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.spec import decode_spec
 from fl_runtime.server.rounds.checkpoints import decode as decode_checkpoint
 from fuzz.device_path import DEVICE_PATHS, device_to_fold, file_of
-from pipelines.cli.commands.operate.devices import reported_model
+from fuzz.order_path import gate
+from fuzz.seeds import SPEC
+from pipelines.cli.commands.operate.devices import device_row, reported_model
 from pipelines.cli.output import readable
 from registry.errors import RegistryError
 from registry.rollout.aws import parse_row
@@ -100,8 +103,32 @@ def _rows(data: bytes) -> None:
         {"fleet": {"S": "f"}, "device": {"S": "d"}, "body": parsed},
         {"fleet": {"S": "f"}, "device": {"S": "d"}, "body": {"S": parsed}},
     ):
-        decode_row(row)
+        _shown(decode_row({**row, "fleet": {"S": "f"}, "device": {"S": "d"}}))
+        for status in DeviceTable(Rows(row), "devices").all():
+            check_name("device", status.device)
         decode_reply(row)
+
+
+class Rows:
+    """DynamoDB with one row."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self._row = row
+
+    def get_paginator(self, _: str) -> Rows:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"Items": [self._row]}]
+
+
+def _shown(status: DeviceStatus) -> None:
+    """What a run and ``mledgeops fleet`` make of a device's last heartbeat."""
+    eligible([status], SPEC, 100.0, 90.0)
+    if status.heartbeat is not None and status.heartbeat.state != "offline":
+        row = device_row(status, None)
+        assert all(str(value).isprintable() for value in row.values())
+        json.dumps(row, allow_nan=False)
 
 
 def _text(data: bytes) -> None:
@@ -130,6 +157,7 @@ def _bytes_only(parse: Callable[[bytes], object]) -> Callable[[Any], object]:
 TARGETS: dict[str, Target] = {
     "records": _records,
     "skeleton": _skeleton,
+    "gate": gate,
     "order": _refusing(
         decode_order,
         lambda data: decode(data, Command, CLAIMED_LIMIT),

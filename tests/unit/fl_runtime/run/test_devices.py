@@ -76,6 +76,12 @@ def test_a_fleet_is_read_over_all_pages() -> None:
     assert [status.device for status in table.all()] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["a:b", "d\ud800", "", "x" * 64, "../d"])
+def test_a_device_whose_name_no_run_can_use_is_left_out(name: str) -> None:
+    rows = [row(name, IDLE), row("e", IDLE), row("d", IDLE, fleet=name)]
+    assert [status.device for status in DeviceTable(MemoryTable(rows), "devices").all()] == ["e"]
+
+
 @pytest.mark.parametrize(
     "odd",
     [
