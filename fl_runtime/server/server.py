@@ -166,6 +166,7 @@ class Server:
             backend,
             resources.objects,
             clock=resources.clock,
+            now=resources.now,
             signer=resources.signer,
             concurrency=resources.concurrency,
         )

@@ -1,9 +1,10 @@
-"""``mledgeops chaos``: runs under seeded faults, on a local cloud of its own."""
+"""``mledgeops chaos``: runs under seeded faults, on a local cloud of its own or simulated."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import msgspec
 from fl_runtime.run.aws import client
 from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.chaos.faults.catalogue import FAULTS
+from pipelines.chaos.simulation.suite import Simulated, simulate_all
 from pipelines.chaos.suite import Verdict, run_suite, survival_by_kind
 from pipelines.chaos.world import ChaosClients, running_world
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, say, table
 from pipelines.desk import wiring
 from pipelines.errors import UsageError
+
+FEW = 20
+"""Up to so many simulated seeds are reported one by one; of more only those that fail."""
 
 
 def add_parser(commands: Any) -> None:
@@ -39,6 +44,11 @@ def add_parser(commands: Any) -> None:
         help="folder for the local cloud, kept afterwards (default: a temporary one)",
     )
     parser.add_argument("--list", action="store_true", help="list the kinds of faults")
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="everything in one process and in virtual time; a seed repeats exactly",
+    )
     declare(parser, chaos, cloud=False)
 
 
@@ -51,12 +61,14 @@ def chaos(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seeds is {arguments.seeds}; it must be a whole number of at least 1.")
     if unknown := [kind for kind in arguments.only if kind not in FAULTS]:
         raise UsageError(f"There is no fault {unknown[0]!r}: `mledgeops chaos --list` lists them.")
+    seeds = list(range(arguments.first, arguments.first + arguments.seeds))
+    if arguments.simulate:
+        return _simulate(arguments, seeds)
 
     def report(verdict: Verdict) -> None:
         if not arguments.json:
             say(verdict_text(verdict))
 
-    seeds = list(range(arguments.first, arguments.first + arguments.seeds))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.home or Path(temporary)).resolve()
         with running_world(folder, _clients) as world:
@@ -71,6 +83,43 @@ def chaos(arguments: argparse.Namespace) -> int:
     }
     answer(arguments.json, document, suite_text(verdicts, counts))
     return 1 if failures else 0
+
+
+def _simulate(arguments: argparse.Namespace, seeds: list[int]) -> int:
+    if arguments.only:
+        raise UsageError(
+            "--only and --simulate cannot be used together: a seed has its own faults."
+        )
+
+    def report(outcome: Simulated) -> None:
+        if not arguments.json and (outcome.violations or arguments.seeds <= FEW):
+            say(simulated_text(outcome))
+
+    began = time.monotonic()
+    outcomes = simulate_all(seeds, report)
+    seconds = time.monotonic() - began
+    failures = [outcome for outcome in outcomes if outcome.violations]
+    document = {
+        "seeds": len(outcomes),
+        "seconds": round(seconds, 1),
+        "failures": msgspec.to_builtins(failures),
+    }
+    survived = len(outcomes) - len(failures)
+    text = f"{survived} of {len(outcomes)} simulated seeds survived, in {seconds:.0f} s"
+    answer(arguments.json, document, text)
+    return 1 if failures else 0
+
+
+def simulated_text(outcome: Simulated) -> str:
+    """A simulated seed's outcome, its faults, and the invariants that did not hold."""
+    head = f"seed {outcome.seed:4d}  {outcome.status} in {outcome.virtual_seconds:.1f} virtual s"
+    return "\n".join(
+        [
+            f"{head}, {outcome.events} events, trace {outcome.trace[:12]}",
+            f"           {outcome.weather}",
+            *(f"    LOST   {text}" for text in outcome.violations),
+        ]
+    )
 
 
 def verdict_text(verdict: Verdict) -> str:
