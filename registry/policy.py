@@ -64,6 +64,8 @@ class PrecheckPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Smallest share of the run's devices that took part at least once."""
     rejected: Share = 0.2
     """Largest share of received updates that were rejected."""
+    outliers: Share = 0.0
+    """Largest share of devices whose metric may be out of all proportion."""
     drift: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """Largest input drift of the champion on the median device, in standard deviations."""
 

@@ -1,21 +1,16 @@
-"""Outlier detection: updates whose change is far larger than the others' do not count."""
+"""Measures how far an update moves the model, and refuses it above a known limit."""
 
 from __future__ import annotations
 
 import math
-import statistics
 
-import msgspec
 import numpy as np
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, Records, decode_records
 from fl_runtime.run.keys import arrays_key
-from fl_runtime.run.messages import DeviceResult, PhaseRequest
+from fl_runtime.run.messages import PhaseRequest
 from fl_runtime.run.ports import ObjectStore
-
-MIN_UPDATES = 3
-"""A phase with fewer updates has no outlier: two cannot tell which of them is one."""
 
 
 def change_norm(before: ArrayMap, after: ArrayMap) -> float:
@@ -32,14 +27,12 @@ def change_norm(before: ArrayMap, after: ArrayMap) -> float:
 class NormFilter:
     """Refuses updates by the L2 norm of their change from the weights that were sent.
 
-    With ``norm_limit`` (from earlier rounds) each update is judged as it arrives. Without one, the
-    results are held back, without their arrays, until all have arrived; then the limit is
-    ``norm_factor`` times the median of their norms.
+    With ``norm_limit`` (from earlier rounds) each update is judged as it arrives. Without one they
+    are only measured: the server judges when those of all cohorts have arrived.
     """
 
     def __init__(self, objects: ObjectStore, request: PhaseRequest) -> None:
         self._request = request
-        self._held: list[DeviceResult] = []
         self._sent: ArrayMap | None = None
         if _filters(request) and request.arrays is not None:
             key = arrays_key(request.run, request.arrays.digest)
@@ -47,8 +40,8 @@ class NormFilter:
             self._sent = next(iter(sent.arrays.values()))
 
     @property
-    def holds_back(self) -> bool:
-        """Whether results must wait until all have arrived."""
+    def is_unjudged(self) -> bool:
+        """Whether the server has yet to judge the norms."""
         return self._sent is not None and self._request.norm_limit <= 0
 
     def norm_of(self, records: Records) -> float:
@@ -67,26 +60,6 @@ class NormFilter:
                 f"the update's change has norm {norm:.3g}, where at most {limit:.3g} is plausible",
             )
         return norm
-
-    def hold(self, result: DeviceResult) -> None:
-        """Hold a result back until :meth:`release`."""
-        self._held.append(result)
-
-    def release(self) -> tuple[list[DeviceResult], list[DeviceResult]]:
-        """(accepted, outliers) of the results held back, by device name."""
-        held = sorted(self._held, key=lambda result: result.device)
-        if len(held) < MIN_UPDATES:
-            return held, []
-        factor = self._request.norm_factor
-        limit = statistics.median(result.norm for result in held) * factor
-        reason = f"the update's change is above {limit:.3g}, {factor:g} times the median's"
-        accepted = [result for result in held if not 0 < limit < result.norm]
-        outliers = [
-            msgspec.structs.replace(result, status="error", code="norm", reason=reason)
-            for result in held
-            if 0 < limit < result.norm
-        ]
-        return accepted, outliers
 
 
 def _filters(request: PhaseRequest) -> bool:

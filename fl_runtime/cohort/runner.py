@@ -13,9 +13,9 @@ from collections.abc import Callable, Container, Iterator
 from edge.logs import event
 from edge.protocol.records import Records
 from fl_runtime.cohort.command_sender import CommandSender
-from fl_runtime.cohort.fold import Fold
+from fl_runtime.cohort.fold import Fold, is_expected
 from fl_runtime.cohort.norm_filter import NormFilter
-from fl_runtime.cohort.updates import ReplyChecker
+from fl_runtime.cohort.updates import ReplyChecker, read_again
 from fl_runtime.run import blocking
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import reply_key
@@ -78,6 +78,9 @@ class CohortRunner:
         """Yield one DeviceResult for each target, the fold if asked for, then PhaseDone. Never
         raises for what a device does.
         """
+        if request.accepted:
+            yield from fold_again(self._objects, request, self._concurrency)
+            return
         began = self._clock()
         phase = _Phase(request, self._objects, self._concurrency)
         sender = CommandSender(self._commands, self._objects, request, self._concurrency, self._now)
@@ -92,7 +95,6 @@ class CohortRunner:
             yield from phase.accept([pair for pair in batch if pair[1].device not in blocked])
             if phase.has_enough:
                 break
-        yield from phase.release()
         for target in waiting.values():
             yield (
                 over_selected(target)
@@ -192,32 +194,32 @@ class _Phase:
             if result.status == "ok" and self.has_enough:
                 yield over_selected(target_of[result.device])
                 continue
-            self._accepted += result.status == "ok"
-            if result.status == "ok" and self._filter.holds_back:
-                self._filter.hold(result)
+            expected = result.status == "ok" and is_expected(
+                self._request, result, target_of[result.device]
+            )
+            # What is not expected must not end the phase before the others have answered.
+            self._accepted += expected or (result.status == "ok" and self._request.layout is None)
+            if records is None or not expected or self._filter.is_unjudged:
+                yield result
             else:
-                yield from self._fold_or_pass(result, records)
+                yield self.fold.add(result, records)
 
-    def release(self) -> Iterator[DeviceResult]:
-        """Judge what the norm filter held back. Accepted updates are read again if they are to be
-        folded: keeping their arrays would take a model's memory for each device.
-        """
-        accepted, outliers = self._filter.release()
-        yield from outliers
-        if not self._request.fold:
-            yield from accepted
-            return
-        for at in range(0, len(accepted), PARALLEL):
-            part = accepted[at : at + PARALLEL]
-            for result, records in self._concurrency.each(
-                self._checker.check_again, part, PARALLEL
-            ):
-                yield from self._fold_or_pass(result, records)
 
-    def _fold_or_pass(
-        self, result: DeviceResult, records: Records | None
-    ) -> Iterator[DeviceResult]:
-        if records is None:
-            yield result
-        else:
-            self.fold.add(result, records)
+def fold_again(
+    objects: ObjectStore, request: PhaseRequest, concurrency: Concurrency
+) -> Iterator[PhaseEvent]:
+    """Fold the updates that the server accepted after it had seen those of all cohorts.
+
+    They are read again: to keep their arrays would take a model's memory for each device.
+    """
+    fold = Fold(request.phase, request.weighted_by)
+
+    def read(result: DeviceResult) -> _Checked:
+        return read_again(objects, request, result)
+
+    for at in range(0, len(request.accepted), PARALLEL):
+        part = request.accepted[at : at + PARALLEL]
+        for result, records in concurrency.each(read, part, PARALLEL):
+            yield result if records is None else fold.add(result, records)
+    yield from fold.finish()
+    yield PhaseDone(request.phase)

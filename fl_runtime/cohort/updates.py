@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -34,6 +35,7 @@ from fl_runtime.run.messages import (
     failure,
 )
 from fl_runtime.run.ports import ObjectStore, StoredReply
+from fl_runtime.run.robust import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,6 @@ MAX_NUMBERS = 100_000
 """Numbers in all metrics of one update together: metrics may be lists."""
 METRIC_NAME_CHARACTERS = 250
 """MLflow takes no longer names (https://mlflow.org/docs/latest/ml/tracking/)."""
-LARGEST = 1e200
-"""A value above it is as good as infinite: times an example count, a sum of many would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,10 @@ class UpdateCheck:
     """Key of the example count among the metrics."""
     arrays: list[ArraySpec] | None
     """The arrays that the update must hold. None: any (strategies that do not average)."""
+    names: list[str] | None = None
+    """The metrics that the app declares, without the example count. None: any."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Smallest and largest value that the app declares of a metric."""
 
     def weight_of(self, records: Records) -> float:
         """The update's weight, its example count. Raises ProtocolError, with the reason code, when
@@ -72,12 +76,24 @@ class UpdateCheck:
             )
         metrics = next(iter(records.metrics.values()))
         _check_metrics(metrics)
+        self._check_declared(metrics)
         weight = metrics.get(self.weighted_by)
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
             raise ProtocolError(
                 "examples", f"{self.weighted_by!r} is {weight!r}, not a plausible positive number"
             )
         return float(weight)
+
+    def _check_declared(self, metrics: ValueMap) -> None:
+        if self.names is not None and set(metrics) != {*self.names, self.weighted_by}:
+            raise ProtocolError("metrics", "the metrics are not those that the app declares")
+        for name, (least, most) in self.ranges.items():
+            value = metrics.get(name, least)
+            items = value if isinstance(value, list) else [value]
+            if not all(least <= float(item) <= most for item in items):
+                raise ProtocolError(
+                    "range", f"metric {name[:60]!r} is outside its range, {least:g} to {most:g}"
+                )
 
 
 def _check_arrays(records: Records, expected: list[ArraySpec]) -> None:
@@ -139,7 +155,7 @@ class ReplyChecker:
         """Parse, download and check one reply. Never raises: it runs in a worker's thread, and one
         device's update must not end the phase of all.
 
-        The records are None when the result failed or when the phase does not fold.
+        The records are None when the result failed or when the cohort does not fold it.
         """
         try:
             return self._check(stored, target)
@@ -155,7 +171,7 @@ class ReplyChecker:
                 code = reply.code if reply.code in DEVICE_CODES else OTHER_CODE
                 reason = printable(reply.reason)
                 return failure(target, code, reason, reply.timing, up, reply.bytes_down), None
-            records, norm = self._records(reply, target)
+            records, norm, examples = self._records(reply, target)
         except ProtocolError as error:
             return failure(target, error.code, str(error)), None
         except ObjectMissing as error:
@@ -168,23 +184,14 @@ class ReplyChecker:
             status="ok",
             metrics=next(iter(records.metrics.values()), {}),
             norm=norm,
+            examples=examples,
             content="" if fold else reply.content,
             update=reply.update,
             timing=reply.timing,
             bytes_up=up,
             bytes_down=reply.bytes_down,
         )
-        return result, records if fold else None
-
-    def check_again(self, result: DeviceResult) -> tuple[DeviceResult, Records | None]:
-        """The records of a result whose arrays were not kept; a failure if they have changed."""
-        try:
-            return result, read_update(self._objects, self._request, result.device, result.update)
-        except (ProtocolError, ObjectMissing) as error:
-            return overwritten(result, error), None
-        except Exception as error:  # noqa: BLE001  # as above
-            target = Target(result.device, result.node_id, result.message_id)
-            return fault(target, error), None
+        return result, records if fold and trains(self._request) else None
 
     def _decode(self, stored: StoredReply, target: Target) -> Reply:
         reply = decode(stored.body, Reply)
@@ -193,22 +200,43 @@ class ReplyChecker:
             raise ProtocolError("foreign", "the reply answers another message")
         return reply
 
-    def _records(self, reply: Reply, target: Target) -> tuple[Records, float]:
-        """The records of a good reply and the L2 norm of its change."""
+    def _records(self, reply: Reply, target: Target) -> tuple[Records, float, float]:
+        """The records of a good reply, the L2 norm of its change and its example count."""
         request = self._request
         records = (
             read_update(self._objects, request, target.device, reply.update)
             if reply.update
             else decode_skeleton(reply.content)
         )
+        examples = 0.0
         if request.checked:
-            specs = request.specs if request.kind.startswith("train") else None
-            UpdateCheck(weighted_by=request.weighted_by, arrays=specs).weight_of(records)
-        norm = self._filter.norm_of(records)
-        if request.fold and not request.kind.startswith("train"):
-            # Of an evaluation only metrics are averaged; nothing says which arrays to expect.
-            records = replace(records, arrays={})
-        return records, norm
+            check = UpdateCheck(
+                weighted_by=request.weighted_by,
+                arrays=request.specs if trains(request) else None,
+                names=request.metric_names,
+                ranges=request.ranges,
+            )
+            examples = check.weight_of(records)
+        return records, self._filter.norm_of(records), examples
+
+
+def trains(request: PhaseRequest) -> bool:
+    """Whether a phase's updates hold the model. Of an evaluation only metrics are averaged, which
+    the server does: it gets them with each result.
+    """
+    return request.kind.startswith("train")
+
+
+def read_again(
+    objects: ObjectStore, request: PhaseRequest, result: DeviceResult
+) -> tuple[DeviceResult, Records | None]:
+    """The records of a result whose arrays were not kept; a failure if they have changed."""
+    try:
+        return result, read_update(objects, request, result.device, result.update)
+    except (ProtocolError, ObjectMissing) as error:
+        return overwritten(result, error), None
+    except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
+        return fault(Target(result.device, result.node_id, result.message_id), error), None
 
 
 def read_update(

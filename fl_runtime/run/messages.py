@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -9,6 +10,11 @@ import msgspec
 from edge.protocol.messages import ObjectRef, Timing
 from edge.protocol.names import Name
 from edge.protocol.records import ArrayMap
+
+EXAMPLES = "num-examples"
+"""The metric with a device's number of examples, unless the strategy names another."""
+MetricLayout = dict[str, int]
+"""Metrics by name: the length of a list, -1 for a number."""
 
 
 class ArraySpec(msgspec.Struct, frozen=True):
@@ -24,12 +30,44 @@ def array_specs(arrays: ArrayMap) -> list[ArraySpec]:
     return [ArraySpec(name, array.dtype.str, array.shape) for name, array in arrays.items()]
 
 
+def layout_of(metrics: Mapping[str, Any]) -> MetricLayout:
+    """The layout of a device's metrics. Only metrics of one layout can be averaged."""
+    return {name: len(value) if isinstance(value, list) else -1 for name, value in metrics.items()}
+
+
 class Target(msgspec.Struct, frozen=True):
     """A device to ask, and the id of the message that it answers."""
 
     device: Name
     node_id: int
     message_id: str
+    weight_limit: float = 0.0
+    """Largest example count that earlier rounds make plausible; 0: nothing is known."""
+
+
+class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
+    """The outcome of one device in one phase. Where the phase does not fold, ``content`` or
+    ``update`` carries its reply.
+    """
+
+    device: Name
+    node_id: int
+    message_id: str
+    status: Literal["ok", "error", "spare"]
+    """``spare``: an over-selected reply, not needed because enough others came first."""
+    code: str = ""
+    """Reason code of an error."""
+    reason: str = ""
+    norm: float = 0.0
+    """L2 norm of the update's change; 0 where it was not measured."""
+    examples: float = 0.0
+    """The example count that it reports, its weight; 0 where it was not checked."""
+    metrics: dict[str, Any] = {}
+    content: str = ""
+    update: ObjectRef | None = None
+    timing: Timing = Timing()
+    bytes_up: int = 0
+    bytes_down: int = 0
 
 
 class OrderKey(msgspec.Struct, frozen=True):
@@ -74,7 +112,7 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Signs the orders of the phase to this cohort's devices."""
     fold: bool
     """Answer with the weighted mean instead of each update."""
-    weighted_by: str = "num-examples"
+    weighted_by: str = EXAMPLES
     """Key of the example count among the metrics."""
     specs: list[ArraySpec] | None = None
     """The arrays that an update must hold; None: any."""
@@ -87,30 +125,19 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     norm_limit: float = 0.0
     """Largest L2 norm of a change that counts; 0: derived from the phase's own updates."""
     norm_factor: float = 0.0
-    """Without a limit: an update is an outlier above this multiple of the median norm; 0: off."""
-
-
-class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
-    """The outcome of one device in one phase. Where the phase does not fold, ``content`` or
-    ``update`` carries its reply.
+    """Whether norms are measured although no limit is known (the server then judges); 0: no."""
+    layout: MetricLayout | None = None
+    """The metrics that updates are expected to report, see :func:`layout_of`; None: not known. An
+    update with others is passed to the server unfolded.
     """
-
-    device: Name
-    node_id: int
-    message_id: str
-    status: Literal["ok", "error", "spare"]
-    """``spare``: an over-selected reply, not needed because enough others came first."""
-    code: str = ""
-    """Reason code of an error."""
-    reason: str = ""
-    norm: float = 0.0
-    """L2 norm of the update's change; 0 where it was not measured."""
-    metrics: dict[str, Any] = {}
-    content: str = ""
-    update: ObjectRef | None = None
-    timing: Timing = Timing()
-    bytes_up: int = 0
-    bytes_down: int = 0
+    metric_names: list[str] | None = None
+    """The metrics that the app declares, without the example count; others are refused. None: it
+    declares none.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    """Metrics outside the range that the app declares are refused."""
+    accepted: list[DeviceResult] = []
+    """Not empty: no device is asked. Read these updates again and answer with their mean."""
 
 
 class Folded(msgspec.Struct, frozen=True, tag="folded"):
@@ -119,6 +146,8 @@ class Folded(msgspec.Struct, frozen=True, tag="folded"):
     phase: str
     records: bytes
     count: int
+    devices: list[str] = []
+    """Whose updates they are."""
 
 
 class PhaseDone(msgspec.Struct, frozen=True, tag="done"):

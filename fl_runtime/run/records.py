@@ -13,6 +13,7 @@ import msgspec
 
 from edge.protocol.messages import Goal
 from fl_runtime.run.cohorts import Cohort
+from fl_runtime.run.decisions import robust_metrics
 from fl_runtime.run.messages import DeviceResult
 from fl_runtime.run.scoring import goal_of
 from fl_runtime.run.spec import Champion
@@ -68,6 +69,8 @@ class DeviceRow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Any]
     norm: float = 0.0
     """L2 norm of the update's change; 0 where it was not measured."""
+    examples: float = 0.0
+    """The example count that it reports, its weight; 0 where it was not checked."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +85,20 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: RoundSeconds
     bytes: RoundBytes
     devices: list[DeviceRow] = []
+    robust: dict[str, float] = {}
+    """What decisions use in the place of ``evaluate``: :mod:`fl_runtime.run.decisions`."""
+    outliers: dict[str, list[str]] = {}
+    """Devices whose evaluation is out of all proportion, by metric."""
     model: str = ""
     """Digest of the global weights after the round (``transient/RUN/arrays/``)."""
     finished_at: float = 0.0
     """Unix time of the commit, by the server that finished the round; 0 in records of version 0.4.
     """
+
+
+def decisive_metrics(record: RoundRecord) -> dict[str, Any]:
+    """The round's metrics as decisions use them: those of the devices, else the server's."""
+    return {**record.evaluate, **record.robust} or record.server
 
 
 COMPARISON = "comparison.json"
@@ -149,12 +161,16 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def format_metrics(record: RoundRecord) -> str:
-    """The round's evaluate metrics on one line, for people."""
+    """The round's evaluate metrics on one line, for people; the robust mean where it differs."""
     return "  ".join(
-        f"{key} {value:.4g}"
+        f"{key} {value:.4g}{_robust_text(record.robust.get(key, value), value)}"
         for key, value in record.evaluate.items()
         if isinstance(value, int | float)
     )
+
+
+def _robust_text(robust: float, value: float) -> str:
+    return "" if f"{robust:.2g}" == f"{value:.2g}" else f" (robust {robust:.4g})"
 
 
 def summarize(
@@ -175,6 +191,8 @@ def summarize(
     }
     failures = collections.Counter(result.code for _, result in results if result.status == "error")
     times = [_phase_seconds(phase) for phase in stats]
+    evaluated = [result for phase, result in results if phase.kind.startswith("evaluate")]
+    robust, outliers = robust_metrics(evaluate, evaluated)
     return RoundRecord(
         round=number,
         train=dict(train),
@@ -190,6 +208,8 @@ def summarize(
             sum(result.bytes_down for _, result in results),
         ),
         devices=[_row(number, phase, result) for phase, result in results],
+        robust=robust,
+        outliers=outliers,
         model=model,
     )
 
@@ -225,4 +245,5 @@ def _row(number: int, phase: PhaseStats, result: DeviceResult) -> DeviceRow:
         bytes_down=result.bytes_down,
         metrics=dict(result.metrics),
         norm=result.norm,
+        examples=result.examples,
     )

@@ -46,6 +46,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Over-selection factor: this many times the sampled devices are asked to train, if there are
     enough; the first replies count.
     """
+    weight_limit: Annotated[float, msgspec.Meta(ge=0)] = 100.0
+    """An update with more examples than this many times the phase's median, or the device's own
+    earlier counts, is refused; 0: none is.
+    """
     selection: Annotated[
         str, msgspec.Meta(pattern="^(|random|least-seen|stratified:[A-Za-z0-9_-]{1,40})$")
     ] = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,9 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     value: float
     score: float
+    """Of the robust mean: the pipeline's condition compares it."""
+    reported_score: float
+    """Of the metric as the app reports it."""
     model_digest: str
     model_data: str
     evaluation: str
@@ -82,7 +85,10 @@ def conclude(
     """
     spec = finished.spec
     evaluation = _final_evaluation(finished)
-    value = finished.objective.value_of(evaluation)
+    number = _evaluated_round(finished)
+    robust = read_round(objects, spec.run, number).robust if number else {}
+    decisive = finished.objective.value_of({**evaluation, **robust})
+    value = finished.objective.value_if_reported(evaluation) or decisive
     arrays = to_arrays(finished.rounds.result.arrays)
     model = final_model(arrays, value.metric, value.goal, value.value)
     files = _files(finished, model, evaluation)
@@ -111,7 +117,8 @@ def conclude(
         participants=read_round(objects, spec.run, finished.final_round).participants,
         metric=model.metric,
         value=model.value,
-        score=model.score,
+        score=decisive.score,
+        reported_score=model.score,
         model_digest=model.digest,
         model_data=uri(model_key(spec.run, "model.tar.gz")),
         evaluation=uri(model_key(spec.run, EVALUATION)),
@@ -136,11 +143,19 @@ def _final_evaluation(finished: Finished) -> dict[str, Any]:
     """The metrics of the final round, or of the last evaluated one before it."""
     result = finished.rounds.result
     history = result.evaluate_metrics_clientapp or result.evaluate_metrics_serverapp
-    if not history:
-        return {}
+    return dict(history[_last(history, finished.final_round)]) if history else {}
+
+
+def _evaluated_round(finished: Finished) -> int:
+    """The round whose devices' evaluation counts; 0: none."""
+    history = finished.rounds.result.evaluate_metrics_clientapp
+    return _last(history, finished.final_round) if history else 0
+
+
+def _last(history: Mapping[int, Any], final_round: int) -> int:
     # A strategy may evaluate less often than each round.
-    until = [number for number in history if number <= finished.final_round]
-    return dict(history[max(until, default=max(history))])
+    until = [number for number in history if number <= final_round]
+    return max(until, default=max(history))
 
 
 def _files(finished: Finished, model: FinalModel, evaluation: dict[str, Any]) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, spec_key
+from fl_runtime.run.metric_rules import metric_rules
 from fl_runtime.run.mlflow_runs import DEVICES_TAG
 from fl_runtime.run.ports import Clock, ObjectStore, Sleep
 from fl_runtime.run.records import RoundRecord
@@ -168,6 +169,7 @@ class Server:
             clock=resources.clock,
             now=resources.now,
             signer=resources.signer,
+            rules=metric_rules(app.settings),
             concurrency=resources.concurrency,
         )
         config = {**app.config, **spec.run_config}

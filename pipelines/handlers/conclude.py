@@ -36,7 +36,8 @@ def outputs_of(
         **outcome,
         "champion_score": champion_score,
         "execution_arn": execution_arn,
-        "score_text": outcome["score"],
+        # A run that was under way when this function was replaced gives one score.
+        "score_text": outcome.get("reported_score", outcome["score"]),
     }
     return [
         {"Name": name, "Value": str(values[name])[:OUTPUT_LIMIT]}
@@ -69,7 +70,7 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
 
     comparison = msgspec.json.decode(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
     goal = comparison.goal_for(outcome["metric"])
-    same_data = compare(comparison, outcome["metric"], goal).champion_value
+    same_data = compare(comparison, outcome["metric"], goal).champion_robust
     if same_data is not None:
         score = score_of(same_data, goal)
         return score + min(0.0, policy_in_force(aws.objects).prechecks.better_by) * abs(score)

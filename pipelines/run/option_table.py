@@ -164,6 +164,16 @@ class RunOptions:
         help="over-selection factor: devices asked for each one wanted; the first to answer count "
         "(default {default})",
     )
+    weight_limit: float = option(
+        default=100.0,
+        least=0,
+        parameter="WeightLimit",
+        meaning="refuse updates with more examples than this many times the phase's median, or "
+        "the device's own earlier counts; 0: none",
+        flag="--weight-limit",
+        help="refuse updates with more examples than this many times the median, or the device's "
+        "own earlier counts; 0: none (default {default:g})",
+    )
     selection: str = option(
         default="",
         pattern="random|least-seen|stratified:[A-Za-z0-9_-]{1,40}",

@@ -20,7 +20,7 @@ _CURVES_SHOWN = 20
 _POINTS_SHOWN = 100
 _PARAMETERS_SHOWN = 100
 _COUNTS_SHOWN = 20
-_CURVES_FIRST = ("evaluate.", "server.", "train.")
+_CURVES_FIRST = ("evaluate.", "robust.", "server.", "train.")
 
 
 def page(evidence: Evidence, checks: list[Check]) -> str:
@@ -140,7 +140,9 @@ def _numbers(evidence: Evidence) -> list[dict[str, Any]]:
     compared = evidence.compared
     values = [
         (evidence.metric, evidence.value),
+        (f"{evidence.metric} (robust)", compared.candidate_robust),
         ("champion", compared.champion_value),
+        ("champion (robust)", compared.champion_robust),
         ("devices better off", compared.better_on),
         ("drift", evidence.drift.score),
         ("participants", evidence.participation.ever),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
+from typing import Any
 
 from edge.protocol.messages import Goal
 from fl_runtime.run.records import Comparison, DeviceComparison
+from fl_runtime.run.robust import DISPROPORTION, LARGEST, SKIP_BEYOND, capped_mean, deviations
 from registry.evidence.model import (
     EXAMPLES,
     WORST,
@@ -18,6 +21,7 @@ from registry.evidence.model import (
 )
 
 _GROUPS_KEPT = 500
+_OUTLIERS_KEPT = 50
 
 
 def compare(comparison: Comparison, metric: str, goal: Goal) -> ComparisonSummary:
@@ -26,12 +30,13 @@ def compare(comparison: Comparison, metric: str, goal: Goal) -> ComparisonSummar
     If any device evaluated both models, only those that did count.
     """
     champion = comparison.champion
-    told = [row for row in comparison.devices if as_number(row.candidate.get(metric)) is not None]
-    both = [row for row in told if as_number(row.champion.get(metric)) is not None]
+    told = [row for row in comparison.devices if _tells(row.candidate, metric)]
+    both = [row for row in told if _tells(row.champion, metric)]
     compared = champion is not None and bool(both)
     rows = both if compared else told
     devices = [_device(row, metric, goal, compared=bool(both)) for row in rows]
     everyone = _group("", "", devices, goal) if devices else None
+    robust, robust_champion = _robust_means(devices)
     return ComparisonSummary(
         champion=champion.model_version if champion else "",
         champion_digest=champion.digest if champion else "",
@@ -41,11 +46,50 @@ def compare(comparison: Comparison, metric: str, goal: Goal) -> ComparisonSummar
         better_on=sum(device.worse_by < 0 for device in devices),
         candidate=everyone.candidate if everyone else None,
         champion_value=everyone.champion if everyone else None,
-        worse_by=everyone.worse_by if everyone else 0.0,
+        candidate_robust=robust,
+        champion_robust=robust_champion,
+        worse_by=worse_by(robust, robust_champion, goal)
+        if robust is not None and robust_champion is not None
+        else 0.0,
+        outliers=_outliers(devices)[:_OUTLIERS_KEPT],
         worst=_worst_first(devices, goal)[:WORST],
         distribution=sorted(device.candidate for device in devices),
         groups=_groups(rows, devices, goal)[:_GROUPS_KEPT],
     )
+
+
+def _tells(metrics: Mapping[str, Any], metric: str) -> bool:
+    """Whether a device reports the metric, and a number that can be added up."""
+    value = as_number(metrics.get(metric))
+    return value is not None and abs(value) <= LARGEST
+
+
+def _robust_means(devices: list[DeviceEvaluation]) -> tuple[float | None, float | None]:
+    """(candidate, champion): the skipped means, over devices that are plausible for both."""
+    kept = _within(devices, SKIP_BEYOND)
+    if not kept:
+        return None, None
+    weights = [device.examples for device in kept]
+    champion = [device.champion for device in kept if device.champion is not None]
+    return (
+        capped_mean([device.candidate for device in kept], weights),
+        capped_mean(champion, weights) if len(champion) == len(kept) else None,
+    )
+
+
+def _outliers(devices: list[DeviceEvaluation]) -> list[str]:
+    """Devices whose metric is out of all proportion, by name."""
+    plausible = {device.device for device in _within(devices, DISPROPORTION)}
+    return sorted(device.device for device in devices if device.device not in plausible)
+
+
+def _within(devices: list[DeviceEvaluation], limit: float) -> list[DeviceEvaluation]:
+    """The devices whose metrics deviate by at most ``limit``, for both models."""
+    candidate = deviations([device.candidate for device in devices])
+    compared = [device.champion for device in devices if device.champion is not None]
+    champion = deviations(compared) if len(compared) == len(devices) else candidate
+    pairs = zip(devices, candidate, champion, strict=True)
+    return [device for device, mine, theirs in pairs if max(mine, theirs) <= limit]
 
 
 def _reason(comparison: Comparison, told: list[DeviceComparison], metric: str) -> str:
@@ -78,9 +122,12 @@ def _worst_first(devices: list[DeviceEvaluation], goal: Goal) -> list[DeviceEval
 def _groups(
     rows: list[DeviceComparison], devices: list[DeviceEvaluation], goal: Goal
 ) -> list[GroupEvaluation]:
-    """Cohorts and labels, the worst first."""
+    """Cohorts and labels, the worst first, without devices that are out of all proportion."""
+    plausible = {device.device for device in _within(devices, DISPROPORTION)}
     members: dict[tuple[str, str], list[DeviceEvaluation]] = {}
     for row, device in zip(rows, devices, strict=True):
+        if device.device not in plausible:
+            continue
         for kind, name in [("cohort", row.cohort), *row.labels.items()]:
             members.setdefault((kind, name), []).append(device)
     groups = [_group(kind, name, of, goal) for (kind, name), of in members.items()]

@@ -115,6 +115,7 @@ class RunHistory:
     def _add_curves(self, record: RoundRecord) -> None:
         for group, metrics in (
             ("evaluate", record.evaluate),
+            ("robust", record.robust),
             ("server", record.server),
             ("train", record.train),
         ):

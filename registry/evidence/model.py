@@ -61,8 +61,15 @@ class ComparisonSummary(msgspec.Struct, frozen=True, kw_only=True):
     better_on: int = 0
     """Number of devices on which the candidate is better."""
     candidate: float | None = None
+    """Mean over the devices, weighted by examples."""
     champion_value: float | None = None
+    candidate_robust: float | None = None
+    """The same as decisions use it: :mod:`fl_runtime.run.robust`."""
+    champion_robust: float | None = None
     worse_by: float = 0.0
+    """Of the robust means, see :func:`worse_by`."""
+    outliers: list[str] = []
+    """Devices whose metric is out of all proportion, for one of the two models."""
     groups: list[GroupEvaluation] = []
     """The worst first."""
     worst: list[DeviceEvaluation] = []

@@ -27,6 +27,7 @@ def check(evidence: Evidence, policy: PrecheckPolicy) -> list[Check]:
     return [
         *_better(evidence.compared, evidence.metric, policy),
         *_participation(evidence.participation, policy),
+        _metrics(evidence.compared, evidence.metric, policy),
         _drift(evidence.drift, policy),
     ]
 
@@ -57,12 +58,32 @@ def _better(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) ->
         f"it {rule} by {abs(policy.better_by):.1%}" if policy.better_by else "it must not be worse"
     )
     message = (
-        f"{metric} {compared.candidate:.4g}, champion {compared.champion_value:.4g} on "
+        f"{metric} {_both(compared.candidate, compared.candidate_robust)}, champion "
+        f"{_both(compared.champion_value, compared.champion_robust)} on "
         f"{compared.devices} devices: {in_words(compared.worse_by)}; {limit}"
     )
     passed = -compared.worse_by >= policy.better_by
     yield Check(name="better", passed=passed, message=message)
     yield _groups(compared, metric, policy)
+
+
+def _both(mean: float, robust: float | None) -> str:
+    """A mean, and the robust one where it differs."""
+    if robust is None or f"{robust:.4g}" == f"{mean:.4g}":
+        return f"{mean:.4g}"
+    return f"{mean:.4g} (robust {robust:.4g})"
+
+
+def _metrics(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Check:
+    far = compared.outliers
+    share = len(far) / compared.devices if compared.devices else 0.0
+    message = f"no device reports {metric} out of all proportion"
+    if far:
+        message = (
+            f"{len(far)} of {compared.devices} devices report {metric} out of all proportion "
+            f"({', '.join(far[:3])}); limit {policy.outliers:.0%}"
+        )
+    return Check(name="metrics", passed=share <= policy.outliers, message=message)
 
 
 def _groups(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Check:

@@ -154,9 +154,12 @@ def evidence(
     *,
     rounds: Sequence[RoundRecord] | None = None,
     devices: Sequence[DeviceStatus] = (),
+    devices_compared: list[DeviceComparison] | None = None,
     **changes: Any,
 ) -> Evidence:
     """The evidence of version x/2. ``changes``: of the comparison."""
     objects = MemoryObjects()
+    if devices_compared is not None:
+        changes["devices"] = devices_compared
     leave(objects, comparison(champion, **changes), rounds)
     return collect(package(), "x/2", objects, lambda _: devices)

@@ -51,6 +51,10 @@ def stored_weights() -> MemoryObjects:
     return objects
 
 
+LAYOUT = {"loss": -1, "num-examples": -1}
+"""The metrics that devices report in most tests."""
+
+
 def device_result(device: str, **changes: object) -> DeviceResult:
     """A good result."""
     fields = {"device": device, "node_id": 1, "message_id": f"m-{device}", "status": "ok"}

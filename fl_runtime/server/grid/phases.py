@@ -13,15 +13,18 @@ from edge.training.flower_compat import from_recorddict
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import phase_id
+from fl_runtime.run.metric_rules import MetricRules
 from fl_runtime.run.ports import Clock, ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
+from fl_runtime.server.grid.fan_out import CohortBackend
 from fl_runtime.server.grid.flower_compat import name_message
+from fl_runtime.server.grid.gather import gather
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import Phase, RequestBuilder
+from fl_runtime.server.grid.review import Reviewer
 from fl_runtime.server.grid.weights import PhaseContent, WeightStore
 
 
@@ -39,6 +42,7 @@ class PhaseExecutor:
         signer: Signer,
         concurrency: Concurrency = THREADS,
         now: Clock = time.time,
+        rules: MetricRules | None = None,
     ) -> None:
         self.spec = spec
         self.cohorts = cohorts
@@ -51,7 +55,9 @@ class PhaseExecutor:
         self._objects = objects
         self._clock = clock
         self._concurrency = concurrency
-        self._requests = RequestBuilder(spec, cohorts, signer, now, concurrency)
+        self._requests = RequestBuilder(
+            spec, cohorts, signer, now, concurrency, rules or MetricRules()
+        )
         self._sequence = 0
         self._lock = threading.Lock()
 
@@ -94,7 +100,8 @@ class PhaseExecutor:
         )
         reader = PhaseReplies(self._objects, by_node, stats)
         started = self._clock()
-        events = run_cohorts(self._backend, requests, self._concurrency)
+        reviewer = Reviewer(stats.kind, policy, self.spec.weight_limit)
+        events = gather(self._backend, requests, reviewer.review, self._concurrency)
         replies = [reader.read(item, request) for item, request in events]
         stats.seconds = self._clock() - started
         # A run's records, too, must not depend on who answered first.

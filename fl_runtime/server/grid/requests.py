@@ -11,13 +11,14 @@ from flwr.app import Message
 from edge.protocol.orders import Grant, content_digest
 from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.concurrency import Concurrency
-from fl_runtime.run.messages import OrderKey, PhaseRequest, Target
+from fl_runtime.run.messages import EXAMPLES, OrderKey, PhaseRequest, Target
+from fl_runtime.run.metric_rules import MetricRules
 from fl_runtime.run.order_keys import new_key_pair, order_key
 from fl_runtime.run.ports import Clock
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
-from fl_runtime.server.grid.phase_policy import PhasePolicy
+from fl_runtime.server.grid.phase_policy import Expectation, PhasePolicy
 from fl_runtime.server.grid.weights import PhaseContent
 
 NORM_FACTOR = 10.0
@@ -25,7 +26,6 @@ NORM_FACTOR = 10.0
 FOLDED_KINDS = ("train", "evaluate")
 """Message types that cohorts may fold; a suffixed type (``train.my_function``) is the app's own."""
 UNCHECKED_LIMIT_BYTES = 2**31
-DEFAULT_WEIGHT_KEY = "num-examples"
 GRANT_MARGIN_SECONDS = 300.0
 """How far the clocks of a server and its proxies may differ. AWS refuses requests with more:
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html
@@ -57,8 +57,10 @@ class RequestBuilder:
         signer: Signer,
         now: Clock,
         concurrency: Concurrency,
+        rules: MetricRules,
     ) -> None:
         self._spec = spec
+        self._rules = rules
         self._cohorts = cohorts
         self._sign = signer
         self._now = now
@@ -67,7 +69,7 @@ class RequestBuilder:
 
     def build(self, phase: Phase) -> list[PhaseRequest]:
         """One request for each cohort that has a device to ask, each with a key of its own."""
-        asked = [(cohort, _targets(cohort, phase.messages)) for cohort in self._cohorts]
+        asked = [(cohort, self._targets(cohort, phase)) for cohort in self._cohorts]
 
         def request(of: tuple[Cohort, list[Target]]) -> PhaseRequest:
             return self._request(phase, *of, self._key(phase, of[0]))
@@ -96,6 +98,7 @@ class RequestBuilder:
         self, phase: Phase, cohort: Cohort, targets: list[Target], key: OrderKey
     ) -> PhaseRequest:
         policy, stats, content = phase.policy, phase.stats, phase.content
+        expected = policy.expected.get(stats.kind, Expectation())
         wanted = sum(target.node_id not in policy.over_selected for target in targets)
         return PhaseRequest(
             run=self._spec.run,
@@ -113,7 +116,7 @@ class RequestBuilder:
             run_config=self._run_config,
             key=key,
             fold=policy.fold_by is not None and stats.kind in FOLDED_KINDS,
-            weighted_by=policy.fold_by or DEFAULT_WEIGHT_KEY,
+            weighted_by=policy.fold_by or EXAMPLES,
             specs=content.specs if policy.checked else None,
             size_limit=_size_limit(content, policy),
             checked=policy.checked,
@@ -121,15 +124,37 @@ class RequestBuilder:
             enough=wanted if wanted < len(targets) else 0,
             norm_limit=policy.norm_limit,
             norm_factor=NORM_FACTOR,
+            layout=expected.layout,
+            metric_names=self._rules.names.get(stats.kind),
+            ranges=dict(self._rules.ranges),
         )
 
+    def _targets(self, cohort: Cohort, phase: Phase) -> list[Target]:
+        expected = phase.policy.expected.get(phase.stats.kind, Expectation())
+        usual = expected.median_examples
+        return [
+            Target(
+                member.device,
+                member.node_id,
+                phase.messages[member.node_id].metadata.message_id,
+                weight_limit(self._spec.weight_limit, usual, expected.examples.get(member.device)),
+            )
+            for member in cohort.members
+            if member.node_id in phase.messages
+        ]
 
-def _targets(cohort: Cohort, messages: Mapping[int, Message]) -> list[Target]:
-    return [
-        Target(member.device, member.node_id, messages[member.node_id].metadata.message_id)
-        for member in cohort.members
-        if member.node_id in messages
-    ]
+
+def weight_limit(factor: float, median: float, own: float | None) -> float:
+    """Largest example count that counts; 0: any.
+
+    Args:
+        factor: The run's ``weight_limit``.
+        median: Of the example counts of all devices; 0: not known.
+        own: The device's largest count in earlier rounds.
+
+    """
+    known = [count for count in (median, own or 0.0) if count > 0]
+    return factor * min(known) if known else 0.0
 
 
 def _size_limit(content: PhaseContent, policy: PhasePolicy) -> int:

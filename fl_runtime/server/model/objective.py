@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,10 +36,18 @@ class Objective:
     """Empty: known from the metric's name."""
 
     def value_of(self, reported: Mapping[str, Any]) -> ObjectiveValue:
-        """The objective's value among reported metrics; raises RunFailed when it is missing."""
+        """The objective's value among reported metrics; raises RunFailed when it is missing or not
+        finite.
+        """
         numeric = [name for name, value in reported.items() if isinstance(value, int | float)]
         metric = choose_metric(numeric, self.metric)
-        return ObjectiveValue(metric, self.goal or goal_of(metric), float(reported[metric]))
+        value = float(reported[metric])
+        if not math.isfinite(value):
+            raise RunFailed(
+                "metric-missing",
+                f"The metric {metric!r} is {value}: the model cannot be judged.",
+            )
+        return ObjectiveValue(metric, self.goal or goal_of(metric), value)
 
     def value_if_reported(self, reported: Mapping[str, Any]) -> ObjectiveValue | None:
         """The same, or None: a round without an evaluation is no failure."""

@@ -12,7 +12,6 @@ from fl_runtime.run.cohorts import Member
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
-from fl_runtime.server.rounds.metric_outliers import drop_metric_outliers
 from fl_runtime.server.rounds.strategies import minimum_nodes
 from fl_runtime.server.rounds.train_step import RoundInput
 
@@ -35,8 +34,6 @@ def evaluate(
     if not messages:
         return None
     replies = list(grid.send_and_receive(messages, timeout=given.timeout))
-    if policy.checked and stats:
-        replies = drop_metric_outliers(replies, stats[-1])
     metrics: MetricRecord | None = strategy.aggregate_evaluate(given.number, replies)
     return metrics
 

@@ -261,8 +261,10 @@ def _put(history: dict[int, MetricRecord], number: int, metrics: MetricRecord | 
 
 
 def _put_plain(history: dict[int, MetricRecord], number: int, metrics: dict[str, Any]) -> None:
-    if metrics:
-        history[number] = MetricRecord(metrics)
+    # JSON has no infinity: what overflowed was written as null.
+    known = {name: value for name, value in metrics.items() if value is not None}
+    if known:
+        history[number] = MetricRecord(known)
 
 
 def _plain(metrics: MetricRecord | None) -> dict[str, Any]:

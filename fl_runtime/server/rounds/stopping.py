@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fl_runtime.run.cost import Topology, round_cost
-from fl_runtime.run.records import RoundRecord
+from fl_runtime.run.records import RoundRecord, decisive_metrics
 from fl_runtime.run.scoring import score_of
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective, ObjectiveValue
@@ -37,7 +37,7 @@ class StoppingCriteria:
         cost = round_cost(self._topology, record.seconds.total, len(record.devices))
         self._last = (record.seconds.total, cost)
         self._seconds, self._cost = self._seconds + record.seconds.total, self._cost + cost
-        value = self._objective.value_if_reported(record.evaluate or record.server)
+        value = self._objective.value_if_reported(decisive_metrics(record))
         if value is not None and (self._best_score is None or value.score > self._best_score):
             self._best_score, self.best = value.score, record
         if value is not None and self._reached(value):

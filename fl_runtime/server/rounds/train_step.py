@@ -17,7 +17,6 @@ from fl_runtime.server.grid.flower_compat import readdressed
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.rounds.availability import Availability
-from fl_runtime.server.rounds.metric_outliers import drop_metric_outliers
 from fl_runtime.server.rounds.quorum import (
     ATTEMPTS,
     Quorum,
@@ -78,7 +77,8 @@ class TrainStep:
         Raises:
             RunFailed: the round has no quorum after all its attempts.
         """
-        norm_limit = self._availability.history.norm_limit()
+        history = self._availability.history
+        norm_limit, expected = history.norm_limit(), history.expectations()
         replies: list[Message] = []
         policy = self._policy
         for attempt in range(1, ATTEMPTS + 1):
@@ -86,7 +86,12 @@ class TrainStep:
             members = self._availability.wait(
                 self._phases.members, given.number, self._quorum.minimum_available
             )
-            policy = replace(self._policy, available=tuple(members), norm_limit=norm_limit)
+            policy = replace(
+                self._policy,
+                available=tuple(members),
+                norm_limit=norm_limit,
+                expected=expected,
+            )
             planned = self._plan(given, policy, attempt)
             before = len(self._phases.stats)
             replies = self._send(planned, policy, given.timeout)
@@ -141,10 +146,7 @@ class TrainStep:
 
     def _send(self, planned: _Attempt, policy: PhasePolicy, timeout: float) -> list[Message]:
         grid = self._grid.under(replace(policy, over_selected=planned.over_selected))
-        replies = list(grid.send_and_receive(planned.messages, timeout=timeout))
-        if not policy.checked or not self._phases.stats:
-            return replies
-        return drop_metric_outliers(replies, self._phases.stats[-1])
+        return list(grid.send_and_receive(planned.messages, timeout=timeout))
 
     def _has_quorum(self, number: int, attempt: _Attempt, stats: Sequence[PhaseStats]) -> bool:
         """Whether the round has its quorum; False to attempt it again.

@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,18 @@ class RoundLog:
         failed = [row for row in record.devices if row.status == "error"]
         for row in failed[:FAILURES_LOGGED]:
             self._log_failure(row)
+        for metric, devices in record.outliers.items():
+            event(
+                logger,
+                "metric-outliers",
+                logging.WARNING,
+                run=self._spec.run,
+                round=record.round,
+                metric=metric,
+                devices=devices,
+                reported=record.evaluate.get(metric),
+                robust=record.robust.get(metric),
+            )
         self._finished_round, self._round_began = record.round, self._clock()
 
     def progress(self) -> None:
@@ -109,7 +122,7 @@ class RoundLog:
         fields = {
             f"evaluate_{key}": float(value)
             for key, value in reported.items()
-            if isinstance(value, int | float)
+            if isinstance(value, int | float) and math.isfinite(value)
         }
         objective = self._objective.value_if_reported(reported)
         return fields if objective is None else {**fields, "value": objective.value}

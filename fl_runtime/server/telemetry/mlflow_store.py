@@ -111,7 +111,12 @@ def metrics_of(record: RoundRecord) -> dict[str, float]:
     seconds = msgspec.structs.asdict(record.seconds)
     values.update({f"seconds.{key}": value for key, value in seconds.items()})
     values.update({f"failures.{reason}": count for reason, count in record.failures.items()})
-    groups = {"train": record.train, "evaluate": record.evaluate, "server": record.server}
+    groups = {
+        "train": record.train,
+        "evaluate": record.evaluate,
+        "robust": record.robust,
+        "server": record.server,
+    }
     for group, metrics in groups.items():
         for key, value in metrics.items():
             if isinstance(value, int | float):

@@ -1,51 +1,56 @@
-"""A cohort's fold: the largest group of like metrics counts."""
+"""A cohort's fold: one mean, of updates that report the same metrics."""
 
 from __future__ import annotations
 
 import numpy as np
-from fakes.phases import device_result, update
+import pytest
+from fakes.phases import device_result, phase_request, update
 
 from edge.protocol.records import decode_records
-from fl_runtime.cohort.fold import MAX_GROUPS, Fold
-from fl_runtime.run.messages import DeviceResult, Folded
+from fl_runtime.cohort.fold import Fold, is_expected
+from fl_runtime.run.messages import Target
 
 
-def fold_of(*items: tuple[str, dict]) -> list:
-    fold = Fold("p", "num-examples")
+def fold_of(*items: tuple[str, dict]) -> tuple[dict[str, str], list]:
+    fold, codes = Fold("p", "num-examples"), {}
     for device, metrics in items:
         values = {"num-examples": 10, **metrics}
-        fold.add(device_result(device, metrics=values), update(float(len(device)), **metrics))
-    return list(fold.finish())
+        result = device_result(device, metrics=values)
+        codes[device] = fold.add(result, update(float(len(device)), **metrics)).code
+    return codes, list(fold.finish())
 
 
-def codes(events: list) -> dict[str, str]:
-    return {item.device: item.code for item in events if isinstance(item, DeviceResult)}
+def test_the_mean_says_whose_updates_it_holds() -> None:
+    codes, (mean,) = fold_of(("a", {"loss": 1.0}), ("bbb", {"loss": 3.0}))
+    assert codes == {"a": "", "bbb": ""}
+    assert (mean.phase, mean.count, mean.devices) == ("p", 2, ["a", "bbb"])
+    np.testing.assert_allclose(decode_records(mean.records).arrays["arrays"]["w"], 2.0)
 
 
-def test_every_device_gets_its_result_and_the_mean_comes_last() -> None:
-    events = fold_of(("a", {"loss": 1.0}), ("bbb", {"loss": 3.0}))
-    assert codes(events) == {"a": "", "bbb": ""}
-    last = events[-1]
-    assert isinstance(last, Folded)
-    assert (last.phase, last.count) == ("p", 2)
-    np.testing.assert_allclose(decode_records(last.records).arrays["arrays"]["w"], 2.0)
-
-
-def test_a_device_with_metrics_of_its_own_does_not_count_even_if_it_is_first() -> None:
-    events = fold_of(("x", {"strange": 1.0}), ("a", {"loss": 1.0}), ("b", {"loss": 1.0}))
-    assert codes(events) == {"x": "metrics", "a": "", "b": ""}
-    assert events[-1].count == 2
-
-
-def test_a_list_of_another_length_does_not_count() -> None:
-    events = fold_of(("a", {"loss": [1.0, 2.0]}), ("b", {"loss": [1.0]}))
-    assert codes(events) == {"a": "", "b": "metrics"}
-
-
-def test_the_number_of_groups_is_bounded() -> None:
-    events = fold_of(*[(f"d{index}", {f"m{index}": 1.0}) for index in range(MAX_GROUPS + 2)])
-    assert list(codes(events).values()).count("metrics") == MAX_GROUPS + 1
+def test_what_cannot_be_averaged_is_a_failure_of_its_device() -> None:
+    codes, (mean,) = fold_of(("a", {"loss": [1.0, 2.0]}), ("b", {"loss": [1.0]}))
+    assert codes == {"a": "", "b": "metrics"}
+    assert mean.devices == ["a"]
 
 
 def test_nothing_added_gives_nothing() -> None:
     assert list(Fold("p", "num-examples").finish()) == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "examples", "expected"),
+    [
+        (None, 10, False),
+        ({"loss": -1}, 10, True),
+        ({"loss": 3}, 10, False),
+        ({"loss": -1, "other": -1}, 10, False),
+        ({"loss": -1}, 100, True),
+        ({"loss": -1}, 101, False),
+    ],
+)
+def test_only_what_earlier_rounds_had_is_folded_at_once(
+    layout: dict[str, int] | None, examples: float, expected: bool
+) -> None:
+    result = device_result("a", metrics={"loss": 1.0}, examples=examples)
+    target = Target("a", 1, "m-a", weight_limit=100.0)
+    assert is_expected(phase_request("a", layout=layout), result, target) is expected

@@ -11,7 +11,7 @@ import pytest
 from fakes.clock import Clock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
-from fakes.phases import PHASE, phase_request
+from fakes.phases import LAYOUT, PHASE, phase_request
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hostile import (
@@ -68,6 +68,7 @@ def judged(
         specs=array_specs(MODEL),
         size_limit=100_000,
         norm_limit=norm_limit,
+        layout=LAYOUT,
     )
     for device, body in replies.items():
         rows.rows.setdefault(f"run-1#{PHASE}#c0", {})[device] = StoredReply(

@@ -7,7 +7,7 @@ import pytest
 from fakes.clock import Clock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
-from fakes.phases import PHASE, phase_request, stored_weights
+from fakes.phases import LAYOUT, PHASE, phase_request, stored_weights
 from msgspec.structs import replace
 
 from edge.protocol.errors import DEVICE_CODES
@@ -42,7 +42,7 @@ def run(
     content = encode_skeleton(
         Records(configs={"config": config or {"lr": 0.1}}, order=("arrays", "config"))
     )
-    request = phase_request(*devices, content=content, seconds=seconds, fold=fold)
+    request = phase_request(*devices, content=content, seconds=seconds, fold=fold, layout=LAYOUT)
     events = list(CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep).run(request))
     assert isinstance(events[-1], PhaseDone)
     results = [item for item in events if isinstance(item, DeviceResult)]
@@ -133,7 +133,6 @@ def records_of(**arrays):
         (records_of(w=np.full(3, np.nan, np.float32)), "not-finite"),
         (records_of(w=np.zeros(4, np.float32)), "shape"),
         (trained(1.0, -5), "examples"),
-        (trained(1.0, 10, other=1.0), "metrics"),
     ],
 )
 def test_a_bad_device_fails_alone(device, code: str) -> None:
@@ -142,6 +141,28 @@ def test_a_bad_device_fails_alone(device, code: str) -> None:
     assert mean is not None
     np.testing.assert_allclose(mean.arrays["arrays"]["w"], 2.0)
     assert mean.metrics["metrics"]["num-examples"] == 20
+
+
+def test_what_nobody_expected_is_left_to_the_server_and_not_folded() -> None:
+    results, mean, _ = run({"a": trained(1.0), "odd": trained(9.0, 10, other=1.0)})
+    assert {result.status for result in results.values()} == {"ok"}
+    assert mean is not None
+    np.testing.assert_allclose(mean.arrays["arrays"]["w"], 1.0)
+
+
+def test_what_the_server_accepted_is_read_again_and_folded() -> None:
+    objects, clock = stored_weights(), Clock()
+    fleet = MemoryFleet(objects, {"a": trained(1.0), "b": trained(3.0), "c": trained(9.0)})
+    runner = CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep)
+    request = phase_request("a", "b", "c", norm_factor=10.0)
+    first = list(runner.run(request))
+    assert not [item for item in first if isinstance(item, Folded)], "nothing is known yet"
+    accepted = [r for r in first if isinstance(r, DeviceResult) and r.device != "c"]
+    objects.data[update_key("run-1", PHASE, "b")] = b"another"
+    *results, mean, done = runner.run(replace(request, accepted=accepted))
+    assert {r.device: r.code for r in results} == {"a": "", "b": "bad-digest"}
+    assert (mean.devices, mean.count, done) == (["a"], 1, PhaseDone(PHASE))
+    assert len(fleet.commands) == 3, "no device is asked again"
 
 
 def test_an_upload_with_another_digest_does_not_count() -> None:
@@ -186,7 +207,7 @@ def test_a_row_of_another_fleet_or_device_is_ignored() -> None:
 
     objects, clock = stored_weights(), Clock()
     run_fleet = [MemoryFleet(objects, {"a": device, "b": lambda c, r: None})]
-    request = phase_request("a", "b", seconds=3.0)
+    request = phase_request("a", "b", seconds=3.0, layout=LAYOUT)
     events = list(
         CohortRunner(run_fleet[0], run_fleet[0], objects, clock=clock, sleep=clock.sleep).run(
             request

@@ -12,7 +12,13 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef, Reply
 from edge.protocol.records import Records, digest, encode_records
 from fl_runtime.cohort.norm_filter import NormFilter
-from fl_runtime.cohort.updates import ReplyChecker, UpdateCheck, overwritten, read_update
+from fl_runtime.cohort.updates import (
+    ReplyChecker,
+    UpdateCheck,
+    overwritten,
+    read_again,
+    read_update,
+)
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
 from fl_runtime.run.messages import PhaseRequest, array_specs
@@ -52,6 +58,30 @@ def test_an_update_that_must_not_count_is_refused_with_its_reason(
 ) -> None:
     with pytest.raises(ProtocolError) as refused:
         UpdateCheck(weighted_by="num-examples", arrays=array_specs(MODEL)).weight_of(content)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({"accuracy": 1.0}, ""),
+        ({"accuracy": 1e9}, "range"),
+        ({"accuracy": -0.01}, "range"),
+        ({"accuracy": [0.5, 1.1]}, "range"),
+        ({"loss": 0.5}, "metrics"),
+        ({"accuracy": 0.5, "surprise": 1.0}, "metrics"),
+    ],
+)
+def test_what_the_app_declares_is_held_against_metrics(metrics: dict, code: str) -> None:
+    check = UpdateCheck(
+        weighted_by="num-examples", arrays=None, names=["accuracy"], ranges={"accuracy": (0, 1)}
+    )
+    content = Records(metrics={"metrics": {"num-examples": 5, **metrics}})
+    if not code:
+        assert check.weight_of(content) == 5.0
+        return
+    with pytest.raises(ProtocolError) as refused:
+        check.weight_of(content)
     assert refused.value.code == code
 
 
@@ -120,8 +150,7 @@ def test_an_update_that_was_never_uploaded_is_missing() -> None:
 def test_an_update_that_changed_after_its_check_does_not_count() -> None:
     objects = stored_weights()
     objects.put(update_key("run-1", PHASE, "a"), encode_records(update(99.0)))
-    reading, _ = reader(objects)
-    result, content = reading.check_again(device_result("a", update=REF))
+    result, content = read_again(objects, phase_request("a"), device_result("a", update=REF))
     assert (result.code, content) == ("bad-digest", None)
     assert "changed after it had been checked" in result.reason
     assert overwritten(device_result("a"), ValueError("x")).status == "error"

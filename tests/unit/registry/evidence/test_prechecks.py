@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from fakes.devices_table import status
-from fakes.evidence import evidence
+from fakes.evidence import comparison, evidence
 from fakes.serving import serving
 
 from registry.evidence.prechecks import check, failed
@@ -32,6 +32,7 @@ def test_each_check_has_its_limit(policy: dict[str, Any], failing: list[str]) ->
         "participants",
         "participation",
         "rejected",
+        "metrics",
         "drift",
     ]
     assert all(name in failed(checks) for name in failing)
@@ -64,6 +65,28 @@ def test_without_a_champion_there_is_nothing_to_beat() -> None:
         True,
         "there is no champion to beat (no earlier version)",
     )
+
+
+def lying(weight: float, **lie: float) -> Any:
+    """The evidence where device d5 lies about one of the two models."""
+    rows = comparison(weight).devices
+    told = msgspec.structs.asdict(rows[5])
+    changes = {model: {**told[model], "loss": loss} for model, loss in lie.items()}
+    rows[5] = msgspec.structs.replace(rows[5], **changes)
+    return evidence(weight, devices_compared=rows)
+
+
+@pytest.mark.parametrize("lie", [{"candidate": -1e9}, {"champion": 1e9}, {"champion": 1.7e308}])
+def test_a_device_that_lies_does_not_beat_the_champion_and_fails_a_check(lie: dict) -> None:
+    """The champion at 3.3 is as good as the candidate: the lie must not decide."""
+    found = lying(3.0, **lie)
+    checks = {item.name: item for item in check(found, PrecheckPolicy(better_by=0.2))}
+    assert not checks["better"].passed
+    if max(map(abs, lie.values())) < 1e200:
+        assert not checks["metrics"].passed
+        assert "1 of 6 devices report loss out of all proportion (d5)" in checks["metrics"].message
+        allowed = {item.name: item for item in check(found, PrecheckPolicy(outliers=0.2))}
+        assert allowed["metrics"].passed
 
 
 def test_inputs_that_have_moved_fail_the_check() -> None:

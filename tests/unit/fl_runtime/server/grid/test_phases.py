@@ -129,8 +129,9 @@ def test_the_policy_says_how_replies_are_treated(grid: IoTGrid) -> None:
     )
     under = grid.under(policy)
     assert list(under.get_node_ids()) == [member.node_id for member in members[:3]]
-    assert list(under.send_and_receive(messages(under))) == [], "folded: the cohort's mean speaks"
-    requests = {request.cohort: request for request in grid.backend.requests}
+    replies = list(under.send_and_receive(messages(under)))
+    assert all(reply.has_error() for reply in replies), "these cohorts fold nothing"
+    requests = {r.cohort: r for r in grid.backend.requests if not r.accepted}
     over = requests["c0000"]
     assert (over.fold, over.weighted_by, over.checked) == (True, "examples", True)
     assert (over.norm_limit, over.norm_factor) == (2.5, NORM_FACTOR)

@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 from fakes.clock import Clock
 from fakes.runs import record, row, spec
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAvg
 
-from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import Member
 from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult, Target, array_specs, failure
 from fl_runtime.run.records import PhaseStats
-from fl_runtime.server.grid.flower_compat import make_error, make_reply, name_message
 from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.rounds.array_records import to_arrays, to_record, with_dtypes
 from fl_runtime.server.rounds.availability import Availability
 from fl_runtime.server.rounds.device_history import EXCLUDED_ROUNDS, NORM_FACTOR, DeviceHistory
 from fl_runtime.server.rounds.evaluate_step import evaluate
-from fl_runtime.server.rounds.metric_outliers import drop_metric_outliers
 from fl_runtime.server.rounds.quorum import (
     Quorum,
     discard,
@@ -127,22 +124,6 @@ def test_a_round_without_quorum_names_the_most_frequent_failure() -> None:
         "No device gave a valid update in round 3 (2 app-error, 1 norm); b: because"
     )
     assert "only 2 devices were asked" in str(no_quorum(3, [], 2, 3))
-
-
-def test_replies_with_other_metrics_than_most_are_dropped_and_counted() -> None:
-    set_identity(1, 1)
-    stats = phase(ok("a", loss=1.0), ok("b", loss=2.0), ok("c", surprise=3.0))
-    replies = [reply({"loss": 1.0}), reply({"loss": 2.0}), reply({"surprise": 3.0}), reply(None)]
-    assert drop_metric_outliers(replies, stats) == [replies[0], replies[1], replies[3]]
-    assert [result.code for result in stats.results] == ["", "", "metrics"]
-
-
-def reply(metrics: dict[str, float] | None) -> Message:
-    message = Message(RecordDict({"c": ConfigRecord()}), 1, "train")
-    name_message(message, "m")
-    if metrics is None:
-        return make_error(message, "app-error", "because")
-    return make_reply(message, RecordDict({"metrics": MetricRecord(metrics)}))
 
 
 @pytest.mark.parametrize(

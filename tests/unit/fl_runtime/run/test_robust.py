@@ -1,0 +1,40 @@
+"""A mean that a few devices do not decide."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fl_runtime.run.robust import capped_mean, deviations, robust_mean
+
+
+def test_where_nobody_lies_outside_it_is_the_weighted_mean() -> None:
+    values, weights = [0.5, 0.6, 0.7, 0.55], [10.0, 20.0, 30.0, 10.0]
+    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    assert robust_mean(values, weights) == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.parametrize("lie", [1e9, -1e9, 1e200, 1.0])
+def test_one_of_four_does_not_decide(lie: float) -> None:
+    assert robust_mean([0.1, 0.11, 0.09, lie], [10.0] * 3 + [1e9]) == pytest.approx(0.1)
+
+
+def test_three_of_eight_in_league_do_not_decide() -> None:
+    honest = [0.1, 0.11, 0.09, 0.12, 0.08]
+    assert robust_mean([*honest, 0.99, 0.99, 0.99], [10.0] * 8) == pytest.approx(0.1)
+
+
+def test_a_weight_counts_three_times_the_median_at_most() -> None:
+    assert capped_mean([0.0, 0.0, 1.0], [10.0, 10.0, 1e9]) == pytest.approx(30 / 50)
+    assert capped_mean([0.0, 1.0], [1.0, 99.0]) == pytest.approx(0.99), "two have no median"
+    assert capped_mean([1.0, 3.0, 5.0], [0.0, 0.0, 0.0]) == 3.0
+    assert capped_mean([1.0, 3.0, 5.0], [0.0, 0.0, 7.0]) == 5.0
+
+
+def test_deviations_are_in_units_of_the_others() -> None:
+    assert deviations([1.0, 1e9]) == [0.0, 0.0]
+    assert deviations([0.0, 0.0, 0.0, 1.0]) == [0.0, 0.0, 0.0, math.inf]
+    assert deviations([1.0, 1.0, 1.0, 1.1])[3] == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="no value"):
+        robust_mean([], [])
