@@ -1,7 +1,7 @@
 """Which results of a phase count, judged over those of all cohorts.
 
 What a majority of devices does is usual. A cohort alone cannot tell: a few devices may be most of
-it. See decision 24.
+it. See decision 25.
 """
 
 from __future__ import annotations
