@@ -294,7 +294,7 @@ def test_a_blocked_device_is_not_asked_and_its_reply_does_not_count() -> None:
 
     fleet = MemoryFleet(objects, {"a": trained(9.0), "b": late, "c": trained(1.0)})
     content = encode_skeleton(Records(configs={"config": {"lr": 0.1}}, order=("arrays", "config")))
-    request = phase_request("a", "b", "c", content=content, seconds=5.0, fold=True)
+    request = phase_request("a", "b", "c", content=content, seconds=5.0, layout=LAYOUT)
     runner = CohortRunner(
         fleet, fleet, objects, clock=clock, sleep=clock.sleep, blocked=lambda: set(blocked)
     )
