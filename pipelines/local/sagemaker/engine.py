@@ -49,8 +49,8 @@ class Engine:
         number = "".join(secrets.choice(alphabet) for _ in range(12))
         arn = f"{self._prefix}:pipeline/{pipeline}/execution/{number}"
         execution = PipelineExecution(arn, pipeline, definition, parameters)
-        self._executions[arn] = execution
         self._files.save(execution)
+        self._executions[arn] = execution
         threading.Thread(target=self._run, args=(execution,), daemon=True).start()
         return execution
 
@@ -79,12 +79,15 @@ class Engine:
             execution.status = "Stopped"
         except StepFailed as error:
             execution.status, execution.reason = "Failed", str(error)
-        except (ClientError, BotoCoreError, KeyError, ValueError) as error:
+        except (ClientError, BotoCoreError, KeyError, ValueError, OSError) as error:
             logger.exception("pipeline-crashed")
             execution.status = "Failed"
             reason = f"The local cloud could not run a step: {error}"
             execution.reason = reason[:REASON_LIMIT]
-        self._files.save(execution)
+        try:
+            self._files.save(execution)
+        except OSError as error:  # a full disk: the next cloud takes it for one that was cut off
+            event(logger, "pipeline-not-kept", logging.ERROR, reason=str(error))
         event(
             logger,
             "pipeline-ended",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.local.sagemaker.engine import Engine
 from pipelines.local.sagemaker.executions import PipelineExecution
-from pipelines.local.sagemaker.moto_actions import invalid
+from pipelines.local.sagemaker.moto_actions import invalid, written
 
 
 class ExecutionActions:
@@ -25,7 +25,8 @@ class ExecutionActions:
         definition = json.loads(pipeline["PipelineDefinition"])
         given = _values(response.params.get("PipelineParameters"))
         try:
-            execution = self._running().start(name, definition, given)
+            with written():
+                execution = self._running().start(name, definition, given)
         except ValueError as error:
             raise invalid(str(error)) from error
         return {"PipelineExecutionArn": execution.arn}
@@ -46,7 +47,8 @@ class ExecutionActions:
     def stop_pipeline_execution(self, response: Any) -> dict[str, Any]:
         """StopPipelineExecution."""
         execution = _find(self._running(), response)
-        self._running().stop(execution)
+        with written():
+            self._running().stop(execution)
         return {"PipelineExecutionArn": execution.arn}
 
     def list_pipeline_executions(self, response: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 Action = Callable[[Any], Any]
@@ -24,6 +25,16 @@ def invalid(message: str) -> Exception:
 
     error: Exception = AWSValidationException(message)
     return error
+
+
+@contextlib.contextmanager
+def written() -> Iterator[None]:
+    """Answer a full or failing disk in one sentence: moto would answer a page of HTML."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise invalid(f"The local SageMaker cannot write to its home folder: {reason}.") from error
 
 
 def not_supported(action: str) -> Action:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.logs import event
 from pipelines.local.sagemaker.journal import Journal
-from pipelines.local.sagemaker.moto_actions import Action, answered_by, invalid
+from pipelines.local.sagemaker.moto_actions import Action, answered_by, invalid, written
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ class PackageActions:
                 before = _merge_with_present(response)
                 self._keep_card(response)
             answer = original(response)
-            self._journal.write(action, response.params)
+            with written():
+                self._journal.write(action, response.params)
             if action in ("create_model_package", "update_model_package"):
                 self._emit_approval(response, before)
             return answer

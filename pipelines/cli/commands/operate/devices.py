@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import msgspec
+
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Heartbeat
 from edge.protocol.text import parse_json, printable
 from fl_runtime.run.aws import client
 from fl_runtime.run.blocking import Block, BlockList
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
+from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, moment, table
-from pipelines.desk import clouds
+from pipelines.desk import clouds, wiring
+from pipelines.desk.refusals import Refusal, refusals
+from pipelines.desk.runs import RunArchive
+from pipelines.errors import UsageError
 from registry.evidence.drift import drift_of
 
+RUNS = 20
+"""Newest runs whose refusals are shown."""
 _LAST_MOMENT = 4e9
 """Unix seconds, in the year 2096, as in a heartbeat."""
 
@@ -23,11 +31,21 @@ _LAST_MOMENT = 4e9
 def add_parser(commands: Any) -> None:
     """Declare the command."""
     fleet = commands.add_parser("fleet", help="show the devices and the model each runs")
+    fleet.add_argument(
+        "--refusals",
+        action="store_true",
+        help="instead: which updates and commands were refused, by device and reason",
+    )
+    fleet.add_argument(
+        "--runs", type=int, default=RUNS, help=f"with --refusals: of how many runs (default {RUNS})"
+    )
     declare(fleet, show_fleet)
 
 
 def show_fleet(arguments: argparse.Namespace) -> int:
-    """All devices that were ever heard of, by fleet and name."""
+    """All devices that were ever heard of, by fleet and name; or what was refused of them."""
+    if arguments.refusals:
+        return _show_refusals(arguments)
     with clouds.use(arguments.cloud) as cloud:
         iot_data, dynamodb = client("iot-data"), client("dynamodb")
         table_name = cloud.deployment.devices_table
@@ -43,6 +61,29 @@ def show_fleet(arguments: argparse.Namespace) -> int:
         text = table(list(rows[0]), [list(row.values()) for row in rows])
     answer(arguments.json, {"devices": rows}, text)
     return 0
+
+
+def _show_refusals(arguments: argparse.Namespace) -> int:
+    if arguments.runs < 1:
+        raise UsageError(f"--runs is {arguments.runs}; it must be at least 1.")
+    with clouds.use(arguments.cloud) as cloud:
+        runs = [run.run_id for run in RunArchive(mlflow_client()).runs()[: arguments.runs]]
+        found = refusals(wiring.objects(cloud.deployment), runs)
+    document = {"refusals": [msgspec.to_builtins(item) for item in found]}
+    answer(arguments.json, document, refusals_text(found, arguments.runs))
+    return 0
+
+
+def refusals_text(found: list[Refusal], runs: int) -> str:
+    """Refusals as a table; ``runs``: how many were looked at."""
+    if not found:
+        return f"nothing was refused in the rounds of the last {runs} runs"
+    columns = ["device", "code", "count", "last in", "reason"]
+    rows = [
+        [item.device, item.code, item.count, f"{item.run}/{item.round}", item.reason]
+        for item in found
+    ]
+    return table(columns, rows)
 
 
 def _blocked(block: Block | None) -> str:

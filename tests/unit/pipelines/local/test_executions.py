@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pipelines.local.sagemaker.engine import Engine
 from pipelines.local.sagemaker.execution_actions import ACTIONS, ExecutionActions
 from pipelines.local.sagemaker.executions import Callbacks, ExecutionFiles, PipelineExecution
 from pipelines.local.sagemaker.journal import Journal
+from pipelines.local.sagemaker.moto_actions import invalid
 from pipelines.local.sagemaker.packages import PackageActions, approval_event
 
 PREFIX = "arn:aws:sagemaker:r:a"
@@ -119,6 +121,49 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         return lambda **params: self.calls.append((name, params))
+
+
+def test_after_a_full_disk_the_journal_lacks_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.symlink_to("/dev/full")
+    actions = PackageActions(Journal(file))
+    create = actions.journalled("create_pipeline", lambda _: None)
+    response = types.SimpleNamespace(params={"PipelineName": "p"})
+    with pytest.raises(invalid("").__class__, match="No space left"):
+        create(response)
+    file.unlink()
+    actions.journalled("update_pipeline", lambda _: None)(response)
+    lines = [json.loads(line)["action"] for line in file.read_text().splitlines()]
+    assert lines == ["create_pipeline", "update_pipeline"]
+
+
+def test_a_cut_line_and_a_refused_call_of_the_journal_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(b'{"action": "update_pipel')
+    journal = Journal(file)
+    journal.write("update_pipeline", {"PipelineName": "lost"})
+    journal.write("create_pipeline", {"PipelineName": "p"})
+    done = []
+
+    class SageMaker:
+        def update_pipeline(self, PipelineName: str) -> None:
+            raise ClientError({"Error": {"Code": "500", "Message": "<!doctype html>"}}, "Update")
+
+        def create_pipeline(self, PipelineName: str) -> None:
+            done.append(PipelineName)
+
+    journal.replay(SageMaker())
+    assert done == ["p"]
+    assert not journal.replaying
+
+
+def test_an_execution_that_cannot_be_kept_is_answered_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "executions").write_text("in the way of the folder")
+    actions = ExecutionActions()
+    actions.engine = Engine(tmp_path / "executions", {}, PREFIX)
+    response = types.SimpleNamespace(params={"PipelineName": "p"}, sagemaker_backend=Backend())
+    with pytest.raises(invalid("").__class__, match="cannot write to its home folder"):
+        actions.start_pipeline_execution(response)
 
 
 def test_the_journal_is_replayed_in_order_and_not_written_again(tmp_path: Path) -> None:
