@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Any
 
 TOKEN_ATTRIBUTE = "enrolment_token_sha256"  # noqa: S105  # the attribute's name, not a token
 FLEET_ATTRIBUTE = "fleet"
+
+
+def things_of(iot: Any, fleet: str) -> set[str]:
+    """Names of the things that the operator has put into a fleet."""
+    pages = iot.get_paginator("list_things").paginate(
+        attributeName=FLEET_ATTRIBUTE, attributeValue=fleet
+    )
+    return {thing["thingName"] for page in pages for thing in page["things"]}
 
 
 def token_digest(token: str) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
 
+from edge.logs import event
+from edge.protocol.messages import Heartbeat
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.eligibility import eligible
 from fl_runtime.run.keys import champion_key, cohorts_key, spec_key
 from fl_runtime.run.spec import Champion, RunSpec, decode_spec
-from pipelines.handlers.aws_clients import services
+from pipelines.devices.tokens import things_of
+from pipelines.handlers.aws_clients import iot, services
 from pipelines.run.names import package_group
 from registry.rollout.model import Candidate
+
+logger = logging.getLogger(__name__)
 
 WAITS_PER_RUN = 2000
 """Waits of one run at most. Step Functions keeps 25,000 history events, and each wait takes ten:
@@ -45,6 +51,22 @@ def chosen_of(spec: RunSpec, devices: Iterable[str]) -> list[str]:
     if not spec.max_devices or len(names) <= spec.max_devices:
         return names
     return sorted(random.Random(spec.seed).sample(names, spec.max_devices))  # noqa: S311  # no secret
+
+
+def members(beats: Mapping[str, Heartbeat], things: Set[str]) -> dict[str, Heartbeat]:
+    """The devices that are of this fleet by their things, too: a policy may have let one publish
+    heartbeats as a device of another fleet.
+    """
+    strangers = sorted(beats.keys() - things)
+    if strangers:
+        event(
+            logger,
+            "devices-of-another-fleet",
+            logging.WARNING,
+            devices=strangers[:10],
+            count=len(strangers),
+        )
+    return {device: beat for device, beat in beats.items() if device in things}
 
 
 def discover(spec: RunSpec, devices: Iterable[str], now: float) -> Discovery:
@@ -91,7 +113,10 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """
     aws, now = services(), time.time()
     spec = decode_spec(aws.objects.get(spec_key(request["run"])))
-    beats = eligible(aws.devices.fleet(spec.fleet), spec, now, aws.fresh_seconds)
+    beats = members(
+        eligible(aws.devices.fleet(spec.fleet), spec, now, aws.fresh_seconds),
+        things_of(iot(), spec.fleet),
+    )
     found = discover(spec, beats, now)
     if found.enough:
         labels = {device: beat.labels for device, beat in beats.items()}

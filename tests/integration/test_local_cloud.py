@@ -5,6 +5,7 @@ ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from edge.protocol.messages import Heartbeat, Reply, seal
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 from fl_runtime.run.aws import DynamoReplies, client
+from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.state import RunState, RunTable
 from pipelines.local.cloud import LocalCloud
@@ -157,6 +159,24 @@ def test_a_reply_is_stored_with_the_sender_from_its_topic(reached: LocalCloud) -
         lambda: DynamoReplies(client("dynamodb"), reached.deployment.replies_table).read(key)
     )
     assert [(row.fleet, row.device) for row in rows] == [("lab", config.device)]
+
+
+def test_a_device_is_heard_in_its_things_fleet_only(reached: LocalCloud) -> None:
+    config = device(reached, 1)
+
+    for fleet in ("other", "lab"):
+
+        async def work(transport: MqttTransport, heard: list, fleet: str = fleet) -> None:
+            # The broker may end the connection of a device that publishes where it must not.
+            with contextlib.suppress(TransportError):
+                await transport.publish(
+                    f"fl/{fleet}/{config.device}/heartbeat", seal(Heartbeat(state="idle"))
+                )
+
+        with_mqtt(config, work)
+    table = DeviceTable(client("dynamodb"), reached.deployment.devices_table)
+    until(lambda: [row for row in table.fleet("lab") if row.device == config.device])
+    assert [row for row in table.fleet("other") if row.device == config.device] == []
 
 
 def test_a_command_reaches_its_device_only(reached: LocalCloud) -> None:

@@ -16,54 +16,76 @@ from pipelines.aws.policies.statement import (
 )
 from pipelines.deployment import Deployment
 
+POLICY_LIMIT = 2048
+"""Characters of an IoT policy, white space not counted:
+https://docs.aws.amazon.com/general/latest/gr/iot-core.html
+"""
+_THING = "${iot:Connection.Thing.ThingName}"
+_FLEET = "${iot:Connection.Thing.Attributes[fleet]}"
+
 
 def device_policy(d: Deployment) -> dict[str, Any]:
-    """The IoT policy that all devices share. A policy variable limits each to its own topics:
+    """The IoT policy that all devices share. Policy variables limit each to its own topics, in the
+    fleet that the operator has given its thing: no device sets an attribute of a thing.
     https://docs.aws.amazon.com/iot/latest/developerguide/thing-policy-variables.html
     """
-    thing, base = "${iot:Connection.Thing.ThingName}", f"arn:aws:iot:{d.region}:{d.account}"
-    shadow, jobs = f"$aws/things/{thing}/shadow", f"$aws/things/{thing}/jobs"
-    core = f"$aws/things/{thing}/greengrass"
+    base, own, fleet = _base(d), f"$aws/things/{_THING}", f"fl/{_FLEET}/{_THING}"
     # A device renews its certificate by the same topics by which it enrolled.
     enrolment = _enrolment_topics(d)
     published = (
-        f"fl/*/{thing}/heartbeat",
-        f"fl/*/{thing}/reply",
-        f"{shadow}/get",
-        f"{shadow}/update",
-        f"{core}/*",
-        f"{jobs}/start-next",
-        f"{jobs}/*/update",
+        f"{fleet}/heartbeat",
+        f"{fleet}/reply",
+        f"{own}/shadow/get",
+        f"{own}/shadow/update",
+        f"{own}/jobs/start-next",
+        f"{own}/jobs/*/update",
         *enrolment,
     )
-    received = (
-        f"fl/*/{thing}/command",
-        f"{shadow}/*",
-        f"{core}/*",
-        f"{jobs}/*",
-        *(f"{topic}/*" for topic in enrolment),
-    )
+    asked = (f"{fleet}/command", f"{own}/*", *(f"{topic}/*" for topic in enrolment))
     return document(
         [
             allow(
                 ["iot:Connect"],
-                [f"{base}:client/{thing}"],
+                [f"{base}:client/{_THING}"],
                 Bool={"iot:Connection.Thing.IsAttached": ["true"]},
             ),
             allow(["iot:Publish"], [f"{base}:topic/{name}" for name in published]),
-            allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in received]),
-            allow(["iot:Receive"], [f"{base}:topic/{name}" for name in received]),
+            allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in asked]),
+            # Of AWS's own topics a device gets what it may subscribe to: short, for the limit.
+            allow(["iot:Receive"], [f"{base}:topic/{fleet}/command", f"{base}:topic/$aws/*"]),
+        ]
+    )
+
+
+def core_policy(d: Deployment, fleet: str, device: str) -> dict[str, Any]:
+    """The IoT policy of one Greengrass core, made for it by the operator. Its names are written
+    out: variables of a thing do not work for cores. The nucleus adds a suffix to the client id of
+    each further connection, and uses more of its thing's topics than the agent.
+    https://docs.aws.amazon.com/greengrass/v2/developerguide/device-auth.html
+    """
+    base, own, topics = _base(d), f"$aws/things/{device}/*", f"fl/{fleet}/{device}"
+    # One statement for both, for the limit: a core may send itself commands, unsigned.
+    used = (f"{topics}/heartbeat", f"{topics}/reply", f"{topics}/command", own)
+    return document(
+        [
+            allow(["iot:Connect"], [f"{base}:client/{device}", f"{base}:client/{device}#*"]),
+            allow(["iot:Publish", "iot:Receive"], [f"{base}:topic/{name}" for name in used]),
+            allow(["iot:Subscribe"], [f"{base}:topicfilter/{name}" for name in used[2:]]),
             allow(["iot:AssumeRoleWithCertificate"], [f"{base}:rolealias/{d.prefix}-device"]),
             _greengrass(d),
         ]
     )
 
 
+def _base(d: Deployment) -> str:
+    return f"arn:aws:iot:{d.region}:{d.account}"
+
+
 def claim_policy(d: Deployment) -> dict[str, Any]:
     """The IoT policy of the claim certificate, which can only request a device's own certificate:
     https://docs.aws.amazon.com/iot/latest/developerguide/provision-wo-cert.html
     """
-    base, topics = f"arn:aws:iot:{d.region}:{d.account}", _enrolment_topics(d)
+    base, topics = _base(d), _enrolment_topics(d)
     return document(
         [
             allow(["iot:Connect"], [f"{base}:client/claim-*"]),
@@ -133,7 +155,7 @@ def _provisioning(d: Deployment) -> list[Statement]:
     """What the provisioning template does. AWS's own policy AWSIoTThingsRegistration grants it on
     all resources.
     """
-    base = f"arn:aws:iot:{d.region}:{d.account}"
+    base = _base(d)
     return [
         # The certificate's id is not known in advance.
         allow(

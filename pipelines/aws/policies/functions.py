@@ -49,6 +49,7 @@ def _discover(d: Deployment) -> list[Statement]:
         use_table(d, d.devices_table, "Query"),
         use_table(d, d.rollouts_table, "GetItem"),
         use_key(d, "s3", "dynamodb"),
+        allow(["iot:ListThings"], ["*"]),  # the action knows no resource
     ]
 
 

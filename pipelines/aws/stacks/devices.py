@@ -118,7 +118,8 @@ class Devices(Construct):
 
 def provisioning_template(d: Deployment) -> dict[str, Any]:
     """What enrolment does: the thing exists already, because the operator expects it, and gets the
-    new certificate.
+    new certificate. Its attributes stay the operator's: the fleet that a device names is checked by
+    the hook, and written nowhere.
     """
     return {
         "Parameters": {
@@ -132,10 +133,8 @@ def provisioning_template(d: Deployment) -> dict[str, Any]:
                     "ThingName": {"Ref": "SerialNumber"},
                     "ThingTypeName": d.thing_type,
                     "ThingGroups": [d.thing_group],
-                    "AttributePayload": {"fleet": {"Ref": "Fleet"}},
                 },
                 "OverrideSettings": {
-                    "AttributePayload": "MERGE",
                     "ThingTypeName": "REPLACE",
                     "ThingGroups": "REPLACE",
                 },

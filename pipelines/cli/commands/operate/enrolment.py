@@ -1,4 +1,4 @@
-"""``mledgeops devices expect | rotate | retire``: the life of device certificates."""
+"""``mledgeops devices expect | core | rotate | retire``: the life of device certificates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from fl_runtime.run.aws import client
+from pipelines.aws.policies.devices import core_policy
 from pipelines.cli.commands.operate import blocking
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer
 from pipelines.desk import clouds
 from pipelines.devices.certificates import expect, heard_with, retire, rotate
+from pipelines.devices.cores import expect_core
 from pipelines.errors import UsageError
 
 
@@ -22,7 +24,9 @@ def add_parser(commands: Any) -> None:
     """Declare the commands."""
     devices = commands.add_parser(
         "devices", help="enrol devices, rotate their certificates, shut one out"
-    ).add_subparsers(dest="action", required=True, metavar="expect|rotate|retire|block|unblock")
+    ).add_subparsers(
+        dest="action", required=True, metavar="expect|core|rotate|retire|block|unblock"
+    )
     expecting = devices.add_parser(
         "expect", help="make the claim files with which new devices enrol themselves"
     )
@@ -37,6 +41,10 @@ def add_parser(commands: Any) -> None:
     expecting.add_argument(
         "--device-home", default="/var/lib/mledgeops", help="the agent's folder on the devices"
     )
+    core = devices.add_parser("core", help="make the thing and the policy of a new Greengrass core")
+    core.add_argument("name", help="the core's name (its thing's name)")
+    core.add_argument("--fleet", required=True, help="its fleet")
+    declare(core, expect_greengrass_core)
     rotating = devices.add_parser("rotate", help="have devices renew their certificates")
     rotating.add_argument("names", nargs="*", help="which (default: all that were heard of)")
     retiring = devices.add_parser(
@@ -65,6 +73,19 @@ def expect_devices(arguments: argparse.Namespace) -> int:
         {"claims": [str(file) for file in files]},
         f"{len(files)} claim files in {arguments.out}; on each device: mledgeops-enrol NAME.json",
     )
+    return 0
+
+
+def expect_greengrass_core(arguments: argparse.Namespace) -> int:
+    """Make what a Greengrass core is installed with."""
+    with clouds.use(arguments.cloud) as cloud:
+        d, fleet, name = cloud.deployment, arguments.fleet, arguments.name
+        policy = expect_core(d, client("iot"), fleet, name, core_policy(d, fleet, name))
+    text = (
+        f"install the nucleus with --thing-name {arguments.name} --thing-policy-name {policy} "
+        f"and the role alias {cloud.deployment.prefix}-device"
+    )
+    answer(arguments.json, {"device": arguments.name, "policy": policy}, text)
     return 0
 
 

@@ -4,7 +4,8 @@ Pinned to 1.5.33; ``tests/integration/test_local_cloud.py`` tests each patch.
 
 - ``iam``: who asks for what is recorded; conditions that loopback cannot meet are met;
 - ``step_functions``: task tokens' heartbeats are enforced, failed ECS tasks fail their state;
-- ``provisioning``: fleet provisioning takes certificate signing requests.
+- ``provisioning``: fleet provisioning takes certificate signing requests;
+- ``thing_attributes``: policies of devices may name attributes of their thing.
 
 Nothing is imported from here: ``python -m pipelines.local.emulators.ministack`` is the process.
 """

@@ -10,7 +10,12 @@ from typing import Any
 from ministack.services import eventbridge, sqs
 
 from pipelines.local.emulators.calls import CallLog
-from pipelines.local.emulators.ministack import iam, provisioning, step_functions
+from pipelines.local.emulators.ministack import (
+    iam,
+    provisioning,
+    step_functions,
+    thing_attributes,
+)
 
 QUEUE_PORT = "4566"
 """In the URLs of queues. The emulator keeps queues by URL, and its own port changes."""
@@ -33,6 +38,7 @@ def patch() -> None:
         iam.record_decisions(CallLog(Path(calls)))
     iam.meet_conditions()
     provisioning.take_signing_requests()
+    thing_attributes.resolve_attributes()
     step_functions.enforce_heartbeats()
     step_functions.fail_with_task()
     sqs.DEFAULT_PORT = QUEUE_PORT

@@ -5,20 +5,113 @@ from __future__ import annotations
 import json
 
 import pytest
+from ministack.core.iam_evaluator import EvalContext
+from ministack.services import iot
 
 from pipelines.aws.policies import devices, functions, services, tasks
-from pipelines.aws.policies.devices import claim_policy, device_policy
+from pipelines.aws.policies.devices import (
+    POLICY_LIMIT,
+    claim_policy,
+    core_policy,
+    device_policy,
+)
 from pipelines.aws.policies.roles import DATA_ROLES, FUNCTIONS, SAGEMAKER_ROLES, statements
 from pipelines.aws.policies.statement import allow, deliver_logs, document
 from pipelines.deployment import Deployment
+from pipelines.local.emulators.ministack import thing_attributes
 
 D = Deployment(account="000000000000", region="us-east-1")
 
 
-def test_a_device_may_use_its_own_topics_only() -> None:
-    text = json.dumps(device_policy(D))
-    assert text.count("${iot:Connection.Thing.ThingName}") >= 8
-    assert "topic/fl/*/*" not in text
+LONGEST = Deployment(account="123456789012", region="ap-southeast-1", prefix="p" * 16)
+NAME = "n" * 63
+
+
+@pytest.mark.parametrize(
+    "policy", [device_policy(LONGEST), core_policy(LONGEST, NAME, NAME), claim_policy(LONGEST)]
+)
+def test_no_policy_is_longer_than_aws_iot_takes(policy: dict) -> None:
+    assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
+
+
+def allows(policy: dict, action: str, resource: str, **thing: str) -> bool:
+    """Whether a policy allows an action to a device, as the emulator's broker evaluates it."""
+    client = thing.pop("client", "d1")
+    context = {"iot:clientid": client, "iot:connection.thing.isattached": "true"}
+    if not thing.pop("stranger", ""):
+        context["iot:connection.thing.thingname"] = client
+    context.update({f"iot:connection.thing.attributes[{key}]": v for key, v in thing.items()})
+    base = f"arn:aws:iot:{D.region}:{D.account}"
+    asked = EvalContext(
+        principal_arn=f"{base}:cert/c",
+        principal_type="Certificate",
+        principal_account=D.account,
+        action=action,
+        resource_arn=f"{base}:{resource}",
+        region=D.region,
+        service_context=context,
+    )
+    parsed = iot._parsed_iot_policy(json.dumps(policy), tuple(sorted(context.items())))
+    return bool(iot.evaluate(asked, [parsed]).decision == "Allow")
+
+
+@pytest.fixture
+def attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iot, "_POLICY_VARIABLE_RE", thing_attributes.VARIABLE)
+    iot._parsed_iot_policy.cache_clear()
+
+
+OWN = (
+    ("iot:Connect", "client/d1"),
+    ("iot:Publish", "topic/fl/f/d1/heartbeat"),
+    ("iot:Publish", "topic/fl/f/d1/reply"),
+    ("iot:Publish", "topic/$aws/things/d1/shadow/get"),
+    ("iot:Publish", "topic/$aws/things/d1/shadow/update"),
+    ("iot:Publish", "topic/$aws/things/d1/jobs/start-next"),
+    ("iot:Publish", "topic/$aws/things/d1/jobs/j-1/update"),
+    ("iot:Subscribe", "topicfilter/fl/f/d1/command"),
+    ("iot:Subscribe", "topicfilter/$aws/things/d1/jobs/notify-next"),
+    ("iot:Subscribe", "topicfilter/$aws/things/d1/shadow/get/accepted"),
+    ("iot:Receive", "topic/fl/f/d1/command"),
+    ("iot:Receive", "topic/$aws/things/d1/jobs/notify-next"),
+)
+FOREIGN = (
+    ("iot:Connect", "client/d2"),
+    ("iot:Publish", "topic/fl/g/d1/heartbeat"),
+    ("iot:Publish", "topic/fl/g/d1/reply"),
+    ("iot:Publish", "topic/fl/f/d2/heartbeat"),
+    ("iot:Publish", "topic/fl/f/d2/command"),
+    ("iot:Publish", "topic/$aws/things/d2/shadow/update"),
+    ("iot:Subscribe", "topicfilter/fl/g/d1/command"),
+    ("iot:Subscribe", "topicfilter/fl/+/d1/command"),
+    ("iot:Subscribe", "topicfilter/fl/#"),
+    ("iot:Subscribe", "topicfilter/$aws/things/d2/jobs/notify-next"),
+    ("iot:Receive", "topic/fl/g/d1/command"),
+    ("iot:Receive", "topic/fl/f/d2/command"),
+)
+
+
+def test_a_device_may_use_its_own_topics_in_its_things_fleet_only(attributes: None) -> None:
+    policy = device_policy(D)
+    assert all(allows(policy, *asked, fleet="f") for asked in OWN)
+    assert not any(allows(policy, *asked, fleet="f") for asked in FOREIGN)
+    assert not any(allows(policy, *asked) for asked in OWN if "/fl/" in asked[1]), "no attribute"
+    sent = [asked for asked in OWN if asked[0] != "iot:Receive"]
+    assert not any(allows(policy, *asked, fleet="f", stranger="yes") for asked in sent)
+
+
+def test_a_core_may_use_its_own_topics_in_its_fleet_only(attributes: None) -> None:
+    policy = core_policy(D, "f", "d1")
+    assert "Thing" not in json.dumps([s["Resource"] for s in policy["Statement"]]), "no variables"
+    assert all(allows(policy, *asked) for asked in OWN)
+    assert not any(allows(policy, *asked) for asked in FOREIGN)
+    assert allows(policy, "iot:Connect", "client/d1#2")
+    assert allows(policy, "iot:Publish", "topic/$aws/things/d1/greengrassv2/health/json")
+    assert not allows(policy, "iot:Connect", "client/d12")
+    assert not allows(policy, "iot:Publish", "topic/$aws/things/d12/greengrassv2/health/json")
+
+
+def test_the_claim_certificate_is_good_for_enrolment_only() -> None:
     claim = json.dumps(claim_policy(D))
     assert "fl/" not in claim
     assert "shadow" not in claim
@@ -56,6 +149,7 @@ ROLES = (*DATA_ROLES, *SAGEMAKER_ROLES)
 ANY_RESOURCE = {
     "ecr:GetAuthorizationToken",
     "iot:RegisterThing",
+    "iot:ListThings",
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
     "states:SendTaskSuccess",

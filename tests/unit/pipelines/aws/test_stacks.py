@@ -45,7 +45,7 @@ def test_the_rules_take_the_sender_from_the_topic() -> None:
 def test_enrolment_gives_a_device_the_policy_of_all_devices() -> None:
     resources = provisioning_template(D)["Resources"]
     assert resources["policy"]["Properties"] == {"PolicyName": D.device_policy}
-    assert resources["thing"]["OverrideSettings"]["AttributePayload"] == "MERGE"
+    assert "AttributePayload" not in resources["thing"]["Properties"], "the operator's alone"
 
 
 def test_the_dashboard_has_two_graphs_a_row() -> None:

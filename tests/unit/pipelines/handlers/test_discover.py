@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from edge.protocol.messages import Heartbeat
 from fl_runtime.run.spec import RunSpec
-from pipelines.handlers.discover import discover
+from pipelines.handlers.discover import discover, members
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -43,3 +44,8 @@ def test_a_wait_never_fills_the_history_of_the_state_machine(deadline: float) ->
         now += found.wait_seconds
         looks += 1
     assert looks * 10 < 25_000
+
+
+def test_only_things_of_the_fleet_take_part() -> None:
+    beats = {name: Heartbeat(state="idle") for name in ("a", "b", "stranger")}
+    assert list(members(beats, {"a", "b", "c"})) == ["a", "b"]

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from pipelines.local.emulators.calls import CallLog
-from pipelines.local.emulators.ministack import iam, provisioning, step_functions
+from pipelines.local.emulators.ministack import (
+    iam,
+    provisioning,
+    step_functions,
+    thing_attributes,
+)
 
 
 def test_loopback_meets_the_conditions_that_it_cannot_have() -> None:
@@ -59,3 +64,17 @@ def test_the_agents_reason_holds_the_exit_code() -> None:
     assert found is not None
     assert found.group(1) == "-9"
     assert step_functions.EXIT_CODE.search("Essential container in task exited") is None
+
+
+def test_a_policy_may_name_an_attribute_of_the_connected_thing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(thing_attributes, "_attributes", lambda *names: {"asked": names[-1]})
+    attached = thing_attributes._with_attributes(
+        lambda *_: {"iot:connection.thing.thingname": "d1"}
+    )
+    assert attached("a", "r", "c", "d1")["asked"] == "d1"
+    stranger = thing_attributes._with_attributes(lambda *_: {"iot:clientid": "d1"})
+    assert "asked" not in stranger("a", "r", "c", "d1")
+    names = thing_attributes.VARIABLE.findall("${iot:A.Attributes[fleet]}/${iot:ClientId}/${x}")
+    assert names == ["iot:A.Attributes[fleet]", "iot:ClientId"]
