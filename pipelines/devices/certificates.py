@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edge.errors import MLEdgeOpsError
-from edge.files import write_atomically
+from edge.files import remove_parts, write_atomically
 from edge.identity.credentials import Credentials, key_and_request
 from edge.protocol.names import check_name
 from edge.transports.provisioning import ProvisioningClaim
@@ -58,9 +58,10 @@ def expect(
         check_name("device", device)
         _refuse_enrolled(iot, device)
     out.mkdir(parents=True, exist_ok=True)
+    remove_parts(out)  # of a command that was killed: they hold tokens
     _claim_certificate(d, iot, out)
-    (out / "ca.pem").write_bytes(endpoint.ca)
-    (out / "trust.json").write_bytes(endpoint.trust)
+    write_atomically(out / "ca.pem", endpoint.ca, durable=True)
+    write_atomically(out / "trust.json", endpoint.trust, durable=True)
     files = []
     for device in devices:
         token = secrets.token_urlsafe(32)

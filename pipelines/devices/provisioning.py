@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from edge.config import DeviceConfig
+from edge.files import write_atomically
 from edge.identity.credentials import Credentials, key_and_request
 from edge.identity.trust import TrustedKeys
 from edge.protocol.names import check_name
@@ -60,18 +61,27 @@ def enrol(iot: Any, policy: str, endpoint: DeviceEndpoint, config: DeviceConfig)
     check_name("device", config.device)
     home = Path(config.home)
     home.mkdir(parents=True, exist_ok=True)
-    Path(config.ca).write_bytes(endpoint.ca)
-    config.trust_file.write_bytes(endpoint.trust)
-    (home / "device.json").write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    write_atomically(Path(config.ca), endpoint.ca, durable=False)
+    write_atomically(config.trust_file, endpoint.trust, durable=False)
+    settings = msgspec.json.format(msgspec.json.encode(config))
+    write_atomically(home / "device.json", settings, durable=False)
     if Path(config.certificate).is_file():
         return
-    key, request = key_and_request(config.device)
-    made = iot.create_certificate_from_csr(certificateSigningRequest=request, setAsActive=True)
     iot.create_thing(
         thingName=config.device, attributePayload={"attributes": {"fleet": config.fleet}}
     )
+    _remove_certificates(iot, config.device)
+    key, request = key_and_request(config.device)
+    made = iot.create_certificate_from_csr(certificateSigningRequest=request, setAsActive=True)
     iot.attach_policy(policyName=policy, target=made["certificateArn"])
     iot.attach_thing_principal(thingName=config.device, principal=made["certificateArn"])
     # The certificate comes last: its presence means that enrolment is complete.
     credentials = Credentials(home / "credentials")
     credentials.use(credentials.store(made["certificateId"][:16], key, made["certificatePem"]))
+
+
+def _remove_certificates(iot: Any, device: str) -> None:
+    """Deactivate and detach what an enrolment that was killed has left: its key is lost."""
+    for arn in iot.list_thing_principals(thingName=device)["principals"]:
+        iot.update_certificate(certificateId=arn.rsplit("/", 1)[1], newStatus="INACTIVE")
+        iot.detach_thing_principal(thingName=device, principal=arn)

@@ -87,6 +87,12 @@ def test_an_expected_device_gets_a_thing_and_a_private_claim_file(tmp_path: Path
     assert iot.policies == [D.claim_policy]
 
 
+def test_what_a_killed_command_left_of_claim_files_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".press-1.json.x1.part").write_text("a token")
+    expected(Iot(), tmp_path, "press-1")
+    assert not list(tmp_path.glob(".*.part"))
+
+
 def test_a_device_that_is_expected_again_gets_a_new_token(tmp_path: Path) -> None:
     iot = Iot()
     (file,) = expected(iot, tmp_path, "press-1")

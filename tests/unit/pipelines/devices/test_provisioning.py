@@ -18,6 +18,10 @@ class Iot:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.request = ""
+        self.left: list[str] = []
+
+    def list_thing_principals(self, thingName: str) -> dict[str, list[str]]:
+        return {"principals": self.left}
 
     def create_certificate_from_csr(
         self, certificateSigningRequest: str, setAsActive: bool
@@ -33,9 +37,11 @@ class Iot:
         return lambda **_: self.calls.append(name)
 
 
-def test_a_device_is_enrolled_once(tmp_path: Path) -> None:
-    home = tmp_path / "device"
-    config = DeviceConfig(
+ENDPOINT = DeviceEndpoint(host="broker", port=8883, ca=b"ca", trust=b"{}")
+
+
+def device_config(home: Path) -> DeviceConfig:
+    return DeviceConfig(
         fleet="plant",
         device="press-1",
         endpoint="broker",
@@ -45,14 +51,31 @@ def test_a_device_is_enrolled_once(tmp_path: Path) -> None:
         ca=str(home / "ca.pem"),
         home=str(home),
     )
-    iot, endpoint = Iot(), DeviceEndpoint(host="broker", port=8883, ca=b"ca", trust=b"{}")
+
+
+def test_a_device_is_enrolled_once(tmp_path: Path) -> None:
+    home = tmp_path / "device"
+    iot, config = Iot(), device_config(home)
     for _ in range(2):
-        enrol(iot, "policy", endpoint, config)
+        enrol(iot, "policy", ENDPOINT, config)
     assert iot.calls == ["create_thing", "attach_policy", "attach_thing_principal"]
     assert "CERTIFICATE REQUEST" in iot.request
     assert "PRIVATE" not in iot.request
     assert Path(config.certificate).read_text() == "pem"
     assert (home / "ca.pem").read_bytes() == b"ca"
+
+
+def test_what_a_killed_enrolment_left_is_removed(tmp_path: Path) -> None:
+    iot = Iot()
+    iot.left = ["arn:aws:iot:r:a:cert/lost"]
+    enrol(iot, "policy", ENDPOINT, device_config(tmp_path / "device"))
+    assert iot.calls == [
+        "create_thing",
+        "update_certificate",
+        "detach_thing_principal",
+        "attach_policy",
+        "attach_thing_principal",
+    ]
 
 
 def test_devices_may_ask_for_the_deployments_objects_only() -> None:
