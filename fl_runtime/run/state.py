@@ -94,11 +94,22 @@ class RunTable:
             {":epoch": _value(epoch)},
         )
 
-    def update(self, run: str, *, unless: tuple[State, ...] = (), **changes: str | float) -> bool:
+    def update(
+        self,
+        run: str,
+        *,
+        unless: tuple[State, ...] = (),
+        epoch: int = 0,
+        **changes: str | float,
+    ) -> bool:
         """Set attributes of a run that has not ended. False when it has ended, or is in one of the
         states ``unless``: a terminal state never changes.
+
+        ``epoch``: that of the server that asks; False when another has taken the run over since.
         """
-        return self._change(run, changes, (*TERMINAL_STATES, *unless), "attribute_exists(run)", {})
+        condition = "epoch = :epoch" if epoch else "attribute_exists(run)"
+        values = {":epoch": _value(epoch)} if epoch else {}
+        return self._change(run, changes, (*TERMINAL_STATES, *unless), condition, values)
 
     def _change(
         self,

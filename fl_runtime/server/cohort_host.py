@@ -54,15 +54,22 @@ class CohortHost:
         names = [cohort.cohort for cohort in cohorts]
         hub = ProxyHub(names, server, host=address, clock=time.monotonic)
         # Last, since proxies poll for it: now they find the certificates.
-        self.runs.update(run, server=f"{address}:{hub.port}")
+        # Not the address of a server that was replaced while it started: its proxies would wait
+        # for it, and its successor for them.
+        self.runs.update(run, epoch=epoch, server=f"{address}:{hub.port}")
         over = False
         try:
             yield hub
             over = True
         except RunFailed as error:
-            # "fenced": another server goes on with the run, and its proxies must stay.
-            over = error.code != "fenced"
+            # When another server goes on with the run, its proxies must stay.
+            over = error.code != "fenced" and not self._replaced(run, epoch)
             raise
         finally:
             hub.close(goodbye=over)
             delete_identity(self.secrets, secret_name(run, epoch))
+
+    def _replaced(self, run: str, epoch: int) -> bool:
+        """Whether another server has taken the run over since."""
+        state = self.runs.get(run)
+        return state is not None and state.epoch != epoch

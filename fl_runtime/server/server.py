@@ -93,6 +93,7 @@ class Server:
         self._checkpoints = CheckpointStore(resources.objects, run)
         self._journal = RoundJournal(resources.objects, resources.runs, self._checkpoints, run)
         self._log: RoundLog | None = None
+        self._epoch = 0
 
     def serve(self) -> RunOutcome:
         """Run the app to its end.
@@ -119,7 +120,7 @@ class Server:
         random.seed(spec.seed)
         set_identity(flower_run_id(spec.run), SERVER_NODE_ID)
         # From here on an older server of this run cannot commit a round.
-        epoch = runs.take_over(spec.run)
+        epoch = self._epoch = runs.take_over(spec.run)
         hosted = self._resources.host.serve(spec, cohorts, epoch)
         # The app's modules are imported from this folder, some of them late.
         with tempfile.TemporaryDirectory() as folder, hosted as backend:
@@ -155,7 +156,10 @@ class Server:
         One that has just lost its stream does not hear the server's goodbye.
         """
         with contextlib.suppress(ClientError, BotoCoreError):
-            self._resources.runs.update(self._run, state="Concluding", unless=("Stopping",))
+            # A server that was replaced has nothing to announce: its successor needs the proxies.
+            self._resources.runs.update(
+                self._run, state="Concluding", unless=("Stopping",), epoch=self._epoch
+            )
 
     def _run_app(self, serving: _Serving, backend: CohortBackend) -> RunOutcome:
         spec, app, resources = serving.spec, serving.app, self._resources
@@ -175,7 +179,7 @@ class Server:
         config = {**app.config, **spec.run_config}
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)
         # A run that is being stopped stays so: the heartbeat thread will see it.
-        resources.runs.update(spec.run, unless=("Stopping",), state="Running")
+        resources.runs.update(spec.run, unless=("Stopping",), epoch=serving.epoch, state="Running")
         rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop)
         finished = Finished(
             spec=spec,

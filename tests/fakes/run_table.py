@@ -32,9 +32,13 @@ class MemoryRunTable:
         self._set(run, finished_round=number, checkpoint=checkpoint)
         return True
 
-    def update(self, run: str, *, unless: tuple[str, ...] = (), **changes: Any) -> bool:
+    def update(
+        self, run: str, *, unless: tuple[str, ...] = (), epoch: int = 0, **changes: Any
+    ) -> bool:
         state = self.items.get(run)
         if state is None or state.state in (*TERMINAL_STATES, *unless):
+            return False
+        if epoch not in (0, state.epoch):
             return False
         self._set(run, **changes)
         return True

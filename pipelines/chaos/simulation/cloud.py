@@ -41,6 +41,10 @@ class SimulatedCloud:
         """(round, epoch, checkpoints) of each committed round."""
         self.replies: dict[str, dict[str, StoredReply]] = {}
         self.connected: dict[str, Deliver] = {}
+        self.serving = ""
+        """The process that took the run over last."""
+        self.faults: list[str] = []
+        """What a process did that it had no right to."""
         self.logged: list[tuple[int, int]] = []
         """(round, time) of each point in MLflow's history."""
 
@@ -152,6 +156,7 @@ class CloudRuns:
 
         def effect() -> int:
             epoch = self._cloud.runs[run].epoch + 1
+            self._cloud.serving = self._process()
             self._set(run, epoch=epoch)
             return epoch
 
@@ -171,16 +176,27 @@ class CloudRuns:
 
         return self._cloud.call("commit-round", effect)
 
-    def update(self, run: str, *, unless: tuple[str, ...] = (), **changes: Any) -> bool:
+    def update(
+        self, run: str, *, unless: tuple[str, ...] = (), epoch: int = 0, **changes: Any
+    ) -> bool:
         """See RunTable."""
 
         def effect() -> bool:
-            if self._cloud.runs[run].state in (*TERMINAL_STATES, *unless):
+            state = self._cloud.runs[run]
+            if state.state in (*TERMINAL_STATES, *unless) or epoch not in (0, state.epoch):
                 return False
+            if changes.get("state") == "Concluding" and self._process() != self._cloud.serving:
+                self._cloud.faults.append(
+                    f"{self._process()} announced the end of the run that {self._cloud.serving}"
+                    " serves"
+                )
             self._set(run, **changes)
             return True
 
         return self._cloud.call("update-run", effect)
+
+    def _process(self) -> str:
+        return self._cloud.scheduler.current().process.name
 
     def _set(self, run: str, **changes: Any) -> None:
         runs = self._cloud.runs

@@ -119,7 +119,7 @@ def _simulate(seed: int, cloud: SimulatedCloud, folder: Path) -> Simulated:
         virtual_seconds=round(ended, 1),
         events=scheduler.events,
         trace=scheduler.digest(),
-        violations=[*faults, *violations(cloud, end)],
+        violations=[*faults, *cloud.faults, *violations(cloud, end)],
     )
 
 

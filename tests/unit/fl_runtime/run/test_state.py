@@ -51,6 +51,15 @@ def test_a_new_server_fences_off_the_old_one(table: RunTable) -> None:
     assert (found.finished_round, found.checkpoint, found.epoch) == (1, "b", 2)
 
 
+def test_an_update_may_be_that_of_the_newest_server_only(table: RunTable) -> None:
+    old, new = table.take_over("run-1"), table.take_over("run-1")
+    assert not table.update("run-1", epoch=old, server="old:1")
+    assert table.update("run-1", epoch=new, server="new:1")
+    found = table.get("run-1")
+    assert found is not None
+    assert found.server == "new:1"
+
+
 @pytest.mark.parametrize("state", TERMINAL_STATES)
 def test_a_terminal_state_never_changes(table: RunTable, state: str) -> None:
     epoch = table.take_over("run-1")

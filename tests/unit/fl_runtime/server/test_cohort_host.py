@@ -27,7 +27,7 @@ def host() -> CohortHost:
     fleet = MemoryFleet(objects, {})
     return CohortHost(
         runner=CohortRunner(fleet, fleet, objects, clock=clock, sleep=clock.sleep),
-        runs=MemoryRunTable(RunState(run="run-1", state="Running")),
+        runs=MemoryRunTable(RunState(run="run-1", state="Running", epoch=1)),
         secrets=MemorySecrets(),
         address=lambda: "127.0.0.1",
     )
@@ -53,9 +53,20 @@ def test_a_server_removes_the_certificates_of_one_that_was_killed(host: CohortHo
         assert list(host.secrets.values) == [secret_name("run-1", 2)]
 
 
-@pytest.mark.parametrize(("code", "goodbye"), [("fenced", False), ("quorum", True)])
+def test_a_server_that_was_replaced_while_it_started_leaves_the_address_as_it_is(
+    host: CohortHost,
+) -> None:
+    host.runs.take_over("run-1")
+    host.runs.update("run-1", server="successor:1")
+    with host.serve(spec(devices_per_proxy=1), COHORTS, 1):
+        assert host.runs.get("run-1").server == "successor:1"
+
+
+@pytest.mark.parametrize(
+    ("code", "epoch", "goodbye"), [("fenced", 1, False), ("quorum", 1, True), ("quorum", 2, False)]
+)
 def test_proxies_of_a_run_that_another_server_goes_on_with_stay(
-    host: CohortHost, code: str, goodbye: bool
+    host: CohortHost, code: str, epoch: int, goodbye: bool
 ) -> None:
     said: list[bool] = []
     with (
@@ -64,6 +75,8 @@ def test_proxies_of_a_run_that_another_server_goes_on_with_stay(
     ):
         close = hub.close
         hub.close = lambda goodbye: (said.append(goodbye), close(goodbye=goodbye))
+        while host.runs.get("run-1").epoch < epoch:
+            host.runs.take_over("run-1")
         raise RunFailed(code, "over")
     assert said == [goodbye]
     assert host.secrets.values == {}

@@ -200,6 +200,15 @@ def test_the_end_is_announced_unless_the_run_is_being_stopped(world: World) -> N
     assert world.runs.get("run-1").state == "Stopping"
 
 
+def test_a_server_that_was_replaced_does_not_announce_the_end(world: World) -> None:
+    world.add()
+    server = world.server()
+    server.serve()
+    world.runs.take_over("run-1")
+    server.announce_end()
+    assert world.runs.get("run-1").state == "Running"
+
+
 @pytest.mark.parametrize(
     ("name", "server", "code", "message"),
     [
