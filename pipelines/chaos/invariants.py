@@ -72,7 +72,10 @@ def check_rounds(rounds: list[RoundRecord], ends: str) -> Iterator[str]:
 
 
 def check_hostile(rounds: list[RoundRecord], behaviour: str) -> Iterator[str]:
-    """No update of a harmful device counts."""
+    """No update of a harmful device counts, and no lie about a loss decides."""
+    for record in rounds:
+        if record.robust.get("loss", 0.0) < 0:
+            yield f"a lie decides in round {record.round}: loss {record.robust['loss']:g}"
     if behaviour in HARMLESS:
         return
     for record in rounds:

@@ -42,7 +42,10 @@ class Reviewer:
         norm = 0.0
         if enough and self.policy.norm_limit <= 0:
             norm = NORM_FACTOR * statistics.median(result.norm for result in valid)
-        median = statistics.median(result.examples for result in valid) if enough else 0.0
+        # Of one or two devices none is usual, but earlier rounds may tell.
+        median = self._expected.median_examples
+        if enough:
+            median = statistics.median(result.examples for result in valid)
         return [self._judged(result, usual, norm, median) for result in results]
 
     def _judged(

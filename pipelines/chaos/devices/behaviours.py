@@ -21,6 +21,7 @@ HARMLESS = frozenset(
         "replay",
         "forge-topic",
         "heartbeat-garbage",
+        "lying-evaluation",
         "flood",
         "other-key",
         "reply-garbage",
@@ -41,6 +42,8 @@ METRICS: dict[str, ValueMap] = {
     "zero-examples": {"num-examples": 0},
     "negative-examples": {"num-examples": -5},
     "many-examples": {"num-examples": 1e300},
+    "huge-weight": {"num-examples": 10**12},
+    "sybil-keys": {"num-examples": 14, "mine": [0.0, 1.0]},
     "odd-metrics": {"num-examples": 14, "surprise": 1.0},
     "nan-metrics": {"num-examples": 14, "extra": float("nan")},
 }
@@ -52,6 +55,8 @@ FILES: dict[str, Callable[[bytes], bytes]] = {
     "empty-file": lambda blob: blob[:0],
 }
 """Changes of the update's file, announced with the changed file's digest."""
+LIE = -1e9
+"""The loss that a lying evaluation reports."""
 CLAIMS = ("wrong-digest", "large-claim", "no-upload", "overwritten")
 """The file is not what the reply announces."""
 REPLIES = ("foreign-run", "foreign-phase", "made-up-code", "silent")

@@ -32,6 +32,7 @@ from pipelines.chaos.app.steady.model import Weights, examples, loss, train
 from pipelines.chaos.devices.behaviours import (
     GARBAGE_HEARTBEATS,
     HONEST,
+    LIE,
     payloads_of,
     update_of,
 )
@@ -93,7 +94,8 @@ class HostileDevice:
         path, _ = await self._objects.fetch(command.arrays, command.seconds)
         weights = next(iter(decode_records(path.read_bytes()).arrays.values()))["w"]
         if command.kind == "evaluate":
-            reply = _evaluation(command, weights, self._partition)
+            told = LIE if behaviour == "lying-evaluation" else loss(weights, self._partition)
+            reply = _evaluation(command, told, self._partition)
         else:
             trained = train(weights, self._partition)
             reply = await _upload(command, behaviour, trained, self._partition)
@@ -119,8 +121,8 @@ class HostileDevice:
         return file.read_text().strip() if file.is_file() else HONEST
 
 
-def _evaluation(command: Command, weights: Weights, partition: int) -> Reply:
-    metrics: ValueMap = {"loss": loss(weights, partition), "num-examples": examples(partition)}
+def _evaluation(command: Command, told: float, partition: int) -> Reply:
+    metrics: ValueMap = {"loss": told, "num-examples": examples(partition)}
     return _reply(command, content=encode_skeleton(Records(metrics={"metrics": metrics})))
 
 

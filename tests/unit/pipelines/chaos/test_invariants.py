@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -181,3 +182,10 @@ def test_verdicts_are_counted_by_kind() -> None:
     counts = survival_by_kind([verdict(["b", "a"], []), verdict(["a"], ["lost"])])
     assert counts == {"a": {"tried": 2, "survived": 1}, "b": {"tried": 1, "survived": 1}}
     assert rounds_text(RUN).startswith("[[1,3,{}]")
+
+
+def test_a_lie_that_decides_is_named() -> None:
+    lied = [msgspec.structs.replace(RUN[0], robust={"loss": -1e9})]
+    assert list(check_hostile(lied, "lying-evaluation")) == [
+        "a lie decides in round 1: loss -1e+09"
+    ]

@@ -47,6 +47,8 @@ def test_a_count_is_held_against_the_median_and_the_devices_own() -> None:
     at_limit = [result("x", 1000), result("a"), result("b")]
     assert judged(*at_limit) == ["", "", ""]
     assert judged(result("x", 1001), *at_limit[1:]) == ["weight", "", ""]
+    before = Expectation(median_examples=10.0)
+    assert judged(result("x", 1001), result("a"), expected=before) == ["weight", ""]
     own = Expectation(examples={"x": 5.0, "a": 1000.0})
     assert judged(result("x", 501), *at_limit[1:], expected=own) == ["weight", "", ""]
 

@@ -139,3 +139,27 @@ def test_an_honest_fleet_of_1_to_100_examples_counts_as_a_whole() -> None:
     assert all(not record.failures for record in records)
     np.testing.assert_array_equal(weights_of(limited.arrays), weights_of(free.arrays))
     assert [r.evaluate for r in records] == [r.evaluate for r in unlimited]
+
+
+def lying(loss: float):
+    def lie(command: Command, metrics: dict[str, Any]) -> dict[str, Any]:
+        return {**metrics, "loss": loss} if command.kind == "evaluate" else metrics
+
+    return with_metrics(lie)
+
+
+@pytest.mark.parametrize("loss", [-1e9, 1e9, -1e199])
+def test_a_lie_about_an_evaluation_is_reported_and_decides_nothing(loss: float) -> None:
+    """It meets no target, and the best round is that of the others."""
+    _, records = run_rounds(FedAvg(), {**GOOD, "d0": lying(loss)}, metric="loss", target=0.01)
+    assert len(records) == 3, "the target was not reached"
+    assert all(abs(record.evaluate["loss"]) > 1e6 for record in records)
+    assert all(0 < record.robust["loss"] < 3 for record in records)
+    assert [record.outliers for record in records] == [{"loss": ["d0"]}] * 3
+
+
+def test_an_honest_run_decides_by_what_it_reports() -> None:
+    _, records = clean()
+    for record in records:
+        assert record.robust["loss"] == pytest.approx(record.evaluate["loss"], rel=1e-9)
+        assert record.outliers == {}
