@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeVar
 
@@ -98,9 +99,17 @@ class _Files(Protocol):
 _Described = TypeVar("_Described", bound=_Files)
 
 
-def load_config(file: Path) -> DeviceConfig:
-    """Read and check a device's configuration file. Raises ConfigError."""
-    return read_struct(file, DeviceConfig, "device configuration")
+def load_config(
+    file: Path, prepare: Callable[[DeviceConfig], None] = lambda _: None
+) -> DeviceConfig:
+    """Read and check a device's configuration file. Raises ConfigError.
+
+    Args:
+        file: The JSON file.
+        prepare: Called before it is checked that the files exist which the configuration names.
+
+    """
+    return read_struct(file, DeviceConfig, "device configuration", prepare)
 
 
 def component_config(
@@ -137,13 +146,19 @@ def component_config(
         raise ConfigError(f"The component's configuration is malformed: {error}.") from error
 
 
-def read_struct(file: Path, kind: type[_Described], meaning: str) -> _Described:
+def read_struct(
+    file: Path,
+    kind: type[_Described],
+    meaning: str,
+    prepare: Callable[[_Described], None] = lambda _: None,
+) -> _Described:
     """Read a JSON file that names a certificate, its key and a CA.
 
     Args:
         file: The JSON file.
         kind: The struct to read it as.
         meaning: What the file is, for error messages.
+        prepare: Called before the named files are looked for.
 
     Raises:
         ConfigError: The file is malformed, or a file that it names does not exist.
@@ -162,6 +177,7 @@ def read_struct(file: Path, kind: type[_Described], meaning: str) -> _Described:
             raise ConfigError(
                 f"The {meaning} {file} has no {name}, which a device with its own connection needs."
             )
+    prepare(config)
     for path in (config.certificate, config.private_key, config.ca):
         if not Path(path).is_file():
             raise ConfigError(f"{file} names {path}, which does not exist.")

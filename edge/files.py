@@ -83,6 +83,18 @@ def link_atomically(link: Path, target: str, *, durable: bool) -> None:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents (idempotent); new ones survive a power cut.
+
+    Without that, a cut could take the folder, with all that is synced in it.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
 def disk_code(error: OSError) -> str:
     """Return the reason code of a failed file operation."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -19,6 +19,7 @@ from edge.agent.agent import Agent
 from edge.agent.heartbeat import last_will
 from edge.agent.signals import until_signal
 from edge.config import ConfigError, DeviceConfig, load_config
+from edge.identity.credentials import recover_credentials
 from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects
 from edge.training.worker_process import WorkerProcess
@@ -79,7 +80,7 @@ def main() -> int:
     )
     logs.set_up()
     try:
-        configs = [load_config(file) for file in parser.parse_args().configs]
+        configs = [load_config(file, recover_credentials) for file in parser.parse_args().configs]
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_code

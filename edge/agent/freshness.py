@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge.files import write_atomically
+from edge.files import make_folder, write_atomically
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Claim, Command
@@ -67,7 +67,7 @@ class Freshness:
         forgotten = [moment for _, moment in newest[KEPT:]]
         self._seen = _Seen(latest, max(self._seen.floor, *forgotten, 0), dict(newest[:KEPT]))
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._file.parent)
             write_atomically(self._file, msgspec.json.encode(self._seen), durable=True)
         except OSError as error:
             event(logger, "orders-not-kept", logging.WARNING, reason=str(error))

@@ -67,6 +67,8 @@ class HeartbeatSender:
     async def publish(self) -> bool:
         """Publish one heartbeat; False when it was lost, which the next one makes good."""
         try:
+            if not self._models.is_known():  # reading the weights takes a while
+                await asyncio.to_thread(self._models.usable)
             await self._transport.publish(self._topic, seal_heartbeat(self.heartbeat()))
         except (TransportError, ProtocolError, OSError) as error:
             event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
@@ -75,7 +77,7 @@ class HeartbeatSender:
 
     def heartbeat(self) -> Heartbeat:
         """Collect the device's state."""
-        active, folder = self._models.active(), self._config.serving_dir
+        active, folder = self._models.usable(), self._config.serving_dir
         sweep(folder, active.sequence)
         return Heartbeat(
             state="busy" if self._is_busy() else "idle",

@@ -18,6 +18,7 @@ from edge.agent.signals import until_signal
 from edge.config import DeviceConfig, component_config, load_config
 from edge.errors import MLEdgeOpsError
 from edge.files import write_atomically
+from edge.identity.credentials import recover_credentials
 from edge.identity.trust import Trust, trusted_addresses
 from edge.object_transfer import HttpObjects
 from edge.training.worker_process import WorkerProcess
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(options: argparse.Namespace) -> DeviceConfig:
     if options.config is not None:
-        config = load_config(options.config)
+        config = load_config(options.config, recover_credentials)
     else:
         config = component_config(
             os.environ.get("AWS_IOT_THING_NAME", ""),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge.files import remove_parts, write_atomically
+from edge.files import make_folder, remove_parts, write_atomically
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT
 from edge.transports import Transport, TransportError
@@ -82,7 +82,7 @@ class Spool:
         self._replies[reply.message_id] = reply
         file = self._file(reply.message_id)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             # Losing the mark of a sent reply costs only a repetition, which the cloud ignores.
             write_atomically(file, msgspec.json.encode(reply), durable=not reply.sent)
         except OSError as error:

@@ -15,7 +15,9 @@ from edge.protocol.names import Digest, ModelVersion, Name
 from edge.protocol.text import parse_json
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Manifest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
     """Tells a device which model to use."""
 
     v: Literal[1] = 1
@@ -38,6 +40,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Rollback: the device switches without comparing the models."""
     remove: bool = False
     """Rollback to no model: the device removes the model in use."""
+    issued: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
+    """When it was signed, in Unix seconds; 0 in manifests of releases that did not say it."""
+    expires: Annotated[float, msgspec.Meta(ge=0, le=1e11)] = 0.0
+    """Until when a device may begin to follow it; 0 for ever."""
 
 
 class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import shutil
 import time
@@ -15,13 +17,15 @@ from typing import Any, Literal
 import msgspec
 
 from edge.errors import CodedError
-from edge.files import disk_code, open_atomically, remove_parts, write_atomically
+from edge.files import disk_code, make_folder, open_atomically, remove_parts, write_atomically
 from edge.identity.trust import Trust
 from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef
 from edge.protocol.names import is_digest
 from edge.protocol.signed import Manifest, SignedManifest, parse_manifest
+from edge.serving.followed import Followed, FollowedFile, followed_by, identity
+from edge.serving.weights import WeightFiles
 
 FETCH_SECONDS = 300.0
 KEPT = 3
@@ -70,7 +74,8 @@ class ModelStore:
         objects: Where weights are downloaded from.
         trust: Whose manifests are accepted.
         fleet: The only fleet whose manifests are accepted.
-        now: Unix time.
+        now: Unix time by the device's clock, which may be wrong: nothing is decided by it.
+        passed: A Unix time that has surely passed, by the cloud's clock.
 
     """
 
@@ -81,18 +86,38 @@ class ModelStore:
         trust: Trust,
         fleet: str,
         now: Callable[[], float] = time.time,
+        passed: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._folder = folder
         self._objects = objects
         self._trust = trust
         self._fleet = fleet
         self._now = now
-        folder.mkdir(parents=True, exist_ok=True)
+        self._passed = passed
+        self._weight_files = WeightFiles()
+        make_folder(folder)
         remove_parts(folder)
+        self._followed = FollowedFile(folder)
+        with contextlib.suppress(OSError, ModelRefused):  # read again when a manifest comes
+            self._followed.keep(self._highest())  # of a device that had only active.json
 
     def active(self) -> Active:
-        """Return the model in use."""
+        """Return the model in use, as it was installed."""
         return read_active(self._folder)
+
+    def is_known(self) -> bool:
+        """Whether :meth:`usable` answers at once: the weights did not change since it read them."""
+        manifest = self.active().manifest
+        return manifest is None or self._weight_files.are_known(self._folder / manifest.digest)
+
+    def usable(self) -> Active:
+        """Return the model in use; none when its weights are missing or damaged."""
+        active = self.active()
+        if active.manifest is None:
+            return active
+        if self._weight_files.are_whole(self._folder / active.manifest.digest):
+            return active
+        return Active(manifest=None, sequence=active.sequence)
 
     async def install(self, signed: SignedManifest, test: Test) -> Installed:
         """Verify, download, test and switch.
@@ -105,7 +130,7 @@ class ModelStore:
         """
         manifest, before = self._verified(signed), self.active()
         if manifest.remove:
-            self._switch(Active(manifest=None, sequence=manifest.sequence))
+            self._switch(manifest, Active(manifest=None, sequence=manifest.sequence))
             return Installed(state="removed", model_version=manifest.model_version)
         weights = await self._weights(manifest, signed.url)
         new, old = None, None
@@ -113,13 +138,14 @@ class ModelStore:
         if not manifest.forced:
             new, old = await self._compare(manifest, weights, before.manifest, test)
         self._switch(
+            manifest,
             Active(
                 manifest=manifest,
                 sequence=manifest.sequence,
                 metric=new,
                 signed=signed,
                 since=self._now(),
-            )
+            ),
         )
         self._evict(before.manifest)
         return Installed(state="active", model_version=manifest.model_version, new=new, old=old)
@@ -132,20 +158,53 @@ class ModelStore:
             raise ModelRefused(error.code, str(error)) from error
         if manifest.fleet != self._fleet:
             raise ModelRefused("foreign", f"The manifest is for the fleet {manifest.fleet}.")
-        active = self.active()
+        highest = self._highest()
         # The same manifest may come twice: an IoT job is delivered at least once.
-        repeated = manifest.sequence == active.sequence and manifest == active.manifest
-        if manifest.sequence <= active.sequence and not repeated:
+        repeated = identity(manifest) == highest.manifest
+        if manifest.sequence <= highest.sequence and not repeated:
             raise ModelRefused(
                 "outdated",
                 f"The manifest's number is {manifest.sequence}, and this device has followed"
-                f" {active.sequence}.",
+                f" {highest.sequence}.",
             )
+        self._check_time(manifest, highest)
         return manifest
+
+    def _check_time(self, manifest: Manifest, highest: Followed) -> None:
+        """Refuse an expired manifest: an old one is not served for ever.
+
+        The device's own clock is not asked, since a wrong one must not lock a device out.
+        """
+        if not manifest.expires:
+            if highest.expires:
+                raise ModelRefused("outdated", "The manifest has no time at which it expires.")
+            return
+        if manifest.expires < max(self._passed(), highest.issued):
+            raise ModelRefused("outdated", "The manifest has expired; it must be signed anew.")
+
+    def _highest(self) -> Followed:
+        """Return the highest manifest that was followed, by whichever file says more.
+
+        Raises:
+            ModelRefused: Both files are damaged. No manifest can be told to be new.
+
+        """
+        kept, active = self._followed.read(), read_active(self._folder)
+        if kept is None and active.sequence == 0:
+            raise ModelRefused(
+                "device-error",
+                "The files that say which manifests this device has followed are damaged; an"
+                f" operator must look at them and remove {self._folder / 'followed.json'}.",
+            )
+        if kept is not None and kept.sequence >= active.sequence:
+            return kept
+        if active.manifest is not None:
+            return followed_by(active.manifest)
+        return Followed(sequence=active.sequence)
 
     async def _weights(self, manifest: Manifest, url: str) -> Path:
         target = self._folder / manifest.digest
-        if target.is_file() and target.stat().st_size == manifest.size:
+        if await asyncio.to_thread(self._weight_files.are_whole, target):
             return target
         ref = ObjectRef(manifest.digest, manifest.size, url)
         # A copy: the cache belongs to training, whose next rounds evict what is in it.
@@ -157,6 +216,8 @@ class ModelStore:
             raise ModelRefused(error.code, str(error)) from error
         except OSError as error:
             raise ModelRefused(disk_code(error), str(error)) from error
+        if not await asyncio.to_thread(self._weight_files.are_whole, target):
+            raise ModelRefused("bad-digest", "The disk gives back other weights than it was given.")
         return target
 
     async def _compare(
@@ -175,7 +236,7 @@ class ModelStore:
             )
         if before is None or before.app != manifest.app:
             return new, None  # another app's metric says nothing about this one's
-        if not (self._folder / before.digest).is_file():
+        if not self._weight_files.are_whole(self._folder / before.digest):
             return new, None
         old = await test(manifest, self._folder / before.digest)
         margin = manifest.tolerance * abs(old)
@@ -188,7 +249,9 @@ class ModelStore:
             )
         return new, old
 
-    def _switch(self, active: Active) -> None:
+    def _switch(self, manifest: Manifest, active: Active) -> None:
+        # First the number: whatever a power cut leaves of the rest, no older manifest gets in.
+        self._followed.keep(followed_by(manifest))
         write_atomically(active_file(self._folder), msgspec.json.encode(active), durable=True)
 
     def _evict(self, before: Manifest | None) -> None:

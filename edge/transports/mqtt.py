@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from awscrt import io, mqtt5
 from awscrt.exceptions import AwsCrtError
 
 from edge.config import DeviceConfig
-from edge.identity.credentials import CERTIFICATE, PRIVATE_KEY, Credentials
+from edge.identity.credentials import CERTIFICATE, PRIVATE_KEY, Credentials, credentials_of
 from edge.transports import Handler, TransportError
 from edge.transports.mqtt_connection import (
     Endpoint,
@@ -58,6 +59,9 @@ class MqttTransport:
             # A client must not be forgotten while it is connected: see stop_client.
             await self.close()
             raise
+        if (credentials := credentials_of(self._config)) is not None:
+            with contextlib.suppress(OSError):
+                credentials.settle()
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Raises TransportError when the broker refuses, or does not acknowledge in time."""
@@ -81,11 +85,14 @@ class MqttTransport:
         """
         config = self._config
         credentials = Credentials(Path(config.home) / "credentials")
-        issued = await obtain(
-            self._connection.client, config.provisioning_template, config.device, config.fleet
-        )
         # In a folder of its own: the pair in use stays as it is until the broker took the new one.
-        pair = credentials.store(issued.identifier[:16], issued.key, issued.certificate)
+        pair = await obtain(
+            self._connection.client,
+            credentials,
+            config.provisioning_template,
+            config.device,
+            config.fleet,
+        )
         try:
             await self._reconnect(str(pair / CERTIFICATE), str(pair / PRIVATE_KEY))
         except TransportError as error:

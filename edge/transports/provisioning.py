@@ -12,7 +12,6 @@ import secrets
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,13 @@ from awsiot import V2ServiceException, iotidentity
 from edge.config import DeviceConfig, HeartbeatSeconds, Port, read_struct
 from edge.errors import MLEdgeOpsError
 from edge.files import write_atomically
-from edge.identity.credentials import Credentials, key_and_request
+from edge.identity.credentials import (
+    CERTIFICATE,
+    PRIVATE_KEY,
+    Credentials,
+    is_whole,
+    key_and_request,
+)
 from edge.protocol.names import Name
 from edge.transports import TransportError
 from edge.transports.mqtt_connection import Endpoint, MqttConnection
@@ -51,20 +56,19 @@ class ProvisioningClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     heartbeat_seconds: HeartbeatSeconds = 30.0
 
 
-@dataclass(frozen=True)
-class Issued:
-    """A certificate that AWS IoT has attached to the device's thing."""
-
-    identifier: str
-    certificate: str
-    key: bytes
-
-
-async def obtain(client: Any, template: str, device: str, fleet: str, token: str = "") -> Issued:
-    """Have a new key certified and attached to the device's thing.
+async def obtain(
+    client: Any,
+    credentials: Credentials,
+    template: str,
+    device: str,
+    fleet: str,
+    token: str = "",
+) -> Path:
+    """Have a new key certified and attached to the device's thing; returns the stored pair.
 
     Args:
         client: A connected mqtt5 client.
+        credentials: Where the pair is stored.
         template: The fleet provisioning template.
         device: The thing's name.
         fleet: The device's fleet.
@@ -89,6 +93,9 @@ async def obtain(client: Any, template: str, device: str, fleet: str, token: str
                 iotidentity.CreateCertificateFromCsrRequest(certificate_signing_request=request)
             )
         )
+        # Stored in between: registering uses up the token, and a power cut behind it must not take
+        # the only key of the certificate.
+        pair = credentials.store(made.certificate_id[:16], key, made.certificate_pem)
         await asyncio.wrap_future(
             identity.register_thing(
                 iotidentity.RegisterThingRequest(
@@ -103,7 +110,7 @@ async def obtain(client: Any, template: str, device: str, fleet: str, token: str
         raise TransportError(f"AWS IoT refused a certificate for {device}: {reason}.") from error
     except AwsCrtError as error:
         raise TransportError(f"No certificate for {device}: {error}.") from error
-    return Issued(made.certificate_id, made.certificate_pem, key)
+    return pair
 
 
 async def enrol(claim: ProvisioningClaim) -> Path:
@@ -115,9 +122,13 @@ async def enrol(claim: ProvisioningClaim) -> Path:
     """
     home = Path(claim.home)
     credentials = Credentials(home / "credentials")
-    async with _connected(claim) as client:
-        issued = await obtain(client, claim.template, claim.device, claim.fleet, claim.token)
-    credentials.use(credentials.store(issued.identifier[:16], issued.key, issued.certificate))
+    pair = await _stored_before(claim, credentials)
+    if pair is None:
+        async with _connected(claim) as client:
+            pair = await obtain(
+                client, credentials, claim.template, claim.device, claim.fleet, claim.token
+            )
+    credentials.use(pair)
     config = DeviceConfig(
         fleet=claim.fleet,
         device=claim.device,
@@ -137,6 +148,28 @@ async def enrol(claim: ProvisioningClaim) -> Path:
     file = home / "device.json"
     write_atomically(file, msgspec.json.format(msgspec.json.encode(config)), durable=True)
     return file
+
+
+async def _stored_before(claim: ProvisioningClaim, credentials: Credentials) -> Path | None:
+    """Return the pair of an enrolment that a power cut ended, if the broker accepts it."""
+    for pair in filter(is_whole, credentials.pairs()):
+        endpoint = Endpoint(
+            host=claim.endpoint,
+            port=claim.port,
+            client_id=claim.device,
+            certificate=str(pair / CERTIFICATE),
+            private_key=str(pair / PRIVATE_KEY),
+            ca=claim.ca,
+        )
+        connection = MqttConnection(endpoint)
+        try:
+            await connection.open()
+            return pair
+        except TransportError:
+            continue  # it was not registered any more
+        finally:
+            await connection.close()
+    return None
 
 
 @asynccontextmanager

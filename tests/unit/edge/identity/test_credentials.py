@@ -22,6 +22,8 @@ def test_a_pair_of_credentials_is_switched_as_one(tmp_path: Path) -> None:
     credentials.use(second)
     assert credentials.private_key.read_bytes() == b"key b"
     assert credentials.certificate.read_text() == "certificate b"
+    assert first.exists(), "until the new pair has been used"
+    credentials.settle()
     assert not first.exists()
     assert stat.S_IMODE(credentials.private_key.stat().st_mode) == 0o600
 
