@@ -104,7 +104,7 @@ def _ended(run: str, ended: TerminalState, reason: str, aws: Services) -> bool:
     then it ended as stopped, in MLflow too, and the callback has its answer.
     """
     end_in_mlflow(run, ended, reason, aws)
-    changes = {"reason": reason} if reason else {}
+    changes: dict[str, Any] = {"reason": reason} if reason else {}
     if aws.runs.update(run, unless=("Stopping",), state=ended, **changes):
         return True
     state = aws.runs.get(run)
