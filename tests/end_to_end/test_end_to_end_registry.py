@@ -54,7 +54,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
         3,
         1,
     )
-    assert version.checks.startswith("1 of 6 prechecks fail: drift")
+    assert version.checks.startswith("1 of 7 prechecks fail: drift")
     fast = tmp_path / "policy.toml"
     fast.write_text("[rollout]\nwaves = [1.0]\n")
     mledgeops("policy", str(fast), home=home)

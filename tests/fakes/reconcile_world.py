@@ -126,7 +126,7 @@ class World:
     def roll_out(self, version: Version, why: str) -> None:
         if version.version in self.held:
             self.v[version.version] = replace(
-                self.v[version.version], rollout="Held: 1 of 6 prechecks fail"
+                self.v[version.version], rollout="Held: 1 of 7 prechecks fail"
             )
         elif not self.under_way:
             self.under_way = version.version

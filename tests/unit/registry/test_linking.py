@@ -83,5 +83,5 @@ def test_failed_prechecks_are_written_down_and_a_run_that_left_nothing_is_an_err
         bench.linking.give_evidence(bench.package, number)
     leave(bench.objects, comparison())
     bench.linking.give_evidence(bench.package, number)
-    assert bench.tags()[CHECKS_TAG].startswith("1 of 6 prechecks fail: participants")
+    assert bench.tags()[CHECKS_TAG].startswith("1 of 7 prechecks fail: participants")
     assert len(bench.metadata()[CHECKS_TAG]) <= 256
