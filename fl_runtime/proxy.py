@@ -96,6 +96,7 @@ def serve(
 
     ``connect`` returns True when the server said goodbye, False when the connection was lost.
     """
+    logs.event(logger, "proxy-started", run=run, cohort=cohort)
     lost_at = clock()
     while clock() - lost_at < SERVER_WAIT_SECONDS:
         started = clock()

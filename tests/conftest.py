@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,18 +33,45 @@ settings.register_profile("dev", deadline=None, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need the local cloud, and keep each session's cloud on one worker.
+ON_ONE_WORKER = {
+    "finished-runs": (
+        "tests/end_to_end/test_end_to_end",
+        "tests/integration/test_dashboard.py",
+        "tests/integration/test_least_privilege.py",
+    ),
+    "cloud": (
+        "tests/contract/",
+        "tests/integration/test_bad_apps.py",
+        "tests/integration/test_deploy.py",
+        "tests/integration/test_enrolment.py",
+        "tests/integration/test_local_",
+    ),
+}
+"""Test files that share a session's local cloud, by their names' beginnings."""
 
-    Tests that look at the session's finished runs make one group of pytest-xdist, those that only
-    need a cloud another; all others go wherever a worker is idle.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need the local cloud."""
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if "cloud" in fixtures:
-            group = "finished-runs" if "report" in fixtures else "cloud"
+        if "cloud" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.cloud)
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each session's cloud on one worker; all other files go wherever a worker is idle.
+
+    pytest-xdist 3.8 reads its groups from ids that pytest 9.2 no longer lets it change.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByCloud(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            for group, files in ON_ONE_WORKER.items():
+                if nodeid.startswith(files):
+                    return group
+            return nodeid.split("::")[0]
+
+    return ByCloud(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def test_the_evidence_is_in_both_registries(report: dict, reached: LocalCloud) -
     registry = SageMakerRegistry(client("sagemaker"))
     package, card = (
         registry.get(report["model_package_arn"]),
-        json.loads(registry.evidence.card(report["model_package_arn"])),
+        json.loads(registry.card(report["model_package_arn"])),
     )
     bucket, _, key = package.metadata["mledgeops.model_card"].removeprefix("s3://").partition("/")
     html = S3Objects(client("s3"), bucket).get(key).decode()
@@ -222,7 +222,10 @@ def test_a_worse_model_is_refused_with_the_numbers_and_recorded(refused: dict, h
     assert "0.999" in shown["reason"]
 
 
-def test_a_device_that_raises_is_counted_and_the_run_goes_on(report: dict, home: Path) -> None:
+def test_a_device_that_raises_is_counted_and_the_run_goes_on(
+    report: dict, approved: dict, home: Path
+) -> None:
+    assert approved, "there is a champion to beat"
     done = mledgeops(
         "run",
         DIGITS,
@@ -339,7 +342,7 @@ def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> Non
             return [
                 run["run_id"]
                 for run in asked("runs", home=tmp_path)["runs"]
-                if run["status"] == "Succeeded" and run["rounds"] == "1"
+                if run["status"] == "Succeeded" and run["rounds"] == 1
             ]
 
         until(ended, 90)
@@ -377,9 +380,7 @@ def test_a_run_can_be_stopped_from_elsewhere(report: dict, home: Path) -> None:
         def under_way() -> list[str]:
             runs = asked("runs", home=home)["runs"]
             return [
-                run["run_id"]
-                for run in runs
-                if run["status"] == "Running" and run["rounds"] == "500"
+                run["run_id"] for run in runs if run["status"] == "Running" and run["rounds"] == 500
             ]
 
         (run,) = until(under_way, 60)

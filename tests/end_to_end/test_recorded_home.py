@@ -9,8 +9,6 @@ import pytest
 from support.commands import asked, mledgeops
 from support.recorded_home import FIRST, SECOND, restore
 
-pytestmark = pytest.mark.xdist_group("recorded-home")
-
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
