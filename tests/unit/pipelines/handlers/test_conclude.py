@@ -83,6 +83,11 @@ def test_a_run_that_failed_gives_its_reason(aws: Any) -> None:
     assert (aws.runs.get(RUN).state, aws.runs.get(RUN).reason) == ("Failed", error["Cause"])
 
 
+def test_the_condition_gets_the_robust_score_and_the_registry_the_reported_one(aws: Any) -> None:
+    outputs = concluded(aws, ok=True, outcome={**OUTCOME, "score": 0.1, "reported_score": 0.9})
+    assert (outputs["score"], outputs["score_text"], outputs["value"]) == ("0.1", "0.9", "0.8")
+
+
 def test_a_second_conclusion_changes_nothing(aws: Any) -> None:
     first = concluded(aws, ok=True, outcome=OUTCOME)
     assert concluded(aws, ok=True, outcome=OUTCOME) == first
