@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from botocore.exceptions import BotoCoreError
+
 from fl_runtime.run.records import RoundRecord
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import FleetClients, check_alive, running_fleet
@@ -14,6 +16,10 @@ from pipelines.run.report import RunReport
 from pipelines.run.runner import Runner
 
 STOP_SECONDS = 20.0
+ENDED = (
+    "The local cloud in {} ended while the run was under way: `mledgeops reconcile` records the "
+    "run's end, and `mledgeops run --resume RUN` goes on from it."
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ def federate(
     """Bring the devices up, run the pipeline to its end, and stop it in order on Ctrl-C.
 
     The environment must lead to the cloud (``cloud.reached()``).
+
+    Raises:
+        LocalCloudError: The cloud ended while the run was under way.
+
     """
     with running_fleet(cloud, clients, plan.fleet, plan.devices, plan.app) as devices:
         started = runner.start(plan)
@@ -50,6 +60,10 @@ def federate(
         try:
             for record in runner.follow(started, lambda: check_alive(devices, cloud, plan.fleet)):
                 progress.on_round(record)
+        except BotoCoreError as error:
+            if cloud.home.info() is not None:
+                raise
+            raise LocalCloudError(ENDED.format(cloud.home.root)) from error
         except LocalCloudError as error:
             runner.stop(started, STOP_SECONDS)
             report = runner.report(started)
