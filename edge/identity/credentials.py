@@ -60,7 +60,7 @@ class Credentials:
 
         The key is readable by its owner only, from the first byte on.
         """
-        self._remove_all_but(CURRENT, PREVIOUS)  # pairs of renewals that were not completed
+        self.drop_unused()  # of renewals that were not completed
         pair = self._folder / name
         make_folder(pair)
         write_atomically(pair / PRIVATE_KEY, key, durable=True, mode=0o600)
@@ -74,6 +74,10 @@ class Credentials:
             link_atomically(self._folder / PREVIOUS, before.name, durable=True)
         # The pair itself is on the disk already, so the link never leads to half a pair.
         link_atomically(self._folder / CURRENT, pair.name, durable=True)
+        self.drop_unused()
+
+    def drop_unused(self) -> None:
+        """Remove the pairs that are neither in use nor the one before."""
         self._remove_all_but(CURRENT, PREVIOUS)
 
     def settle(self) -> None:

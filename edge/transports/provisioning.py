@@ -106,6 +106,7 @@ async def obtain(
             )
         )
     except V2ServiceException as error:
+        credentials.drop_unused()
         reason = getattr(error.modeled_error, "error_message", "") or str(error)
         raise TransportError(f"AWS IoT refused a certificate for {device}: {reason}.") from error
     except AwsCrtError as error:
@@ -122,7 +123,9 @@ async def enrol(claim: ProvisioningClaim) -> Path:
     """
     home = Path(claim.home)
     credentials = Credentials(home / "credentials")
-    pair = await _stored_before(claim, credentials)
+    file = home / "device.json"
+    # The file comes last: with it, the enrolment was complete, and a claim works once.
+    pair = None if file.is_file() else await _stored_before(claim, credentials)
     if pair is None:
         async with _connected(claim) as client:
             pair = await obtain(
@@ -145,7 +148,6 @@ async def enrol(claim: ProvisioningClaim) -> Path:
     trust = Path(claim.ca).with_name(config.trust_file.name)
     if trust.is_file() and trust != config.trust_file:
         write_atomically(config.trust_file, trust.read_bytes(), durable=True)
-    file = home / "device.json"
     write_atomically(file, msgspec.json.format(msgspec.json.encode(config)), durable=True)
     return file
 
