@@ -18,7 +18,12 @@ from edge.transports.provisioning import ProvisioningClaim
 from fl_runtime.run.devices import DeviceTable
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint
-from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_digest
+from pipelines.devices.tokens import (
+    EXPIRY_ATTRIBUTE,
+    FLEET_ATTRIBUTE,
+    TOKEN_ATTRIBUTE,
+    token_digest,
+)
 
 CLAIM = "claim"
 
@@ -45,13 +50,15 @@ def expect(
     devices: list[str],
     out: Path,
     device_home: str,
+    *,
+    expires_at: float,
 ) -> list[Path]:
     """Create each device's thing and claim file, and the claim certificate that the files share;
     returns the files.
 
     A device that is expected again gets a new token, and the old one is void. ``device_home``: the
-    agent's folder on the device. Raises ProtocolError for an illegal name, EnrolledAlready for a
-    device that has a certificate.
+    agent's folder on the device. ``expires_at``: when the tokens expire, in Unix seconds. Raises
+    ProtocolError for an illegal name, EnrolledAlready for a device that has a certificate.
     """
     check_name("fleet", fleet)
     for device in devices:
@@ -65,7 +72,7 @@ def expect(
     files = []
     for device in devices:
         token = secrets.token_urlsafe(32)
-        _expect_thing(d, iot, fleet, device, token)
+        _expect_thing(d, iot, fleet, device, token, expires_at)
         claim = ProvisioningClaim(
             fleet=fleet,
             device=device,
@@ -84,8 +91,15 @@ def expect(
     return files
 
 
-def _expect_thing(d: Deployment, iot: Any, fleet: str, device: str, token: str) -> None:
-    attributes = {"attributes": {FLEET_ATTRIBUTE: fleet, TOKEN_ATTRIBUTE: token_digest(token)}}
+def _expect_thing(
+    d: Deployment, iot: Any, fleet: str, device: str, token: str, expires_at: float
+) -> None:
+    values = {
+        FLEET_ATTRIBUTE: fleet,
+        TOKEN_ATTRIBUTE: token_digest(token),
+        EXPIRY_ATTRIBUTE: str(int(expires_at)),
+    }
+    attributes = {"attributes": values}
     try:
         iot.create_thing(thingName=device, thingTypeName=d.thing_type, attributePayload=attributes)
     except iot.exceptions.ResourceAlreadyExistsException:

@@ -12,6 +12,7 @@ certificate, for itself only.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from edge.errors import MLEdgeOpsError
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
-from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_matches
+from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_expiry, token_matches
 from pipelines.handlers.aws_clients import iot
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,11 @@ class EnrolmentRefused(MLEdgeOpsError):
     code = "enrolment-refused"
 
 
-def check(request: EnrolRequest, iot_client: Any) -> str:
-    """The name of the device that may have a certificate. Raises EnrolmentRefused."""
+def check(request: EnrolRequest, iot_client: Any, now: float) -> str:
+    """The name of the device that may have a certificate at Unix time ``now``.
+
+    Raises EnrolmentRefused.
+    """
     try:
         device = check_name("device", request.parameters.get("SerialNumber", ""))
         fleet = check_name("fleet", request.parameters.get("Fleet", ""))
@@ -70,7 +74,19 @@ def check(request: EnrolRequest, iot_client: Any) -> str:
         request.parameters.get("Token", ""), attributes.get(TOKEN_ATTRIBUTE, "")
     ):
         raise EnrolmentRefused(f"the token of {device} is wrong")
+    else:
+        _check_expiry(device, token_expiry(attributes), now)
     return device
+
+
+def _check_expiry(device: str, expires_at: float, now: float) -> None:
+    again = "`mledgeops devices expect` makes a new one"
+    if not expires_at:
+        raise EnrolmentRefused(
+            f"the token of {device} has no expiry, so version 0.4 or earlier made it: {again}"
+        )
+    if now >= expires_at:
+        raise EnrolmentRefused(f"the token of {device} has expired: {again}")
 
 
 def _check_rotation(request: EnrolRequest, device: str, held: int) -> None:
@@ -84,7 +100,7 @@ def _check_rotation(request: EnrolRequest, device: str, held: int) -> None:
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. AWS IoT tells the device only that it was refused; the log says why."""
     try:
-        device = check(msgspec.convert(request, EnrolRequest), iot())
+        device = check(msgspec.convert(request, EnrolRequest), iot(), time.time())
     except (EnrolmentRefused, msgspec.ValidationError) as error:
         event(
             logger,

@@ -80,6 +80,7 @@ def claim_for(
         [device],
         folder / "claims",
         str(home),
+        expires_at=time.time() + 3600.0,
     )[0]
     claims = folder / "claims"
     text = (

@@ -17,6 +17,7 @@ from pipelines.cli.output import answer
 from pipelines.desk import clouds
 from pipelines.devices.certificates import expect, heard_with, retire, rotate
 from pipelines.devices.cores import expect_core
+from pipelines.devices.tokens import TOKEN_DAYS
 from pipelines.errors import UsageError
 
 
@@ -41,6 +42,12 @@ def add_parser(commands: Any) -> None:
     expecting.add_argument(
         "--device-home", default="/var/lib/mledgeops", help="the agent's folder on the devices"
     )
+    expecting.add_argument(
+        "--valid-days",
+        type=int,
+        default=TOKEN_DAYS,
+        help=f"how long the devices have to enrol (default: {TOKEN_DAYS})",
+    )
     core = devices.add_parser("core", help="make the thing and the policy of a new Greengrass core")
     core.add_argument("name", help="the core's name (its thing's name)")
     core.add_argument("--fleet", required=True, help="its fleet")
@@ -58,6 +65,8 @@ def add_parser(commands: Any) -> None:
 
 def expect_devices(arguments: argparse.Namespace) -> int:
     """Write one claim file for each device."""
+    if arguments.valid_days < 1:
+        raise UsageError("--valid-days must be 1 or more.")
     with clouds.use(arguments.cloud) as cloud:
         files = expect(
             cloud.deployment,
@@ -67,6 +76,7 @@ def expect_devices(arguments: argparse.Namespace) -> int:
             arguments.names,
             arguments.out,
             arguments.device_home,
+            expires_at=time.time() + arguments.valid_days * 86_400,
         )
     answer(
         arguments.json,

@@ -72,7 +72,9 @@ class Iot:
 
 
 def expected(iot: Iot, out: Path, *devices: str) -> list[Path]:
-    return certificates.expect(D, iot, ENDPOINT, "plant", list(devices), out, "/var/lib/device")
+    return certificates.expect(
+        D, iot, ENDPOINT, "plant", list(devices), out, "/var/lib/device", expires_at=9.0
+    )
 
 
 def test_an_expected_device_gets_a_thing_and_a_private_claim_file(tmp_path: Path) -> None:

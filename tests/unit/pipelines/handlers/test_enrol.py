@@ -31,14 +31,21 @@ class Iot:
         }
 
 
-EXPECTED = {"fleet": "f", "enrolment_token_sha256": token_digest("secret")}
+EXPECTED = {
+    "fleet": "f",
+    "enrolment_token_sha256": token_digest("secret"),
+    "enrolment_token_expires": "100",
+}
 
 
+NOW = 99.0
 THINGS = Iot(
     {
         "new": (EXPECTED, []),
         "old": (EXPECTED, ["c1"]),
         "two": (EXPECTED, ["c1", "c2"]),
+        "old-claim": ({k: v for k, v in EXPECTED.items() if "expires" not in k}, []),
+        "odd": ({**EXPECTED, "enrolment_token_expires": "soon"}, []),
         "bare": ({"fleet": "f"}, []),
     }
 )
@@ -99,6 +106,7 @@ def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, re
                 client_id=client_id, claim_certificate_id=certificate, parameters=parameters
             ),
             THINGS,
+            NOW,
         )
 
 
@@ -111,6 +119,7 @@ def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
                 parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"},
             ),
             THINGS,
+            NOW,
         )
         == "new"
     )
@@ -122,6 +131,31 @@ def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
                 parameters={"SerialNumber": "old", "Fleet": "f"},
             ),
             THINGS,
+            NOW,
         )
         == "old"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "now", "reason"),
+    [
+        ("new", 100.0, "has expired: `mledgeops devices expect` makes a new one"),
+        ("old-claim", 1.0, "has no expiry, so version 0.4 or earlier made it"),
+        ("odd", 1.0, "has no expiry"),
+    ],
+)
+def test_a_token_is_good_for_a_time_only(device: str, now: float, reason: str) -> None:
+    parameters = {"SerialNumber": device, "Fleet": "f", "Token": "secret"}
+    request = EnrolRequest(client_id="claim-x", claim_certificate_id="claim", parameters=parameters)
+    with pytest.raises(EnrolmentRefused, match=reason):
+        check(request, THINGS, now)
+
+
+def test_a_certificate_is_renewed_after_the_token_has_expired() -> None:
+    request = EnrolRequest(
+        client_id="old",
+        claim_certificate_id="c1",
+        parameters={"SerialNumber": "old", "Fleet": "f"},
+    )
+    assert check(request, THINGS, 1e9) == "old"
