@@ -30,6 +30,8 @@ class Deployment:
     """ARN of the key that signs commands. Only the stacks know it; others use the alias."""
     models_key_arn: str = ""
     """ARN of the key that signs models. Only the stacks know it; others use the alias."""
+    records_key_arn: str = ""
+    """ARN of the key that signs provenance records. Only the stacks know it."""
 
     # Storage
     code_bucket: str = field(init=False, metadata=_name("{prefix}-code-{account}-{region}"))
@@ -48,6 +50,8 @@ class Deployment:
     """Alias of the KMS key that signs servers' commands."""
     models_key: str = field(init=False, metadata=_name("alias/{prefix}-models"))
     """Alias of the KMS key that signs models' manifests."""
+    records_key: str = field(init=False, metadata=_name("alias/{prefix}-records"))
+    """Alias of the KMS key that signs versions' provenance records, in the link function only."""
 
     # Runs and rollouts
     cluster: str = field(init=False, metadata=_name("{prefix}"))
@@ -145,5 +149,6 @@ class Deployment:
             "MLEDGEOPS_ROLLOUTS_TABLE": self.rollouts_table,
             "MLEDGEOPS_COMMANDS_KEY": self.commands_key,
             "MLEDGEOPS_MODELS_KEY": self.models_key,
+            "MLEDGEOPS_RECORDS_KEY": self.records_key,
             "MLEDGEOPS_JOB_URLS_ROLE": self.role("job-urls"),
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from registry.audit import AuditTrail
 from registry.errors import RegistryError
 from registry.mlflow_registry import MlflowRegistry
-from registry.model_version import AUDIT_TAG, Approval, Version
+from registry.model_version import Approval, Version
 from registry.sagemaker_registry import SageMakerRegistry
 
 EVENT_SECONDS = 60.0
@@ -43,22 +43,24 @@ def decide(
     approval: Approval,
     reason: str,
     *,
+    who: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Version:
     """Set a version's approval in SageMaker, record it in the audit trail, and wait until MLflow
     shows it. Returns the version as MLflow then has it.
 
-    A rejection is final. Raises RegistryError when the state forbids the decision, or when MLflow
-    does not follow within :data:`EVENT_SECONDS`.
+    ``who``: the caller's ARN. A rejection is final. Raises RegistryError when the state forbids
+    the decision, or when MLflow does not follow within :data:`EVENT_SECONDS`.
     """
     package, name = sagemaker.get(version.model_package_arn), version.model_version
     if package.approval == approval:
         raise RegistryError(f"{name} is {approval} already; nothing was changed.")
     if package.approval == "Rejected":
         raise RegistryError(f"{name} was rejected, and a rejection is final: train a new version.")
-    who, earlier = getpass.getuser(), trail.decision(name)
-    head = trail.append(
+    user, subjects = getpass.getuser(), (name, version.model_package_arn)
+    earlier = trail.decision(*subjects)
+    trail.append(
         at=time.time(),
         who=who,
         what="approve" if approval == "Approved" else "reject",
@@ -66,18 +68,18 @@ def decide(
         why=reason,
         package=version.model_package_arn,
         before=package.approval,
+        user=user,
     )
-    mlflow.set_tags(version.name, version.version, {AUDIT_TAG: head})
     if approval == "Approved" and earlier == "reject":
         raise RegistryError(
             f"Somebody else is rejecting {name} at the same time, and a rejection is final."
         )
-    sagemaker.set_approval(version.model_package_arn, approval, f"{who}: {reason}")
+    sagemaker.set_approval(version.model_package_arn, approval, f"{user}: {reason}")
     # SageMaker keeps the last of two concurrent writes, whichever that is. The trail has an order,
     # and a rejection in it wins.
-    if approval == "Approved" and trail.decision(name) == "reject":
+    if approval == "Approved" and trail.decision(*subjects) == "reject":
         sagemaker.set_approval(
-            version.model_package_arn, "Rejected", f"{who}: rejected at the same time"
+            version.model_package_arn, "Rejected", f"{user}: rejected at the same time"
         )
         raise RegistryError(
             f"Somebody else rejected {name} at the same time, and a rejection is final."

@@ -2,14 +2,15 @@
 
 Each entry is an S3 object of its own, written on condition that its key does not exist yet. To
 change, remove or reorder an entry breaks the chain. To cut off its end is revealed by the head,
-which is also stored in MLflow, as a tag of the version that the entry is about.
+which MLflow stores too: every append passes it to ``remember``.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
@@ -18,8 +19,8 @@ PREFIX = "audit/"
 SYSTEM = "mledgeops"
 """The author of entries about what no person decided."""
 _FIRST_HASH = "0" * 64
-_RECENT = 50
-"""Latest entries that :meth:`AuditTrail.decision` reads."""
+_READERS = 16
+"""Entries that a search reads at the same time."""
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 """S3's error codes for a conditional write that lost: to an object that exists, or to a concurrent
 write.
@@ -34,8 +35,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     who: str
     what: str
-    """``approve``, ``reject``, ``rollout``, ``rollout-ended``, ``rollback``, ``policy``, ``held``,
-    ``catch-up``, ``block`` or ``unblock``.
+    """``linked``, ``approve``, ``override``, ``reject``, ``rollout``, ``rollout-ended``,
+    ``policy``, ``held``, ``refused``, ``catch-up``, ``block`` or ``unblock``.
     """
     subject: str
     """A model version, a package's ARN, a fleet or a device."""
@@ -58,11 +59,24 @@ class EntryStore(Protocol):
         """Write an object; False, and nothing is written, when its key exists."""
 
 
-class AuditTrail:
-    """Appends to the trail and verifies it."""
+Remember = Callable[[AuditEntry, str], None]
+"""Stores an entry's hash outside the trail."""
 
-    def __init__(self, store: EntryStore) -> None:
+
+class AuditTrail:
+    """Appends to the trail, searches it and verifies it.
+
+    Args:
+        store: The entries.
+        remember: Called after each append with the entry and its hash, the new head.
+
+    """
+
+    def __init__(self, store: EntryStore, remember: Remember = lambda _, __: None) -> None:
         self._store = store
+        self._remember = remember
+        self._read: dict[str, AuditEntry] = {}
+        """Entries that were read, by key: none ever changes."""
 
     def append(
         self, *, at: float, who: str, what: str, subject: str, why: str, **details: Any
@@ -84,6 +98,7 @@ class AuditTrail:
             data = msgspec.json.encode(entry)
             # False: a concurrent append took the number. Read the new end and try the next one.
             if self._store.put_new(_key(number), data):
+                self._remember(entry, _hash(data))
                 return _hash(data)
 
     def entries(self) -> Iterator[AuditEntry]:
@@ -91,13 +106,29 @@ class AuditTrail:
         keys = self._store.keys(PREFIX)
         return (msgspec.json.decode(self._store.get(key), type=AuditEntry) for key in keys)
 
-    def decision(self, subject: str) -> str:
-        """The last ``approve`` or ``reject`` about a subject among recent entries; else empty."""
-        for key in reversed(self._store.keys(PREFIX)[-_RECENT:]):
-            entry = msgspec.json.decode(self._store.get(key), type=AuditEntry)
-            if entry.subject == subject and entry.what in ("approve", "reject"):
-                return entry.what
-        return ""
+    def last(self, subjects: Iterable[str], acts: Iterable[str]) -> AuditEntry | None:
+        """The last entry about one of the subjects whose act is one of ``acts``.
+
+        It searches the whole trail: a rejection counts however long ago it was. Entries that
+        cannot be read are skipped; :meth:`verify` reports them.
+        """
+        wanted, kinds, keys = set(subjects), set(acts), self._store.keys(PREFIX)
+        unread = [key for key in keys if key not in self._read]
+        with ThreadPoolExecutor(_READERS) as readers:
+            for key, data in zip(unread, readers.map(self._store.get, unread), strict=True):
+                try:
+                    self._read[key] = msgspec.json.decode(data, type=AuditEntry)
+                except msgspec.DecodeError:
+                    continue
+        found = (self._read[key] for key in reversed(keys) if key in self._read)
+        return next((e for e in found if e.subject in wanted and e.what in kinds), None)
+
+    def decision(self, *subjects: str) -> str:
+        """The last ``approve`` or ``reject`` about a version, which may be recorded by its name or
+        by its package's ARN; else empty.
+        """
+        found = self.last(subjects, ("approve", "reject"))
+        return found.what if found is not None else ""
 
     def verify(self, heads: Iterable[str] = ()) -> list[str]:
         """The trail's violations, one sentence each. ``heads``: hashes that it must contain."""

@@ -7,16 +7,19 @@ input comes from the package's metadata.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from edge.logs import event
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key
+from registry.errors import RegistryError
 from registry.evidence.card import MODEL_CARD_LIMIT, model_card, page
-from registry.evidence.collect import CARD, EVIDENCE, Heartbeats, collect, read_evidence
+from registry.evidence.collect import CARD, Heartbeats, collect, read_evidence
 from registry.evidence.model import Evidence
 from registry.evidence.prechecks import check, failed
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
@@ -32,6 +35,7 @@ from registry.model_version import (
     VersionName,
 )
 from registry.policy import PrecheckPolicy
+from registry.provenance import EVIDENCE
 from registry.sagemaker_registry import SageMakerRegistry
 
 logger = logging.getLogger(__name__)
@@ -102,3 +106,22 @@ class Linking:
         )
         name = VersionName.parse(evidence.model_version)
         self.mlflow.set_tags(*name, {**metric, CARD_TAG: uri, CHECKS_TAG: said[:TAG_LIMIT]})
+
+
+@dataclass(frozen=True)
+class LinkFunction:
+    """The Lambda function of the Link step, called by others for what only its role may do."""
+
+    client: Any
+    name: str
+
+    def sign(self, model_package_arn: str) -> None:
+        """Have a linked version's record signed (idempotent). Raises RegistryError, with the
+        function's reason.
+        """
+        request = {"model_package_arn": model_package_arn, "sign_only": True}
+        answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(request))
+        said = json.loads(answer["Payload"].read() or b"null")
+        if answer.get("FunctionError"):
+            reason = said.get("errorMessage") if isinstance(said, dict) else said
+            raise RegistryError(str(reason))

@@ -29,6 +29,7 @@ from registry.model_version import (
     metric_value,
     origin_tags,
     parse_number,
+    rollout_state,
 )
 
 
@@ -110,11 +111,23 @@ class MlflowRegistry:
         return next((version for version in self.versions(name) if version.champion), None)
 
     def audit_heads(self) -> list[str]:
-        """The hashes of audit entries that versions are tagged with."""
-        found = [
-            (item.tags or {}).get(AUDIT_TAG, "") for item in self._client.search_model_versions("")
-        ]
+        """The hashes of audit entries that versions and models are tagged with."""
+        items = (*self._client.search_model_versions(""), *self._client.search_registered_models())
+        found = [(item.tags or {}).get(AUDIT_TAG, "") for item in items]
         return sorted({head for head in found if head})
+
+    def remember_head(self, subject: str, head: str) -> None:
+        """Store an audit entry's hash: on the version that it is about, else on every model.
+
+        So an entry that names no version, such as one about the policy, is missed as well when it
+        is cut off the trail.
+        """
+        model, _, number = subject.partition("/")
+        if number.isdigit() and self.get(model, number) is not None:
+            self.set_tags(model, number, {AUDIT_TAG: head})
+            return
+        for item in self._client.search_registered_models():
+            self._client.set_registered_model_tag(item.name, AUDIT_TAG, head)
 
     def set_champion(self, name: str, version: str) -> None:
         """Move the alias in one call, so that there is never more than one champion."""
@@ -160,6 +173,7 @@ def _version(item: Any, champion: str | None) -> Version:
         created_at=item.creation_timestamp / 1000,
         synced=tags.get(SYNCED_TAG, PENDING),
         rollout=tags.get(ROLLOUT_TAG, ""),
+        rollout_state=rollout_state(tags),
         checks=tags.get(CHECKS_TAG, ""),
         card=tags.get(CARD_TAG, ""),
         metric=tags.get(METRIC, ""),

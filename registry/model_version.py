@@ -42,6 +42,11 @@ CHECKS_TAG = "mledgeops.checks"
 CARD_TAG = "mledgeops.model_card"
 """S3 address of the model card."""
 
+RECORD_TAG = "mledgeops.record"
+"""S3 address of the package's signed record (:mod:`registry.provenance`); for display. Metadata
+only.
+"""
+
 # Tags of the MLflow version only.
 PACKAGE_TAG = "sagemaker.model_package_arn"
 """SageMaker's managed MLflow writes this tag too, with the name of the package that its own
@@ -54,7 +59,11 @@ REASON_TAG = "mledgeops.approval_reason"
 SYNCED_TAG = "mledgeops.approval_synced"
 """The approval that both registries last agreed on. The side that differs from it has changed."""
 ROLLOUT_TAG = "mledgeops.rollout"
-"""How the version's last rollout ended."""
+"""How the version's last rollout ended, in words; for display."""
+ROLLOUT_STATE_TAG = "mledgeops.rollout_state"
+"""The state in which it ended, or :data:`HELD`. Versions of 0.4 and earlier lack it."""
+HELD = "Held"
+"""Prechecks hold the version back."""
 AUDIT_TAG = "mledgeops.audit"
 """Hash of the last audit entry about the version. It reveals a trail whose end was cut off."""
 
@@ -96,6 +105,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     approval: str
     metadata: dict[str, str]
     model_data: str
+    modified_by: str = ""
+    """ARN of the identity that changed it last; empty where SageMaker does not say."""
 
     @property
     def model_version(self) -> str:
@@ -132,7 +143,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     synced: str = PENDING
     """The approval that both registries last agreed on."""
     rollout: str = ""
-    """How its last rollout ended."""
+    """How its last rollout ended, in words."""
+    rollout_state: str = ""
+    """The state in which it ended, or :data:`HELD`; empty: there was none."""
     checks: str = ""
     """``passed``, or the prechecks that failed at registration."""
     card: str = ""
@@ -154,6 +167,21 @@ def origin_tags(package: Package) -> dict[str, str]:
         OWN_PACKAGE_TAG: package.arn,
         **{tag: package.metadata[tag] for tag in _ORIGIN if tag in package.metadata},
     }
+
+
+def rollout_tags(state: str, why: str) -> dict[str, str]:
+    """The tags that tell how a version's last rollout ended."""
+    said = f"{state}: {why}" if why else state
+    return {ROLLOUT_TAG: said[:TAG_LIMIT], ROLLOUT_STATE_TAG: state}
+
+
+def rollout_state(tags: Mapping[str, str]) -> str:
+    """The state in which a version's last rollout ended.
+
+    Version 0.4 wrote it in front of the reason only.
+    """
+    said = tags.get(ROLLOUT_TAG, "")
+    return tags.get(ROLLOUT_STATE_TAG, said.split(": ", 1)[0])
 
 
 def has_origin_of(version: Version, package: Package) -> bool:

@@ -39,6 +39,10 @@ class RolloutPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """How long a wave waits for offline devices. They still switch when they come back."""
     soak_seconds: Annotated[float, msgspec.Meta(ge=0, le=30 * 86_400)] = 0.0
     """How long the canary is watched before the first wave."""
+    manifest_days: Annotated[int, msgspec.Meta(ge=0, le=3650)] = 30
+    """Days until a manifest expires. Devices that are still waiting for theirs get a new one. 0:
+    never, for fleets with agents of 0.4 or earlier, which refuse a manifest with an expiry.
+    """
     tolerance: Share = 0.05
     """How much worse a model may be on a device's own data, see
     :class:`edge.protocol.signed.Manifest`.
@@ -68,6 +72,8 @@ class PrecheckPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Largest share of devices whose metric may be out of all proportion."""
     drift: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     """Largest input drift of the champion on the median device, in standard deviations."""
+    override_by: Annotated[tuple[str, ...], msgspec.Meta(max_length=50)] = ()
+    """Patterns of the ARNs that may override failed prechecks; none: whoever may approve."""
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,7 +114,8 @@ def policy_in_force(objects: ObjectStore) -> Policy:
 def put_in_force(
     objects: ObjectStore, audit: AuditTrail, policy: Policy, *, who: str, at: float
 ) -> None:
-    """Replace the policy in force, and record who did."""
-    objects.put(POLICY_KEY, msgspec.json.encode(policy))
+    """Record who replaces the policy in force, and replace it."""
+    # Recorded first: a crash between the two leaves an entry too many, never a policy without one.
     content = msgspec.to_builtins(policy)
     audit.append(at=at, who=who, what="policy", subject="policy", why="", policy=content)
+    objects.put(POLICY_KEY, msgspec.json.encode(policy))

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from edge.logs import event
+from registry.audit import AuditTrail
 from registry.errors import RegistryError
+from registry.identity import same_identity
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import APPROVAL_TAG, REASON_TAG, SYNCED_TAG, Version
 
@@ -28,16 +30,40 @@ class StateChange(msgspec.Struct, rename="pascal"):
     approval_description: str = ""
 
 
-Begin = Callable[[Version, str, str, bool], None]
-"""Begins or queues a version's rollout: (version, who, why, override failed prechecks)."""
-OVERRIDE = "(over the pre-checks)"
-"""Part of an approval's description: the approver has seen that prechecks fail, and overrides
-them.
-"""
+Begin = Callable[[Version, str, str], None]
+"""Begins or queues a version's rollout: (version, who approved, why)."""
+IN_SAGEMAKER = "(in SageMaker)"
+"""Who approved, where SageMaker does not say."""
 
 
-def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[str, Any]:
+def record_approval(audit: AuditTrail, version: Version, *, who: str, why: str, at: float) -> None:
+    """Record who approved a version as AWS vouches for it, unless the trail has it already.
+
+    Raises RegistryError when the trail has a rejection, which is final.
+    """
+    earlier = audit.last([version.model_version, version.model_package_arn], ["approve", "reject"])
+    if earlier is not None and earlier.what == "reject":
+        raise RegistryError(
+            f"{version.model_version} was rejected by {earlier.who}, and a rejection is final."
+        )
+    if earlier is None or not same_identity(earlier.who, who):
+        audit.append(
+            at=at,
+            who=who,
+            what="approve",
+            subject=version.model_version,
+            why=why,
+            package=version.model_package_arn,
+        )
+
+
+def promote(
+    change: StateChange, mlflow: MlflowRegistry, approver: Callable[[str], str], begin: Begin
+) -> dict[str, Any]:
     """Mirror one state change in MLflow, and begin the rollout of an approved version (idempotent).
+
+    ``approver``: ARN of the identity that changed a package last, as AWS vouches for it. The
+    description is for display: it decides nothing.
 
     Returns what the promote function's log shows.
     """
@@ -60,10 +86,9 @@ def promote(change: StateChange, mlflow: MlflowRegistry, begin: Begin) -> dict[s
     )
     if approval != "Approved":
         return {"promoted": False, "approval": approval}
-    who, _, why = change.approval_description.partition(": ")
-    override = OVERRIDE in change.approval_description
+    name, _, why = change.approval_description.partition(": ")
     try:
-        begin(version, who if why else "(in SageMaker)", why or who, override)
+        begin(version, approver(change.model_package_arn) or IN_SAGEMAKER, why or name)
     except RegistryError as error:
         event(
             logger,

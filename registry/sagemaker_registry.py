@@ -36,6 +36,7 @@ class SageMakerRegistry:
             version=found.get("ModelPackageVersion", 0),
             approval=found.get("ModelApprovalStatus", ""),
             metadata=found.get("CustomerMetadataProperties") or {},
+            modified_by=_identity(found.get("LastModifiedBy") or {}),
             model_data=containers[0].get("ModelDataUrl", ""),
         )
 
@@ -90,3 +91,10 @@ class SageMakerRegistry:
             if not answer.get("NextToken"):
                 return
             token = {"NextToken": answer["NextToken"]}
+
+
+def _identity(context: dict[str, Any]) -> str:
+    """ARN in a UserContext, which AWS fills from the caller's signature
+    (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UserContext.html).
+    """
+    return str((context.get("IamIdentity") or {}).get("Arn", ""))

@@ -12,13 +12,15 @@ from typing import Any
 
 from fl_runtime.run.aws import S3Objects, fresh_seconds, setting
 from fl_runtime.run.devices import DeviceTable
-from fl_runtime.run.signing import kms_signer
+from fl_runtime.run.signing import kms_signer, kms_verifier
 from registry.audit import AuditTrail, S3Entries
-from registry.linking import Linking
+from registry.linking import LinkFunction, Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
 from registry.policy import Policy, policy_in_force, put_in_force
+from registry.provenance import ProvenanceRecords
 from registry.reconcile.aws import AwsActions, read_snapshot
 from registry.reconcile.model import RegistrySnapshot
+from registry.record_signer import RecordSigner
 from registry.rollout.aws import DynamoStore, HeartbeatFleet, IotJobs, object_url
 from registry.rollout.candidates import Candidates
 from registry.rollout.conductor import Conductor
@@ -40,6 +42,9 @@ class Clients:
     steps: Any
     iot: Any
     kms: Any
+    sts: Any
+    functions: Any
+    """Lambda."""
     mlflow: Callable[[], Any]
     """Makes an MlflowClient. It is called when one is first needed: importing MLflow takes
     seconds.
@@ -55,6 +60,8 @@ def make_clients(client: Callable[[str], Any], mlflow: Callable[[], Any]) -> Cli
         steps=client("stepfunctions"),
         iot=client("iot"),
         kms=client("kms"),
+        sts=client("sts"),
+        functions=client("lambda"),
         mlflow=mlflow,
     )
 
@@ -70,6 +77,8 @@ class RegistryResources:
     """ARN of the state machine that conducts rollouts."""
     models_key: str
     """KMS key that signs manifests."""
+    records_key: str
+    """KMS key that signs provenance records."""
     job_urls_role: str
     """Role with which AWS IoT presigns the URLs of job documents."""
     fresh_seconds: float
@@ -99,6 +108,7 @@ def resources_from_environment(environ: dict[str, str] | None = None) -> Registr
         rollouts_table=setting("MLEDGEOPS_ROLLOUTS_TABLE", environ),
         rollout_machine=setting("MLEDGEOPS_ROLLOUT_MACHINE", environ),
         models_key=setting("MLEDGEOPS_MODELS_KEY", environ),
+        records_key=setting("MLEDGEOPS_RECORDS_KEY", environ),
         job_urls_role=setting("MLEDGEOPS_JOB_URLS_ROLE", environ),
         fresh_seconds=fresh_seconds(environ),
     )
@@ -117,8 +127,15 @@ class Registry:
         self.devices = DeviceTable(clients.dynamodb, resources.devices_table)
         self.sagemaker = SageMakerRegistry(clients.sagemaker)
         self.store = DynamoStore(clients.dynamodb, resources.rollouts_table)
-        self.audit = AuditTrail(S3Entries(clients.s3, resources.bucket))
-        self.candidates = Candidates(self.objects, self.sagemaker)
+        self.audit = AuditTrail(
+            S3Entries(clients.s3, resources.bucket),
+            lambda entry, head: self.mlflow.remember_head(entry.subject, head),
+        )
+        self.records = ProvenanceRecords(
+            self.objects, kms_verifier(clients.kms, resources.records_key)
+        )
+        self.candidates = Candidates(self.objects, self.sagemaker, self.records)
+        self.link_function = LinkFunction(clients.functions, f"{resources.prefix}-link")
         self.rollouts = RolloutService(
             self.store,
             self.candidates,
@@ -171,6 +188,22 @@ class Registry:
             prechecks=self.policy().prechecks,
         )
 
+    def record_signer(self) -> RecordSigner:
+        """Signs provenance records, in the link function."""
+        return RecordSigner(
+            sign=kms_signer(self._clients.kms, self._resources.records_key),
+            records=self.records,
+            objects=self.objects,
+            mlflow=self.mlflow,
+            sagemaker=self.sagemaker,
+            audit=self.audit,
+            clock=self._clock,
+        )
+
+    def caller(self) -> str:
+        """ARN of the identity whose credentials are used, as AWS vouches for it to the caller."""
+        return str(self._clients.sts.get_caller_identity()["Arn"])
+
     def reconciliation(self) -> tuple[RegistrySnapshot, AwsActions]:
         """What to plan repairs from, and what executes them."""
         fleets = self.store.fleets()
@@ -181,6 +214,7 @@ class Registry:
             self.mlflow,
             self.sagemaker,
             self.linking(),
+            self.link_function,
             self.rollouts,
             fleets,
             self.stale_devices,
@@ -197,6 +231,8 @@ class Registry:
             WaveJobs(iot, JobIds(names.prefix)),
             HeartbeatFleet(self.devices.fleet, self._clock, names.fresh_seconds),
             Manifests(
-                kms_signer(clients.kms, names.models_key), object_url(names.bucket, names.region)
+                kms_signer(clients.kms, names.models_key),
+                object_url(names.bucket, names.region),
+                self.candidates.verify,
             ),
         )

@@ -59,8 +59,16 @@ class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def manifest_text(manifest: Manifest) -> bytes:
-    """Return the bytes that are signed of a manifest."""
-    return msgspec.json.encode(manifest)
+    """Return the bytes that are signed of a manifest.
+
+    A manifest without these times does not name the fields: agents of 0.4 refuse fields that they
+    do not know.
+    """
+    fields = msgspec.to_builtins(manifest)
+    for name in ("issued", "expires"):
+        if not fields[name]:
+            del fields[name]
+    return msgspec.json.encode(fields)
 
 
 def parse_manifest(text: str) -> Manifest:

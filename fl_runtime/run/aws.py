@@ -7,6 +7,7 @@ boto3 reads the endpoints from ``AWS_ENDPOINT_URL``, so the same code reaches th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ RETRIES = {"mode": "standard", "max_attempts": 8}
 """Exponential backoff up to 20 s, so a task survives about a minute of throttling or errors:
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 """
+_PART = 2**20
+"""Bytes that are read at a time of an object whose digest is wanted."""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
 """Longest validity of a URL signed with SigV4."""
 
@@ -172,6 +175,15 @@ class S3Objects:
         """Size of an object in bytes. Raises ObjectMissing."""
         with self._missing(key):
             return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+
+    def digest(self, key: str) -> str:
+        """SHA-256 of an object in hex; it is read in parts. Raises ObjectMissing."""
+        with self._missing(key):
+            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+        found = hashlib.sha256()
+        for part in body.iter_chunks(_PART):
+            found.update(part)
+        return found.hexdigest()
 
     def url_to_get(self, key: str, seconds: float) -> str:
         """Expires with the signer's credentials if that is sooner:

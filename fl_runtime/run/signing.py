@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Callable
 from typing import Any
 
 Signer = Callable[[bytes], str]
 """Signs a text. The signature is ASN.1 DER in base64."""
+Verifier = Callable[[bytes, str], bool]
+"""Whether a signature, as :data:`Signer` makes it, is one of a text."""
 ALGORITHM = "ECDSA_SHA_256"
 
 
@@ -21,6 +24,28 @@ def kms_signer(kms: Any, key: str) -> Signer:
         return base64.b64encode(answer["Signature"]).decode()
 
     return sign
+
+
+def kms_verifier(kms: Any, key: str) -> Verifier:
+    """A verifier of what the key of this alias signed:
+    https://docs.aws.amazon.com/kms/latest/APIReference/API_Verify.html
+    """
+
+    def verify(text: bytes, signature: str) -> bool:
+        try:
+            given = base64.b64decode(signature, validate=True)
+            answer = kms.verify(
+                KeyId=key,
+                Message=text,
+                MessageType="RAW",
+                Signature=given,
+                SigningAlgorithm=ALGORITHM,
+            )
+        except (kms.exceptions.KMSInvalidSignatureException, binascii.Error):
+            return False
+        return bool(answer["SignatureValid"])
+
+    return verify
 
 
 def public_key(kms: Any, key: str) -> str:

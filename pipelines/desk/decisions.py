@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import time
 from collections.abc import Iterator
 
@@ -12,9 +13,10 @@ from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import FleetClients, await_devices, enrolled, running_fleet
 from registry.approval import decide, find
 from registry.evidence.prechecks import failed
+from registry.identity import record_override
 from registry.model_version import PENDING, Approval, Version
-from registry.promotion import OVERRIDE
-from registry.rollout.model import TERMINAL_STATES, Rollout
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
+from registry.rollout.model import TERMINAL_STATES, Candidate, Rollout
 from registry.wiring import Registry
 
 DEVICE_SECONDS = 120.0
@@ -56,30 +58,81 @@ def decide_on(
         raise UsageError("The reason is empty: say why, for those who come after you.")
     ended = None
     version = find(registry.mlflow.versions(), name)
-    fleet = registry.candidates.of(version).fleet if approval == "Approved" else ""
+    fleet = _checked(registry, version, reason, override=override) if approval == "Approved" else ""
     before = registry.store.current(fleet).number if fleet else 0
-    text = _reason(registry, version, reason, override=override) if fleet else reason
     with devices_up(cloud, clients, fleet):
-        decide(registry.mlflow, registry.sagemaker, registry.audit, version, approval, text)
+        decide(
+            registry.mlflow,
+            registry.sagemaker,
+            registry.audit,
+            version,
+            approval,
+            reason,
+            who=registry.caller(),
+        )
         if fleet:
             ended = follow(cloud, registry, _begun(registry, fleet, before))
     return find(registry.mlflow.versions(version.name), version.model_version), ended
 
 
-def _reason(registry: Registry, version: Version, reason: str, *, override: bool) -> str:
-    """The approval's reason, marked when it overrides prechecks.
+def _checked(registry: Registry, version: Version, reason: str, *, override: bool) -> str:
+    """Check a version that is about to be approved, and record an override. Returns its fleet.
 
     Raises:
         UsageError: Prechecks fail and are not overridden.
+        RegistryError: The caller may not override them, or the version is not what was linked.
 
     """
+    fleet = signed_candidate(registry, version).fleet
     wrong = failed(registry.candidates.checks(version))
     if wrong and not override and version.approval == PENDING:
         raise UsageError(
             f"{version.model_version}: {wrong}. Nothing was changed; "
             "--override (in a notebook override=True) approves it all the same."
         )
-    return f"{reason} {OVERRIDE}" if wrong and override else reason
+    if wrong and override:
+        override_checks(registry, version, reason, wrong)
+    return fleet
+
+
+def override_checks(registry: Registry, version: Version, reason: str, wrong: str) -> None:
+    """Record that the caller overrides failed prechecks. Raises RegistryError when the policy does
+    not allow it.
+    """
+    record_override(
+        registry.audit,
+        registry.policy().prechecks,
+        version,
+        who=registry.caller(),
+        why=reason,
+        wrong=wrong,
+        at=time.time(),
+        user=getpass.getuser(),
+    )
+
+
+def signed_candidate(registry: Registry, version: Version) -> Candidate:
+    """A version as a rollout's candidate. A version that 0.4 linked gets its signed record first,
+    and so does the one that its fleet runs, to which a rollback would return.
+
+    Raises RegistryError when something is not what was linked.
+    """
+    try:
+        candidate = registry.rollouts.candidate(version)
+    except ProvenanceMissing:
+        registry.link_function.sign(version.model_package_arn)
+        candidate = registry.rollouts.candidate(version)
+    running = registry.store.current(candidate.fleet).candidate
+    if running is not None:
+        try:
+            registry.candidates.verify(running)
+        except ProvenanceMissing:
+            present = find(registry.mlflow.versions(), running.model_version)
+            registry.link_function.sign(present.model_package_arn)
+        except ProvenanceMismatch:
+            # The rollout decides: it may be the way back from that very model.
+            return candidate
+    return candidate
 
 
 def _begun(registry: Registry, fleet: str, before: int) -> Rollout | None:

@@ -1,4 +1,6 @@
-"""The pipeline's Link step: the registered package gets its MLflow version and its evidence."""
+"""The pipeline's Link step: the registered package gets its MLflow version, its evidence and its
+signed record.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from pipelines.handlers.aws_clients import registry
 
 
 def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
-    """Lambda entry point of the pipeline's Link step."""
+    """Lambda entry point of the pipeline's Link step. ``sign_only``: the package is linked."""
     both = registry()
     linking, package = both.linking(), both.sagemaker.get(request["model_package_arn"])
     number = linking.link(package)
-    linking.give_evidence(package, number)
+    if not request.get("sign_only"):
+        linking.give_evidence(package, number)
+    both.record_signer().give_record(package, number)
     return {"model_version": number}

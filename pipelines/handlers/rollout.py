@@ -50,6 +50,8 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     both = registry()
     if "fleet" not in request:
         fleets = [record.fleet for record in both.store.fleets()]
+        for fleet in fleets:
+            both.stale_devices.withdraw_expired(fleet)
         return {"jobs": [job for fleet in fleets for job in both.stale_devices.update(fleet)]}
     rollout = advance(both.conductor, request["fleet"], request["number"])
     _log(rollout)

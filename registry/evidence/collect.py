@@ -24,9 +24,10 @@ from registry.evidence.drift import drift_of, servings
 from registry.evidence.history import RunHistory, read_rounds, train_rows
 from registry.evidence.model import EXAMPLES, Coverage, Drift, Evidence, Lineage, as_number
 from registry.model_version import DIGEST_TAG, EXECUTION, MLFLOW_RUN, RUN_TAG, SCORE_TAG, Package
+from registry.provenance import EVIDENCE
 
-EVIDENCE, CARD = "evidence.json", "card.html"
-"""File names among those of the final model."""
+CARD = "card.html"
+"""File name among those of the final model."""
 _UPDATES_KEPT = 1000
 Heartbeats = Callable[[str], Iterable[DeviceStatus]]
 """A fleet's devices by their last heartbeats."""
@@ -44,7 +45,7 @@ def collect(
     comparison = msgspec.json.decode(objects.get(model_key(run, COMPARISON)), type=Comparison)
     metric = package.metric or spec.metric
     goal = comparison.goal_for(metric)
-    app = _read_app(objects, spec)
+    app = read_app(objects, spec)
     history = RunHistory(spec, cohorts, comparison.round)
     for record in read_rounds(objects, spec):
         history.add(record)
@@ -83,7 +84,8 @@ def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
         return None
 
 
-def _read_app(objects: ObjectStore, spec: RunSpec) -> FlowerApp:
+def read_app(objects: ObjectStore, spec: RunSpec) -> FlowerApp:
+    """A run's app, from its bundle. Raises ObjectMissing, and AppError for another bundle."""
     with tempfile.TemporaryDirectory() as folder:
         return unpack(objects.get(app_key(spec.app)), Path(folder), spec.app)
 

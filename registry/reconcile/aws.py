@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -11,7 +12,7 @@ from edge.training.app_bundle import AppError
 from fl_runtime.run.errors import ObjectMissing
 from registry.audit import SYSTEM, AuditTrail
 from registry.errors import RegistryError
-from registry.linking import Linking
+from registry.linking import LinkFunction, Linking
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import (
     APPROVAL_TAG,
@@ -66,6 +67,7 @@ class AwsActions:
         mlflow: MlflowRegistry,
         sagemaker: SageMakerRegistry,
         linking: Linking,
+        link_function: LinkFunction,
         rollouts: RolloutService,
         fleets: Iterable[FleetRecord],
         stale_devices: StaleDevices,
@@ -75,6 +77,7 @@ class AwsActions:
         self._mlflow = mlflow
         self._sagemaker = sagemaker
         self._linking = linking
+        self._link_function = link_function
         self._rollouts = rollouts
         self._fleet_of = {
             VersionName.parse(record.candidate.model_version).model: record.fleet
@@ -91,6 +94,7 @@ class AwsActions:
         """As the Link step does."""
         number = self._linking.link(package)
         self.give_evidence(package, number)
+        self.sign(package, number)
         return number
 
     def give_evidence(self, package: Package, number: str) -> None:
@@ -102,6 +106,10 @@ class AwsActions:
         except (ObjectMissing, AppError, msgspec.DecodeError, LookupError, ValueError) as error:
             why = f"no evidence: {type(error).__name__}: {error}"[:TAG_LIMIT]
             self._mlflow.set_tags(package.group, number, {CHECKS_TAG: why})
+
+    def sign(self, package: Package, number: str) -> None:
+        """By the link function: nobody else may use the key."""
+        self._link_function.sign(package.arn)
 
     def name(self, package: Package, version: Version) -> None:
         """Write the version's name into the package, and the package's origin into the version."""
@@ -116,7 +124,10 @@ class AwsActions:
     def decide(self, arn: str, approval: Literal["Approved", "Rejected"], why: str) -> None:
         """Set the approval in SageMaker, whose event does the rest."""
         what = "approve" if approval == "Approved" else "reject"
-        self._audit.append(at=self._clock(), who=IN_MLFLOW, what=what, subject=arn, why=why)
+        user = getpass.getuser()
+        self._audit.append(
+            at=self._clock(), who=IN_MLFLOW, what=what, subject=arn, why=why, user=user
+        )
         self._sagemaker.set_approval(arn, approval, f"{IN_MLFLOW}: {why}")
 
     def set_champion(self, name: str, number: str) -> None:

@@ -14,6 +14,7 @@ Act = Literal[
     "register",
     "name",
     "give-evidence",
+    "sign",
     "set-tag",
     "approve",
     "reject",
@@ -67,6 +68,9 @@ class Actions(Protocol):
 
     def give_evidence(self, package: Package, number: str) -> None:
         """Collect and publish a version's evidence, or tag the version with why there is none."""
+
+    def sign(self, package: Package, number: str) -> None:
+        """Have the link step sign the version's record."""
 
     def set_approval_tag(self, version: Version, approval: str) -> None:
         """Set the version's approval, and that both registries agree on it."""

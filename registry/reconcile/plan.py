@@ -10,12 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry.model_version import PENDING, RUN_TAG, Package, Version, VersionName, has_origin_of
+from registry.model_version import (
+    HELD,
+    PENDING,
+    RECORD_TAG,
+    RUN_TAG,
+    Package,
+    Version,
+    VersionName,
+    has_origin_of,
+)
 from registry.reconcile.model import FleetState, RegistrySnapshot, Repair
 
 DELETED = "Deleted"
 """Approval tag of a version whose package is gone."""
-_NOT_ALLOWED = ("RolledBack", "Held")
+_NOT_ALLOWED = ("RolledBack", HELD)
 """How a version's last rollout ended when the version may not become champion."""
 _MIRROR = re.compile(r"-[0-9a-f]{6}$")
 """End of a package group's name when managed MLflow has made the group.
@@ -95,6 +104,9 @@ def _package(package: Package, version: Version | None) -> Iterator[Repair]:
     if not version.checks and package.approval != "Rejected":
         why = "the version has no evidence: its link was interrupted"
         yield Repair(act="give-evidence", subject=subject, value=package.arn, why=why)
+    if RECORD_TAG not in package.metadata and package.approval != "Rejected":
+        why = "the version has no signed record: 0.4 linked it, or its link was interrupted"
+        yield Repair(act="sign", subject=subject, value=package.arn, why=why)
 
 
 def _unlinked(package: Package) -> Iterator[Repair]:
@@ -146,7 +158,7 @@ def _follow_mlflow(version: Version, package: Package, fleet: FleetState) -> Ite
 
 
 def _was_rolled_out(version: Version, fleet: FleetState) -> bool:
-    return bool(version.rollout) or fleet.busy or fleet.runs == version.version
+    return bool(version.rollout_state) or fleet.busy or fleet.runs == version.version
 
 
 def _alias(
@@ -184,7 +196,7 @@ def _may_follow(champion: Version, package: Package | None) -> bool:
     return (
         package is not None
         and package.approval == "Approved"
-        and not champion.rollout.startswith(_NOT_ALLOWED)
+        and champion.rollout_state not in _NOT_ALLOWED
     )
 
 

@@ -62,6 +62,8 @@ def _execute_on(
             actions.name(packages[item.value], version)
         case "give-evidence":
             actions.give_evidence(packages[item.value], version.version)
+        case "sign":
+            actions.sign(packages[item.value], version.version)
         case "set-tag":
             actions.set_approval_tag(version, item.value)
         case "move-alias":

@@ -89,7 +89,7 @@ def _check_free(store: RolloutStore, current: FleetRecord) -> None:
         raise RolloutBusy(
             f"Rollout {other.number} of {other.candidate.model_version} to fleet {current.fleet} "
             f"is under way ({other.state}): wait for its end, or stop it with "
-            "`mledgeops rollout --abort`."
+            f"`mledgeops rollout --abort {current.fleet} --reason WHY`."
         )
 
 

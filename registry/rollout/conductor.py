@@ -11,6 +11,7 @@ import functools
 import msgspec
 
 from registry.errors import RegistryError
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 from registry.rollout.claim import release
 from registry.rollout.judging import failure_text, lost_canary, verdict, with_answers
 from registry.rollout.manifests import Manifests
@@ -66,6 +67,14 @@ class Conductor:
         return self._roll_back(self._counted(rollout), why, now)
 
     def _next(self, rollout: Rollout, now: float) -> Rollout:
+        try:
+            return self._step(rollout, now)
+        except (ProvenanceMismatch, ProvenanceMissing) as error:
+            # The model is not what was approved. A wave may have been stored without its jobs.
+            stored = self._store.get(rollout.fleet, rollout.number) or rollout
+            return self._roll_back(stored, str(error), now)
+
+    def _step(self, rollout: Rollout, now: float) -> Rollout:
         counted = self._counted(rollout)
         if rollout.state == "TurningBack":
             return self._await_rollback(counted, now)
@@ -95,7 +104,7 @@ class Conductor:
     def _create(self, rollout: Rollout, wave: Wave) -> None:
         """Create the jobs of a stored wave; once the rollback has begun there must be no more."""
         if rollout.back is None:
-            self._jobs.create(wave, self._manifests.switch(rollout))
+            self._jobs.create(wave, self._manifests.switch(rollout, wave.started_at))
 
     def _begin_wave(self, rollout: Rollout, devices: list[str], now: float) -> Rollout:
         """Begin the next wave. No devices: all have been asked, or the fleet is empty and its first

@@ -27,9 +27,11 @@ class JobIds:
         """The id of one batch of a wave (``w0``, ``w1`` ..., ``back``)."""
         return self._id(number, wave, fleet, str(batch))
 
-    def stale_device(self, fleet: str, number: int, device: str) -> str:
-        """The id of the job that updates one stale device to the model of a rollout."""
-        return self._id(number, "device", fleet, device)
+    def stale_device(self, fleet: str, number: int, device: str, period: int = 0) -> str:
+        """The id of the job that updates one stale device to the model of a rollout. ``period``:
+        see :func:`registry.rollout.manifests.period_of`.
+        """
+        return self._id(number, f"device{period or ''}", fleet, device)
 
     def _id(self, number: int, kind: str, fleet: str, part: str) -> str:
         # A JSON list keeps its items apart: ("a", "1b") and ("a1", "b") must differ.

@@ -1,13 +1,40 @@
-"""Signed manifests, the documents by which devices switch to a model."""
+"""Signed manifests, the documents by which devices switch to a model.
+
+No manifest is signed for a candidate that is not what was linked.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge.logs import event
 from edge.protocol.signed import Manifest, SignedManifest, manifest_text
 from fl_runtime.run.signing import Signer
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 from registry.rollout.model import Candidate, Rollout
 from registry.rollout.ports import ObjectUrl
+
+logger = logging.getLogger(__name__)
+
+DAY = 86_400.0
+
+
+def expires_at(rollout: Rollout, started_at: float) -> float:
+    """When the manifests of a wave expire; 0: never. A wave is over by then."""
+    policy = rollout.policy
+    if not policy.manifest_days:
+        return 0.0
+    return started_at + max(policy.manifest_days * DAY, policy.wave_seconds + DAY)
+
+
+def period_of(last: Rollout, now: float) -> int:
+    """Number of the period, as long as a manifest is valid, since the end of a rollout. A stale
+    device has one job in each.
+    """
+    days = last.policy.manifest_days
+    return max(0, int((now - last.ended_at) // (days * DAY))) if days else 0
 
 
 @dataclass(frozen=True)
@@ -16,30 +43,69 @@ class Manifests:
 
     sign: Signer
     object_url: ObjectUrl
+    verify: Callable[[Candidate], None]
+    """Raises ProvenanceMissing or ProvenanceMismatch."""
 
-    def switch(self, rollout: Rollout) -> SignedManifest:
-        """Switch to the rollout's candidate."""
-        return self._signed(rollout.candidate, rollout, rollout.sequence, forced=rollout.forced)
+    def switch(self, rollout: Rollout, started_at: float) -> SignedManifest:
+        """Switch to the rollout's candidate, in a wave that started at ``started_at``."""
+        return self._signed(
+            rollout.candidate,
+            rollout,
+            rollout.sequence,
+            started_at,
+            expires_at(rollout, started_at),
+            forced=rollout.forced,
+        )
 
     def rollback(self, rollout: Rollout) -> SignedManifest:
-        """Return to the model before the rollout; where there was none, stop using any."""
-        target = rollout.previous or rollout.candidate
-        remove = rollout.previous is None
-        return self._signed(target, rollout, rollout.sequence + 1, forced=True, remove=remove)
+        """Return to the model before the rollout. Where there was none, or it is no longer what
+        was linked, stop using any: a rollback never fails.
+        """
+        sequence = rollout.sequence + 1
+        started_at = rollout.back.started_at if rollout.back is not None else rollout.changed_at
+        expires = expires_at(rollout, started_at)
+        if rollout.previous is not None:
+            try:
+                return self._signed(
+                    rollout.previous, rollout, sequence, started_at, expires, forced=True
+                )
+            except (ProvenanceMismatch, ProvenanceMissing) as error:
+                event(
+                    logger,
+                    "rollback-removes",
+                    logging.ERROR,
+                    fleet=rollout.fleet,
+                    version=rollout.previous.model_version,
+                    reason=str(error),
+                )
+        return self._signed(
+            rollout.candidate, rollout, sequence, started_at, expires, forced=True, remove=True
+        )
 
-    def update(self, candidate: Candidate, last: Rollout, sequence: int) -> SignedManifest:
-        """Switch a stale device to what its fleet runs since its ``last`` rollout."""
-        return self._signed(candidate, last, sequence, forced=False)
+    def update(
+        self, candidate: Candidate, last: Rollout, sequence: int, period: int = 0
+    ) -> SignedManifest:
+        """Switch a stale device to what its fleet runs since its ``last`` rollout. ``period``: see
+        :func:`period_of`; the manifest expires at the end of the next one.
+        """
+        days = last.policy.manifest_days
+        issued = last.ended_at + period * days * DAY
+        expires = issued + 2 * days * DAY if days else 0.0
+        return self._signed(candidate, last, sequence, issued, expires, forced=False)
 
     def _signed(
         self,
         candidate: Candidate,
         rollout: Rollout,
         sequence: int,
+        issued: float,
+        expires: float,
         *,
         forced: bool,
         remove: bool = False,
     ) -> SignedManifest:
+        if not remove:
+            self.verify(candidate)
         text = manifest_text(
             Manifest(
                 fleet=candidate.fleet,
@@ -53,6 +119,8 @@ class Manifests:
                 sequence=sequence,
                 forced=forced,
                 remove=remove,
+                issued=issued if expires else 0.0,
+                expires=expires,
             )
         )
         return SignedManifest(

@@ -13,13 +13,15 @@ from edge.logs import event
 from registry.audit import SYSTEM, AuditTrail
 from registry.errors import RegistryError, RolloutBusy
 from registry.evidence.prechecks import failed
+from registry.identity import is_overridden
 from registry.mlflow_registry import MlflowRegistry
-from registry.model_version import AUDIT_TAG, ROLLOUT_TAG, TAG_LIMIT, Version, VersionName
+from registry.model_version import HELD, Version, VersionName, rollout_tags
 from registry.policy import Policy
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 from registry.rollout.aws import DynamoStore
 from registry.rollout.candidates import Candidates
 from registry.rollout.claim import begin, queue_next
-from registry.rollout.model import Rollout
+from registry.rollout.model import Candidate, Rollout
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +89,21 @@ class RolloutService:
         """Begin a version's rollout. While another is under way it is queued, or with ``queue``
         False RolloutBusy is raised.
 
-        ``override``: a person has decided to go on in spite of failed prechecks. ``forced``: a
-        return to an earlier version, which needs no prechecks and no comparison on the devices.
-        Raises RegistryError where prechecks fail otherwise.
+        ``override``: failed prechecks were overridden, and that is recorded. Without it they are
+        if the approver has recorded it (:mod:`registry.identity`). ``forced``: a return to an
+        earlier version, which needs no prechecks and no comparison on the devices.
+
+        Raises:
+            RegistryError: Prechecks fail, or the version is not approved in SageMaker.
+            ProvenanceMissing: The version, or the one that the fleet runs, has no signed record.
+            ProvenanceMismatch: It is not what was linked. That is recorded.
+
         """
-        if not (forced or override) and (wrong := failed(self._candidates.checks(version))):
-            self._hold(version, wrong)
-            raise RegistryError(f"{version.model_version} is held back: {wrong}.")
-        candidate = self._candidates.of(version)
+        candidate = self.candidate(version)
+        self._check_approved(version)
+        if not forced:
+            self._check_way_back(candidate.fleet)
+            override = override or self._passes(version)
         try:
             rollout = begin(
                 self._store,
@@ -124,6 +133,22 @@ class RolloutService:
         self._machine.start(rollout)
         return Begun(rollout)
 
+    def candidate(self, version: Version) -> Candidate:
+        """A version as a rollout's candidate. Raises as :meth:`begin` does, and records it when the
+        version is not what was linked.
+        """
+        try:
+            return self._candidates.of(version)
+        except ProvenanceMismatch as error:
+            name, why = version.model_version, str(error)
+            earlier = self._audit.last([name], ["refused", "linked"])
+            # Approval events may come twice.
+            if earlier is None or (earlier.what, earlier.why) != ("refused", why):
+                self._audit.append(
+                    at=self._clock(), who=SYSTEM, what="refused", subject=name, why=why
+                )
+            raise
+
     def begin_next(self, fleet: str) -> None:
         """Begin the queued version of a fleet that is free."""
         current = self._store.current(fleet)
@@ -143,14 +168,48 @@ class RolloutService:
         """Start the state machine of a rollout that was changed by hand (idempotent)."""
         self._machine.start(rollout)
 
+    def _check_approved(self, version: Version) -> None:
+        approval = self._candidates.approval(version)
+        if approval != "Approved":
+            raise RegistryError(
+                f"{version.model_version} is {approval} in SageMaker: only an approved version "
+                "goes to devices."
+            )
+
+    def _check_way_back(self, fleet: str) -> None:
+        """A rollout begins only where its rollback could be signed. Raises ProvenanceMissing."""
+        running = self._store.current(fleet).candidate
+        if running is None:
+            return
+        try:
+            self._candidates.verify(running)
+        except ProvenanceMissing as error:
+            raise ProvenanceMissing(
+                f"Fleet {fleet} runs {running.model_version}, to which a rollback would return. "
+                f"{error}"
+            ) from error
+
+    def _passes(self, version: Version) -> bool:
+        """Whether failed prechecks were overridden; False where none fails. Raises RegistryError
+        where some fail, and holds the version.
+        """
+        wrong = failed(self._candidates.checks(version))
+        if not wrong:
+            return False
+        approver = self._candidates.approver(version)
+        if is_overridden(self._audit, self._policy().prechecks, version, approver):
+            return True
+        self._hold(version, wrong)
+        raise RegistryError(f"{version.model_version} is held back: {wrong}.")
+
     def _hold(self, version: Version, wrong: str) -> None:
         """Record once that prechecks hold a version back: approval events may come twice."""
-        if version.rollout.startswith("Held"):
+        if version.rollout_state == HELD:
             return
-        head = self._audit.append(
+        self._audit.append(
             at=self._clock(), who=SYSTEM, what="held", subject=version.model_version, why=wrong
         )
-        tags = {ROLLOUT_TAG: f"Held: {wrong}"[:TAG_LIMIT], AUDIT_TAG: head}
+        tags = rollout_tags(HELD, wrong)
         self._mlflow().set_tags(version.name, version.version, tags)
 
 
@@ -191,7 +250,7 @@ class Outcomes:
                 reason=rollout.why,
             )
         said = f"{rollout.state}: {rollout.why}" if rollout.why else rollout.state
-        head = self.audit.append(
+        self.audit.append(
             at=self.clock(),
             who=SYSTEM,
             what="rollout-ended",
@@ -203,4 +262,4 @@ class Outcomes:
             failures=len(rollout.failures),
             waiting=rollout.waiting,
         )
-        self.mlflow().set_tags(*name, {ROLLOUT_TAG: said[:TAG_LIMIT], AUDIT_TAG: head})
+        self.mlflow().set_tags(*name, rollout_tags(rollout.state, rollout.why))

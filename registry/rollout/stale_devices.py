@@ -1,7 +1,7 @@
 """Stale devices: online, but without the model that their fleet runs.
 
-They enrolled after the last rollout, or were set up anew. A schedule and ``mledgeops reconcile``
-update them.
+They enrolled after the last rollout, were set up anew, or were away until their manifest had
+expired. A schedule and ``mledgeops reconcile`` update them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from edge.logs import event
 from registry.audit import SYSTEM, AuditTrail
-from registry.rollout.manifests import Manifests
-from registry.rollout.model import SUCCEEDED, WAITING, FleetRecord
+from registry.rollout.manifests import Manifests, expires_at, period_of
+from registry.rollout.model import FAILED, SUCCEEDED, WAITING, Rollout, Wave
 from registry.rollout.ports import FleetStatus, RolloutStore
 from registry.rollout.waves import WaveJobs
 
@@ -41,7 +41,8 @@ class StaleDevices:
     def find(self, fleet: str) -> list[str]:
         """The stale devices of a fleet by name; none while a rollout is under way."""
         current = self._store.current(fleet)
-        if current.candidate is None or current.under_way:
+        last = self._store.get(fleet, current.number)
+        if current.candidate is None or current.under_way or last is None:
             return []
         others = {
             device
@@ -50,8 +51,8 @@ class StaleDevices:
         }
         return [
             device
-            for device in sorted(others - self._refused(current))
-            if not self._jobs.jobs.executions(self._job(current, device))
+            for device in sorted(others - self._refused(last))
+            if not self._was_asked(last, device)
         ]
 
     def update(self, fleet: str, devices: Sequence[str] = ()) -> list[str]:
@@ -65,11 +66,14 @@ class StaleDevices:
         last = self._store.get(fleet, current.number)
         if not stale or current.candidate is None or current.under_way or last is None:
             return []
-        jobs = [self._job(current, device) for device in stale]
+        jobs = [self._jobs_of(last, device)[-1] for device in stale]
+        # The last number taken is above that of every manifest that the fleet has followed, and
+        # below that of the next rollout.
+        period = period_of(last, self._clock())
+        document = self._manifests.update(current.candidate, last, current.sequence, period)
         for job, device in zip(jobs, stale, strict=True):
-            # The last number taken is above that of every manifest that the fleet has followed, and
-            # below that of the next rollout.
-            document = self._manifests.update(current.candidate, last, current.sequence)
+            for expired in self._jobs_of(last, device)[:-1]:
+                self._jobs.jobs.cancel(expired)
             self._jobs.jobs.create(job, [device], document)
         version = current.candidate.model_version
         event(logger, "catch-up", fleet=fleet, version=version, devices=len(stale))
@@ -89,17 +93,47 @@ class StaleDevices:
         """Whether a device has not answered its job yet."""
         return any(answer.status in WAITING for answer in self._jobs.jobs.executions(job).values())
 
-    def _refused(self, current: FleetRecord) -> set[str]:
+    def withdraw_expired(self, fleet: str) -> None:
+        """Cancel the jobs of the last rollout whose manifests have expired before every device had
+        followed them (idempotent). A device that comes back is then stale.
+        """
+        current = self._store.current(fleet)
+        last = self._store.get(fleet, current.number)
+        if current.under_way or last is None:
+            return
+        for wave in (*last.waves, *([last.back] if last.back is not None else [])):
+            if self._is_expired(last, wave) and self._waits(wave):
+                self._jobs.cancel([wave])
+
+    def _is_expired(self, last: Rollout, wave: Wave) -> bool:
+        expires = expires_at(last, wave.started_at)
+        return 0 < expires <= self._clock()
+
+    def _waits(self, wave: Wave) -> bool:
+        return any(answer.status in WAITING for answer in self._jobs.answers(wave).values())
+
+    def _refused(self, last: Rollout) -> set[str]:
         """Devices of the last rollout that refused its model, or still have its job to do."""
-        last = self._store.get(current.fleet, current.number)
-        if last is None or last.state != "Succeeded":
+        if last.state != "Succeeded":
             return set()
         return {
             device
             for wave in last.waves
             for device, answer in self._jobs.answers(wave).items()
-            if answer.status != SUCCEEDED
+            if answer.status in WAITING or answer.status in FAILED
         }
 
-    def _job(self, current: FleetRecord, device: str) -> str:
-        return self._jobs.ids.stale_device(current.fleet, current.number, device)
+    def _was_asked(self, last: Rollout, device: str) -> bool:
+        """Whether a job of this period is there, or an earlier one was answered."""
+        *earlier, present = self._jobs_of(last, device)
+        answers = [
+            answer.status for job in earlier for answer in self._jobs.jobs.executions(job).values()
+        ]
+        return bool(self._jobs.jobs.executions(present)) or any(
+            status == SUCCEEDED or status in FAILED for status in answers
+        )
+
+    def _jobs_of(self, last: Rollout, device: str) -> list[str]:
+        """The ids of a stale device's jobs: one for each period since the rollout."""
+        periods = range(period_of(last, self._clock()) + 1)
+        return [self._jobs.ids.stale_device(last.fleet, last.number, device, n) for n in periods]

@@ -33,9 +33,10 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     from pipelines.desk import Desk
     from pipelines.desk.decisions import devices_up
     from pipelines.desk.wiring import fleet_clients
-    from registry.evidence.collect import EVIDENCE, read_evidence
+    from registry.evidence.collect import read_evidence
     from registry.mlflow_registry import MlflowRegistry
     from registry.model_version import CHECKS_TAG, OWN_PACKAGE_TAG, RUN_TAG
+    from registry.provenance import EVIDENCE
 
     images = load_digits().data / 16.0
     device = Model(home / "devices" / "digits" / "digits-0000")
@@ -70,9 +71,8 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     )
     until(
         lambda: (
-            MlflowRegistry(mlflow_client())
-            .get(version.name, version.version)
-            .rollout.startswith("Held: 1 of 6")
+            MlflowRegistry(mlflow_client()).get(version.name, version.version).rollout_state
+            == "Held"
         ),
         60,
     )
@@ -179,6 +179,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
         ["RolledBack"],
     )
     assert [d["what"] for d in story["decisions"]] == [
+        "linked",
         "approve",
         "rollout",
         "rollout-ended",

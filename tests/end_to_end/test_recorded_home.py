@@ -54,6 +54,9 @@ def test_its_registry_is_whole(recorded: Path) -> None:
         assert [d["what"] for d in version["decisions"]] == ["approve", "rollout", "rollout-ended"]
         assert [r["state"] for r in version["rollouts"]] == ["Succeeded"]
         assert asked("audit", home=recorded)["violations"] == []
+        # 0.4 signed no records: both versions get one, since everything about them agrees.
+        done = asked("reconcile", home=recorded)
+        assert ([item["act"] for item in done["repairs"]], done["failed"]) == (["sign"] * 2, [])
         assert asked("reconcile", "--dry-run", home=recorded)["repairs"] == []
         fleet = asked("fleet", home=recorded)["devices"]
         assert [d["model_version"] for d in fleet] == ["digits/1"] * 2

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -33,8 +34,16 @@ class Key:
     def sign(self, text: bytes) -> str:
         return base64.b64encode(self._key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
 
+    def verify(self, text: bytes, signature: str) -> bool:
+        try:
+            given = base64.b64decode(signature)
+            self._key.public_key().verify(given, text, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
 
-COMMANDS, MODELS = Key(), Key()
+
+COMMANDS, MODELS, RECORDS = Key(), Key(), Key()
 
 
 def trust(file: Path, *, commands: Key = COMMANDS, models: Key = MODELS) -> None:

@@ -22,6 +22,12 @@ class MemoryObjects:
             raise ObjectMissing(key)
         return self.data[key]
 
+    def digest(self, key: str) -> str:
+        return digest(self.get(key))
+
+    def size(self, key: str) -> int:
+        return len(self.get(key))
+
     def put(self, key: str, data: bytes) -> None:
         self.data[key] = data
         self.puts.append(key)

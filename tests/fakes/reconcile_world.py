@@ -7,7 +7,15 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from registry.model_version import MLFLOW_NAME, MLFLOW_VERSION, RUN_TAG, Package, Version
+from registry.model_version import (
+    HELD,
+    MLFLOW_NAME,
+    MLFLOW_VERSION,
+    RECORD_TAG,
+    RUN_TAG,
+    Package,
+    Version,
+)
 from registry.reconcile.model import FleetState, RegistrySnapshot
 from registry.reconcile.plan import DELETED, plan
 from registry.reconcile.repair import repair
@@ -105,6 +113,10 @@ class World:
     def give_evidence(self, package: Package, number: str) -> None:
         self.v[number] = replace(self.v[number], checks="passed")
 
+    def sign(self, package: Package, number: str) -> None:
+        signed = {**self.p[package.arn].metadata, RECORD_TAG: "s3://b/record"}
+        self.p[package.arn] = replace(self.p[package.arn], metadata=signed)
+
     def set_approval_tag(self, version: Version, approval: str) -> None:
         self.v[version.version] = replace(
             self.v[version.version], approval=approval, synced=approval
@@ -125,9 +137,7 @@ class World:
 
     def roll_out(self, version: Version, why: str) -> None:
         if version.version in self.held:
-            self.v[version.version] = replace(
-                self.v[version.version], rollout="Held: 1 of 7 prechecks fail"
-            )
+            self.v[version.version] = replace(self.v[version.version], rollout_state=HELD)
         elif not self.under_way:
             self.under_way = version.version
 
@@ -137,9 +147,9 @@ class World:
         if number not in self.v:
             return
         if number in self.refused:
-            self.v[number] = replace(self.v[number], rollout="RolledBack: worse")
+            self.v[number] = replace(self.v[number], rollout_state="RolledBack")
         else:
-            self.v[number] = replace(self.v[number], rollout="Succeeded")
+            self.v[number] = replace(self.v[number], rollout_state="Succeeded")
             self.runs = number
             self.set_champion("m", number)
 
@@ -151,6 +161,7 @@ class World:
                 self.name(self.p[arn], self.v[number])
             if steps >= 3:
                 self.give_evidence(self.p[arn], number)
+                self.sign(self.p[arn], number)
 
 
 def consistent(world: World) -> None:
@@ -164,6 +175,7 @@ def consistent(world: World) -> None:
         else:
             assert package.metadata[MLFLOW_VERSION] == version.version
             assert version.approval == version.synced == package.approval
+            assert RECORD_TAG in package.metadata or package.approval == "Rejected"
             assert version.run == package.metadata[RUN_TAG], "it leads to where it comes from"
             assert version.checks or package.approval == "Rejected", (
                 "who approves has evidence to judge by"

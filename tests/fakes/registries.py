@@ -16,6 +16,8 @@ class MemoryModels:
         self.models: dict[str, dict[str, str]] = {}
         """Aliases by model."""
         self.items: dict[tuple[str, str], Any] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        """Tags by model."""
         self.artifacts: dict[str, bytes] = {}
 
     def create_registered_model(self, name: str) -> None:
@@ -52,7 +54,13 @@ class MemoryModels:
         return [item for (model, _), item in self.items.items() if name in ("", model)]
 
     def search_registered_models(self) -> list[Any]:
-        return [SimpleNamespace(name=name, aliases=a) for name, a in self.models.items()]
+        return [
+            SimpleNamespace(name=name, aliases=a, tags=self.tags.get(name, {}))
+            for name, a in self.models.items()
+        ]
+
+    def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
+        self.tags.setdefault(name, {})[key] = value
 
     def get_registered_model(self, name: str) -> Any:
         return SimpleNamespace(name=name, aliases=self.models[name])

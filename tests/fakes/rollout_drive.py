@@ -9,11 +9,12 @@ from fakes.rollouts import MemoryStore, Plant, candidate
 from fakes.trail import MemoryEntries
 from registry.audit import AuditTrail
 from registry.policy import RolloutPolicy
+from registry.provenance import ProvenanceMismatch
 from registry.rollout.claim import begin
 from registry.rollout.conductor import Conductor
 from registry.rollout.job_ids import JobIds
 from registry.rollout.manifests import Manifests
-from registry.rollout.model import TERMINAL_STATES, Rollout
+from registry.rollout.model import TERMINAL_STATES, Candidate, Rollout
 from registry.rollout.stale_devices import StaleDevices
 from registry.rollout.waves import WaveJobs
 
@@ -27,7 +28,9 @@ class Drive:
         self.store, self.plant, self.now, self.ended = MemoryStore(), plant, 0.0, []
         self.rejected: set[str] = set()
         jobs = WaveJobs(plant, JobIds("mledgeops"))
-        manifests = Manifests(MODELS.sign, lambda key: f"https://{key}")
+        self.changed: set[str] = set()
+        """Versions that are no longer what was linked."""
+        manifests = Manifests(MODELS.sign, lambda key: f"https://{key}", self._verify)
         self.audit = AuditTrail(MemoryEntries())
         self.stale_devices = StaleDevices(
             self.store, jobs, plant, manifests, self.audit, lambda: self.now
@@ -42,6 +45,10 @@ class Drive:
                 "it was rejected" if rollout.model_version in self.rejected else ""
             ),
         )
+
+    def _verify(self, candidate: Candidate) -> None:
+        if candidate.model_version in self.changed:
+            raise ProvenanceMismatch(f"{candidate.model_version} is not what was linked")
 
     def begin(self, version: int, **changes: Any) -> Rollout:
         return begin(

@@ -86,6 +86,8 @@ class Plant:
         return dict(self.jobs.get(job, {}))
 
     def cancel(self, job: str) -> None:
+        if job not in self.jobs:
+            return
         self.jobs[job] = {
             d: Answer("CANCELED") if s == "QUEUED" else Answer(s, r)
             for d, (s, r) in self.jobs.get(job, {}).items()

@@ -63,7 +63,8 @@ NO_LOCAL_CALL = {
     ),
     "mlflow": "the role of the managed MLflow server; there is none here",
     "device": "a Greengrass core assumes it by the role alias; there is no nucleus here",
-    "promote s3:GetObject": "reads the policy in force and the last entry of the audit trail",
+    "promote s3:GetObject": "reads the policy in force and the audit trail",
+    "link kms:Verify": "a retry of the step verifies the record that is there",
     "job-urls": "AWS IoT presigns URLs with this role; the emulator presigns them without a role",
     "rollout iot:CancelJob": "a rollback; another test runs that journey",
     "rollout iot:DescribeJob": (
@@ -82,7 +83,7 @@ NO_LOCAL_CALL = {
         "begins the rollout of a version that waited for another rollout"
     ),
     "rollout s3:GetObject": (
-        "begins the rollout of a version that waited: its run and the policy in force"
+        "verifies a version before it signs, and begins the rollout of one that waited"
     ),
     "rollout iam:PassRole": (
         "AWS IoT checks it when a job with presigned URLs is created; the emulator does not"
@@ -152,7 +153,7 @@ def resolve(value: Any) -> Any:
             return next(
                 (
                     key_of(purpose)
-                    for purpose in ("commands", "models")
+                    for purpose in ("commands", "models", "records")
                     if export.endswith(f"signing-{purpose}")
                 ),
                 KEY,
@@ -287,7 +288,7 @@ def calls(
             kms.describe_key(KeyId=f"alias/{D.prefix}-{purpose}")["KeyMetadata"]["Arn"]: key_of(
                 purpose
             )
-            for purpose in ("commands", "models")
+            for purpose in ("commands", "models", "records")
         }
     return {
         (role, action, keys.get(resource, resource), decision)

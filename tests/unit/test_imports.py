@@ -31,9 +31,9 @@ LAYERS: dict[str, list[set[str]]] = {
     "registry": [
         {"errors"},
         {"audit", "model_version"},
-        {"mlflow_registry", "policy", "sagemaker_registry"},
-        {"approval", "evidence", "promotion"},
-        {"linking", "rollout"},
+        {"mlflow_registry", "policy", "provenance", "sagemaker_registry"},
+        {"approval", "evidence", "identity"},
+        {"linking", "promotion", "record_signer", "rollout"},
         {"reconcile", "trace"},
         {"wiring"},
     ],

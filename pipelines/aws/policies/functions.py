@@ -82,9 +82,11 @@ def _link(d: Deployment) -> list[Statement]:
         use_objects(d, "apps/*", "Get"),
         use_objects(d, "policy/*", "Get"),
         use_objects(d, "mlflow/*", "Put"),
+        use_objects(d, "audit/*", "Get", "Put"),
         see_missing_objects(d),
         use_table(d, d.devices_table, "Query"),
         use_key(d, "s3", "dynamodb"),
+        allow(["kms:Sign", "kms:Verify"], [d.records_key_arn]),
     ]
 
 
@@ -146,8 +148,11 @@ def _start(d: Deployment) -> list[Statement]:
 
 
 def _begin_rollouts(d: Deployment) -> list[Statement]:
-    """Reserve the fleet, audit who asked for the rollout, start the state machine."""
+    """Verify what was linked, reserve the fleet, audit who asked for the rollout, start the state
+    machine.
+    """
     return [
+        allow(["kms:Verify"], [d.records_key_arn]),
         use_table(d, d.rollouts_table, "GetItem", "PutItem"),
         use_objects(d, "audit/*", "Get", "Put"),
         use_objects(d, "policy/*", "Get"),

@@ -18,8 +18,14 @@ from pipelines.aws.stacks.stack import Stack, accept
 from pipelines.deployment import Deployment
 
 KEY_EXPORT = "key"
-SIGNING_EXPORTS = {"commands": "signing-commands", "models": "signing-models"}
+SIGNING_EXPORTS = {
+    "commands": "signing-commands",
+    "models": "signing-models",
+    "records": "signing-records",
+}
 """Names of the signing keys' exports, by what they sign."""
+SIGNER = {"records": "link"}
+"""The one role that may use a signing key, where not even an administrator may."""
 KEPT_IMAGES = 20
 
 
@@ -42,7 +48,7 @@ class BaseStack(Stack):
         for task in ("server", "proxy"):
             self._repository(d, task, key)
         for purpose, export in SIGNING_EXPORTS.items():
-            self._signing_key(purpose, export)
+            self._signing_key(d, purpose, export)
         cdk.CfnOutput(self, "KeyArn", value=key.key_arn, export_name=f"{self.prefix}-{KEY_EXPORT}")
 
     def _code_bucket(self, d: Deployment, key: kms.Key) -> None:
@@ -79,14 +85,14 @@ class BaseStack(Stack):
             removal_policy=cdk.RemovalPolicy.RETAIN,
         )
 
-    def _signing_key(self, purpose: str, export: str) -> None:
+    def _signing_key(self, d: Deployment, purpose: str, export: str) -> None:
         key = kms.CfnKey(
             self,
             f"Signing{purpose.capitalize()}",
             key_spec="ECC_NIST_P256",
             key_usage="SIGN_VERIFY",
             description=f"MLEdgeOps signs {purpose} ({self.prefix})",
-            key_policy=_signing_policy(),
+            key_policy=_signing_policy(d.role(SIGNER[purpose]) if purpose in SIGNER else ""),
             pending_window_in_days=30,
         )
         key.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
@@ -108,13 +114,22 @@ class BaseStack(Stack):
         )
 
 
-def _signing_policy() -> dict[str, object]:
-    """The account's IAM policies decide who signs, as with other keys."""
+def _signing_policy(only: str) -> dict[str, object]:
+    """The account's IAM policies decide who signs, as with other keys; ``only``: ARN of the one
+    role that may sign whatever they say.
+    """
     root = {"AWS": f"arn:aws:iam::{cdk.Aws.ACCOUNT_ID}:root"}
-    return {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}],
+    allowed = {"Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"}
+    # An assumed role's session has the role's ARN as aws:PrincipalArn:
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+    denied = {
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": "kms:Sign",
+        "Resource": "*",
+        "Condition": {"ArnNotEquals": {"aws:PrincipalArn": only}},
     }
+    return {"Version": "2012-10-17", "Statement": [allowed, *([denied] if only else [])]}
 
 
 def signing_keys(stack: Stack) -> dict[str, str]:

@@ -205,6 +205,7 @@ def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -
         **d.environment(),
         "MLEDGEOPS_COMMANDS_KEY": d.commands_key_arn,
         "MLEDGEOPS_MODELS_KEY": d.models_key_arn,
+        "MLEDGEOPS_RECORDS_KEY": d.records_key_arn,
         "MLFLOW_TRACKING_URI": tracking_uri,
         "MLEDGEOPS_FRESH_SECONDS": fresh_seconds,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -11,6 +11,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.local.home import ACCOUNT
+
+ROOT = f"arn:aws:iam::{ACCOUNT}:root"
+
 
 class CallLog:
     """An append-only file of JSON lines that several processes write to."""
@@ -41,6 +45,10 @@ class CallLog:
             None,
         )
 
+    def identity(self, access_key: str) -> str:
+        """ARN of whoever an access key belongs to; the account's own key is root's."""
+        return self.principal(access_key) or ROOT
+
     def lines(self) -> Iterator[dict[str, str]]:
         """All lines, oldest first."""
         if self._file.is_file():
@@ -49,5 +57,5 @@ class CallLog:
 
 def role_of(principal: str) -> str:
     """A role's name from its ARN or from a session's ARN; empty for other principals."""
-    kind, _, rest = principal.rsplit(":", 1)[1].partition("/")
+    kind, _, rest = principal.rpartition(":")[2].partition("/")
     return rest.split("/")[0] if kind in ("role", "assumed-role") else ""

@@ -42,15 +42,18 @@ class Journal:
         """
         self.replaying = False
         """Calls are being repeated: they are not written again, and emit no events."""
+        self.replayed_for = ""
+        """ARN of who made the call that is being repeated; empty for calls of 0.4 and earlier."""
 
-    def write(self, action: str, params: dict[str, Any]) -> None:
-        """Add a call that succeeded.
+    def write(self, action: str, params: dict[str, Any], by: str) -> None:
+        """Add a call that succeeded. ``by``: the caller's ARN.
 
         Raises:
             OSError: The disk is full, say. The line is written with the next one.
 
         """
-        line = json.dumps({"action": action, "params": params, "time": time.time()}, default=str)
+        call = {"action": action, "params": params, "time": time.time(), "by": by}
+        line = json.dumps(call, default=str)
         with self._lock:
             if not self.replaying:
                 self._unwritten.append(f"{line}\n".encode())
@@ -68,6 +71,7 @@ class Journal:
             try:
                 entry = json.loads(line)
                 given = {key: value for key, value in entry["params"].items() if value is not None}
+                self.replayed_for = entry.get("by", "")
                 getattr(sagemaker, entry["action"])(**given)
             except (ValueError, KeyError, TypeError, AttributeError, ClientError) as error:
                 reason = f"{type(error).__name__}: {error}"[:300]

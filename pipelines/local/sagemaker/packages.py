@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from edge.logs import event
@@ -18,9 +19,13 @@ EVENT_TYPE = "SageMaker Model Package State Change"
 class PackageActions:
     """Wraps moto's actions on model packages."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, caller: Callable[[Any], str]) -> None:
+        """``caller``: ARN of the identity that made a request."""
         self._journal = journal
+        self._caller = caller
         self._cards: dict[str, Any] = {}
+        self._modified_by: dict[str, str] = {}
+        """ARN of the last identity that changed a package, by the package's ARN."""
         self.events: Any = None
         """EventBridge client; None as long as nobody can be told."""
 
@@ -33,8 +38,11 @@ class PackageActions:
                 before = _merge_with_present(response)
                 self._keep_card(response)
             answer = original(response)
+            by = self._journal.replayed_for if self._journal.replaying else self._caller(response)
+            if action == "update_model_package":
+                self._modified_by[response.params["ModelPackageArn"]] = by
             with written():
-                self._journal.write(action, response.params)
+                self._journal.write(action, response.params, by)
             if action in ("create_model_package", "update_model_package"):
                 self._emit_approval(response, before)
             return answer
@@ -42,12 +50,17 @@ class PackageActions:
         return act
 
     def described(self, original: Action) -> Action:
-        """DescribeModelPackage with the model card."""
+        """DescribeModelPackage with the model card and who changed the package last."""
 
         def describe(response: Any) -> dict[str, Any]:
             answer: dict[str, Any] = original(response).result
             card = self._cards.get(answer["ModelPackageArn"])
-            return answer | ({"ModelCard": card} if card is not None else {})
+            by = self._modified_by.get(answer["ModelPackageArn"])
+            return (
+                answer
+                | ({"ModelCard": card} if card is not None else {})
+                | ({"LastModifiedBy": {"IamIdentity": {"Arn": by}}} if by else {})
+            )
 
         return answered_by(describe)
 

@@ -37,7 +37,9 @@ class SageMaker:
         self._calls = calls
         self._authority: Authority | None = None
         self._journal = journal.Journal(folder / "journal.jsonl")
-        self._packages = PackageActions(self._journal)
+        self._packages = PackageActions(
+            self._journal, lambda response: calls.identity(response.get_access_key())
+        )
         self._executions = execution_actions.ExecutionActions()
 
     def start(self, client: Callable[[str], Any]) -> None:

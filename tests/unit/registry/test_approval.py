@@ -11,6 +11,8 @@ from registry.audit import AuditTrail
 from registry.errors import RegistryError
 from registry.model_version import Package, Version
 
+ANN = "arn:aws:iam::1:user/ann"
+
 
 class Registries:
     """Both sides of one version, and somebody else who decides at a chosen moment."""
@@ -36,9 +38,6 @@ class Registries:
         self.approval = approval
         self.meanwhile("after writing")
 
-    def set_tags(self, name: str, version: str, tags: dict) -> None:
-        self.meanwhile("after saying so")
-
     def versions(self, name: str) -> list[Version]:
         return [version(self.approval)]
 
@@ -62,7 +61,7 @@ def version(approval: str = "PendingManualApproval") -> Version:
     "at", ["after reading", "after saying so", "before writing", "after writing"]
 )
 def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
-    trail = AuditTrail(MemoryEntries())
+    trail = AuditTrail(MemoryEntries(), lambda entry, _: both.meanwhile("after saying so"))
     both = Registries(trail, "reject", at)
     try:
         decide(
@@ -72,6 +71,7 @@ def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
             version(),
             "Approved",
             "good",
+            who=ANN,
             clock=iter(range(1000)).__next__,
             sleep=lambda _: None,
         )
@@ -84,13 +84,13 @@ def test_of_two_that_decide_at_once_a_rejection_stands(at: str) -> None:
 def test_two_that_agree_do_no_harm() -> None:
     trail = AuditTrail(MemoryEntries())
     both = Registries(trail, "approve", "after reading")
-    decide(both, both, trail, version(), "Approved", "good", sleep=lambda _: None)
+    decide(both, both, trail, version(), "Approved", "good", who=ANN, sleep=lambda _: None)
     assert both.approval == "Approved"
     with pytest.raises(RegistryError, match="Approved already"):
-        decide(both, both, trail, version(), "Approved", "again", sleep=lambda _: None)
-    decide(both, both, trail, version(), "Rejected", "no", sleep=lambda _: None)
+        decide(both, both, trail, version(), "Approved", "again", who=ANN, sleep=lambda _: None)
+    decide(both, both, trail, version(), "Rejected", "no", who=ANN, sleep=lambda _: None)
     with pytest.raises(RegistryError, match="a rejection is final"):
-        decide(both, both, trail, version(), "Approved", "after all", sleep=lambda _: None)
+        decide(both, both, trail, version(), "Approved", "after all", who=ANN, sleep=lambda _: None)
 
 
 def test_mlflow_that_does_not_follow_is_said_after_a_minute() -> None:
@@ -103,7 +103,17 @@ def test_mlflow_that_does_not_follow_is_said_after_a_minute() -> None:
         now[0] += seconds
 
     with pytest.raises(RegistryError, match="MLflow did not follow within 60 s"):
-        decide(both, both, trail, version(), "Approved", "good", clock=lambda: now[0], sleep=sleep)
+        decide(
+            both,
+            both,
+            trail,
+            version(),
+            "Approved",
+            "good",
+            who=ANN,
+            clock=lambda: now[0],
+            sleep=sleep,
+        )
     assert both.approval == "Approved"
 
 

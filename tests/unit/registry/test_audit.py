@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import msgspec
+from fakes.evidence import package
+from fakes.objects import MemoryObjects
+from fakes.registries import MemoryModels
 from fakes.trail import MemoryEntries
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.audit import AuditEntry, AuditTrail
+from registry.mlflow_registry import MlflowRegistry
+from registry.policy import Policy, put_in_force
 
 
 def filled(count: int) -> tuple[MemoryEntries, AuditTrail, str]:
@@ -71,3 +76,30 @@ def test_two_that_append_at_once_come_one_after_the_other() -> None:
     head = trail.append(at=10.0, who="ann", what="approve", subject="wind/1", why="")
     assert [entry.who for entry in trail.entries()] == ["ann", "ann", "x", "bob", "ann"]
     assert trail.verify([head]) == []
+
+
+def test_a_rejection_counts_however_long_ago_it_was() -> None:
+    _, trail, _ = filled(1)
+    trail.append(at=1.0, who="bob", what="reject", subject="arn:0", why="no")
+    for number in range(60):
+        trail.append(at=2.0, who="ann", what="approve", subject=f"sun/{number}", why="good")
+    assert trail.decision("wind/0", "arn:0") == "reject"
+    assert trail.decision("wind/0") == "approve"
+    assert trail.decision("wind/9") == ""
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other() -> None:
+    memory, trail, _ = filled(3)
+    memory.data[sorted(memory.data)[1]] = b"{"
+    assert trail.decision("wind/0") == "approve"
+
+
+def test_a_policy_that_is_cut_off_the_trail_is_missed() -> None:
+    models, memory, objects = MlflowRegistry(MemoryModels()), MemoryEntries(), MemoryObjects()
+    trail = AuditTrail(memory, lambda entry, head: models.remember_head(entry.subject, head))
+    models.register(package())
+    trail.append(at=1.0, who="ann", what="approve", subject="x/1", why="good")
+    put_in_force(objects, trail, Policy(), who="eve", at=2.0)
+    assert trail.verify(models.audit_heads()) == []
+    del memory.data[sorted(memory.data)[-1]]
+    assert "cut off" in trail.verify(models.audit_heads())[0]

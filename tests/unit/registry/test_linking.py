@@ -11,11 +11,12 @@ from fakes.registries import MemoryModels, MemorySageMaker
 
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import model_key
-from registry.evidence.collect import CARD, EVIDENCE
+from registry.evidence.collect import CARD
 from registry.linking import Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
 from registry.model_version import CARD_TAG, CHECKS_TAG, GOAL, METRIC
 from registry.policy import PrecheckPolicy
+from registry.provenance import EVIDENCE
 from registry.sagemaker_registry import SageMakerRegistry
 
 

@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "MLEDGEOPS_ROLLOUTS_TABLE": "rollouts",
     "MLEDGEOPS_ROLLOUT_MACHINE": "arn:aws:states:eu-west-1:123456789012:stateMachine:ours-rollout",
     "MLEDGEOPS_MODELS_KEY": "alias/ours-models",
+    "MLEDGEOPS_RECORDS_KEY": "alias/ours-records",
     "MLEDGEOPS_JOB_URLS_ROLE": "arn:role",
 }
 
@@ -52,4 +53,14 @@ def test_everything_is_made_of_the_clients_given_and_mlflow_only_when_it_is_need
     assert registry.mlflow.versions() == []
     assert registry.mlflow_client is opened[0]
     assert len(opened) == 1
-    assert sorted(services) == ["dynamodb", "iot", "kms", "s3", "sagemaker", "stepfunctions"]
+    assert sorted(services) == [
+        "dynamodb",
+        "iot",
+        "kms",
+        "lambda",
+        "s3",
+        "sagemaker",
+        "stepfunctions",
+        "sts",
+    ]
+    assert registry.record_signer().records is registry.records

@@ -55,7 +55,13 @@ def rollout_measures(home: Path, app: Path) -> list[Measure]:
             await_devices(cloud, fleet, DEVICES, clients.dynamodb, began)
             approved = time.monotonic()
             decide(
-                registry.mlflow, registry.sagemaker, registry.audit, version, "Approved", "bench"
+                registry.mlflow,
+                registry.sagemaker,
+                registry.audit,
+                version,
+                "Approved",
+                "bench",
+                who=registry.caller(),
             )
             canary, everyone = _until_switched(registry, fleet, approved)
     name = f"switched, {DEVICES} devices"

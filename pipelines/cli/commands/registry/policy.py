@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def show_policy(arguments: argparse.Namespace) -> int:
     with clouds.use(arguments.cloud):
         registry = wiring.registry()
         if policy is not None:
-            registry.set_policy(policy, getpass.getuser())
+            registry.set_policy(policy, registry.caller())
         current = msgspec.to_builtins(registry.policy())
     answer(arguments.json, current, policy_text(current))
     return 0

@@ -12,10 +12,11 @@ from pipelines.cli.commands.registry.rollout_text import DID_NOT_STAY, rollout_r
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
 from pipelines.desk import clouds, wiring
-from pipelines.desk.decisions import devices_up, follow
+from pipelines.desk.decisions import devices_up, follow, override_checks, signed_candidate
 from pipelines.errors import UsageError
 from registry.approval import find
 from registry.errors import RegistryError
+from registry.evidence.prechecks import failed
 from registry.rollout.model import FleetRecord, Rollout
 from registry.wiring import Registry
 
@@ -56,11 +57,15 @@ def _start(arguments: argparse.Namespace, cloud: clouds.Cloud, registry: Registr
             f"{version.model_version} is {version.approval}: only an approved version goes to "
             "devices."
         )
-    with devices_up(cloud, wiring.fleet_clients(), registry.candidates.of(version).fleet):
+    reason = arguments.reason or "asked for"
+    fleet = signed_candidate(registry, version).fleet
+    if arguments.override and (wrong := failed(registry.candidates.checks(version))):
+        override_checks(registry, version, reason, wrong)
+    with devices_up(cloud, wiring.fleet_clients(), fleet):
         begun = registry.rollouts.begin(
             version,
-            by=getpass.getuser(),
-            reason=arguments.reason or "asked for",
+            by=registry.caller(),
+            reason=reason,
             queue=False,
             override=arguments.override,
         )

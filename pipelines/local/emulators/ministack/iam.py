@@ -1,7 +1,8 @@
 """Patches of ministack's IAM: decisions are recorded, some conditions always hold.
 
 Loopback has no TLS and service roles have no source account here, so ``aws:SecureTransport`` and
-``aws:SourceAccount`` count as met. That keeps the policies the ones that deploy to AWS.
+``aws:SourceAccount`` count as met. ``aws:PrincipalArn`` of a role's session is the role's ARN, as
+on AWS. That keeps the policies the ones that deploy to AWS.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from ministack.core import iam_evaluator
 from ministack.services import iot, sts
 
-from pipelines.local.emulators.calls import CallLog
+from pipelines.local.emulators.calls import CallLog, role_of
 
 
 def record_decisions(calls: CallLog) -> None:
@@ -99,6 +100,8 @@ def _resolve_loopback(original: Callable[..., Any]) -> Callable[..., Any]:
             return "true"
         if key.lower() == "aws:sourceaccount":
             return ctx.principal_account
+        if key.lower() == "aws:principalarn" and (role := role_of(ctx.principal_arn)):
+            return f"arn:aws:iam::{ctx.principal_account}:role/{role}"
         return original(key, ctx)
 
     return resolve

@@ -24,6 +24,7 @@ D = Deployment(
     prefix="plant",
     commands_key_arn="arn:commands",
     models_key_arn="arn:models",
+    records_key_arn="arn:records",
 )
 
 

@@ -23,7 +23,7 @@ def test_nothing_that_holds_data_is_deleted_with_its_stack() -> None:
         for t in resources("AWS::DynamoDB::Table")
         if t["Properties"].get("DeletionProtectionEnabled")
     ]
-    assert len(kept) == 10
+    assert len(kept) == 11
     assert all(resource["DeletionPolicy"] == "Retain" for resource in kept)
 
 

@@ -6,11 +6,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fakes.trail import MemoryEntries
 
-from pipelines.desk.decisions import decide_on, devices_up, follow
+from pipelines.desk.decisions import (
+    decide_on,
+    devices_up,
+    follow,
+    override_checks,
+    signed_candidate,
+)
 from pipelines.errors import UsageError
+from registry.audit import AuditTrail
+from registry.errors import RegistryError
 from registry.evidence.prechecks import Check
 from registry.model_version import PENDING, Version
+from registry.policy import Policy, PrecheckPolicy
+from registry.provenance import ProvenanceMissing
 from registry.rollout.model import FleetRecord
 
 CLOUD: Any = SimpleNamespace(deployment=None)
@@ -28,14 +39,29 @@ VERSION = Version(
 )
 
 
+class Rollouts:
+    """A version that has no record until it is signed."""
+
+    def __init__(self, signed: list[str]) -> None:
+        self._signed = signed
+
+    def candidate(self, version: Version) -> Any:
+        if version.model_package_arn not in self._signed:
+            raise ProvenanceMissing("it has no signed record")
+        return SimpleNamespace(fleet="digits")
+
+
 def registry(*, passes: bool) -> Any:
+    signed: list[str] = []
     check = Check(name="drift", passed=passes, message="inputs have moved")
     return SimpleNamespace(
         mlflow=SimpleNamespace(versions=lambda *_: [VERSION]),
-        candidates=SimpleNamespace(
-            of=lambda _: SimpleNamespace(fleet="digits"), checks=lambda _: [check]
-        ),
-        policy=lambda: None,
+        rollouts=Rollouts(signed),
+        candidates=SimpleNamespace(checks=lambda _: [check], verify=lambda _: None),
+        link_function=SimpleNamespace(sign=signed.append),
+        audit=AuditTrail(MemoryEntries()),
+        caller=lambda: "arn:aws:iam::1:user/ann",
+        policy=lambda: Policy(prechecks=PrecheckPolicy(override_by=("*/ann",))),
         store=SimpleNamespace(current=lambda fleet: FleetRecord(fleet=fleet)),
     )
 
@@ -43,6 +69,22 @@ def registry(*, passes: bool) -> Any:
 def test_a_failed_precheck_stops_an_approval_before_anything_is_changed() -> None:
     with pytest.raises(UsageError, match="Nothing was changed; --override"):
         decide_on(CLOUD, None, registry(passes=False), "digits/1", "Approved", "good")
+
+
+def test_a_version_that_an_older_release_linked_gets_its_record_first() -> None:
+    both = registry(passes=True)
+    assert signed_candidate(both, VERSION).fleet == "digits"
+    assert both.rollouts.candidate(VERSION).fleet == "digits", "the link function signed it"
+
+
+def test_an_override_is_recorded_before_the_approval_by_whom_the_policy_allows() -> None:
+    both = registry(passes=False)
+    override_checks(both, VERSION, "good", "1 of 1 prechecks fail")
+    (entry,) = both.audit.entries()
+    assert (entry.what, entry.who, entry.subject) == ("override", both.caller(), "digits/1")
+    both.caller = lambda: "arn:aws:iam::1:user/bob"
+    with pytest.raises(RegistryError, match="does not allow"):
+        override_checks(both, VERSION, "good", "1 of 1 prechecks fail")
 
 
 def test_a_decision_needs_a_reason() -> None:

@@ -59,7 +59,10 @@ def registry(**parts: Any) -> Any:
         store=SimpleNamespace(
             fleets=lambda: [SimpleNamespace(fleet="f"), SimpleNamespace(fleet="g")]
         ),
-        stale_devices=SimpleNamespace(update=lambda fleet: [f"job-{fleet}"]),
+        stale_devices=SimpleNamespace(
+            withdraw_expired=parts.setdefault("withdrawn", []).append,
+            update=lambda fleet: [f"job-{fleet}"],
+        ),
         conductor=parts.get("conductor"),
     )
 
@@ -84,10 +87,18 @@ def test_linking_gives_evidence_and_returns_the_version(monkeypatch: pytest.Monk
     linking = SimpleNamespace(
         link=lambda package: "7", give_evidence=lambda *both: given.append(both)
     )
-    both = SimpleNamespace(linking=lambda: linking, sagemaker=SimpleNamespace(get=str.upper))
+    signed: list[tuple[str, str]] = []
+    signer = SimpleNamespace(give_record=lambda *both: signed.append(both))
+    both = SimpleNamespace(
+        linking=lambda: linking,
+        sagemaker=SimpleNamespace(get=str.upper),
+        record_signer=lambda: signer,
+    )
     monkeypatch.setattr(link, "registry", lambda: both)
     assert link.handler({"model_package_arn": "arn"}, None) == {"model_version": "7"}
-    assert given == [("ARN", "7")]
+    assert given == signed == [("ARN", "7")]
+    assert link.handler({"model_package_arn": "arn", "sign_only": True}, None)
+    assert (len(given), len(signed)) == (1, 2)
 
 
 def test_an_approval_of_an_unknown_package_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from pipelines.local.sagemaker.moto_actions import invalid
 from pipelines.local.sagemaker.packages import PackageActions, approval_event
 
 PREFIX = "arn:aws:sagemaker:r:a"
+ANN = "arn:aws:iam::1:user/ann"
 DEFINITION = {
     "Parameters": [{"Name": "N", "Type": "Integer", "DefaultValue": 1}],
     "Steps": [{"Name": "Low", "Type": "Fail", "Arguments": {"ErrorMessage": "too low"}}],
@@ -168,8 +169,8 @@ def test_an_execution_that_cannot_be_kept_is_answered_in_a_sentence(tmp_path: Pa
 
 def test_the_journal_is_replayed_in_order_and_not_written_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.write("create_pipeline", {"PipelineName": "p", "Tags": None})
-    journal.write("delete_pipeline", {"PipelineName": "p"})
+    journal.write("create_pipeline", {"PipelineName": "p", "Tags": None}, ANN)
+    journal.write("delete_pipeline", {"PipelineName": "p"}, ANN)
     again, recorder = Journal(tmp_path / "journal.jsonl"), Recorder()
     again.replay(recorder)
     assert recorder.calls == [
@@ -177,9 +178,27 @@ def test_the_journal_is_replayed_in_order_and_not_written_again(tmp_path: Path) 
         ("delete_pipeline", {"PipelineName": "p"}),
     ]
     again.replaying = True
-    again.write("create_pipeline", {})
+    again.write("create_pipeline", {}, ANN)
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 2
     Journal(tmp_path / "none").replay(recorder)
+
+
+def test_who_changed_a_package_survives_the_clouds_restart(tmp_path: Path) -> None:
+    backend, params = Packages(), {"ModelPackageArn": f"{PREFIX}:model-package/g/1"}
+    changed = types.SimpleNamespace(params=dict(params), sagemaker_backend=backend)
+    first = PackageActions(Journal(tmp_path / "journal"), lambda _: ANN)
+    first.journalled("update_model_package", lambda _: None)(changed)
+    journal = Journal(tmp_path / "journal")
+    second = PackageActions(journal, lambda _: "the daemon that repeats the call")
+    update = second.journalled("update_model_package", lambda _: None)
+
+    def repeated(**given: Any) -> None:
+        update(types.SimpleNamespace(params=given, sagemaker_backend=backend))
+
+    journal.replay(types.SimpleNamespace(update_model_package=repeated))
+    described = types.SimpleNamespace(result={"ModelPackageArn": backend.package.arn})
+    found = second.described(lambda _: described)(None).result
+    assert found["LastModifiedBy"] == {"IamIdentity": {"Arn": ANN}}
 
 
 class Packages:
@@ -210,7 +229,7 @@ class Events:
 
 def test_an_update_merges_and_a_changed_approval_emits_its_event(tmp_path: Path) -> None:
     backend, events = Packages(), Events()
-    actions = PackageActions(Journal(tmp_path / "journal"))
+    actions = PackageActions(Journal(tmp_path / "journal"), lambda _: ANN)
     actions.events = events
 
     def original(response: Any) -> str:
@@ -233,7 +252,7 @@ def test_an_update_merges_and_a_changed_approval_emits_its_event(tmp_path: Path)
 
 def test_a_model_card_must_be_a_json_object_and_is_given_back(tmp_path: Path) -> None:
     backend = Packages()
-    actions = PackageActions(Journal(tmp_path / "journal"))
+    actions = PackageActions(Journal(tmp_path / "journal"), lambda _: ANN)
     update = actions.journalled("update_model_package", lambda _: None)
 
     def with_card(content: str) -> Any:
@@ -250,4 +269,5 @@ def test_a_model_card_must_be_a_json_object_and_is_given_back(tmp_path: Path) ->
     original = types.SimpleNamespace(result={"ModelPackageArn": backend.package.arn})
     described = actions.described(lambda _: original)(None).result
     assert described["ModelCard"] == {"ModelCardContent": "{}"}
+    assert described["LastModifiedBy"] == {"IamIdentity": {"Arn": ANN}}
     assert io.StringIO(json.dumps(described)).read()

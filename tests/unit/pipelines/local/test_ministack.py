@@ -26,6 +26,20 @@ def test_loopback_meets_the_conditions_that_it_cannot_have() -> None:
     assert resolve("aws:SourceIp", context) == "asked aws:SourceIp"
 
 
+@pytest.mark.parametrize(
+    ("caller", "seen"),
+    [
+        ("arn:aws:sts::1:assumed-role/r/session", "arn:aws:iam::1:role/r"),
+        ("arn:aws:iam::1:root", "asked aws:PrincipalArn"),
+        ("", "asked aws:PrincipalArn"),
+    ],
+)
+def test_a_session_is_its_role_to_a_policys_condition(caller: str, seen: str) -> None:
+    resolve = iam._resolve_loopback(lambda key, ctx: f"asked {key}")
+    context = SimpleNamespace(principal_account="1", principal_arn=caller)
+    assert resolve("aws:PrincipalArn", context) == seen
+
+
 def test_decisions_on_devices_roles_and_sessions_are_recorded(tmp_path: Path) -> None:
     calls = CallLog(tmp_path / "calls")
     context = SimpleNamespace(principal_arn="p", action="iot:Publish", resource_arn="t")

@@ -38,7 +38,7 @@ def test_a_version_whose_run_left_no_evidence_says_so_and_is_not_asked_again() -
         versions=lambda: [version],
         set_tags=lambda name, number, tags: said.update({f"{name}/{number}": tags}),
     )
-    actions = AwsActions(mlflow, None, Linked(), None, [], None, None, lambda: 0.0)  # type: ignore[arg-type]
+    actions = AwsActions(mlflow, None, Linked(), None, None, [], None, None, lambda: 0.0)  # type: ignore[arg-type]
 
     def snapshot() -> RegistrySnapshot:
         sagemaker = SimpleNamespace(packages=world.packages)
@@ -90,6 +90,7 @@ def test_a_decision_in_mlflow_is_recorded_and_passed_on() -> None:
     registry = MlflowRegistry(mlflow)
     registry.register(package())
     updated: list[Any] = []
+    signed: list[str] = []
     stale = SimpleNamespace(update=lambda *given: updated.append(given) or ["job-1"])
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -99,6 +100,7 @@ def test_a_decision_in_mlflow_is_recorded_and_passed_on() -> None:
         registry,
         SageMakerRegistry(sagemaker),
         None,  # type: ignore[arg-type]
+        SimpleNamespace(sign=signed.append),  # type: ignore[arg-type]
         SimpleNamespace(begin=refuse),  # type: ignore[arg-type]
         Store().records,
         stale,  # type: ignore[arg-type]
@@ -122,4 +124,6 @@ def test_a_decision_in_mlflow_is_recorded_and_passed_on() -> None:
     assert registry.champion("x") is None
     actions.update_stale_devices("wind", ["new"])
     assert (updated, actions.jobs) == ([("f", ["new"])], {"f": ["job-1"]})
+    actions.sign(found, "1")
+    assert signed == ["arn:package"], "the link function signs, nobody else"
     actions.roll_out(version, "it was approved")  # another event was faster

@@ -60,8 +60,8 @@ def test_an_interrupted_link_is_completed_and_a_retry_of_it_makes_no_second_vers
         world.link(next(iter(world.p)), steps)
         assert [item.act for item in plan(world.snapshot())] == [
             ["register"],
-            ["name", "give-evidence"],
-            ["give-evidence"],
+            ["name", "give-evidence", "sign"],
+            ["give-evidence", "sign"],
         ][steps]
         repair(world, world.snapshot(), plan(world.snapshot()))
         assert plan(world.snapshot()) == []

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from fakes.evidence import comparison, evidence, leave, package
-from fakes.objects import MemoryObjects
-from fakes.registries import MemoryModels, MemorySageMaker
+from fakes.evidence import evidence
+from fakes.provenance import MODEL, Bucket, Linked
 from msgspec import json
 from msgspec.structs import replace
 
+from edge.protocol.records import digest
 from fl_runtime.run.keys import model_key
 from registry.errors import RegistryError
-from registry.evidence.collect import EVIDENCE
-from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import Version
 from registry.policy import POLICY_KEY, Policy, PrecheckPolicy
-from registry.rollout.candidates import WEIGHTS, Candidates
-from registry.sagemaker_registry import SageMakerRegistry
-
-
-class Bucket(MemoryObjects):
-    def size(self, key: str) -> int:
-        return len(self.get(key))
+from registry.provenance import EVIDENCE, WEIGHTS
+from registry.rollout.candidates import Candidates
 
 
 def made() -> tuple[Candidates, Bucket, Version]:
-    objects, sagemaker, models = Bucket(), MemorySageMaker(), MlflowRegistry(MemoryModels())
-    leave(objects, comparison())
-    objects.put(model_key("run-1", WEIGHTS), b"weights")
-    sagemaker.add("arn:package", **package().metadata)
-    models.register(package())
-    candidates = Candidates(objects, SageMakerRegistry(sagemaker))  # type: ignore[arg-type]
-    return candidates, objects, models.versions()[0]
+    linked = Linked()
+    linked.give_record()
+    return linked.candidates(), linked.objects, linked.version
 
 
 def test_a_candidate_has_all_that_a_manifest_says() -> None:
@@ -40,8 +29,8 @@ def test_a_candidate_has_all_that_a_manifest_says() -> None:
     assert (found.fleet, found.model_version, found.digest, found.size) == (
         "f",
         "x/1",
-        "d" * 64,
-        len(b"weights"),
+        digest(MODEL),
+        len(MODEL),
     )
     assert (found.metric, found.goal, found.key) == (
         "loss",
@@ -50,12 +39,16 @@ def test_a_candidate_has_all_that_a_manifest_says() -> None:
     )
 
 
-def test_the_goal_is_that_of_the_evidence() -> None:
-    candidates, objects, version = made()
-    collected = evidence(goal="maximize")
-    objects.put(model_key("run-1", EVIDENCE), json.encode(collected))
-    assert candidates.of(version).goal == "maximize"
-    assert candidates.evidence(version) == collected
+def test_the_approval_and_who_gave_it_are_sagemakers() -> None:
+    linked = Linked()
+    linked.packages.packages["arn:package"] |= {
+        "ModelApprovalStatus": "Approved",
+        "LastModifiedBy": {"IamIdentity": {"Arn": "arn:ann"}},
+    }
+    candidates = linked.candidates()
+    assert candidates.approval(linked.version) == "Approved"
+    assert candidates.approver(linked.version) == "arn:ann"
+    assert linked.version.approval == "PendingManualApproval"
 
 
 def test_prechecks_are_those_of_the_policy_in_force() -> None:
@@ -69,7 +62,8 @@ def test_prechecks_are_those_of_the_policy_in_force() -> None:
 
 
 def test_a_version_without_evidence_fails_one_check() -> None:
-    candidates, _, version = made()
+    linked = Linked(with_evidence=False)
+    candidates, version = linked.candidates(), linked.version
     (check,) = candidates.checks(version)
     assert (check.name, check.passed) == ("evidence", False)
 
@@ -78,5 +72,5 @@ def test_a_version_whose_run_is_unknown_or_gone_is_refused() -> None:
     candidates, _, version = made()
     with pytest.raises(RegistryError, match="does not say which run made it"):
         candidates.of(replace(version, run="../other"))
-    with pytest.raises(RegistryError, match="The run that made x/1 is gone"):
+    with pytest.raises(RegistryError, match="run-9 made has no signed record"):
         candidates.of(replace(version, run="run-9"))

@@ -14,8 +14,9 @@ from registry.rollout.claim import begin, queue_next, release
 def test_one_rollout_at_a_time_and_the_next_waits_its_turn() -> None:
     drive = Drive(Plant(5))
     first = drive.begin(1)
-    with pytest.raises(RolloutBusy, match="Rollout 1 of wind/1 to fleet f is under way"):
+    with pytest.raises(RolloutBusy, match="Rollout 1 of wind/1 to fleet f is under way") as busy:
         drive.begin(2)
+    assert "`mledgeops rollout --abort f --reason WHY`" in str(busy.value)
     queue_next(drive.store, candidate(2))
     queue_next(drive.store, candidate(3))
     drive.to_end(first)

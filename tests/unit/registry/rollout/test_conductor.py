@@ -223,3 +223,26 @@ def test_a_fleet_without_devices_is_done_at_once_and_an_unknown_rollout_is_refus
     assert (done.state, done.waves) == ("Succeeded", [])
     with pytest.raises(RegistryError, match="has no rollout 9"):
         drive.conductor.advance("f", 9, 0.0)
+
+
+@pytest.mark.parametrize("before_the_canary", [True, False])
+def test_a_model_that_is_changed_on_its_way_is_rolled_back(before_the_canary: bool) -> None:
+    drive = Drive(Plant(4))
+    drive.to_end(drive.begin(1))
+    begun = drive.begin(2)
+    if not before_the_canary:
+        begun = drive.conductor.advance("f", begun.number, drive.now)
+    drive.changed.add("wind/2")
+    ended = drive.to_end(begun)
+    assert (ended.state, ended.why) == ("RolledBack", "wind/2 is not what was linked")
+    assert set(drive.plant.models.values()) == {"wind/1"}
+
+
+def test_a_rollback_to_what_is_not_what_was_linked_removes_the_model() -> None:
+    drive = Drive(Plant(3, dislike={"wind/2": {0, 1, 2}}))
+    drive.to_end(drive.begin(1))
+    begun = drive.begin(2)
+    drive.changed.add("wind/1")
+    ended = drive.to_end(begun)
+    assert ended.state == "RolledBack"
+    assert set(drive.plant.models.values()) == {"wind/1", ""}

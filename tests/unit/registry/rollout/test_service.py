@@ -16,11 +16,15 @@ from msgspec.structs import replace
 from registry.audit import AuditTrail
 from registry.errors import RegistryError, RolloutBusy
 from registry.evidence.prechecks import Check
+from registry.identity import record_override
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import APPROVAL_TAG, ROLLOUT_TAG, Version
-from registry.policy import Policy
+from registry.policy import Policy, PrecheckPolicy
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 from registry.rollout.claim import release
 from registry.rollout.service import Outcomes, RolloutService, StepFunctions
+
+ANN, BOB = "arn:aws:iam::1:user/ann", "arn:aws:iam::1:user/bob"
 
 
 class Exists(Exception):
@@ -44,25 +48,41 @@ class Steps:
 class Bench:
     def __init__(self, passed: bool = True) -> None:
         self.store, self.steps = MemoryStore(), Steps()
-        self.audit = AuditTrail(MemoryEntries())
         self.mlflow = MlflowRegistry(MemoryModels())
+        self.audit = AuditTrail(
+            MemoryEntries(), lambda entry, head: self.mlflow.remember_head(entry.subject, head)
+        )
         for number in (1, 2):
             self.mlflow.register(replace(package(), arn=f"arn:{number}", approval="Approved"))
         check = Check(name="better", passed=passed, message="it is worse")
-        candidates: Any = SimpleNamespace(checks=lambda _: [check], of=self._candidate)
+        self.approval, self.approver, self.changed = "Approved", ANN, ""
+        candidates: Any = SimpleNamespace(
+            checks=lambda _: [check],
+            of=self._candidate,
+            approval=lambda _: self.approval,
+            approver=lambda _: self.approver,
+            verify=self._verify,
+        )
         store: Any = self.store
+        self.policy = Policy()
         self.service = RolloutService(
             store,
             candidates,
             self.audit,
             StepFunctions(client=self.steps, machine="arn:machine"),
             mlflow=lambda: self.mlflow,
-            policy=Policy,
+            policy=lambda: self.policy,
             clock=lambda: 7.0,
         )
         self.outcomes = Outcomes(lambda: self.mlflow, self.audit, lambda: 7.0)
 
+    def _verify(self, candidate: Any) -> None:
+        if self.changed == candidate.model_version:
+            raise ProvenanceMissing(f"{self.changed} has no signed record")
+
     def _candidate(self, version: Version) -> Any:
+        if self.changed == version.model_version:
+            raise ProvenanceMismatch(f"{self.changed} is not what was linked")
         return msgspec.structs.replace(
             candidate(int(version.version)), model_version=version.model_version
         )
@@ -91,7 +111,7 @@ def test_failed_prechecks_hold_a_version_back_once_unless_somebody_overrides() -
         with pytest.raises(RegistryError, match="x/1 is held back: 1 of 1 prechecks fail"):
             bench.service.begin(bench.version(), by="ann", reason="better")
     assert bench.said() == ["held"]
-    assert bench.version().rollout.startswith("Held: 1 of 1")
+    assert bench.version().rollout_state == "Held"
     assert bench.service.begin(bench.version(), by="ann", reason="r", override=True).rollout
     forced = Bench(passed=False)
     assert forced.service.begin(forced.version(), by="ann", reason="r", forced=True).rollout
@@ -145,3 +165,64 @@ def test_a_version_that_was_rejected_or_deleted_is_unwanted(approval: str) -> No
     assert bench.outcomes.unwanted(rollout) == ""
     bench.mlflow.set_tags("x", "1", {APPROVAL_TAG: approval})
     assert bench.outcomes.unwanted(rollout) == f"x/1 was {approval.lower()} while it was on its way"
+
+
+def test_what_is_not_what_was_linked_is_refused_and_recorded_once() -> None:
+    bench = Bench()
+    bench.changed = "x/1"
+    for _ in range(2):
+        with pytest.raises(ProvenanceMismatch, match="not what was linked"):
+            bench.service.begin(bench.version(), by=ANN, reason="r", forced=True)
+    assert bench.said() == ["refused"]
+    assert bench.steps.started == {}
+
+
+def test_a_version_goes_only_where_the_way_back_can_be_signed() -> None:
+    bench = Bench()
+    first = bench.service.begin(bench.version(), by=ANN, reason="r").rollout
+    assert first is not None
+    release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
+    bench.changed = "x/1"
+    with pytest.raises(ProvenanceMissing, match="Fleet f runs x/1, to which a rollback"):
+        bench.service.begin(bench.version("2"), by=ANN, reason="r")
+    assert bench.service.begin(bench.version("2"), by=ANN, reason="r", forced=True).rollout
+
+
+def test_sagemaker_says_what_is_approved_and_not_a_tag() -> None:
+    bench = Bench()
+    bench.approval = "PendingManualApproval"
+    with pytest.raises(RegistryError, match="PendingManualApproval in SageMaker"):
+        bench.service.begin(bench.version(), by=ANN, reason="r")
+
+
+@pytest.mark.parametrize(
+    ("who", "approver", "allowed", "goes"),
+    [
+        (ANN, ANN, (), True),
+        (ANN, ANN, ("arn:aws:iam::1:user/a*",), True),
+        (ANN, BOB, (), False),
+        (ANN, "", (), False),
+    ],
+)
+def test_only_who_has_recorded_the_override_approves_over_failed_prechecks(
+    who: str, approver: str, allowed: tuple[str, ...], goes: bool
+) -> None:
+    bench = Bench(passed=False)
+    bench.approver = approver
+    bench.policy = Policy(prechecks=PrecheckPolicy(override_by=allowed))
+    record_override(
+        bench.audit, bench.policy.prechecks, bench.version(), who=who, why="r", wrong="w", at=1.0
+    )
+    if goes:
+        assert bench.service.begin(bench.version(), by=approver, reason="r").rollout
+        return
+    with pytest.raises(RegistryError, match="held back"):
+        bench.service.begin(bench.version(), by=approver, reason="(over the pre-checks)")
+
+
+def test_an_edited_text_neither_holds_a_version_nor_hides_that_it_is_held() -> None:
+    bench = Bench(passed=False)
+    bench.mlflow.set_tags("x", "1", {ROLLOUT_TAG: "Held up by the weather"})
+    with pytest.raises(RegistryError, match="held back"):
+        bench.service.begin(bench.version(), by=ANN, reason="r")
+    assert (bench.said(), bench.version().rollout_state) == (["held"], "Held")

@@ -6,6 +6,8 @@ import msgspec
 from fakes.rollout_drive import POLICY, Drive
 from fakes.rollouts import Plant
 
+from registry.rollout.manifests import DAY
+
 
 def test_devices_that_come_later_get_what_the_fleet_uses() -> None:
     drive = Drive(Plant(6, away={5}, dislike={"wind/2": {0}}))
@@ -50,3 +52,40 @@ def test_a_fleet_without_a_model_has_no_stale_devices() -> None:
     drive = Drive(Plant(2))
     assert drive.stale_devices.find("f") == []
     assert drive.stale_devices.update("f", ["d000"]) == []
+
+
+def test_a_device_that_was_away_until_its_manifest_expired_gets_a_new_one() -> None:
+    drive = Drive(Plant(4, away={3}))
+    drive.to_end(drive.begin(1), step=60.0)
+    drive.stale_devices.withdraw_expired("f")
+    drive.plant.away.clear()
+    assert drive.stale_devices.find("f") == [], "its job waits for it"
+    drive.now += 31 * DAY
+    drive.plant.away.add("d003")
+    drive.stale_devices.withdraw_expired("f")
+    old = [d for d in drive.plant.documents.values() if d.expires <= drive.now]
+    assert len(old) == len(drive.plant.documents)
+    drive.plant.away.clear()
+    drive.plant.work()
+    assert drive.plant.models["d003"] == "", "the old job is gone"
+    assert drive.stale_devices.find("f") == ["d003"]
+    drive.stale_devices.update("f")
+    assert drive.plant.models["d003"] == "wind/1"
+    assert list(drive.plant.documents.values())[-1].expires > drive.now + 20 * DAY
+
+
+def test_a_stale_devices_job_is_signed_anew_each_period_until_it_is_answered() -> None:
+    drive = Drive(Plant(2))
+    drive.to_end(drive.begin(1))
+    drive.plant.models["new"] = ""
+    drive.plant.away.add("new")
+    (first,) = drive.stale_devices.update("f", ["new"])
+    drive.now += 31 * DAY
+    drive.plant.away.clear()
+    assert drive.stale_devices.find("f") == ["new"]
+    (second,) = drive.stale_devices.update("f")
+    assert first != second
+    assert drive.plant.executions(first)["new"].status == "CANCELED"
+    drive.plant.models["new"] = ""
+    drive.now += 31 * DAY
+    assert drive.stale_devices.find("f") == [], "it has answered"

@@ -61,7 +61,7 @@ def test_a_wave_is_planned_before_its_jobs_exist_and_created_in_batches() -> Non
     begun = rollout()
     wave = jobs.plan(begun, "w0", list(plant.models), now=5.0)
     assert (len(wave.jobs), wave.started_at, plant.jobs) == (3, 5.0, {})
-    document = Manifests(MODELS.sign, str).switch(begun)
+    document = Manifests(MODELS.sign, str, lambda _: None).switch(begun, 0.0)
     missing: list[str] = []
     jobs.answers(wave, lambda: missing.append("created"))
     for _ in range(2):

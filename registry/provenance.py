@@ -1,0 +1,128 @@
+"""Provenance records: what the link step linked, signed with a key that only it may use.
+
+MLflow tags, a package's metadata and S3 objects can be changed by more than one role. A rollout
+therefore takes a model's digests from the signed record, and compares the objects with them; tags
+and metadata are for display (decision 30).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+from edge.protocol.messages import Goal
+from edge.protocol.names import Digest, ModelVersion, Name
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.keys import model_key, spec_key
+from fl_runtime.run.signing import Verifier
+from registry.errors import RegistryError
+
+RECORD = "provenance.json"
+WEIGHTS = "model.safetensors"
+EVIDENCE = "evidence.json"
+"""File names among those of the final model."""
+
+
+class ProvenanceMissing(RegistryError):
+    """A version has no signed record: its link was interrupted, or 0.4 or earlier linked it."""
+
+    code = "provenance-missing"
+
+
+class ProvenanceMismatch(RegistryError):
+    """What is there is not what was linked."""
+
+    code = "provenance-mismatch"
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One version and what it consists of."""
+
+    v: Literal[1] = 1
+    model_package_arn: str
+    model_version: ModelVersion
+    run: Name
+    fleet: Name
+    model: Digest
+    """SHA-256 of the weights."""
+    app: Digest
+    specification: Digest
+    """SHA-256 of the run's ``run.json``."""
+    evidence: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+    """SHA-256 of the evidence; empty: the run left none."""
+    metric: Annotated[str, msgspec.Meta(max_length=250)]
+    goal: Goal
+
+
+class SignedProvenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The object ``runs/RUN/model/provenance.json``.
+
+    ``record`` is the signed text itself, so that no JSON encoder has to reproduce its bytes.
+    """
+
+    record: str
+    signature: str
+
+
+class HashedObjects(Protocol):
+    """Objects by key, and their digests."""
+
+    def get(self, key: str, limit: int | None = None) -> bytes:
+        """An object. Raises ObjectMissing."""
+
+    def digest(self, key: str) -> str:
+        """SHA-256 of an object in hex. Raises ObjectMissing."""
+
+
+@dataclass(frozen=True)
+class ProvenanceRecords:
+    """Reads signed records and holds what is there against them."""
+
+    objects: HashedObjects
+    verify: Verifier
+
+    def read(self, run: str) -> Provenance:
+        """The record of the version that a run made. Raises ProvenanceMissing, and
+        ProvenanceMismatch for one that the link step has not signed.
+        """
+        key = model_key(run, RECORD)
+        try:
+            signed = msgspec.json.decode(self.objects.get(key), type=SignedProvenance)
+            record = signed.record.encode()
+            if not self.verify(record, signed.signature):
+                raise ProvenanceMismatch(f"The link step did not sign the record {key}. {RESTORE}")
+            return msgspec.json.decode(record, type=Provenance)
+        except ObjectMissing as error:
+            raise ProvenanceMissing(
+                f"The version that the run {run} made has no signed record: its link was "
+                "interrupted, or version 0.4 or earlier linked it. `mledgeops reconcile` gives it "
+                "one if everything agrees."
+            ) from error
+        except msgspec.DecodeError as error:
+            raise ProvenanceMismatch(f"The record {key} is malformed. {RESTORE}") from error
+
+    def check(self, record: Provenance) -> None:
+        """Hash the objects of a version. Raises ProvenanceMismatch for one that differs from the
+        record, or is gone.
+        """
+        parts = {spec_key(record.run): record.specification}
+        parts[model_key(record.run, WEIGHTS)] = record.model
+        if record.evidence:
+            parts[model_key(record.run, EVIDENCE)] = record.evidence
+        for key, linked in parts.items():
+            try:
+                found = self.objects.digest(key)
+            except ObjectMissing as error:
+                raise ProvenanceMismatch(f"{error}, and was linked. {RESTORE}") from error
+            if found != linked:
+                raise ProvenanceMismatch(
+                    f"{key} is not what was linked as {record.model_version}: its digest is "
+                    f"{found[:12]}, the signed record says {linked[:12]}. {RESTORE}"
+                )
+
+
+RESTORE = (
+    "Restore the earlier version of the object in S3, or train a new model with `mledgeops run`."
+)
