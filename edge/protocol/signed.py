@@ -58,17 +58,18 @@ class SignedManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     url: Annotated[str, msgspec.Meta(max_length=4000)]
 
 
+_TIMES = ("issued", "expires")
+
+
 def manifest_text(manifest: Manifest) -> bytes:
     """Return the bytes that are signed of a manifest.
 
-    A manifest without these times does not name the fields: agents of 0.4 refuse fields that they
-    do not know.
+    Times that it does not have are left out: agents of 0.4 refuse fields that they do not know.
     """
+    # omit_defaults leaves out the very object that is the default, not each equal float.
     fields = msgspec.to_builtins(manifest)
-    for name in ("issued", "expires"):
-        if not fields[name]:
-            del fields[name]
-    return msgspec.json.encode(fields)
+    known = {name: value for name, value in fields.items() if value or name not in _TIMES}
+    return msgspec.json.encode(known)
 
 
 def parse_manifest(text: str) -> Manifest:

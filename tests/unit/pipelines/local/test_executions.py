@@ -127,7 +127,7 @@ class Recorder:
 def test_after_a_full_disk_the_journal_lacks_nothing(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     file.symlink_to("/dev/full")
-    actions = PackageActions(Journal(file))
+    actions = PackageActions(Journal(file), lambda _: ANN)
     create = actions.journalled("create_pipeline", lambda _: None)
     response = types.SimpleNamespace(params={"PipelineName": "p"})
     with pytest.raises(invalid("").__class__, match="No space left"):
@@ -142,8 +142,8 @@ def test_a_cut_line_and_a_refused_call_of_the_journal_are_left_out(tmp_path: Pat
     file = tmp_path / "journal.jsonl"
     file.write_bytes(b'{"action": "update_pipel')
     journal = Journal(file)
-    journal.write("update_pipeline", {"PipelineName": "lost"})
-    journal.write("create_pipeline", {"PipelineName": "p"})
+    journal.write("update_pipeline", {"PipelineName": "lost"}, ANN)
+    journal.write("create_pipeline", {"PipelineName": "p"}, ANN)
     done = []
 
     class SageMaker:
