@@ -21,8 +21,11 @@ NOT_IMPORTED = re.compile(
 )
 
 
-def exceptions() -> dict[str, type[BaseException]]:
-    """Public exception classes of the four packages, by their full name."""
+def exceptions() -> dict[str, type[Exception]]:
+    """Public exception classes of the four packages, by their full name.
+
+    What descends from BaseException alone is a signal that nobody catches, and no error.
+    """
     found = {}
     for package in (edge, fl_runtime, registry, pipelines):
         for item in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -31,7 +34,7 @@ def exceptions() -> dict[str, type[BaseException]]:
             module = importlib.import_module(item.name)
             for name, value in inspect.getmembers(module, inspect.isclass):
                 own = value.__module__ == module.__name__ and not name.startswith("_")
-                if own and issubclass(value, BaseException):
+                if own and issubclass(value, Exception):
                     found[f"{module.__name__}.{name}"] = value
     return found
 

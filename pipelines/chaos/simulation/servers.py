@@ -37,7 +37,7 @@ RETRIES = 6
 RETRY_SECONDS = 2.0
 
 
-class TaskGoneError(ClientError):  # type: ignore[misc]  # botocore is untyped
+class _TaskGoneError(ClientError):  # type: ignore[misc]  # botocore is untyped
     """Step Functions no longer waits for a task."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class StateMachine:
     """Starts servers, one after the other, until one answers."""
 
     exceptions = SimpleNamespace(
-        TaskDoesNotExist=TaskGoneError, TaskTimedOut=TaskGoneError, InvalidToken=TaskGoneError
+        TaskDoesNotExist=_TaskGoneError, TaskTimedOut=_TaskGoneError, InvalidToken=_TaskGoneError
     )
 
     def __init__(self, cloud: SimulatedCloud, run: str, signer: Signer) -> None:
@@ -183,7 +183,7 @@ class StateMachine:
 
     def _check(self, token: str) -> None:
         if token != str(self.attempts) or token == self._replaced or self.answer is not None:
-            raise TaskGoneError
+            raise _TaskGoneError
 
     def _end(self, token: str, status: str, text: str) -> None:
         self._check(token)

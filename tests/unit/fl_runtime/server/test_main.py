@@ -30,6 +30,7 @@ OUTCOME = RunOutcome(
     metric="loss",
     value=0.5,
     score=-0.5,
+    reported_score=-0.5,
     model_digest="d",
     model_data="s3://b/m",
     evaluation="s3://b/e",
