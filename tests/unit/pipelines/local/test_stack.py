@@ -114,8 +114,9 @@ class Table:
     def get_paginator(self, _: str) -> Table:
         return self
 
-    def paginate(self, **_: Any) -> list[dict]:
-        return [{"Items": self.items}]
+    def paginate(self, **query: Any) -> list[dict]:
+        (wanted,) = query["ExpressionAttributeValues"].values()
+        return [{"Items": [row for row in self.items if row["fleet"] == wanted]}]
 
 
 def test_devices_are_awaited_until_enough_have_been_heard_of(cloud: LocalCloud) -> None:
