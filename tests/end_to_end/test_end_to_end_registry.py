@@ -153,7 +153,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     MlflowClient().delete_model_version_tag(version.name, version.version, CHECKS_TAG)
     MlflowClient().set_model_version_tag(version.name, version.version, RUN_TAG, "../another")
     MlflowClient().set_model_version_tag(*bad.split("/"), OWN_PACKAGE_TAG, "arn:nobody")
-    assert "`mledgeops reconcile` mends it" in complaint("card", better, home=home)
+    assert "`mledgeops reconcile` repairs it" in complaint("card", better, home=home)
     client("s3").delete_object(
         Bucket=reached.deployment.bucket, Key=model_key(version.run, EVIDENCE)
     )
