@@ -43,7 +43,7 @@ class Fold:
         except ProtocolError:
             return mismatched_metrics(result)
         except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
-            return fault(Target(result.device, result.node_id, result.message_id), error)
+            return fault(result, error)
         self._devices.append(result.device)
         return result
 

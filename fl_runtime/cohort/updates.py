@@ -236,7 +236,7 @@ def read_again(
     except (ProtocolError, ObjectMissing) as error:
         return overwritten(result, error), None
     except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
-        return fault(Target(result.device, result.node_id, result.message_id), error), None
+        return fault(result, error), None
 
 
 def read_update(
@@ -258,10 +258,11 @@ def read_update(
     return decode_records(blob, bounds)
 
 
-def fault(target: Target, error: Exception) -> DeviceResult:
+def fault(of: Target | DeviceResult, error: Exception) -> DeviceResult:
     """The failure of a device whose update met a fault of ours. What a device sends can only be
     refused: anything else that is raised is logged with its type, to be mended.
     """
+    target = of if isinstance(of, Target) else Target(of.device, of.node_id, of.message_id)
     kind = type(error).__name__
     event(
         logger,

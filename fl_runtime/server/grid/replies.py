@@ -11,7 +11,7 @@ from edge.protocol.records import Records, decode_records, decode_skeleton
 from edge.training.flower_compat import to_recorddict
 from fl_runtime.cohort.updates import fault, overwritten, read_update
 from fl_runtime.run.errors import ObjectMissing
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest, Target
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.grid.flower_compat import make_error, make_reply
@@ -48,7 +48,7 @@ class PhaseReplies:
             # The device wrote over its update after the cohort had checked it.
             changed = overwritten(result, error)
         except Exception as error:  # noqa: BLE001  # one device's update must not end the phase
-            changed = fault(Target(result.device, result.node_id, result.message_id), error)
+            changed = fault(result, error)
         self._stats.results[-1] = changed
         return make_error(message, changed.code, changed.reason)
 
