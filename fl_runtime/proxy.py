@@ -76,8 +76,8 @@ def _connector(names: ResourceNames, run: str, cohort: str) -> Callable[[RunStat
     secrets = client("secretsmanager")
 
     def connect(state: RunState) -> bool:
-        # Each server of a run has certificates of its own, named by its epoch.
-        identity = read_identity(secrets, secret_name(run, state.epoch))
+        # Each server of a run has certificates of its own, one for each cohort.
+        identity = read_identity(secrets, secret_name(run, state.epoch, cohort))
         return attach(state.server, cohort, identity, runner)
 
     return connect

@@ -12,7 +12,7 @@ import msgspec
 
 from edge.logs import event
 from fl_runtime.cohort.mtls import Identity
-from fl_runtime.cohort.rpc import CHANNEL_OPTIONS, METHOD, FromServer, Goodbye, Hello
+from fl_runtime.cohort.rpc import CHANNEL_OPTIONS, METHOD, FromServer, Goodbye, frames, messages
 from fl_runtime.run.messages import PhaseEvent, PhaseRequest
 
 logger = logging.getLogger(__name__)
@@ -27,22 +27,25 @@ class PhaseRunner(Protocol):
 
 def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -> bool:
     """Serve phase requests of the server at ``address`` (``host:port``) until it says goodbye.
+    The identity's certificate says which cohort this is; ``cohort`` names it in logs.
 
     True after a goodbye; False when the connection was lost, so the caller may try again.
     """
     credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
     outbox: queue.Queue[bytes | None] = queue.Queue()
-    outbox.put(msgspec.msgpack.encode(Hello(cohort)))
     with grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
         # gRPC sends from a thread of its own, until the queue gives None.
         stream = channel.stream_stream(METHOD)(iter(outbox.get, None))
         try:
-            for data in stream:
+            for data in messages(stream):
                 request = msgspec.msgpack.decode(data, type=FromServer)
                 if isinstance(request, Goodbye):
                     return True
                 for item in runner.run(request):
-                    outbox.put(msgspec.msgpack.encode(item))
+                    if not stream.is_active():
+                        break  # the server gave the phase up, or is gone
+                    for frame in frames(item):
+                        outbox.put(frame)
         except grpc.RpcError as error:
             event(logger, "server-lost", logging.WARNING, cohort=cohort, reason=str(error.code()))
         finally:

@@ -1,6 +1,7 @@
-"""Mutual TLS for one run: a CA made in memory, one identity for the server and one for its proxies.
+"""Mutual TLS for one run: a CA made in memory, one identity for the server and one for each cohort.
 
-The proxies' identity reaches them through AWS Secrets Manager, and is deleted when the run ends.
+A certificate's common name is its cohort, so a proxy speaks for no other. A cohort's identity
+reaches its proxy through AWS Secrets Manager, and is deleted when the run ends.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -30,8 +32,14 @@ class Identity(msgspec.Struct, frozen=True):
     key: bytes
 
 
-def make_identities(address: str) -> tuple[Identity, Identity]:
-    """(server, proxy) identities for a run whose server listens at the IP ``address``."""
+def make_identities(address: str, cohorts: Iterable[str]) -> tuple[Identity, dict[str, Identity]]:
+    """The server's identity, and one for the proxy of each cohort.
+
+    Args:
+        address: The IP address at which the server listens.
+        cohorts: Names of the cohorts.
+
+    """
     now = datetime.datetime.now(datetime.UTC)
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mledgeops run")])
@@ -44,24 +52,23 @@ def make_identities(address: str) -> tuple[Identity, Identity]:
     def issue(name: str, usage: x509.ObjectIdentifier) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            _builder(subject, ca_name, key, now)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
-                critical=False,
-            )
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .sign(ca_key, hashes.SHA256())
+        certificate = _builder(subject, ca_name, key, now).add_extension(
+            x509.ExtendedKeyUsage([usage]), critical=False
         )
-        return Identity(_pem(ca), _pem(certificate), _key_pem(key))
+        if usage == ExtendedKeyUsageOID.SERVER_AUTH:
+            listens = x509.IPAddress(ipaddress.ip_address(address))
+            certificate = certificate.add_extension(
+                x509.SubjectAlternativeName([listens]), critical=False
+            )
+        signed = certificate.sign(ca_key, hashes.SHA256())
+        return Identity(_pem(ca), _pem(signed), _key_pem(key))
 
-    return issue("server", ExtendedKeyUsageOID.SERVER_AUTH), issue(
-        "proxy", ExtendedKeyUsageOID.CLIENT_AUTH
-    )
+    proxies = {cohort: issue(cohort, ExtendedKeyUsageOID.CLIENT_AUTH) for cohort in cohorts}
+    return issue("server", ExtendedKeyUsageOID.SERVER_AUTH), proxies
 
 
 def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
-    """Store the proxies' identity (idempotent): one that exists is replaced."""
+    """Store a cohort's identity (idempotent): one that exists is replaced."""
     value = msgspec.json.encode(identity).decode()
     try:
         secrets.create_secret(Name=name, SecretString=value)
@@ -70,23 +77,23 @@ def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
 
 
 def read_identity(secrets: Any, name: str) -> Identity:
-    """The proxies' identity, as the server published it."""
+    """A cohort's identity, as the server published it."""
     return msgspec.json.decode(
         secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity
     )
 
 
 def delete_identity(secrets: Any, name: str) -> None:
-    """Delete the proxies' identity at once, without a recovery window (idempotent)."""
+    """Delete a cohort's identity at once, without a recovery window (idempotent)."""
     with contextlib.suppress(secrets.exceptions.ResourceNotFoundException):
         secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
 
-def secret_name(run: str, epoch: int) -> str:
-    """Name of the secret for one server of a run. Each has its own, so that a server that ends does
-    not delete its successor's.
+def secret_name(run: str, epoch: int, cohort: str) -> str:
+    """Name of the secret for one cohort of one server of a run. Each server has its own, so that
+    one that ends does not delete its successor's.
     """
-    return f"mledgeops/{run}/proxy-{epoch}"
+    return f"mledgeops/{run}/proxy-{epoch}/{cohort}"
 
 
 def _builder(

@@ -1,13 +1,19 @@
 """The wire between server and proxies: gRPC, one bidirectional stream for each proxy, mutual TLS,
-MessagePack messages.
+MessagePack messages in frames.
 
-The proxy opens the stream and says which cohort it serves; the server sends phase requests and
-gets events back. A proxy that reconnects gets the pending request again: devices answer a repeated
-command from memory, so nothing is trained twice. :mod:`fl_runtime.cohort.hub` is the server's side,
-:mod:`fl_runtime.cohort.attach` the proxy's.
+The proxy opens the stream, and its certificate says which cohort it serves; the server sends phase
+requests and gets events back. A proxy that reconnects gets the pending request again: devices
+answer a repeated command from memory, so nothing is trained twice. :mod:`fl_runtime.cohort.hub` is
+the server's side, :mod:`fl_runtime.cohort.attach` the proxy's.
+
+A folded model is far above gRPC's limit of 4 MiB, and without a limit a proxy could fill the
+server's memory with one message. So a message travels in frames below the limit, and its receiver
+stops reading when it is longer than its phase allows. A frame's first byte is 1 when more follow.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -15,22 +21,18 @@ from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseReques
 
 METHOD = "/mledgeops.Cohorts/Attach"
 CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 ]
-"""A folded model is far above gRPC's 4 MB limit. A phase may pass for minutes without data, so both
-sides ping: https://grpc.io/docs/guides/keepalive/.
+"""A phase may pass for minutes without data, so both sides ping:
+https://grpc.io/docs/guides/keepalive/. Who connects and says nothing is gone after the handshake's
+time.
 """
-
-
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """A proxy's first message."""
-
-    cohort: str
+FRAME_BYTES = 2**20
+_LAST, _MORE = b"\x00", b"\x01"
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
@@ -39,5 +41,42 @@ class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
     """
 
 
-FromProxy = Hello | DeviceResult | Folded | PhaseDone
+class StreamRefused(Exception):
+    """What comes is no message, or a longer one than its receiver accepts."""
+
+
+FromProxy = DeviceResult | Folded | PhaseDone
 FromServer = PhaseRequest | Goodbye
+
+
+def frames(message: FromProxy | FromServer) -> Iterator[bytes]:
+    """Encode a message as frames."""
+    view = memoryview(msgspec.msgpack.encode(message))
+    while len(view) > FRAME_BYTES:
+        yield _MORE + view[:FRAME_BYTES]
+        view = view[FRAME_BYTES:]
+    yield _LAST + view
+
+
+def messages(received: Iterable[bytes], limit: Callable[[], int] | None = None) -> Iterator[bytes]:
+    """Join the frames of each message.
+
+    ``limit``: the most bytes that a message may have now, asked at each frame. Raises
+    StreamRefused.
+    """
+    parts: list[memoryview] = []
+    size = 0
+    for frame in received:
+        parts.append(memoryview(frame)[1:])
+        size += len(frame) - 1
+        if limit is not None and size > limit():
+            raise StreamRefused(f"a message has more than {limit()} bytes")
+        if frame[:1] == _MORE:
+            if (
+                len(frame) != FRAME_BYTES + 1
+            ):  # many small ones would take memory beside their bytes
+                raise StreamRefused(f"a frame that more follow has {len(frame)} bytes")
+        else:
+            whole = b"".join(parts)
+            parts, size = [], 0
+            yield whole

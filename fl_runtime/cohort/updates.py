@@ -68,8 +68,8 @@ class UpdateCheck:
         the update must not count.
         """
         if self.arrays is not None:
-            _check_arrays(records, self.arrays)
-        _check_finite(records)
+            check_arrays(records, self.arrays)
+        check_finite(records)
         if len(records.metrics) != 1:
             raise ProtocolError(
                 "metrics", f"the reply holds {len(records.metrics)} metric records, not one"
@@ -96,8 +96,8 @@ class UpdateCheck:
                 )
 
 
-def _check_arrays(records: Records, expected: list[ArraySpec]) -> None:
-    """Names, shapes and dtypes must be the model's."""
+def check_arrays(records: Records, expected: list[ArraySpec]) -> None:
+    """Names, shapes and dtypes must be the model's. Raises ProtocolError."""
     if len(records.arrays) != 1:
         raise ProtocolError(
             "arrays", f"the reply holds {len(records.arrays)} array records, not one"
@@ -113,7 +113,8 @@ def _check_arrays(records: Records, expected: list[ArraySpec]) -> None:
             raise ProtocolError("dtype", f"array {name!r} has dtype {got.dtype}, not {want.dtype}")
 
 
-def _check_finite(records: Records) -> None:
+def check_finite(records: Records) -> None:
+    """No array may hold NaN, infinity or a number near it. Raises ProtocolError."""
     for group in records.arrays.values():
         for name, array in group.items():
             if array.dtype.kind != "f":

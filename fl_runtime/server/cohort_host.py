@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from fl_runtime.cohort.hub import ProxyHub
-from fl_runtime.cohort.mtls import delete_identity, make_identities, publish_identity, secret_name
+from fl_runtime.cohort.mtls import (
+    Identity,
+    delete_identity,
+    make_identities,
+    publish_identity,
+    secret_name,
+)
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunTable
 from fl_runtime.server.grid.fan_out import CohortBackend
+
+PARALLEL_SECRETS = 8
+"""Secrets Manager takes about 50 ms for a secret, and there is one for each cohort."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +55,13 @@ class CohortHost:
     def _proxies(self, run: str, cohorts: Sequence[Cohort], epoch: int) -> Iterator[ProxyHub]:
         """Publish address and certificates, and serve the proxies that attach."""
         address = self.address()
+        names = [cohort.cohort for cohort in cohorts]
         # A CA for this server alone: no certificate outlives it.
-        server, proxy = make_identities(address)
-        publish_identity(self.secrets, secret_name(run, epoch), proxy)
+        server, proxies = make_identities(address, names)
+        self._publish(run, epoch, proxies)
         if epoch > 1:
             # A server that was killed could not delete its own.
-            delete_identity(self.secrets, secret_name(run, epoch - 1))
-        names = [cohort.cohort for cohort in cohorts]
+            self._delete(run, epoch - 1, names)
         hub = ProxyHub(names, server, host=address, clock=time.monotonic)
         # Last, since proxies poll for it: now they find the certificates.
         # Not the address of a server that was replaced while it started: its proxies would wait
@@ -67,7 +77,21 @@ class CohortHost:
             raise
         finally:
             hub.close(goodbye=over)
-            delete_identity(self.secrets, secret_name(run, epoch))
+            self._delete(run, epoch, names)
+
+    def _publish(self, run: str, epoch: int, proxies: dict[str, Identity]) -> None:
+        def publish(cohort: str) -> None:
+            publish_identity(self.secrets, secret_name(run, epoch, cohort), proxies[cohort])
+
+        with ThreadPoolExecutor(PARALLEL_SECRETS) as pool:
+            list(pool.map(publish, proxies))
+
+    def _delete(self, run: str, epoch: int, cohorts: Sequence[str]) -> None:
+        def delete(cohort: str) -> None:
+            delete_identity(self.secrets, secret_name(run, epoch, cohort))
+
+        with ThreadPoolExecutor(PARALLEL_SECRETS) as pool:
+            list(pool.map(delete, cohorts))
 
     def _replaced(self, run: str, epoch: int) -> bool:
         """Whether another server has taken the run over since."""

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from edge.protocol.records import Records
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import Records, decode_records
 from fl_runtime.cohort.fold import Fold
 from fl_runtime.cohort.updates import trains
 from fl_runtime.run.concurrency import Concurrency
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest, Target, failure
+from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target, failure
+from fl_runtime.server.grid.cohort_means import CohortMean, mean_of
 from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
 
 Review = Callable[[Sequence[DeviceResult]], list[DeviceResult]]
@@ -27,18 +29,21 @@ def gather(
     requests: Sequence[PhaseRequest],
     review: Review,
     concurrency: Concurrency,
-) -> Iterator[tuple[PhaseEvent, PhaseRequest]]:
+) -> Iterator[tuple[DeviceResult | CohortMean, PhaseRequest]]:
     """The phase's final results, by device, and then the means of those that count."""
 
     def run(asked: Sequence[PhaseRequest]) -> _Found:
         return _run(backend, asked, concurrency)
 
-    results, means = run(requests)
+    results, folded = run(requests)
     # By name: neither judgement nor sums may depend on who answered first.
     final = {result.device: result for result in review(_by_name(results.values()))}
+    means: dict[str, CohortMean] = {}
     if requests and requests[0].fold:
-        folds = _fold if trains(requests[0]) else _fold_metrics
-        means = folds(run, requests, final, means)
+        if trains(requests[0]):
+            means = _means(requests, final, _fold(run, requests, final, folded))
+        else:
+            means = _fold_metrics(requests, final)
     cohort_of = {target.device: request for request in requests for target in request.targets}
     yield from ((result, cohort_of[result.device]) for result in _by_name(final.values()))
     yield from ((means[request.cohort], request) for request in requests if request.cohort in means)
@@ -93,12 +98,28 @@ def _fold(
     return {**kept, **again}
 
 
+def _means(
+    requests: Sequence[PhaseRequest], final: dict[str, DeviceResult], folded: dict[str, Folded]
+) -> dict[str, CohortMean]:
+    """What counts of the means. ``final`` gets the failures of a cohort that sent another."""
+    found = {}
+    for request in requests:
+        if request.cohort not in folded:
+            continue
+        accepted = _accepted(request, final)
+        try:
+            found[request.cohort] = mean_of(folded[request.cohort], request, accepted)
+        except ProtocolError as error:
+            reason = f"the mean of cohort {request.cohort} was refused: {error}"
+            for target in request.targets:
+                if final[target.device].status == "ok":
+                    final[target.device] = failure(target, "cohort-lost", reason)
+    return found
+
+
 def _fold_metrics(
-    run: Callable[[Sequence[PhaseRequest]], _Found],  # noqa: ARG001  # cohorts have nothing to do with it
-    requests: Sequence[PhaseRequest],
-    final: dict[str, DeviceResult],
-    means: dict[str, Folded],  # noqa: ARG001
-) -> dict[str, Folded]:
+    requests: Sequence[PhaseRequest], final: dict[str, DeviceResult]
+) -> dict[str, CohortMean]:
     """The mean metrics of an evaluation, for each cohort."""
     found = {}
     for request in requests:
@@ -107,7 +128,7 @@ def _fold_metrics(
             records = Records(metrics={"metrics": result.metrics})
             final[result.device] = fold.add(result, records)
         for mean in fold.finish():
-            found[request.cohort] = mean
+            found[request.cohort] = CohortMean(decode_records(mean.records))
     return found
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from flwr.app import Message
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records, decode_records, decode_skeleton
+from edge.protocol.records import Records, decode_skeleton
 from edge.training.flower_compat import to_recorddict
 from fl_runtime.cohort.updates import fault, overwritten, read_update
 from fl_runtime.run.errors import ObjectMissing
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest
+from fl_runtime.run.messages import DeviceResult, PhaseRequest
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import PhaseStats
+from fl_runtime.server.grid.cohort_means import CohortMean
 from fl_runtime.server.grid.flower_compat import make_error, make_reply
 
 
@@ -27,14 +28,12 @@ class PhaseReplies:
         self._messages = messages
         self._stats = stats
 
-    def read(self, item: PhaseEvent, request: PhaseRequest) -> Message | None:
+    def read(self, item: DeviceResult | CohortMean, request: PhaseRequest) -> Message | None:
         """The reply that an event makes; None for one that makes none (folded, over-selected)."""
-        if isinstance(item, DeviceResult):
-            self._stats.results.append(item)
-            return self._of_device(item, request)
-        if isinstance(item, Folded):
+        if isinstance(item, CohortMean):
             return self._of_cohort(item, request)
-        return None
+        self._stats.results.append(item)
+        return self._of_device(item, request)
 
     def _of_device(self, result: DeviceResult, request: PhaseRequest) -> Message | None:
         message = self._messages[result.node_id]
@@ -52,12 +51,12 @@ class PhaseReplies:
         self._stats.results[-1] = changed
         return make_error(message, changed.code, changed.reason)
 
-    def _of_cohort(self, mean: Folded, request: PhaseRequest) -> Message:
+    def _of_cohort(self, mean: CohortMean, request: PhaseRequest) -> Message:
         """The cohort's mean, as a reply to the message of its first device that counts."""
         counted = {result.device for result in self._stats.results if result.status == "ok"}
         first = next(target for target in request.targets if target.device in counted)
         message = self._messages[first.node_id]
-        return make_reply(message, to_recorddict(decode_records(mean.records)))
+        return make_reply(message, to_recorddict(mean.records))
 
     def _records(self, result: DeviceResult, request: PhaseRequest) -> Records:
         if result.update is None:

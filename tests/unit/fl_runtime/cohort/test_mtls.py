@@ -1,8 +1,7 @@
-"""A run's certificates: one CA, two identities, stored for the proxies as long as the run lasts."""
+"""A run's certificates: one CA, an identity for the server and one for each cohort."""
 
 from __future__ import annotations
 
-import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from fakes.secrets import MemorySecrets
@@ -23,7 +22,8 @@ def usage(identity: Identity) -> list[x509.ObjectIdentifier]:
 
 
 def test_both_sides_trust_the_same_ca_and_have_one_role_each() -> None:
-    server, proxy = make_identities("127.0.0.1")
+    server, proxies = make_identities("127.0.0.1", ["c0000"])
+    proxy = proxies["c0000"]
     assert server.ca == proxy.ca
     ca = x509.load_pem_x509_certificate(server.ca)
     for identity in (server, proxy):
@@ -33,7 +33,7 @@ def test_both_sides_trust_the_same_ca_and_have_one_role_each() -> None:
 
 
 def test_the_proxies_identity_is_published_replaced_and_deleted() -> None:
-    secrets, name = MemorySecrets(), secret_name("run-1", 2)
+    secrets, name = MemorySecrets(), secret_name("run-1", 2, "c0000")
     first, second = Identity(b"ca", b"certificate", b"key"), Identity(b"ca", b"other", b"key")
     publish_identity(secrets, name, first)
     publish_identity(secrets, name, second)
@@ -43,6 +43,16 @@ def test_the_proxies_identity_is_published_replaced_and_deleted() -> None:
     assert secrets.values == {}
 
 
-@pytest.mark.parametrize(("epoch", "name"), [(1, "mledgeops/run-1/proxy-1")])
-def test_each_server_of_a_run_has_a_secret_of_its_own(epoch: int, name: str) -> None:
-    assert secret_name("run-1", epoch) == name
+def test_each_cohort_has_a_key_and_a_certificate_of_its_own() -> None:
+    _, proxies = make_identities("127.0.0.1", ["c0000", "c0001"])
+    first, second = proxies["c0000"], proxies["c0001"]
+    assert first.key != second.key
+    for cohort, identity in proxies.items():
+        subject = x509.load_pem_x509_certificate(identity.certificate).subject
+        assert subject.rfc4514_string() == f"CN={cohort}"
+
+
+def test_each_cohort_of_each_server_of_a_run_has_a_secret_of_its_own() -> None:
+    names = {secret_name("run-1", epoch, cohort) for epoch in (1, 2) for cohort in ("c0", "c1")}
+    assert len(names) == 4
+    assert all(name.startswith("mledgeops/run-1/") for name in names)

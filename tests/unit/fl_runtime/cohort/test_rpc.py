@@ -54,16 +54,16 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub():
-    server, proxy = make_identities("127.0.0.1")
+    server, proxies = make_identities("127.0.0.1", ["c0000", "c0001", "c9999"])
     made = ProxyHub(["c0000", "c0001"], server, host="127.0.0.1", clock=time.monotonic)
-    yield made, f"127.0.0.1:{made.port}", proxy
+    yield made, f"127.0.0.1:{made.port}", proxies
     made.close()
 
 
-def proxy_thread(address: str, cohort: str, identity, runner, results: list) -> threading.Thread:
+def proxy_thread(address: str, cohort: str, identities, runner, results: list) -> threading.Thread:
     def serve() -> None:
         try:
-            results.append(attach(address, cohort, identity, runner))
+            results.append(attach(address, cohort, identities[cohort], runner))
         except ConnectionError:
             results.append("died")
 
@@ -73,9 +73,9 @@ def proxy_thread(address: str, cohort: str, identity, runner, results: list) -> 
 
 
 def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
-    made, address, identity = hub
+    made, address, identities = hub
     ended: list = []
-    thread = proxy_thread(address, "c0001", identity, Answers(), ended)
+    thread = proxy_thread(address, "c0001", identities, Answers(), ended)
     events = list(made.run(request("c0001")))
     assert [type(item).__name__ for item in events] == [
         "DeviceResult",
@@ -90,8 +90,8 @@ def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
 
 
 def test_a_proxy_that_attaches_during_a_phase_gets_its_request(hub) -> None:
-    made, address, identity = hub
-    threading.Timer(0.2, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    made, address, identities = hub
+    threading.Timer(0.2, proxy_thread, (address, "c0000", identities, Answers(), [])).start()
     assert len(list(made.run(request("c0000")))) == 4
 
 
@@ -99,10 +99,10 @@ def test_a_proxy_that_attaches_during_a_phase_gets_its_request(hub) -> None:
 def test_a_proxy_that_dies_in_a_phase_is_replaced_and_nobody_is_counted_twice(
     hub, late: bool
 ) -> None:
-    made, address, identity = hub
+    made, address, identities = hub
     first: list = []
-    proxy_thread(address, "c0000", identity, Answers(fail_first=not late, fail_late=late), first)
-    threading.Timer(0.2, proxy_thread, (address, "c0000", identity, Answers(), [])).start()
+    proxy_thread(address, "c0000", identities, Answers(fail_first=not late, fail_late=late), first)
+    threading.Timer(0.2, proxy_thread, (address, "c0000", identities, Answers(), [])).start()
     events = list(made.run(request("c0000")))
     assert sorted(item.device for item in events if isinstance(item, DeviceResult)) == ["d0", "d1"]
     assert sum(isinstance(item, Folded) for item in events) == 1
@@ -118,7 +118,7 @@ def test_a_lost_cohort_costs_its_devices_and_the_phase_ends(hub) -> None:
 
 
 def test_events_of_an_earlier_phase_are_ignored(hub) -> None:
-    made, address, identity = hub
+    made, address, identities = hub
 
     class Confused(Answers):
         def run(self, asked: PhaseRequest):
@@ -132,7 +132,7 @@ def test_events_of_an_earlier_phase_are_ignored(hub) -> None:
             yield Folded("00000-train-0000", b"", 2)
             yield from super().run(asked)
 
-    proxy_thread(address, "c0000", identity, Confused(), [])
+    proxy_thread(address, "c0000", identities, Confused(), [])
     events = list(made.run(request("c0000")))
     assert [item.message_id for item in events if isinstance(item, DeviceResult)] == [
         "m-d0",
@@ -143,33 +143,137 @@ def test_events_of_an_earlier_phase_are_ignored(hub) -> None:
 
 def test_without_the_runs_certificate_nobody_attaches(hub) -> None:
     _, address, _ = hub
-    _, stranger = make_identities("127.0.0.1")
-    assert attach(address, "c0000", stranger, Answers()) is False
+    _, strangers = make_identities("127.0.0.1", ["c0000"])
+    assert attach(address, "c0000", strangers["c0000"], Answers()) is False
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError):
         next(channel.stream_stream(METHOD)(iter([b""]), timeout=3))
 
 
 def test_an_unknown_cohort_is_refused(hub) -> None:
-    _, address, identity = hub
-    assert attach(address, "c9999", identity, Answers()) is False
+    _, address, identities = hub
+    assert attach(address, "c9999", identities["c9999"], Answers()) is False
 
 
 def test_proxies_attach_to_the_successor_of_a_replaced_server(hub) -> None:
-    running, address, identity = hub
+    running, address, identities = hub
     results: list = []
-    thread = proxy_thread(address, "c0000", identity, Answers(), results)
+    thread = proxy_thread(address, "c0000", identities, Answers(), results)
     list(running.run(request("c0000")))
     running.close(goodbye=False)
     thread.join(10)
     assert results == [False], "no goodbye: the proxy looks for the run's next server"
-    other, proxy_identity = make_identities("127.0.0.1")
+    other, successors = make_identities("127.0.0.1", ["c0000"])
     successor = ProxyHub(["c0000"], other, host="127.0.0.1", clock=time.monotonic)
     try:
         thread = proxy_thread(
-            f"127.0.0.1:{successor.port}", "c0000", proxy_identity, Answers(), results
+            f"127.0.0.1:{successor.port}", "c0000", successors, Answers(), results
         )
         assert any(isinstance(item, Folded) for item in successor.run(request("c0000")))
     finally:
         successor.close()
     thread.join(10)
     assert results == [False, True], "the last server says goodbye"
+
+
+def test_a_proxy_speaks_for_the_cohort_of_its_certificate_alone(hub) -> None:
+    made, address, identities = hub
+    runner = Answers()
+    thread = threading.Thread(
+        target=attach, args=(address, "c0001", identities["c0000"], runner), daemon=True
+    )
+    thread.start()
+    events = list(made.run(request("c0001", seconds=0.3)))
+    assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost"] * 2
+    assert len(list(made.run(request("c0000")))) == 4, "it is the proxy of c0000, whatever it says"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"device": "d9"}, {"node_id": 7}, {"message_id": "m-d1"}],
+    ids=["another device", "another node", "another message"],
+)
+def test_a_result_must_be_of_a_device_that_the_cohort_was_asked_for(hub, change) -> None:
+    made, address, identities = hub
+
+    class Lying(Answers):
+        def run(self, asked: PhaseRequest):
+            first = asked.targets[0]
+            told = {"device": first.device, "node_id": first.node_id} | {
+                "message_id": first.message_id
+            }
+            yield DeviceResult(status="ok", **{**told, **change})
+            yield PhaseDone(asked.phase)
+
+    proxy_thread(address, "c0000", identities, Lying(), [])
+    events = list(made.run(request("c0000")))
+    assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost"] * 2
+
+
+def test_a_proxy_that_says_nothing_loses_its_stream_and_can_attach_again(hub) -> None:
+    made, address, identities = hub
+    ended: list = []
+
+    class Silent:
+        def __init__(self) -> None:
+            self.asked = threading.Event()
+
+        def run(self, asked: PhaseRequest):
+            self.asked.set()
+            return iter(())
+
+    thread = proxy_thread(address, "c0000", identities, Silent(), ended)
+    list(made.run(request("c0000", seconds=0.3)))
+    thread.join(5)
+    assert ended == [False], "no goodbye: it is to attach again"
+    proxy_thread(address, "c0000", identities, Answers(), [])
+    assert len(list(made.run(request("c0000")))) == 4
+
+
+def test_one_cohort_cannot_take_the_streams_of_the_others(hub) -> None:
+    made, address, identities = hub
+    silent = threading.Event()
+
+    def nothing():
+        silent.wait(10)
+        yield b""
+
+    held = identities["c0000"]
+    credentials = grpc.ssl_channel_credentials(held.ca, held.key, held.certificate)
+    with grpc.secure_channel(address, credentials) as channel:
+        streams = [channel.stream_stream(METHOD)(nothing()) for _ in range(30)]
+        proxy_thread(address, "c0001", identities, Answers(), [])
+        assert len(list(made.run(request("c0001", seconds=5.0)))) == 4
+        silent.set()
+        for stream in streams:
+            stream.cancel()
+
+
+def test_a_message_longer_than_the_phase_allows_ends_the_stream(hub, monkeypatch) -> None:
+    monkeypatch.setattr("fl_runtime.cohort.line.RESULT_BYTES", 5 * 2**20)
+    made, address, identities = hub
+    ended: list = []
+
+    class Huge(Answers):
+        def run(self, asked: PhaseRequest):
+            yield Folded(asked.phase, bytes(8 * 2**20), 2)
+
+    thread = proxy_thread(address, "c0000", identities, Huge(), ended)
+    events = list(made.run(request("c0000", seconds=0.5)))
+    assert not any(isinstance(item, Folded) for item in events)
+    thread.join(5)
+    assert ended == [False]
+
+
+def test_a_model_far_above_the_limit_of_grpc_arrives_whole(hub) -> None:
+    made, address, identities = hub
+    blob = bytes(range(256)) * 2**14 * 3  # 12 MiB
+
+    class Large(Answers):
+        def run(self, asked: PhaseRequest):
+            yield Folded(asked.phase, blob, 2)
+            yield PhaseDone(asked.phase)
+
+    proxy_thread(address, "c0000", identities, Large(), [])
+    asked = phase_request("d0", cohort="c0000", seconds=20.0, arrays=None, size_limit=2**25)
+    (folded,) = [item for item in made.run(asked) if isinstance(item, Folded)]
+    assert folded.records == blob

@@ -21,6 +21,11 @@ from fl_runtime.server.cohort_host import CohortHost
 COHORTS = form_cohorts("f", ["d0", "d1"], 1)
 
 
+def names(epoch: int) -> list[str]:
+    """The secrets of one server: one for each cohort."""
+    return [secret_name("run-1", epoch, cohort.cohort) for cohort in COHORTS]
+
+
 @pytest.fixture
 def host() -> CohortHost:
     objects, clock = MemoryObjects(), Clock()
@@ -43,14 +48,15 @@ def test_proxies_find_address_and_certificates_while_the_run_lasts(host: CohortH
     with host.serve(spec(devices_per_proxy=1), COHORTS, 1) as backend:
         assert isinstance(backend, ProxyHub)
         assert host.runs.get("run-1").server == f"127.0.0.1:{backend.port}"
-        assert list(host.secrets.values) == [secret_name("run-1", 1)]
+        assert sorted(host.secrets.values) == names(1)
     assert host.secrets.values == {}
 
 
 def test_a_server_removes_the_certificates_of_one_that_was_killed(host: CohortHost) -> None:
-    host.secrets.create_secret(secret_name("run-1", 1), "left behind")
+    for name in names(1):
+        host.secrets.create_secret(name, "left behind")
     with host.serve(spec(devices_per_proxy=1), COHORTS, 2):
-        assert list(host.secrets.values) == [secret_name("run-1", 2)]
+        assert sorted(host.secrets.values) == names(2)
 
 
 def test_a_server_that_was_replaced_while_it_started_leaves_the_address_as_it_is(

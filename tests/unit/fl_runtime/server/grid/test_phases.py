@@ -16,20 +16,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from edge.protocol.messages import ObjectRef
 from edge.protocol.orders import Grant, content_digest, grant_text
-from edge.protocol.records import Records, encode_records, encode_skeleton
+from edge.protocol.records import Records, encode_skeleton
 from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.concurrency import Threads
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.messages import (
     DeviceResult,
-    Folded,
     PhaseDone,
     PhaseEvent,
     PhaseRequest,
     Target,
     failure,
 )
+from fl_runtime.server.grid.cohort_means import CohortMean
 from fl_runtime.server.grid.fan_out import run_cohorts
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
@@ -208,9 +208,9 @@ def test_a_mean_answers_for_the_first_device_that_counts(grid: IoTGrid) -> None:
     stats = grid.phases.take_stats()[0]
     by_node = {message.metadata.dst_node_id: message for message in batch}
     replies = PhaseReplies(grid.objects, by_node, stats)
-    mean = encode_records(Records(metrics={"metrics": {"num-examples": 7}}))
+    mean = CohortMean(Records(metrics={"metrics": {"num-examples": 7}}))
     targets = [Target(m.device, m.node_id, "x") for m in grid.phases.members]
-    reply = replies.read(Folded(stats.phase, mean, 4), _request("c0", targets))
+    reply = replies.read(mean, _request("c0", targets))
     assert reply.metadata.src_node_id == targets[0].node_id
     assert reply.content["metrics"]["num-examples"] == 7
 
