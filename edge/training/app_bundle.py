@@ -28,6 +28,8 @@ BUNDLE_LIMIT = 50 * 2**20
 """Bytes of a bundle. Training data does not belong in it: the device has its own."""
 _UNPACKED_LIMIT = 10 * BUNDLE_LIMIT
 _DEFAULT_DEVICES = 4
+ROUNDS_KEY = "num-server-rounds"
+"""The setting by which Flower apps name their rounds, unless ``rounds-key`` names another."""
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -64,7 +66,7 @@ class FlowerApp:
     """``[tool.flwr.app.config]``, flattened with dots as Flower does."""
     settings: dict[str, Any] = field(default_factory=dict)
     """``[tool.mledgeops]``, all optional: metric, goal, predict, input-example, initial-arrays,
-    intended-use.
+    intended-use, rounds-key.
     """
     description: str = ""
     """``[project] description``."""
@@ -83,6 +85,22 @@ class FlowerApp:
                 f" least 1, not {count!r}."
             )
         return count
+
+    @property
+    def rounds_key(self) -> str:
+        """The setting that says how many rounds to run. Empty: the app's ServerApp decides alone.
+
+        An app without a ServerApp always has it.
+        """
+        key = str(self.settings.get("rounds-key", ROUNDS_KEY))
+        if key in self.config or not self.server_app:
+            return key
+        if "rounds-key" in self.settings:
+            raise AppError(
+                f"[tool.mledgeops] rounds-key names {key!r}, which is no setting under"
+                " [tool.flwr.app.config]."
+            )
+        return ""
 
     def files(self) -> list[Path]:
         """Return the bundle's files, sorted: sources and small text, no caches."""

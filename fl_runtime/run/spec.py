@@ -20,7 +20,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     fleet: Name
     app: Digest
     app_name: str
-    num_rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    num_rounds: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+    """The app's setting for its rounds gets this value; 0: it keeps its own."""
     min_devices: Annotated[int, msgspec.Meta(ge=1)]
     max_devices: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: all eligible devices."""
@@ -42,9 +43,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Fewest valid updates for a round to count."""
     quorum_fraction: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     """The same as a share of the devices that the round samples."""
-    over_selection: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.3
+    over_selection: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.0
     """Over-selection factor: this many times the sampled devices are asked to train, if there are
-    enough; the first replies count.
+    enough; the first replies count. 1: exactly those that the strategy samples, as in Flower.
     """
     weight_limit: Annotated[float, msgspec.Meta(ge=0)] = 100.0
     """An update with more examples than this many times the phase's median, or the device's own

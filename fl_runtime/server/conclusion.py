@@ -67,7 +67,7 @@ class Finished:
     @property
     def final_round(self) -> int:
         """The round whose model is the run's."""
-        return self.rounds.final_round or self.spec.num_rounds
+        return self.rounds.final_round
 
 
 def conclude(

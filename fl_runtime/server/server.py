@@ -125,6 +125,7 @@ class Server:
         # The app's modules are imported from this folder, some of them late.
         with tempfile.TemporaryDirectory() as folder, hosted as backend:
             app = _unpack(objects.get(app_key(spec.app)), Path(folder), spec.app)
+            spec = _with_rounds(spec, app)
             objective = _objective_of(spec, app)
             topology = Topology(proxies=len(cohorts) if spec.devices_per_proxy else 0)
             self._log = RoundLog(spec, topology, objective)
@@ -230,6 +231,17 @@ class Server:
         if resumed is not None:
             tracker.resume(resumed.rounds)
         return resumed
+
+
+def _with_rounds(spec: RunSpec, app: FlowerApp) -> RunSpec:
+    """The run's number of rounds as the app's setting, for devices too.
+
+    The command line sets it; a pipeline that was started in Studio gives the number alone.
+    """
+    if not spec.num_rounds or not app.rounds_key:
+        return spec
+    config = {**spec.run_config, app.rounds_key: spec.num_rounds}
+    return msgspec.structs.replace(spec, run_config=config)
 
 
 def _objective_of(spec: RunSpec, app: FlowerApp) -> Objective:

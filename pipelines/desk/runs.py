@@ -113,7 +113,7 @@ def summary_of(run: Any) -> RunSummary:
         app=tags.get(f"{PREFIX}app", ""),
         status=tags.get(STATUS_TAG, "Running"),
         devices=_integer(tags.get(DEVICES_TAG)),
-        rounds=_integer(run.data.params.get("num_rounds")),
+        rounds=_integer(run.data.params.get("num_rounds")) or None,
         metric=metric,
         value=value,
         seconds=round((ended / 1000 if ended else time.time()) - run.info.start_time / 1000, 1),

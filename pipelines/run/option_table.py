@@ -58,10 +58,10 @@ class RunOptions:
         most=10_000,
         parameter="NumRounds",
         argument="num_rounds",
-        parameter_default=3,
-        meaning="rounds of training",
+        meaning="the app's setting for its number of rounds; 0: its own value",
         flag="--rounds",
-        help="rounds of training (default: the app's num-server-rounds, else 3)",
+        help="rounds of training: the app's setting num-server-rounds, or the one that its "
+        "rounds-key names (default: the app's)",
     )
     devices_per_proxy: int = option(
         default=100,
@@ -154,15 +154,15 @@ class RunOptions:
         help="the same as a share of the devices that a round wants, 0 to 1",
     )
     over_selection: float = option(
-        default=1.3,
+        default=1.0,
         least=1,
         most=10,
         parameter="OverSelection",
         meaning="over-selection factor: devices asked for each one wanted; the first to answer "
-        "count",
+        "count; 1: none, as in Flower",
         flag="--over-selection",
         help="over-selection factor: devices asked for each one wanted; the first to answer count "
-        "(default {default})",
+        "(default {default:g}: none)",
     )
     weight_limit: float = option(
         default=100.0,

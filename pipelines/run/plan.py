@@ -10,14 +10,12 @@ from typing import Any
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ConfigValue
 from edge.protocol.names import check_name
-from edge.training.app_bundle import FlowerApp
+from edge.training.app_bundle import ROUNDS_KEY, FlowerApp
 from pipelines.errors import UsageError
 from pipelines.run.names import package_group
 from pipelines.run.option import PARAMETER_LIMIT, ParameterValue, encode
 from pipelines.run.option_table import APP_PARAMETERS, TABLE, RunOptions
 
-ROUNDS_KEY = "num-server-rounds"
-"""The app setting by which Flower apps name their rounds."""
 DEFAULT_ROUNDS = 3
 FLEET_LIMIT = 40
 """Characters of a fleet's name that is taken from the app's."""
@@ -32,6 +30,7 @@ class RunPlan:
     options: RunOptions
     devices: int
     rounds: int
+    """0: the app's ServerApp decides alone."""
     fleet: str
 
     def parameters(self) -> dict[str, ParameterValue]:
@@ -44,7 +43,7 @@ class RunPlan:
             "min_devices": self.devices,
             "max_devices": self.devices,
             "strategy_params": self.options.strategy_params(),
-            "run_config": {**self.options.run_config(), ROUNDS_KEY: self.rounds},
+            "run_config": {**self.options.run_config(), **self._rounds_setting()},
         }
         values = {p.name: encode(resolved[p.argument]) for p in APP_PARAMETERS}
         for entry in TABLE:
@@ -60,22 +59,24 @@ class RunPlan:
                 )
         return values
 
+    def _rounds_setting(self) -> dict[str, ConfigValue]:
+        return {self.app.rounds_key: self.rounds} if self.rounds else {}
+
 
 def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
     """Fill in what the app says; raises UsageError or AppError."""
-    unknown = [key for key in options.run_config() if key not in app.config and key != ROUNDS_KEY]
+    unknown = [
+        key for key in options.run_config() if key not in app.config and key != app.rounds_key
+    ]
     if unknown:
         known = ", ".join(sorted(app.config)) or "none"
         raise UsageError(f"The app has no setting {unknown[0]!r}; it has {known}.")
-    rounds = options.rounds or app.config.get(ROUNDS_KEY, DEFAULT_ROUNDS)
-    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
-        raise UsageError(f"{ROUNDS_KEY} is {rounds!r}; it must be a whole number of at least 1.")
     fleet = options.fleet or package_group(app.name).lower()[:FLEET_LIMIT]
     try:
         check_name("fleet", fleet)
     except ProtocolError as error:
         raise UsageError(str(error)) from error
-    devices = options.devices or app.devices
+    devices, rounds = options.devices or app.devices, _rounds(app, options)
     if options.quorum > devices:
         raise UsageError(
             f"--quorum is {options.quorum}, and the run has {devices} devices: "
@@ -89,6 +90,25 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
         rounds=rounds,
         fleet=fleet,
     )
+
+
+def _rounds(app: FlowerApp, options: RunOptions) -> int:
+    """What the app's setting for its rounds is to be; 0: it has none. Raises UsageError."""
+    key = app.rounds_key
+    if not key and options.rounds:
+        raise UsageError(
+            f"--rounds sets the app's setting {ROUNDS_KEY}, which {app.name} does not have: its "
+            "ServerApp decides how many rounds there are. Add the setting under "
+            "[tool.flwr.app.config] and pass it to start(), or name another one as rounds-key "
+            "under [tool.mledgeops]."
+        )
+    if not key:
+        return 0
+    configured = options.run_config().get(key, app.config.get(key, DEFAULT_ROUNDS))
+    rounds = options.rounds or configured
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
+        raise UsageError(f"{key} is {rounds!r}; it must be a whole number of at least 1.")
+    return rounds
 
 
 def parse_settings(texts: Iterable[str], option: str = "--set") -> dict[str, ConfigValue]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge.training.app_bundle import unpack
+from edge.training.app_bundle import FlowerApp, unpack
 from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import app_key, spec_key
 from fl_runtime.run.spec import RunSpec, decode_spec
@@ -16,7 +16,7 @@ from fl_runtime.run.state import TERMINAL_STATES
 from pipelines.errors import UsageError
 from pipelines.run.clients import RunClients
 from pipelines.run.option_table import STRATEGY_PREFIX, TABLE, RunOptions
-from pipelines.run.plan import ROUNDS_KEY, RunPlan, plan
+from pipelines.run.plan import RunPlan, plan
 
 
 @contextlib.contextmanager
@@ -39,17 +39,17 @@ def resumption(clients: RunClients, run: str, rounds: int = 0) -> Iterator[RunPl
             f"or stop it with `mledgeops stop {run}`."
         )
     wanted = rounds or spec.num_rounds
-    if wanted <= state.finished_round:
+    if 0 < wanted <= state.finished_round:
         raise UsageError(
             f"The run {run} has finished {state.finished_round} rounds: give --rounds above that."
         )
     with tempfile.TemporaryDirectory() as folder:
         app = unpack(clients.objects.get(app_key(spec.app)), Path(folder) / "app", spec.app)
-        made = plan(app, replace(options_of(spec), rounds=wanted, resume_from=run))
+        made = plan(app, replace(options_of(spec, app), rounds=wanted, resume_from=run))
         yield replace(made, app_digest=spec.app)
 
 
-def options_of(spec: RunSpec) -> RunOptions:
+def options_of(spec: RunSpec, app: FlowerApp) -> RunOptions:
     """The options that a run was started with. Its minimum score is not among them: the pipeline
     keeps that to itself.
     """
@@ -58,7 +58,7 @@ def options_of(spec: RunSpec) -> RunOptions:
         for entry in TABLE
         if entry.parameters[0].argument
     }
-    config = {key: value for key, value in spec.run_config.items() if key != ROUNDS_KEY}
+    config = {key: value for key, value in spec.run_config.items() if key != app.rounds_key}
     strategy = {f"{STRATEGY_PREFIX}{key}": value for key, value in spec.strategy_params.items()}
     values["devices"] = spec.max_devices or spec.min_devices
     values["settings"] = {**config, **strategy}

@@ -7,6 +7,7 @@ Lambda function.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -154,9 +155,9 @@ def read_rounds(objects: ObjectStore, spec: RunSpec) -> Iterator[RoundRecord]:
             return None
 
     with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(1, spec.num_rounds + 1, _READERS):
-            numbers = range(first, min(first + _READERS, spec.num_rounds + 1))
-            batch = list(pool.map(read, numbers))
+        # How many there are, the app alone may know.
+        for first in itertools.count(1, _READERS):
+            batch = list(pool.map(read, range(first, first + _READERS)))
             yield from (record for record in batch if record is not None)
-            if None in batch:  # the run ended early
+            if None in batch:
                 return

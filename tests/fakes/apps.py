@@ -24,7 +24,8 @@ def main(grid, context):
     initial = ArrayRecord({
         "w": Array(np.linspace(0, 1, 5, dtype=np.float32)), "n": Array(np.array(3, np.int64))
     })
-    FedAvg().start(grid=grid, initial_arrays=initial)
+    rounds = context.run_config["num-server-rounds"]
+    FedAvg().start(grid=grid, initial_arrays=initial, num_rounds=rounds)
     context.state["losses"] = ConfigRecord({"step": [1, 2], "loss": [0.5, 0.25]})
 """
 
@@ -57,6 +58,7 @@ def write_app(
         [tool.flwr.app.components]
         """)
         + components
+        + "\n[tool.flwr.app.config]\nnum-server-rounds = 3\n"
         + f"\n[tool.mledgeops]\n{settings}\n"
     )
     return load_app(folder)

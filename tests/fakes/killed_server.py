@@ -116,7 +116,9 @@ class KilledServer:
         )
         loop = RoundLoop(the_spec, record, lambda: False, resume)
         with round_loop(IoTGrid, loop):
-            result = build(self.name, self.parameters, 6).start(grid=grid, initial_arrays=initial())
+            result = build(self.name, self.parameters, 6).start(
+                grid=grid, initial_arrays=initial(), num_rounds=ROUNDS
+            )
         assert set(result.evaluate_metrics_clientapp) == set(range(1, ROUNDS + 1)), (
             "the history is whole"
         )

@@ -105,7 +105,9 @@ def run_rounds(given: Strategy, devices: dict, per_proxy: int = 2, **changes: ob
     loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
     with round_loop(IoTGrid, loop):
         result = given.start(
-            grid=grid_of(devices, the_spec, per_proxy), initial_arrays=initial(), num_rounds=99
+            grid=grid_of(devices, the_spec, per_proxy),
+            initial_arrays=initial(),
+            num_rounds=the_spec.num_rounds,
         )
     return result, records
 

@@ -146,13 +146,13 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
 def run_server_fn(
     app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop
 ) -> FinishedRounds:
-    """Run the app for the run's number of rounds; raises RunFailed for options it cannot have."""
+    """Run the app to its end; raises RunFailed for options it cannot have."""
     check_options(loop.spec)
     components = server_components(app, context)
     recorder = LegacyRounds(grid.phases, loop.record, loop.stopped, loop.stopping)
     strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
     with contextlib.suppress(_EndedEarlyError):
-        start_compatible(components, strategy, loop.spec.num_rounds, grid)
+        start_compatible(components, strategy, grid)
         recorder.finish()
     return FinishedRounds(recorder.result, recorder.finished)
 

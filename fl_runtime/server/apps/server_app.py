@@ -14,6 +14,7 @@ from edge.training.app_modules import load_component
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.model.hooks import load_hook
 
+DEFAULT_ROUNDS = 3
 GET_PARAMETERS = "get_parameters"
 """Message type of Flower's older clients: asks for initial weights."""
 
@@ -37,14 +38,23 @@ def default_server_app(app: FlowerApp) -> ServerApp:
     server = ServerApp()
 
     @server.main()  # type: ignore[untyped-decorator]  # Flower's
-    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001  # Flower's signature
+    def main(grid: Grid, context: Context) -> None:
         least = min(2, len(list(grid.get_node_ids())))
         strategy = FedAvg(
             min_train_nodes=least, min_evaluate_nodes=least, min_available_nodes=least
         )
-        strategy.start(grid=grid, initial_arrays=_initial_arrays(app, grid))
+        strategy.start(
+            grid=grid, initial_arrays=_initial_arrays(app, grid), num_rounds=_rounds(app, context)
+        )
 
     return server
+
+
+def _rounds(app: FlowerApp, context: Context) -> int:
+    value = context.run_config.get(app.rounds_key, DEFAULT_ROUNDS)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RunFailed("app-load", f"{app.rounds_key} is {value!r}; it must be a whole number.")
+    return value
 
 
 def _initial_arrays(app: FlowerApp, grid: Grid) -> ArrayRecord:

@@ -83,19 +83,15 @@ def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
     )
 
 
-def start_compatible(
-    components: ServerAppComponents, strategy: Any, num_rounds: int, grid: Grid
-) -> None:
+def start_compatible(components: ServerAppComponents, strategy: Any, grid: Grid) -> None:
     """Run Flower's compatibility loop with ``strategy`` in the place of the app's."""
-    timeout = components.config.round_timeout if components.config else None
-    config = ServerConfig(num_rounds=num_rounds, round_timeout=timeout)
     # A server object of the app's own brings its strategy with it.
     if components.server is not None:
         components.server.strategy = strategy
     start_grid(
         grid=grid,
         server=components.server,
-        config=config,
+        config=components.config or ServerConfig(),
         strategy=strategy,
         client_manager=components.client_manager,
     )

@@ -114,7 +114,6 @@ class RoundLoop:
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
-        # The app's num_rounds is not used: the run's specification says how many rounds to run.
         phases, self._result = grid.phases, Result()
         strategy = _strategy_of(self.spec, strategy, len(phases.members))
         Quorum(self.spec, strategy).check_reachable(len(phases.members))
@@ -128,7 +127,7 @@ class RoundLoop:
         if first == 1:  # a resumed run has evaluated its initial weights before
             _put(self._result.evaluate_metrics_serverapp, 0, central(0, arrays))
         phases.take_stats()  # what the app sent before belongs to no round
-        for number in range(first, self.spec.num_rounds + 1):
+        for number in range(first, num_rounds + 1):
             if self._ended_early():
                 break
             given = RoundInput(number=number, arrays=arrays, config=train_config, timeout=timeout)

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import (
     FedAvgM,
     FedProx,
     FedTrimmedAvg,
+    FedXgbCyclic,
     FedYogi,
     MultiKrum,
     Strategy,
@@ -70,19 +71,22 @@ def build(
         known_names = ", ".join(stock_names())
         raise RunFailed("strategy", f"There is no strategy {name!r}; there are {known_names}.")
     kind = getattr(stock, name)
-    arguments: dict[str, Any] = {key: min(2, devices) for key in MINIMUM_PARAMETERS}
-    for key in _KEPT_PARAMETERS:
-        if like is not None and hasattr(like, key):
-            arguments[key] = getattr(like, key)
     known = _constructor_parameters(kind)
+    arguments: dict[str, Any] = {key: min(2, devices) for key in MINIMUM_PARAMETERS if key in known}
+    for key in _KEPT_PARAMETERS:
+        if key in known and like is not None and hasattr(like, key):
+            arguments[key] = getattr(like, key)
     for key, value in parameters.items():
         check_parameter(name, known, key, value)
         arguments[key] = value
     try:
-        return cast(Strategy, kind(**arguments))
+        made = cast(Strategy, kind(**arguments))
     except (TypeError, ValueError) as error:
         message = f"The strategy {name} refuses its parameters: {error}."
         raise RunFailed("strategy", message) from error
+    for key in set(MINIMUM_PARAMETERS) - set(known):  # FedXgbCyclic sets these itself
+        setattr(made, key, min(getattr(made, key), devices))
+    return made
 
 
 def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
@@ -99,6 +103,11 @@ def foldable(strategy: Strategy) -> bool:
     So for the stock types themselves with Flower's own metrics: a subclass may aggregate otherwise.
     """
     return type(strategy) in WEIGHTED_MEANS and averages_metrics(strategy)
+
+
+def chooses_by_order(strategy: Strategy) -> bool:
+    """Whether a strategy asks devices in turn, so that no other may take the place of one."""
+    return isinstance(strategy, FedXgbCyclic)
 
 
 def minimum_nodes(strategy: Strategy) -> int:

@@ -26,6 +26,7 @@ from fl_runtime.server.rounds.quorum import (
     valid_updates,
 )
 from fl_runtime.server.rounds.selection import over_select, select
+from fl_runtime.server.rounds.strategies import chooses_by_order
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class TrainStep:
             self._strategy.configure_train(given.number, given.arrays, given.config, grid)
         )
         same_content = len({id(message.content) for message in messages}) == 1
+        same_content = same_content and not chooses_by_order(self._strategy)
         # Messages with contents of their own are addressed by the strategy: no other device can
         # take the place of one of them.
         if not messages or (not same_content and not self._spec.selection):

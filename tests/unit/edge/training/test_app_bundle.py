@@ -145,3 +145,22 @@ def test_installed_apps_are_folders_named_by_digest(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     assert installed_apps(tmp_path) == ["a" * 64, "b" * 64]
     assert site_of(tmp_path / ("a" * 64)) == tmp_path / ".site" / ("a" * 64)
+
+
+def test_an_app_says_which_setting_holds_its_number_of_rounds(tmp_path: Path) -> None:
+    def key_of(name: str, config: str, settings: str = "", server: str = "") -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text(
+            '[tool.flwr.app.components]\nclientapp = "a:app"\n'
+            f"{server}\n[tool.flwr.app.config]\n{config}\n[tool.mledgeops]\n{settings}\n"
+        )
+        return load_app(folder).rounds_key
+
+    own = 'serverapp = "b:app"'
+    assert key_of("named", "num-server-rounds = 2", server=own) == "num-server-rounds"
+    assert key_of("other", "rounds = 2", 'rounds-key = "rounds"', own) == "rounds"
+    assert key_of("fixed", "rounds = 2", server=own) == ""
+    assert key_of("none", "") == "num-server-rounds", "an app without a ServerApp gets ours"
+    with pytest.raises(AppError, match="rounds-key names 'round', which is no setting"):
+        key_of("wrong", "rounds = 2", 'rounds-key = "round"', own)

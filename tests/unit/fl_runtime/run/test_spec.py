@@ -18,7 +18,7 @@ def test_a_specification_survives_storage() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"num_rounds": 0}, "num_rounds"),
+        ({"num_rounds": -1}, "num_rounds"),
         ({"app": "short"}, "app"),
         ({"over_selection": 0.5}, "over_selection"),
         ({"selection": "stratified:"}, "selection"),

@@ -46,7 +46,7 @@ def test_a_message_starts_one_run_even_if_it_comes_twice(aws: Any) -> None:
 
 
 def test_arguments_that_make_no_run_fail_the_callback(aws: Any) -> None:
-    dispatch.handler(queued(arguments={**ARGUMENTS, "num_rounds": "0"}), None)
+    dispatch.handler(queued(arguments={**ARGUMENTS, "num_rounds": "-1"}), None)
     assert "num_rounds" in aws.sagemaker.answers[TOKEN]
     assert aws.steps.executions == {}
 

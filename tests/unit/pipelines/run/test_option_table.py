@@ -43,7 +43,10 @@ def test_the_runs_specification_has_the_tables_bounds() -> None:
     for entry in TABLE:
         kind = getattr(spec_fields().get(entry.parameters[0].argument), "type", None)
         if entry.kind in (int, float) and kind is not None and entry.default is not None:
-            assert (kind.ge, kind.gt, kind.le) == (entry.least, entry.above, entry.most), entry.name
+            # A parameter that is 0 by default says by that: not given.
+            not_given = entry.least == 1 and entry.parameters[0].default == 0
+            least = 0 if not_given else entry.least
+            assert (kind.ge, kind.gt, kind.le) == (least, entry.above, entry.most), entry.name
         if entry.pattern:
             assert kind.pattern == f"^(|{entry.pattern})$", entry.name
         if entry.choices:
@@ -116,6 +119,7 @@ def test_the_deadline_is_five_minutes_locally_and_a_day_on_aws() -> None:
 
 class App:
     name, config, devices = "an_app", {"lr": 0.1}, 4
+    rounds_key = "num-server-rounds"
 
     def digest(self) -> str:
         return "a" * 64

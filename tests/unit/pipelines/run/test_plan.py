@@ -14,8 +14,11 @@ from pipelines.run.plan import parse_settings, plan
 class App:
     """What a plan needs of a Flower app."""
 
-    def __init__(self, name: str = "wind_farm", **config: Any) -> None:
+    def __init__(
+        self, name: str = "wind_farm", rounds_key: str = "num-server-rounds", **config: Any
+    ) -> None:
         self.name, self.config, self.devices = name, {"learning-rate": 0.1, **config}, 4
+        self.rounds_key = rounds_key
 
     def digest(self) -> str:
         return "a" * 64
@@ -29,6 +32,7 @@ def test_a_plan_takes_from_the_app_what_is_not_given() -> None:
     made = planned(App(**{"num-server-rounds": 7}))
     assert (made.rounds, made.devices, made.fleet) == (7, 4, "wind-farm")
     assert planned().rounds == 3
+    assert planned(settings={"num-server-rounds": 5}).rounds == 5
     values = planned(rounds=2, devices=9, fleet="north").parameters()
     assert (values["NumRounds"], values["Fleet"]) == (2, "north")
     assert (values["MinDevices"], values["MaxDevices"]) == (9, 9)
@@ -42,6 +46,18 @@ def test_a_plan_gives_every_parameter_a_value_that_sagemaker_takes() -> None:
     assert values["RunConfig"] == '{"learning-rate":0.5,"num-server-rounds":3}'
     assert values["StrategyParameters"] == '{"eta":0.1}'
     assert (values["Target"], values["Strategy"]) == ("0.9", "-")
+
+
+def test_rounds_are_a_setting_of_the_app_and_refused_where_it_has_none() -> None:
+    own = App(rounds_key="num-rounds", **{"num-rounds": 4})
+    assert planned(own).rounds == 4
+    assert planned(own, rounds=6).parameters()["RunConfig"] == '{"num-rounds":6}'
+    fixed = App(rounds_key="")
+    assert planned(fixed).rounds == 0
+    values = planned(fixed).parameters()
+    assert (values["NumRounds"], values["RunConfig"]) == (0, "{}")
+    with pytest.raises(UsageError, match="setting num-server-rounds, which wind_farm does not"):
+        planned(fixed, rounds=2)
 
 
 @pytest.mark.parametrize(

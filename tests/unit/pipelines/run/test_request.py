@@ -45,7 +45,7 @@ def test_a_callback_message_becomes_a_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"num_rounds": "0"}, "num_rounds"),
+        ({"num_rounds": "10001"}, "num_rounds"),
         ({"num_rounds": -1}, "num_rounds"),
         ({"min_devices": 0}, "min_devices"),
         ({"app": "x"}, "app"),

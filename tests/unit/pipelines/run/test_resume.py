@@ -40,7 +40,8 @@ def test_the_options_are_those_of_the_specification() -> None:
             target=0.9,
             require={"idle": True},
             max_devices=7,
-        )
+        ),
+        load_app(APPS / "digits"),
     )
     assert options.settings == {"lr": 0.5, "strategy.eta": 0.1}
     assert (options.quorum, options.target, options.devices) == (2, 0.9, 7)

@@ -33,7 +33,7 @@ def initial():
 def run(app, devices: dict = GOOD):
     the_spec = spec(num_rounds=1)
     loop = RoundLoop(the_spec, lambda record, checkpoint: None, lambda: False)
-    context = Context(1, 1, {}, RecordDict(), {})
+    context = Context(1, 1, {}, RecordDict(), {"num-server-rounds": 1})
     return run_app(server_app_of(app), grid_of(devices, the_spec), context, loop)
 
 

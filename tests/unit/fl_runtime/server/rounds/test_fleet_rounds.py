@@ -82,7 +82,7 @@ def test_a_store_that_is_away_costs_an_attempt_and_not_the_run() -> None:
     loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
     with round_loop(IoTGrid, loop):
         grid = grid_of(GOOD, the_spec, objects=Away())
-        FedAvg().start(grid=grid, initial_arrays=initial())
+        FedAvg().start(grid=grid, initial_arrays=initial(), num_rounds=1)
     assert [r.participants for r in records] == [6]
     assert records[0].failures == {"not-opened": 6}
 
@@ -242,7 +242,7 @@ def test_an_update_overwritten_after_its_check_does_not_count(name: str) -> None
     loop = RoundLoop(spec(num_rounds=1), lambda r, checkpoint: records.append(r), lambda: False)
     grid = grid_of(GOOD, spec(), 0, objects=OverwrittenObjects())
     with round_loop(IoTGrid, loop):
-        result = build(name, {}, 6).start(grid=grid, initial_arrays=initial())
+        result = build(name, {}, 6).start(grid=grid, initial_arrays=initial(), num_rounds=1)
     assert records[0].failures == {"bad-digest": 1}
     assert np.abs(result.arrays["w"].numpy()).max() < 1e3
 
@@ -271,7 +271,7 @@ def test_a_target_ends_the_run_and_a_budget_ends_it_with_the_best_model() -> Non
         )
         with round_loop(IoTGrid, loop):
             FedAvg(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1).start(
-                grid=grid, initial_arrays=initial()
+                grid=grid, initial_arrays=initial(), num_rounds=4
             )
         return loop, records
 
@@ -327,7 +327,7 @@ def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_th
         sleep=sleep,
     )
     with round_loop(IoTGrid, loop):
-        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
+        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=1)
     assert records[0].participants == 2
     assert now[0] == 10.0
     loop = RoundLoop(
@@ -337,7 +337,7 @@ def test_a_round_waits_for_devices_that_meet_the_requirements_and_gives_up_at_th
         round_loop(IoTGrid, loop),
         pytest.raises(RunFailed, match="met its requirements after 60 s"),
     ):
-        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial())
+        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=1)
 
 
 def test_a_silent_device_gets_its_command_again() -> None:

@@ -15,7 +15,7 @@ from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.flower_compat import to_recorddict
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.server.grid.flower_compat import make_reply, name_message
+from fl_runtime.server.grid.flower_compat import make_reply, name_message, round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.strategies import build, foldable, stock_names
@@ -153,6 +153,7 @@ def test_parameters_alone_change_the_apps_strategy() -> None:
         ("FedAdam", {"eta": "fast"}, "wants a number"),
         ("FedAvg", {"min_train_nodes": 1.5}, "whole number"),
         ("FedTrimmedAvg", {"beta": 0.9}, "refuses its parameters"),
+        ("FedXgbCyclic", {"min_train_nodes": 1}, "no parameter 'min_train_nodes'"),
         ("QFedAvg", {}, "refuses its parameters"),
     ],
 )
@@ -161,6 +162,38 @@ def test_a_wrong_strategy_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(RunFailed, match=message):
         build(name, parameters, 4)
+
+
+def test_the_app_says_how_many_rounds_there_are() -> None:
+    the_spec, records = spec(num_rounds=3), []
+    loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
+    with round_loop(IoTGrid, loop):
+        FedAvg().start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=2)
+    assert [record.round for record in records] == [1, 2]
+
+
+def test_a_round_asks_exactly_the_devices_that_the_strategy_samples() -> None:
+    """Flower's own loop with the same seed trains the same devices, and gives the same model."""
+    expected = theirs(FedAvg(fraction_train=0.5))
+    result, records = run_rounds(FedAvg(fraction_train=0.5), GOOD)
+    asked = [[row for row in r.devices if row.kind == "train"] for r in records]
+    assert [len(rows) for rows in asked] == [3, 3, 3]
+    np.testing.assert_allclose(
+        result.arrays["w"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("over", [1.0, 2.0])
+def test_a_cyclic_strategy_by_name_asks_one_device_after_the_other(over: float) -> None:
+    strategy = build("FedXgbCyclic", {}, 6, like=FedAvg())
+    _, records = run_rounds(strategy, GOOD, num_rounds=7, over_selection=over)
+    asked = [[row.device for row in r.devices if row.kind == "train"] for r in records]
+    assert all(len(devices) == 1 for devices in asked)
+    assert len({devices[0] for devices in asked[:6]}) == 6
+    assert asked[6] == asked[0]
+    assert run_rounds(build("FedXgbCyclic", {}, 1), {"d0": GOOD["d0"]}, num_rounds=1)
+    with pytest.raises(RunFailed, match="no other selection than its own"):
+        run_rounds(build("FedXgbCyclic", {}, 6), GOOD, selection="random")
 
 
 def test_all_weighted_strategies_can_be_named() -> None:
@@ -250,10 +283,10 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     app = ServerApp(
         server_fn=lambda context: ServerAppComponents(
             strategy=old(initial_parameters=ndarrays_to_parameters([start])),
-            config=ServerConfig(num_rounds=99),
+            config=ServerConfig(num_rounds=2),
         )
     )
-    the_spec, records = spec(num_rounds=2), []
+    the_spec, records = spec(), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
     loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
     result = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), loop).result
@@ -270,9 +303,7 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
             Context(1, 1, {}, RecordDict(), {}),
             RoundLoop(spec(strategy="FedAdam"), loop.record, lambda: False),
         )
-    goal = RoundLoop(
-        spec(num_rounds=9, target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False
-    )
+    goal = RoundLoop(spec(target=1e9, metric="loss", goal="minimize"), loop.record, lambda: False)
     finished = run_server_fn(app, grid, Context(1, 1, {}, RecordDict(), {}), goal)
     assert (finished.final_round, goal.stopping.reason) == (
         1,
