@@ -30,6 +30,7 @@ DEVICE_CODES = frozenset(
         "too-large",
         "too-long",
         "truncated",
+        "type",
         "unsigned",
         "upload-failed",
         "worker-died",

@@ -2,51 +2,49 @@
 
 Legend: a *record* is a named group (``arrays``, ``metrics``, ``config``); the *skeleton* is the
 JSON of everything but the array data, in the app's order, because Flower clients rely on the order
-of arrays. No pickle: https://github.com/huggingface/safetensors#format.
+of arrays.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_safetensors
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.text import convert, parse_json, printable
+from edge.protocol.opaque import Form, OpaqueArray, as_bytes, forms_of, opaque_array
+from edge.protocol.tensors import Bounds, parts_of, split, tensors_in
+from edge.protocol.text import parse_json
+from edge.protocol.values import Scalar, Tensors, Value, ValueMap, pack_map, unpack_map
 
-Scalar = int | float | str | bytes | bool
-Value = Scalar | list[int] | list[float] | list[str] | list[bytes] | list[bool]
+__all__ = [
+    "ArrayMap",
+    "Bounds",
+    "Records",
+    "Scalar",
+    "Value",
+    "ValueMap",
+    "bounds_of",
+    "decode_records",
+    "decode_skeleton",
+    "digest",
+    "encode_parts",
+    "encode_records",
+    "encode_skeleton",
+    "merge",
+    "write_records",
+]
+
 ArrayMap = dict[str, NDArray[Any]]
-ValueMap = dict[str, Value]
-
-MAX_DIMENSIONS = 32
-_ELEMENTS = 2**58
-"""Above it NumPy cannot count the elements of a shape, not even those of an empty array."""
-
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
+"""Arrays by name. One of the type :class:`~edge.protocol.opaque.OpaqueArray` is not numbers."""
+_BOUNDS = Bounds()
+_MORE_TENSORS = 64
+"""Tensors beside a model's: long values of metrics and configs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,28 +66,13 @@ class Records:
         return tuple(dict.fromkeys((*first, *known)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """What a weights file may hold: reading one takes time and memory for each tensor, even for an
-    empty one.
-    """
-
-    header: int = 16 * 2**20
-    """Bytes of the header. A model of 100,000 tensors needs about 10 MB."""
-    tensors: int = 100_000
-
-
-class _Skeleton(msgspec.Struct, forbid_unknown_fields=True):
+class _Skeleton(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     order: list[str]
     arrays: dict[str, list[str]]
     metrics: dict[str, dict[str, Any]]
     configs: dict[str, dict[str, Any]]
-
-
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
+    opaque: dict[str, dict[str, Form]] = {}
+    """Labels of arrays that are not numbers, by record and array."""
 
 
 def digest(blob: bytes | memoryview) -> str:
@@ -98,14 +81,13 @@ def digest(blob: bytes | memoryview) -> str:
 
 
 def encode_skeleton(records: Records) -> str:
-    """Encode everything but the array data as JSON: groups, array names, metrics, configs."""
-    skeleton = _Skeleton(
-        order=list(records.names()),
-        arrays={name: list(group) for name, group in records.arrays.items()},
-        metrics={name: _pack_map(group) for name, group in records.metrics.items()},
-        configs={name: _pack_map(group) for name, group in records.configs.items()},
-    )
-    return msgspec.json.encode(skeleton).decode()
+    """Encode everything but the array data as JSON: groups, array names, metrics, configs.
+
+    Raises:
+        ProtocolError: A metric or config has a type that Flower does not send.
+
+    """
+    return _skeleton_of(records, None)
 
 
 def decode_skeleton(text: str | bytes) -> Records:
@@ -115,17 +97,38 @@ def decode_skeleton(text: str | bytes) -> Records:
         raise ProtocolError(
             "arrays-missing", "The skeleton names arrays that did not come with it."
         )
-    return _assemble(skeleton, {name: {} for name in skeleton.arrays})
+    return _assemble(skeleton, {name: {} for name in skeleton.arrays}, {})
+
+
+def encode_parts(records: Records) -> Iterator[bytes | memoryview]:
+    """Encode as a weights file, piece by piece: the header, then views on the arrays.
+
+    The tensors are named ``0``, ``1`` ...; the skeleton is in the metadata, and long metrics and
+    configs are tensors behind the arrays. Raises ProtocolError before it yields anything.
+    """
+    long: Tensors = []
+    text = _skeleton_of(records, long)
+    arrays = [array for group in records.arrays.values() for array in group.values()]
+    tensors = {
+        str(number): as_bytes(array) if isinstance(array, OpaqueArray) else np.asarray(array)
+        for number, array in enumerate([*arrays, *long])
+    }
+    return parts_of(tensors, text)
 
 
 def encode_records(records: Records) -> bytes:
-    """Encode as one safetensors file: tensors ``0``, ``1`` ..., the skeleton in its metadata."""
-    tensors: ArrayMap = {}
-    for group in records.arrays.values():
-        for array in group.values():
-            tensors[str(len(tensors))] = np.asarray(_little_endian(array), order="C")
-    blob: bytes = save_safetensors(tensors, metadata={"records": encode_skeleton(records)})
-    return blob
+    """Encode as a weights file: see :func:`encode_parts`."""
+    return b"".join(encode_parts(records))
+
+
+def write_records(records: Records, stream: BinaryIO) -> tuple[str, int]:
+    """Write a weights file without a copy of the arrays in memory; returns digest and size."""
+    checksum, size = hashlib.sha256(), 0
+    for part in encode_parts(records):
+        stream.write(part)
+        checksum.update(part)
+        size += len(part)
+    return checksum.hexdigest(), size
 
 
 def bounds_of(names: Iterable[str]) -> Bounds:
@@ -134,38 +137,52 @@ def bounds_of(names: Iterable[str]) -> Bounds:
     # At worst each character of a name is escaped twice, since the skeleton is JSON in JSON; 400
     # bytes hold the rest of a tensor's description. 1 MiB is for metrics and configurations.
     size = 2**20 + sum(400 + 16 * len(name) for name in known)
-    return Bounds(header=size, tensors=len(known))
+    return Bounds(header=size, tensors=len(known) + _MORE_TENSORS)
 
 
-def decode_records(blob: bytes | memoryview, bounds: Bounds = Bounds()) -> Records:
+def decode_records(blob: bytes | memoryview, bounds: Bounds = _BOUNDS) -> Records:
     """Decode :func:`encode_records`. The arrays are read-only views on ``blob``.
 
-    A forged file costs no memory: beside the views, only the header is copied.
+    A forged file costs no memory: beside the views, only the header is copied, and the metrics and
+    configs that the file holds.
 
     Raises:
         ProtocolError: Anything is malformed, or beyond the bounds. Nothing else is raised, whatever
             the file holds.
 
     """
-    view = memoryview(blob)
-    header, data = _split(view, bounds)
+    header, data = split(memoryview(blob), bounds)
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get("records"), str):
         raise ProtocolError("malformed", "The weights file lacks its record description.")
     skeleton = _parse_skeleton(metadata["records"])
-    tensors = _tensors(header, data)
+    tensors = tensors_in(header, data)
     groups: dict[str, ArrayMap] = {}
     position = 0
     for name, keys in skeleton.arrays.items():
         groups[name] = {}
+        forms = skeleton.opaque.get(name, {})
         for key in keys:
             if str(position) not in tensors or key in groups[name]:
                 raise ProtocolError("malformed", f"Array {key[:60]!r} is missing or named twice.")
-            groups[name][key] = tensors[str(position)]
+            found = tensors.pop(str(position))
+            groups[name][key] = _opaque(found, forms[key]) if key in forms else found
             position += 1
-    if position != len(tensors):
-        raise ProtocolError("malformed", f"{len(tensors)} tensors came, {position} are described.")
-    return _assemble(skeleton, groups)
+    return _assemble(skeleton, groups, _numbered(tensors, position))
+
+
+def _opaque(tensor: NDArray[Any], form: Form) -> OpaqueArray:
+    if tensor.dtype != np.uint8 or tensor.ndim != 1:
+        raise ProtocolError("malformed", "An array that is no numbers is no row of bytes.")
+    return opaque_array(tensor.data, form)
+
+
+def _numbered(tensors: ArrayMap, first: int) -> dict[int, NDArray[Any]]:
+    """The tensors behind the arrays, by their number from 0. Raises ProtocolError for others."""
+    found = {number: tensors.get(str(first + number)) for number in range(len(tensors))}
+    if any(tensor is None for tensor in found.values()):
+        raise ProtocolError("malformed", f"{len(tensors)} tensors came that are not described.")
+    return {number: tensor for number, tensor in found.items() if tensor is not None}
 
 
 def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
@@ -178,149 +195,36 @@ def merge(skeleton: Records, arrays: Mapping[str, ArrayMap]) -> Records:
     )
 
 
-def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    """Convert to little-endian, the only byte order of safetensors."""
-    if array.dtype.newbyteorder("<") not in _DTYPES.values():
-        raise ProtocolError(
-            "dtype", f"Arrays of dtype {array.dtype} cannot be sent: use floats, integers or bool."
-        )
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
-
-
-def _split(view: memoryview, bounds: Bounds) -> tuple[dict[str, Any], memoryview]:
-    if len(view) < 8:
-        raise ProtocolError("truncated", f"A weights file of {len(view)} bytes has no header.")
-    length = int.from_bytes(view[:8], "little")
-    if length > min(bounds.header, len(view) - 8):
-        raise ProtocolError("malformed", f"The weights file claims a header of {length} bytes.")
-    try:
-        # The standard library's parser can refuse a key that appears twice. Of such a key, two
-        # readers may each see another value.
-        header = json.loads(
-            bytes(view[8 : 8 + length]), object_pairs_hook=_unique, parse_constant=_no_number
-        )
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(
-            "malformed", f"The weights file's header is not JSON: {printable(str(error), 300)}"
-        ) from error
-    if not isinstance(header, dict):
-        raise ProtocolError("malformed", "The weights file's header is not a JSON object.")
-    if len(header) > bounds.tensors + 1:
-        raise ProtocolError("malformed", f"The weights file holds {len(header)} tensors.")
-    return header, view[8 + length :]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object, and refuse repeated keys."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-def _no_number(token: str) -> None:
-    """Refuse NaN and infinity, which Python reads and JSON does not have."""
-    raise ValueError(f"{token} is not JSON")
-
-
-def _tensors(header: dict[str, Any], data: memoryview) -> ArrayMap:
-    """Return views on ``data``. The offsets must tile it: no byte is unread or read twice."""
-    described = convert(header, dict[str, _Tensor], "The weights file's header")
-    end = 0
-    arrays: ArrayMap = {}
-    for name, tensor in sorted(described.items(), key=lambda item: item[1].data_offsets):
-        start, stop = tensor.data_offsets
-        dtype = _DTYPES.get(tensor.dtype)
-        if dtype is None:
-            raise ProtocolError("dtype", f"Tensor dtype {tensor.dtype[:20]!r} is not accepted.")
-        if not _is_possible(tensor.shape):
-            raise ProtocolError("shape", "A tensor has an impossible size or too many dimensions.")
-        if (
-            start != end
-            or stop - start != math.prod(tensor.shape) * dtype.itemsize
-            or stop > len(data)
-        ):
-            raise ProtocolError("truncated", f"Tensor {name[:20]!r} does not fit the file.")
-        arrays[name] = np.frombuffer(data[start:stop], dtype=dtype).reshape(tensor.shape)
-        end = stop
-    if end != len(data):
-        raise ProtocolError(
-            "truncated", f"{len(data) - end} bytes of the weights file belong to no tensor."
-        )
-    return arrays
-
-
-def _is_possible(shape: list[int]) -> bool:
-    """Whether NumPy can make an array of this shape. An empty array's other sizes count, too."""
-    elements = 1
-    for size in shape[: MAX_DIMENSIONS + 1]:
-        elements *= max(size, 1)
-        if size < 0 or elements > _ELEMENTS:
-            return False
-    return len(shape) <= MAX_DIMENSIONS
+def _skeleton_of(records: Records, long: Tensors | None) -> str:
+    opaque = {name: forms_of(group) for name, group in records.arrays.items()}
+    skeleton = _Skeleton(
+        order=list(records.names()),
+        arrays={name: list(group) for name, group in records.arrays.items()},
+        metrics={name: pack_map(group, long) for name, group in records.metrics.items()},
+        configs={name: pack_map(group, long) for name, group in records.configs.items()},
+        opaque={name: forms for name, forms in opaque.items() if forms},
+    )
+    return msgspec.json.encode(skeleton).decode()
 
 
 def _parse_skeleton(text: str | bytes) -> _Skeleton:
     return parse_json(text, _Skeleton, "The record description")
 
 
-def _assemble(skeleton: _Skeleton, arrays: dict[str, ArrayMap]) -> Records:
-    return Records(
+def _assemble(
+    skeleton: _Skeleton, arrays: dict[str, ArrayMap], long: dict[int, NDArray[Any]]
+) -> Records:
+    """Join the parts. Raises ProtocolError unless each long value is used once."""
+    records = Records(
         arrays=arrays,
-        metrics={name: _unpack_map(group, metric=True) for name, group in skeleton.metrics.items()},
+        metrics={
+            name: unpack_map(group, long, metric=True) for name, group in skeleton.metrics.items()
+        },
         configs={
-            name: _unpack_map(group, metric=False) for name, group in skeleton.configs.items()
+            name: unpack_map(group, long, metric=False) for name, group in skeleton.configs.items()
         },
         order=tuple(skeleton.order),
     )
-
-
-def _pack_map(group: Mapping[str, Value]) -> dict[str, Any]:
-    return {
-        key: [_pack(item) for item in value] if isinstance(value, list) else _pack(value)
-        for key, value in group.items()
-    }
-
-
-def _pack(value: Scalar) -> Any:
-    """Tag bytes and non-finite numbers, which JSON does not have."""
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(value)}
-    return value
-
-
-def _unpack_map(group: Mapping[str, Any], *, metric: bool) -> ValueMap:
-    return {key: _unpack_value(value, metric=metric) for key, value in group.items()}
-
-
-def _unpack_value(value: Any, *, metric: bool) -> Value:
-    """Return a scalar, or a list whose items share one type, as Flower's records demand."""
-    if not isinstance(value, list):
-        return _unpack(value, metric=metric)
-    items = [_unpack(item, metric=metric) for item in value]
-    if len({type(item) for item in items}) > 1:
-        raise ProtocolError("malformed", "A list mixes types.")
-    return items  # type: ignore[return-value]  # one type, checked above
-
-
-def _unpack(value: Any, *, metric: bool) -> Scalar:
-    if isinstance(value, dict) and len(value) == 1:
-        ((tag, text),) = value.items()
-        if tag == "$float" and text in ("nan", "inf", "-inf"):
-            return float(text)
-        if tag == "$bytes" and isinstance(text, str) and not metric:
-            try:
-                return base64.b64decode(text, validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise ProtocolError("malformed", "A byte string is not base64.") from error
-    if isinstance(value, float) or (
-        isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-    ):
-        return value
-    if isinstance(value, bool | str) and not metric:
-        return value
-    raise ProtocolError(
-        "malformed", f"A value of type {type(value).__name__} is not accepted here."
-    )
+    if long:
+        raise ProtocolError("malformed", f"{len(long)} tensors came that are not described.")
+    return records

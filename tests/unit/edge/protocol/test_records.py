@@ -269,7 +269,7 @@ def test_more_tensors_than_the_model_has_are_refused_before_they_cost_anything()
 def test_a_few_tensors_too_many_are_refused() -> None:
     assert list(decode_records(many_empty(3), bounds_of("abc")).arrays["a"]) == ["0", "1", "2"]
     with pytest.raises(ProtocolError, match="tensors"):
-        decode_records(many_empty(3), bounds_of("ab"))
+        decode_records(many_empty(70), bounds_of("abc"))
 
 
 def test_every_model_fits_its_own_bounds() -> None:

@@ -1,0 +1,47 @@
+"""Weights files are those of the safetensors library, byte for byte."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from edge.protocol.errors import ProtocolError
+from edge.protocol.records import Records, digest, encode_records, encode_skeleton, write_records
+from edge.protocol.tensors import is_number
+
+KINDS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
+ARRAYS = {
+    f"layer {number}": np.arange(size).astype(kind).reshape(shape)
+    for number, (kind, size, shape) in enumerate(
+        [*((kind, 6, (2, 3)) for kind in KINDS), ("f4", 0, (0, 4)), ("f4", 1, ()), ("i1", 3, (3,))]
+    )
+}
+RECORDS = Records(
+    arrays={"arrays": {**ARRAYS, "turned": np.arange(6.0).reshape(2, 3).T}},
+    metrics={"m": {'odd "name" \\ \n \N{SNOWMAN}': float("inf")}},
+)
+
+
+def test_the_file_equals_the_librarys_own() -> None:
+    """So the digest of a model does not depend on who wrote it, or in which version."""
+    tensors = {
+        str(number): np.ascontiguousarray(array).reshape(array.shape)
+        for number, array in enumerate(RECORDS.arrays["arrays"].values())
+    }
+    blob = encode_records(RECORDS)
+    assert blob == save(tensors, metadata={"records": encode_skeleton(RECORDS)})
+    stream = io.BytesIO()
+    assert write_records(RECORDS, stream) == (digest(blob), len(blob))
+    assert stream.getvalue() == blob
+
+
+def test_what_is_no_number_is_refused_before_a_byte_is_written() -> None:
+    assert is_number(np.dtype(">f4"))
+    assert not is_number(np.dtype("c8"))
+    stream = io.BytesIO()
+    with pytest.raises(ProtocolError, match="complex64"):
+        write_records(Records(arrays={"a": {"x": np.zeros(2, "c8")}}), stream)
+    assert stream.getvalue() == b""
