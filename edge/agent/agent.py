@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.agent.certificate_rotation import CertificateRotation
+from edge.agent.cloud_time import CloudTime
 from edge.agent.commands import CommandLoop
 from edge.agent.execution import CommandExecution
 from edge.agent.freshness import Freshness
@@ -72,14 +73,16 @@ class Agent:
     ) -> None:
         self._config, self._transport, self._workers = config, transport, workers
         trust = Trust.of(config.trust_file)
-        models = ModelStore(config.models_dir, objects, trust, config.fleet, now)
+        orders = Freshness(config.orders_file)
+        time_of = CloudTime(orders.latest)
+        models = ModelStore(config.models_dir, objects, trust, config.fleet, now, time_of.passed)
         reply_topic = topic(config.fleet, config.device, "reply")
         outbox = Outbox(Spool(config.spool_dir), transport, reply_topic)
         # Commands and model tests share one worker: a device has memory for one training.
         worker = asyncio.Lock()
         self._commands = CommandLoop(
             topic(config.fleet, config.device, "command"),
-            OrderGate(config.fleet, config.device, trust, Freshness(config.orders_file)),
+            OrderGate(config.fleet, config.device, trust, orders),
             CommandExecution(config, objects, workers, monotonic),
             objects,
             outbox,
@@ -90,7 +93,7 @@ class Agent:
             config, transport, models, outbox, self._commands.is_busy
         )
         installer = ModelInstaller(config, transport, models, workers, self._heartbeats, worker)
-        self._jobs = JobsClient(transport, config.device, installer.install)
+        self._jobs = JobsClient(transport, config.device, installer.install, time_of)
         self._rotation = CertificateRotation(config, transport, self._commands.is_idle, now)
         self._predictions = PredictSocket(Path(config.home), config.worker_env)
 

@@ -47,6 +47,10 @@ class Freshness:
         self._file = file
         self._seen = _read(file)
 
+    def latest(self) -> float:
+        """Return when the latest order that was carried out had been issued, in Unix seconds."""
+        return self._seen.latest / 1000
+
     def use(self, order: Command | Claim) -> None:
         """Take note of an order that is about to be carried out.
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from edge.agent.cloud_time import CloudTime
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
@@ -47,19 +48,24 @@ class _StartNextAnswer(msgspec.Struct):
     """``start-next/accepted``: without an execution when there is no job."""
 
     execution: JobExecution | None = None
+    timestamp: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """When AWS IoT sent it."""
 
 
-def parse_answer(payload: bytes) -> JobExecution | None:
-    """Parse ``start-next/accepted``; None when there is no job. Raises ProtocolError."""
+def parse_answer(payload: bytes) -> tuple[JobExecution | None, float]:
+    """Parse ``start-next/accepted``: the job or None, and AWS IoT's time. Raises ProtocolError."""
     answer: _StartNextAnswer = parse_json(payload, _StartNextAnswer, "The answer")
-    return answer.execution
+    return answer.execution, answer.timestamp
 
 
 class JobsClient:
     """Carries out the device's jobs, one after the other."""
 
-    def __init__(self, transport: Transport, device: str, install: Install) -> None:
+    def __init__(
+        self, transport: Transport, device: str, install: Install, cloud_time: CloudTime
+    ) -> None:
         self._transport = transport
+        self._cloud_time = cloud_time
         self._base = f"$aws/things/{device}/jobs"
         self._install = install
         self._answers: asyncio.Queue[bytes] = asyncio.Queue(_WAITING)
@@ -102,7 +108,9 @@ class JobsClient:
         async with asyncio.timeout(ANSWER_SECONDS):
             payload = await self._answers.get()
         try:
-            return parse_answer(payload)
+            execution, timestamp = parse_answer(payload)
+            self._cloud_time.answered(timestamp)
+            return execution
         except ProtocolError as error:
             event(logger, "job-refused", logging.WARNING, reason=str(error))
             return None

@@ -25,6 +25,7 @@ _CURRENT = "current"
 _URL_SECONDS = 3600
 """How long a presigned URL is valid once AWS IoT has made it. It is AWS's maximum."""
 _WITH_REASON = ("FAILED", "REJECTED")
+_CODE_LIMIT = 60
 
 
 class DynamoStore:
@@ -157,9 +158,8 @@ class IotJobs:
         found: dict[str, Answer] = {}
         for row in rows:
             device, status = row["thingArn"].rsplit("/", 1)[1], row["jobExecutionSummary"]["status"]
-            found[device] = Answer(
-                status, self._reason(job, device) if status in _WITH_REASON else ""
-            )
+            why = self._reason(job, device) if status in _WITH_REASON else ("", "")
+            found[device] = Answer(status, *why)
         return found
 
     def cancel(self, job: str) -> None:
@@ -182,10 +182,12 @@ class IotJobs:
             return False
         return manifest == document.manifest and set(found["targets"]) == set(targets)
 
-    def _reason(self, job: str, device: str) -> str:
+    def _reason(self, job: str, device: str) -> tuple[str, str]:
+        """Reason and reason code, as the device gave them."""
         found = self._client.describe_job_execution(jobId=job, thingName=device)["execution"]
         details = found.get("statusDetails", {}).get("detailsMap", {})
-        return printable(str(details.get("reason") or details.get("code") or ""))
+        code = printable(str(details.get("code", "")), _CODE_LIMIT)
+        return printable(str(details.get("reason") or code)), code
 
 
 class HeartbeatFleet:

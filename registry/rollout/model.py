@@ -14,6 +14,8 @@ State = Literal["Canary", "Soaking", "Waves", "TurningBack", "Succeeded", "Rolle
 TERMINAL_STATES = ("Succeeded", "RolledBack", "Aborted")
 SUCCEEDED = "SUCCEEDED"
 FAILED = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
+OUTDATED = "outdated"
+"""Reason code of a device that refused a manifest since it is too old."""
 WAITING = frozenset({"QUEUED", "IN_PROGRESS"})
 """States of a job execution in AWS IoT. In all others, such as CANCELED, no answer will come.
 
@@ -134,3 +136,13 @@ class Answer(NamedTuple):
     status: str
     reason: str = ""
     """Why it failed."""
+    code: str = ""
+    """The device's reason code, if it gave one."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking the device again would not change its answer. ``outdated``: its manifest
+        had expired when it came, and one that is signed anew has not.
+        """
+        failed = self.status in FAILED and self.code != OUTDATED
+        return failed or self.status == SUCCEEDED

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from edge.logs import event
 from registry.audit import SYSTEM, AuditTrail
 from registry.rollout.manifests import Manifests, expires_at, period_of
-from registry.rollout.model import FAILED, SUCCEEDED, WAITING, Rollout, Wave
+from registry.rollout.model import FAILED, WAITING, Rollout, Wave
 from registry.rollout.ports import FleetStatus, RolloutStore
 from registry.rollout.waves import WaveJobs
 
@@ -113,24 +113,24 @@ class StaleDevices:
         return any(answer.status in WAITING for answer in self._jobs.answers(wave).values())
 
     def _refused(self, last: Rollout) -> set[str]:
-        """Devices of the last rollout that refused its model, or still have its job to do."""
+        """Devices of the last rollout that refused its model, or still have its job to do. Not
+        those whose manifest had expired.
+        """
         if last.state != "Succeeded":
             return set()
         return {
             device
             for wave in last.waves
             for device, answer in self._jobs.answers(wave).items()
-            if answer.status in WAITING or answer.status in FAILED
+            if answer.status in WAITING or (answer.status in FAILED and answer.is_final)
         }
 
     def _was_asked(self, last: Rollout, device: str) -> bool:
         """Whether a job of this period is there, or an earlier one was answered."""
         *earlier, present = self._jobs_of(last, device)
-        answers = [
-            answer.status for job in earlier for answer in self._jobs.jobs.executions(job).values()
-        ]
+        answers = [answer for job in earlier for answer in self._jobs.jobs.executions(job).values()]
         return bool(self._jobs.jobs.executions(present)) or any(
-            status == SUCCEEDED or status in FAILED for status in answers
+            answer.is_final for answer in answers
         )
 
     def _jobs_of(self, last: Rollout, device: str) -> list[str]:

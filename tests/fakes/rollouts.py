@@ -46,6 +46,8 @@ class Plant:
     ) -> None:
         self.models = {f"d{n:03d}": "" for n in range(devices)}
         self.away = {f"d{n:03d}" for n in away}
+        self.frozen: set[str] = set()
+        """Devices to whose knowledge every manifest has expired."""
         self.dislike = {
             version: {f"d{n:03d}" for n in who} for version, who in (dislike or {}).items()
         }
@@ -73,10 +75,12 @@ class Plant:
     def work(self) -> None:
         for job, executions in self.jobs.items():
             manifest = self.documents[job]
-            for device, (status, _) in executions.items():
-                if status != "QUEUED" or device in self.away:
+            for device, answer in executions.items():
+                if answer.status != "QUEUED" or device in self.away:
                     continue
-                if not manifest.forced and device in self.dislike.get(manifest.model_version, ()):
+                if device in self.frozen:
+                    executions[device] = Answer("FAILED", "outdated: it has expired", "outdated")
+                elif not manifest.forced and device in self.dislike.get(manifest.model_version, ()):
                     executions[device] = Answer("FAILED", "worse: accuracy is 0.1")
                 else:
                     self.models[device] = "" if manifest.remove else manifest.model_version
@@ -89,8 +93,8 @@ class Plant:
         if job not in self.jobs:
             return
         self.jobs[job] = {
-            d: Answer("CANCELED") if s == "QUEUED" else Answer(s, r)
-            for d, (s, r) in self.jobs.get(job, {}).items()
+            device: Answer("CANCELED") if answer.status == "QUEUED" else answer
+            for device, answer in self.jobs[job].items()
         }
 
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from fakes.transport import MemoryTransport
 
+from edge.agent.cloud_time import CloudTime
 from edge.agent.jobs import DETAIL_LIMIT, Install, JobsClient
 from edge.protocol.signed import SignedManifest
 from edge.serving.model_store import Installed, ModelRefused
@@ -30,7 +31,7 @@ def with_jobs(
 ) -> None:
     async def main() -> None:
         transport = MemoryTransport()
-        jobs = JobsClient(transport, "d", install)
+        jobs = JobsClient(transport, "d", install, CloudTime(float))
         running = asyncio.ensure_future(jobs.run())
         try:
             await test(jobs, transport)
@@ -114,6 +115,6 @@ def test_a_notification_asks_again_and_noise_and_floods_do_no_harm() -> None:
 
 
 def test_messages_on_other_topics_are_left_to_others() -> None:
-    jobs = JobsClient(MemoryTransport(), "d", installs)
+    jobs = JobsClient(MemoryTransport(), "d", installs, CloudTime(float))
     assert not jobs.receive("fl/f/d/command", b"")
     assert jobs.topics == [NOTIFIED, ACCEPTED]

@@ -89,3 +89,19 @@ def test_a_stale_devices_job_is_signed_anew_each_period_until_it_is_answered() -
     drive.plant.models["new"] = ""
     drive.now += 31 * DAY
     assert drive.stale_devices.find("f") == [], "it has answered"
+
+
+def test_a_device_whose_manifest_had_expired_when_it_came_is_asked_again() -> None:
+    drive = Drive(Plant(6))
+    drive.plant.frozen.add("d000")
+    lenient = msgspec.structs.replace(POLICY, abort=0.5, success=0.5)
+    drive.to_end(drive.begin(1, policy=lenient), step=60.0)
+    assert drive.plant.models["d000"] == ""
+    assert drive.stale_devices.find("f") == ["d000"], "it did not refuse the model"
+    drive.stale_devices.update("f")
+    assert drive.stale_devices.find("f") == [], "once in each period"
+    drive.plant.frozen.clear()
+    drive.now += 31 * DAY
+    assert drive.stale_devices.find("f") == ["d000"]
+    drive.stale_devices.update("f")
+    assert drive.plant.models["d000"] == "wind/1"
