@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy
 from fakes.mlflow_client import MemoryMlflow
 
 from fl_runtime.run.concurrency import THREADS
@@ -108,6 +111,43 @@ def test_an_mlflow_that_stays_away_ends_the_run_with_the_way_out() -> None:
         RunFailed, match=r"MLflow is away.*the rounds are kept, and `mledgeops run --resume`"
     ):
         queue.flush(30.0)
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_damaged_database_ends_the_run_at_once_and_a_locked_one_is_waited_for(
+    tmp_path: Path, *, damaged: bool
+) -> None:
+    """With the errors that SQLAlchemy, which MLflow uses, makes of the driver's."""
+    file, pauses = tmp_path / "mlflow.db", []
+    engine = sqlalchemy.create_engine(f"sqlite:///{file}", connect_args={"timeout": 0.0})
+    holder = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    if damaged:
+        file.write_bytes(b"no database" * 500)
+    else:
+        holder.execute("BEGIN EXCLUSIVE")
+
+    def write() -> None:
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("CREATE TABLE t (x INT)"))
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        holder.execute("ROLLBACK")
+
+    queue = RetryQueue(sleep=sleep, clock=lambda: 0.0, executor=THREADS.background("mlflow"))
+    queue.submit(write)
+    try:
+        if damaged:
+            with pytest.raises(
+                RunFailed, match=r"is damaged.*not a database.*run --resume`.*whole"
+            ):
+                queue.flush()
+        else:
+            queue.flush()
+    finally:
+        holder.close()
+        engine.dispose()
+    assert len(pauses) == (0 if damaged else 1)
 
 
 def test_an_apps_own_fault_is_not_retried() -> None:
