@@ -12,6 +12,8 @@ def test_names_by_phase_and_ranges() -> None:
     found = metric_rules({"metrics": {"evaluate": ["accuracy"]}, "ranges": {"accuracy": [0, 1]}})
     assert found == MetricRules({"evaluate": ["accuracy"]}, {"accuracy": (0.0, 1.0)})
     assert metric_rules({"metric": "accuracy"}) == MetricRules()
+    assert metric_rules({"ranges": {"bias": [0, 0]}}).ranges == {"bias": (0.0, 0.0)}
+    assert metric_rules({"metrics": {"train": ["loss"]}}).names == {"train": ["loss"]}
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ def test_names_by_phase_and_ranges() -> None:
         {"ranges": {"accuracy": [0]}},
         {"ranges": {"accuracy": [1, 0]}},
         {"ranges": {"accuracy": [0, float("inf")]}},
+        {"ranges": {"accuracy": [float("-inf"), 0]}},
         {"ranges": {"accuracy": "0 to 1"}},
     ],
 )

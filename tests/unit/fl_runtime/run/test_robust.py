@@ -36,5 +36,22 @@ def test_deviations_are_in_units_of_the_others() -> None:
     assert deviations([1.0, 1e9]) == [0.0, 0.0]
     assert deviations([0.0, 0.0, 0.0, 1.0]) == [0.0, 0.0, 0.0, math.inf]
     assert deviations([1.0, 1.0, 1.0, 1.1])[3] == pytest.approx(2.0)
+    assert deviations([1.0, 1.0, 1.0]) == [0.0, 0.0, 0.0]
+    assert deviations([0.0, 1.0, 3.0]) == pytest.approx([1 / 1.4826, 0.0, 2 / 1.4826])
+    assert deviations([-2.0, -2.0, -2.0, -2.2])[3] == pytest.approx(2.0)
     with pytest.raises(ValueError, match="no value"):
         robust_mean([], [])
+
+
+def test_a_value_at_the_limit_counts_and_one_beyond_it_does_not() -> None:
+    """The deviation is 5 % of the median 1.0: the limit is 3.5 times that."""
+    at = [1.0, 1.0, 1.0, 1.0, 1.174]
+    assert robust_mean(at, [1.0] * 5) == pytest.approx(sum(at) / 5)
+    assert robust_mean([1.0, 1.0, 1.0, 1.0, 1.176], [1.0] * 5) == 1.0
+
+
+def test_negative_and_missing_weights() -> None:
+    assert capped_mean([2.0, 4.0], [0.0, -1.0]) == 3.0
+    assert capped_mean([2.0, 4.0], [0.0, 0.5]) == 4.0, "one that counts is enough"
+    assert capped_mean([0.0, 0.0, 1.0], [10.0, 10.0, 29.0]) == pytest.approx(29 / 49)
+    assert capped_mean([0.0, 0.0, 1.0], [0.5, 0.5, 9.0]) == pytest.approx(1.5 / 2.5)

@@ -7,10 +7,10 @@ import pytest
 from fakes.clock import Clock
 from fakes.runs import record, row, spec
 from flwr.app import Array, ArrayRecord, ConfigRecord
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Krum
 
 from fl_runtime.run.cohorts import Member
-from fl_runtime.run.cost import Topology
+from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult, Target, array_specs, failure
 from fl_runtime.run.records import PhaseStats
@@ -103,8 +103,13 @@ def test_a_quorum_is_the_largest_of_number_share_and_strategys_minimum() -> None
     assert quorum.minimum_available == 3
     with pytest.raises(RunFailed, match="wants at least 3 devices, and the run has 2"):
         quorum.check_reachable(2)
+    quorum.check_reachable(3)
     with pytest.raises(RunFailed, match="needs 9 valid updates"):
-        Quorum(spec(quorum=9), FedAvg()).check_reachable(5)
+        Quorum(spec(quorum=9), FedAvg()).check_reachable(8)
+    Quorum(spec(quorum=9), FedAvg()).check_reachable(9)
+    assert Quorum(spec(quorum=9), FedAvg()).minimum_available == 9
+    krum = Quorum(spec(), Krum(num_malicious_nodes=1))
+    assert krum.updates_needed(10) == 5, "2f + 3"
 
 
 def test_transient_failures_are_worth_another_attempt_which_asks_anew() -> None:
@@ -124,13 +129,21 @@ def test_a_round_without_quorum_names_the_most_frequent_failure() -> None:
         "No device gave a valid update in round 3 (2 app-error, 1 norm); b: because"
     )
     assert "only 2 devices were asked" in str(no_quorum(3, [], 2, 3))
+    few = no_quorum(3, [phase(ok("a"), failed("b", "norm"))], 1, 2)
+    assert str(few).startswith("Only 1 devices gave a valid update, where 2 are needed, in round 3")
+    assert few.code == "norm"
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "keep_best"),
     [
         ({"target": 0.8}, "the target of 0.8 was reached in round 2", False),
+        ({"target": 0.9, "max_seconds": 1.0}, "the target of 0.9 was reached in round 2", False),
+        ({"target": 0.91}, "", False),
         ({"max_seconds": 2.5}, "the budget of 2.5 s allows no further round (2.0 s used)", True),
+        ({"max_seconds": 3.0}, "", False),
+        ({"max_cost": 1e-12}, "the budget of USD 1e-12 allows no further round", True),
+        ({"max_cost": 1.0}, "", False),
         ({}, "", False),
     ],
 )
@@ -144,6 +157,28 @@ def test_a_run_stops_at_its_target_or_before_its_budget_is_exceeded(
     assert bool(criteria.reason) is bool(reason)
     assert criteria.keep_best is keep_best
     assert criteria.best.round == 2
+
+
+def test_the_best_round_is_the_first_of_equals_and_a_budget_counts_all_rounds() -> None:
+    criteria = StoppingCriteria(spec(max_seconds=3.5), Topology(proxies=0), Objective("accuracy"))
+    for number, accuracy in enumerate((0.5, 0.7, 0.7), 1):
+        assert criteria.reason == ""
+        criteria.add(record(number, accuracy=accuracy))
+    assert criteria.best and criteria.best.round == 2
+    assert "(3.0 s used) after round 3" in criteria.reason
+    without = StoppingCriteria(spec(target=0.0), Topology(proxies=0), Objective("accuracy"))
+    without.add(record(1, loss=0.5))
+    assert (without.best, without.reason) == (None, ""), "the metric was not reported"
+
+
+def test_the_cost_of_a_budget_grows_with_each_round() -> None:
+    topology, objective = Topology(proxies=3), Objective("accuracy")
+    each = round_cost(topology, 1.0, 1)
+    criteria = StoppingCriteria(spec(max_cost=3.5 * each), topology, objective)
+    for number in (1, 2, 3):
+        assert criteria.reason == ""
+        criteria.add(record(number, row("a"), accuracy=0.5))
+    assert f"(USD {3 * each:.4f} used)" in criteria.reason
 
 
 def test_aggregated_arrays_get_the_models_dtypes_back() -> None:
