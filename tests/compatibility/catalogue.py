@@ -103,7 +103,6 @@ STRATEGIES = (
         shows="`FedAvg` that samples half of the nodes",
         devices=6,
         rounds=3,
-        missing="6",
     ),
     App(
         name="private-fixed",
@@ -157,7 +156,6 @@ STRATEGIES = (
         config={"cyclic": True},
         rounds=5,
         needs="xgboost",
-        missing="6",
     ),
 )
 METRICS = (
@@ -311,7 +309,6 @@ LOOPS = (
         shows="`start(num_rounds=...)` without a setting for it",
         source="own_rounds.py",
         rounds=0,
-        missing="7",
     ),
     App(
         name="two-starts",

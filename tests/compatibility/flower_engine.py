@@ -129,7 +129,9 @@ class _Watch:
                 patch,
                 Server,
                 "fit",
-                lambda server, made: self._legacy(made[0], parameters_to_ndarrays(server.parameters)),
+                lambda server, made: self._legacy(
+                    made[0], parameters_to_ndarrays(server.parameters)
+                ),
             )
             self._wrap(patch, DefaultWorkflow, "__call__", None)
             yield

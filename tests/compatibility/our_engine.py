@@ -1,7 +1,7 @@
 """Runs an app here: the product's server, grid, cohorts and agents, over ports in memory.
 
-The agents live on one event loop in a thread of their own. They call the app in that thread, where a
-device has a process: Flower's task identity is therefore kept by thread.
+The agents live on one event loop in a thread of their own. They call the app in that thread, where
+a device has a process: Flower's task identity is therefore kept by thread.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ class OurEngine:
             thread.start()
             try:
                 assert ready.wait(20), "the agents did not connect"
-                yield CohortRunner(
-                    wire, wire, self.objects, clock=time.monotonic, sleep=_briefly
-                )
+                yield CohortRunner(wire, wire, self.objects, clock=time.monotonic, sleep=_briefly)
             finally:
                 loop.call_soon_threadsafe(ended.set)
                 thread.join()

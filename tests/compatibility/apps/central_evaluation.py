@@ -19,6 +19,4 @@ def evaluated(number: int, arrays: ArrayRecord) -> MetricRecord:
 def main(grid: Grid, context: Context) -> None:
     rounds = context.run_config["num-server-rounds"]
     strategy = FedAvg(fraction_evaluate=context.run_config["fraction-evaluate"])
-    strategy.start(
-        grid=grid, initial_arrays=initial(), num_rounds=rounds, evaluate_fn=evaluated
-    )
+    strategy.start(grid=grid, initial_arrays=initial(), num_rounds=rounds, evaluate_fn=evaluated)

@@ -1,4 +1,4 @@
-"""The older interface with ``@app.main()``: a workflow, plain or with secure aggregation (SecAgg+)."""
+"""The older interface with ``@app.main()``: a workflow, plain or with SecAgg+."""
 
 import numpy as np
 from flwr.app import Context

@@ -1,4 +1,4 @@
-"""Two messages to one node, a node that does not exist, a client that fails, group ids and actions."""
+"""Two messages to one node, an unknown node, a client that fails, group ids and actions."""
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp

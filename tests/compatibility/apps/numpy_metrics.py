@@ -6,7 +6,17 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from .task import data, evaluate, initial, loss, partition_of, round_of, to_numpy, to_record, trained
+from .task import (
+    data,
+    evaluate,
+    initial,
+    loss,
+    partition_of,
+    round_of,
+    to_numpy,
+    to_record,
+    trained,
+)
 
 server, client = ServerApp(), ClientApp()
 client.evaluate()(evaluate)

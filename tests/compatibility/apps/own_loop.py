@@ -1,7 +1,7 @@
 """A loop that the app wrote itself, without a strategy."""
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from .task import initial, plain_client, to_numpy, to_record
@@ -9,19 +9,21 @@ from .task import initial, plain_client, to_numpy, to_record
 server, client = ServerApp(), plain_client()
 
 
+def ask(grid: Grid, kind: str, arrays: ArrayRecord, number: int) -> list[RecordDict]:
+    """The contents of all nodes' replies."""
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": number})})
+    messages = [Message(content, node, kind) for node in grid.get_node_ids()]
+    replies = grid.send_and_receive(messages, timeout=60)
+    return [reply.content for reply in replies if reply.has_content()]
+
+
 @server.main()
 def main(grid: Grid, context: Context) -> None:
     arrays, losses = initial(), []
     for number in range(1, context.run_config["num-server-rounds"] + 1):
-
-        def ask(kind: str) -> list[RecordDict]:
-            content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": number})})  # noqa: B023
-            messages = [Message(content, node, kind) for node in grid.get_node_ids()]
-            replies = grid.send_and_receive(messages, timeout=60)
-            return [reply.content for reply in replies if reply.has_content()]
-
-        updates = [to_numpy(content["arrays"]) for content in ask("train")]
+        updates = [to_numpy(content["arrays"]) for content in ask(grid, "train", arrays, number)]
         mean = {name: np.mean([update[name] for update in updates], axis=0) for name in updates[0]}
         arrays = to_record(mean)
-        losses.append(float(np.mean([content["metrics"]["loss"] for content in ask("evaluate")])))
+        found = [content["metrics"]["loss"] for content in ask(grid, "evaluate", arrays, number)]
+        losses.append(float(np.mean(found)))
     context.state["losses"] = ConfigRecord({"loss": losses})

@@ -3,12 +3,21 @@
 import json
 
 import flwr.serverapp.strategy as strategies
-from flwr.app import Context, RecordDict
-from flwr.app import Message, MetricRecord
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import data, evaluate, initial, loss, partition_of, round_of, to_numpy, to_record, trained
+from .task import (
+    data,
+    evaluate,
+    initial,
+    loss,
+    partition_of,
+    round_of,
+    to_numpy,
+    to_record,
+    trained,
+)
 
 server, client = ServerApp(), ClientApp()
 client.evaluate()(evaluate)

@@ -19,9 +19,7 @@ def network() -> nn.Module:
     """The same initial weights each time."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return nn.Sequential(
-            nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)
-        )
+        return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
 
 
 @server.main()

@@ -1,4 +1,4 @@
-"""Vertical learning: each client has one column, sends its part of the sum and gets the gradient."""
+"""Vertical learning: a client has one column, sends its part of the sum and gets the gradient."""
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
