@@ -187,7 +187,6 @@ METRICS = (
         group="Evaluation and metrics",
         shows="numpy scalars in a client's metrics and in `train_config`",
         source="numpy_metrics.py",
-        missing="1",
     ),
     App(
         name="custom-aggregation",
