@@ -46,9 +46,10 @@ bench: $(READY)
 notebook: $(READY)
 	home=$$(mktemp -d) && cd notebooks && MLEDGEOPS_HOME=$$home ../$(BIN)/python execute.py 01-quickstart.ipynb; rm -rf $$home
 
-# Synthesise the CloudFormation templates that the package carries; commit what changes.
+# Write what the package carries: the CloudFormation templates and the pipeline's definition; commit what changes.
 templates: $(TOOLS)
 	$(BIN)/python -m pipelines.aws.app
+	$(BIN)/python -m pipelines.run.definition
 
 # The hashes of every pin's files, from the package index. WHEELS: builds that it does not list (torch for the CPU).
 lock: $(READY)

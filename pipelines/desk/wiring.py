@@ -5,8 +5,6 @@ Everything else in ``pipelines`` is handed what it needs.
 
 from __future__ import annotations
 
-import boto3
-
 from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.mlflow_runs import mlflow_client
 from fl_runtime.run.state import RunTable
@@ -28,7 +26,6 @@ def run_clients(deployment: Deployment) -> RunClients:
         objects=S3Objects(client("s3"), deployment.bucket),
         runs=RunTable(client("dynamodb"), deployment.runs_table),
         sagemaker=client("sagemaker"),
-        session=boto3.Session(),
     )
 
 

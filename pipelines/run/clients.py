@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.state import RunTable
-
-if TYPE_CHECKING:
-    import boto3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,5 +18,3 @@ class RunClients:
     runs: RunTable
     sagemaker: Any
     """boto3 client."""
-    session: boto3.Session
-    """The SageMaker SDK makes its own clients with it."""

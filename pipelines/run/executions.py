@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from fl_runtime.run.keys import run_id
 from pipelines.run.names import BELOW_STEP, CALLBACK_STEP, LINK_STEP, REGISTER_STEP
+from pipelines.run.option import ParameterValue
 
 _UNDER_WAY = ("Executing", "Stopping")
 _UNKNOWN = ("ResourceNotFound", "ValidationException")
@@ -83,6 +85,14 @@ class Executions:
 
     def __init__(self, sagemaker: Any) -> None:
         self._sagemaker = sagemaker
+
+    def start(self, pipeline: str, parameters: Mapping[str, ParameterValue]) -> str:
+        """Start an execution; returns its ARN."""
+        given = [{"Name": name, "Value": str(value)} for name, value in parameters.items()]
+        started = self._sagemaker.start_pipeline_execution(
+            PipelineName=pipeline, PipelineParameters=given
+        )
+        return str(started["PipelineExecutionArn"])
 
     def read(self, arn: str) -> Snapshot:
         """The execution as it is now. A pipeline has six steps, so one page holds them all."""

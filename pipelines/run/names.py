@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipelines.deployment import Deployment
+
 CALLBACK_STEP = "FederatedRun"
 REGISTER_STEP = "Register"
 LINK_STEP = "Link"
@@ -30,3 +32,8 @@ FLOAT_OUTPUTS = ("value", "score", "champion_score")
 def package_group(app_name: str) -> str:
     """The model package group, and the MLflow registered model, of an app."""
     return "".join(c if c.isalnum() else "-" for c in app_name).strip("-")[:60] or "app"
+
+
+def pipeline_name(deployment: Deployment, app_name: str) -> str:
+    """The pipeline of an app."""
+    return f"{deployment.prefix}-{package_group(app_name)}"

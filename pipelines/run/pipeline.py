@@ -5,7 +5,8 @@
     FederatedRun (callback) -> GoodEnough? -+-> Register (pending approval) -> Link (registries)
                                             +-> Refuse (says why) -> BelowBar (fails with that)
 
-The same object deploys to AWS and runs on the local cloud.
+The same definition deploys to AWS and runs on the local cloud. Commands use the JSON of it that the
+package carries (:mod:`pipelines.run.definition`); ``make templates`` writes that anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipelines.run.names import (
     REGISTER_STEP,
     STRING_OUTPUTS,
     package_group,
+    pipeline_name,
 )
 from pipelines.run.option import Parameter
 from pipelines.run.option_table import PARAMETERS
@@ -81,7 +83,7 @@ def _build(deployment: Deployment, app_name: str, session: PipelineSession, imag
         else_steps=[refuse, _below(refuse)],
     )
     return Pipeline(
-        f"{deployment.prefix}-{package_group(app_name)}",
+        pipeline_name(deployment, app_name),
         parameters=list(parameters.values()),
         steps=[run, good],
         sagemaker_session=session,

@@ -48,9 +48,9 @@ class Runner:
 
     def start(self, plan: RunPlan) -> Started:
         """Publish the app and its pipeline, and start it with the plan's parameters."""
-        pipeline = publish(plan, self._deployment, self._clients)
-        execution = pipeline.start(parameters=plan.parameters())
-        return Started(str(execution.arn), plan, self._clock())
+        name = publish(plan, self._deployment, self._clients)
+        arn = self._executions.start(name, plan.parameters())
+        return Started(arn, plan, self._clock())
 
     def follow(
         self, started: Started, check: Callable[[], None] = lambda: None

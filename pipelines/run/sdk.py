@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 from pipelines.deployment import Deployment
 
 if TYPE_CHECKING:
     import boto3
-    from sagemaker.workflow.pipeline import Pipeline
     from sagemaker.workflow.pipeline_context import PipelineSession
 
 _NO_TELEMETRY = {
@@ -39,14 +37,6 @@ def session(deployment: Deployment, boto_session: boto3.Session) -> PipelineSess
     )
 
 
-def publish(pipeline: Pipeline, deployment: Deployment) -> None:
-    """Create the pipeline, or update it to this definition."""
-    with warnings.catch_warnings():
-        # The SDK warns that it does not update our Lambda functions: the stacks own them.
-        warnings.simplefilter("ignore")
-        pipeline.upsert(role_arn=deployment.pipeline_role)
-
-
 def inference_image(region: str) -> str:
     """AWS's PyTorch inference container for a region."""
     from sagemaker import image_uris
@@ -60,3 +50,18 @@ def inference_image(region: str) -> str:
         instance_type="ml.m5.large",
     )
     return uri
+
+
+def inference_images() -> dict[str, str]:
+    """AWS's PyTorch inference container in each region that has it."""
+    from sagemaker import image_uris
+
+    table = image_uris.config_for_framework("pytorch")["inference"]["versions"]["2.6.0"]
+    return {region: inference_image(region) for region in sorted(table["registries"])}
+
+
+def experiment_regions() -> list[str]:
+    """The regions in which the SDK adds an experiment to a pipeline."""
+    from sagemaker.workflow import pipeline
+
+    return sorted(pipeline.EXPERIMENTS_REGIONS)

@@ -6,20 +6,22 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fl_runtime.run.aws import client
 from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.chaos.faults.catalogue import FAULTS
-from pipelines.chaos.simulation.suite import Simulated, simulate_all
 from pipelines.chaos.suite import Verdict, run_suite, survival_by_kind
 from pipelines.chaos.world import ChaosClients, running_world
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, say, table
 from pipelines.desk import wiring
 from pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.chaos.simulation.suite import Simulated
 
 FEW = 20
 """Up to so many simulated seeds are reported one by one; of more only those that fail."""
@@ -86,6 +88,9 @@ def chaos(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace, seeds: list[int]) -> int:
+    # It takes Flower, whose import would cost every other command a second.
+    from pipelines.chaos.simulation.suite import simulate_all
+
     if arguments.only:
         raise UsageError(
             "--only and --simulate cannot be used together: a seed has its own faults."

@@ -122,7 +122,7 @@ def _start_input(cloud: clouds.Cloud, wanted: RunPlan, when_drift: float | None)
     """Publish the pipeline; returns what the ``start`` function is invoked with."""
     pipeline = publish(wanted, cloud.deployment, wiring.run_clients(cloud.deployment))
     condition = {} if when_drift is None else {"when_drift": when_drift}
-    return {"pipeline": pipeline.name, "parameters": wanted.parameters(), **condition}
+    return {"pipeline": pipeline, "parameters": wanted.parameters(), **condition}
 
 
 def add_schedule(

@@ -60,7 +60,7 @@ def test_only_a_lost_run_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lost_runs, "mlflow_client", lambda: mlflow)
 
     def clients(status: str) -> RunClients:
-        return RunClients(objects=None, runs=table, sagemaker=SageMaker(status), session=None)  # type: ignore[arg-type]
+        return RunClients(objects=None, runs=table, sagemaker=SageMaker(status))  # type: ignore[arg-type]
 
     assert not lost_runs.settle(clients("Executing"), "run-1")
     assert not lost_runs.settle(clients("Failed"), "run-2")

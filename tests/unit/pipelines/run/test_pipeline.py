@@ -9,12 +9,17 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
+from botocore.exceptions import ClientError
 from fakes.objects import MemoryObjects
 
 from fl_runtime.run.keys import app_key
 from pipelines.deployment import Deployment
-from pipelines.run import publication, sdk
+from pipelines.errors import DeployError
+from pipelines.run import sdk
+from pipelines.run.definition import definition
+from pipelines.run.names import pipeline_name
 from pipelines.run.pipeline import build
+from pipelines.run.publication import publish
 
 D = Deployment(account="000000000000", region="us-east-1")
 SESSION = boto3.Session(region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
@@ -76,12 +81,45 @@ def test_the_pipeline_fails_with_the_refuse_steps_sentence(pipeline_document: di
     assert message == [{"Get": "Steps.Refuse.OutputParameters['reason']"}]
 
 
-def test_publishing_uploads_the_app_and_its_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    objects, published = MemoryObjects(), []
-    monkeypatch.setattr(sdk, "publish", lambda pipeline, _: published.append(pipeline.name))
+@pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1"])
+def test_the_definition_that_the_package_carries_is_the_sdks(region: str) -> None:
+    """If this fails: ``make templates``."""
+    there = Deployment(account="111122223333", region=region, prefix="team")
+    session = boto3.Session(region_name=region, aws_access_key_id="x", aws_secret_access_key="x")
+    made = build(there, "wind_farm", sdk.session(there, session))
+    assert json.loads(definition(there, "wind_farm")) == json.loads(made.definition())
+    assert pipeline_name(there, "wind_farm") == made.name == "team-wind-farm"
+
+
+def test_a_region_without_the_container_is_refused() -> None:
+    nowhere = Deployment(account="111122223333", region="nowhere-1")
+    with pytest.raises(DeployError, match="no PyTorch inference container in nowhere-1"):
+        definition(nowhere, "wind_farm")
+
+
+class SageMaker:
+    """Keeps pipelines as SageMaker does: only one that exists can be updated."""
+
+    def __init__(self) -> None:
+        self.pipelines: dict[str, str] = {}
+
+    def create_pipeline(self, PipelineName: str, PipelineDefinition: str, RoleArn: str) -> None:
+        assert PipelineName not in self.pipelines
+        self.pipelines[PipelineName] = PipelineDefinition
+
+    def update_pipeline(self, PipelineName: str, PipelineDefinition: str, RoleArn: str) -> None:
+        if PipelineName not in self.pipelines:
+            raise ClientError({"Error": {"Code": "ResourceNotFound"}}, "UpdatePipeline")
+        self.pipelines[PipelineName] = PipelineDefinition
+
+
+def test_publishing_uploads_the_app_and_creates_or_updates_its_pipeline() -> None:
+    objects, sagemaker = MemoryObjects(), SageMaker()
     app = SimpleNamespace(name="wind_farm", bundle=lambda: b"zip")
     plan: Any = SimpleNamespace(app=app, app_digest="a" * 64)
-    clients: Any = SimpleNamespace(objects=objects, session=SESSION)
-    pipeline = publication.publish(plan, D, clients)
+    clients: Any = SimpleNamespace(objects=objects, sagemaker=sagemaker)
+    assert publish(plan, D, clients) == "mledgeops-wind-farm"
+    sagemaker.pipelines["mledgeops-wind-farm"] = "an older definition"
+    publish(plan, D, clients)
     assert objects.data == {app_key("a" * 64): b"zip"}
-    assert published == [pipeline.name] == ["mledgeops-wind-farm"]
+    assert sagemaker.pipelines == {"mledgeops-wind-farm": definition(D, "wind_farm")}

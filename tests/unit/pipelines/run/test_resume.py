@@ -27,7 +27,7 @@ class Runs:
 
 
 def clients(objects: MemoryObjects, **state: Any) -> RunClients:
-    parts: Any = {"objects": objects, "runs": Runs(**state), "sagemaker": None, "session": None}
+    parts: Any = {"objects": objects, "runs": Runs(**state), "sagemaker": None}
     return RunClients(**parts)
 
 

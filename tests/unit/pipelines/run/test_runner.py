@@ -75,7 +75,7 @@ class Plan:
 
 
 def made(sagemaker: SageMaker, objects: Objects | None = None) -> tuple[Runner, Started]:
-    parts: Any = {"objects": objects or Objects(), "runs": Runs(), "session": None}
+    parts: Any = {"objects": objects or Objects(), "runs": Runs()}
     clock, plan = Clock(), Plan()
     runner = Runner(D, RunClients(sagemaker=sagemaker, **parts), sleep=clock.sleep, clock=clock)
     return runner, Started(ARN, plan, clock())  # type: ignore[arg-type]
