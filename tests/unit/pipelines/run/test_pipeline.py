@@ -83,7 +83,7 @@ def test_the_pipeline_fails_with_the_refuse_steps_sentence(pipeline_document: di
 
 @pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1"])
 def test_the_definition_that_the_package_carries_is_the_sdks(region: str) -> None:
-    """If this fails: ``make templates``."""
+    """After a change of the pipeline or of an option: ``python -m pipelines.run.definition``."""
     there = Deployment(account="111122223333", region=region, prefix="team")
     session = boto3.Session(region_name=region, aws_access_key_id="x", aws_secret_access_key="x")
     made = build(there, "wind_farm", sdk.session(there, session))
