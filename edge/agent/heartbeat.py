@@ -13,7 +13,7 @@ from edge.agent.spool import Outbox
 from edge.config import DeviceConfig
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Heartbeat, seal, seal_heartbeat
+from edge.protocol.messages import ORDER_VERSION, Heartbeat, seal, seal_heartbeat
 from edge.protocol.names import topic
 from edge.serving.model_store import ModelStore
 from edge.serving.statistics import serving, sweep
@@ -89,6 +89,7 @@ class HeartbeatSender:
             model=active.manifest.model_version if active.manifest else "",
             since=active.since if active.manifest else 0.0,
             serving=serving(folder, active.sequence) if active.manifest else None,
+            orders=ORDER_VERSION,
         )
 
 

@@ -194,6 +194,8 @@ class Heartbeat(
     since: Annotated[float, msgspec.Meta(ge=0, le=4e9)] = 0.0
     """Unix time at which ``model`` was installed, by the device's clock; 0 without a model."""
     serving: Serving | None = None
+    orders: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    """:data:`ORDER_VERSION` of the agent. Those of 0.4 do not tell theirs, which is 1."""
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

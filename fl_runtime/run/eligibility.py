@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edge.protocol.messages import ConfigValue, Heartbeat
+from edge.protocol.messages import ORDER_VERSION, ConfigValue, Heartbeat
 from fl_runtime.run.devices import DeviceStatus
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.spec import RunSpec
@@ -48,7 +48,8 @@ def _meets(heartbeat: Heartbeat, key: str, value: ConfigValue) -> bool:
 def eligible(
     devices: Iterable[DeviceStatus], spec: RunSpec, now: float, fresh_seconds: float
 ) -> dict[str, Heartbeat]:
-    """The devices that are online, have the run's app and meet its requirements, by name.
+    """The devices that are online, take this cloud's orders, have the run's app and meet its
+    requirements, by name.
 
     ``now`` is in Unix seconds. A device with a malformed heartbeat is not eligible.
     """
@@ -57,10 +58,32 @@ def eligible(
         for status in devices
         if status.heartbeat is not None
         and status.is_online(now, fresh_seconds)
+        and not foreign_orders(status.heartbeat)
         and spec.app in status.heartbeat.apps
         and meets(status.heartbeat, spec.require)
     }
     return dict(sorted(found.items()))
+
+
+def foreign_orders(heartbeat: Heartbeat) -> str:
+    """Why an agent does not take this cloud's orders; empty if it does."""
+    if heartbeat.orders == ORDER_VERSION:
+        return ""
+    theirs = f"its agent takes orders of protocol {heartbeat.orders}"
+    if heartbeat.orders < ORDER_VERSION:
+        return f"{theirs}, and this cloud gives {ORDER_VERSION}: update the agent"
+    return f"{theirs}, and this cloud gives {ORDER_VERSION}: deploy the agent's release"
+
+
+def left_out(devices: Iterable[DeviceStatus], now: float, fresh_seconds: float) -> dict[str, str]:
+    """Why devices that are online cannot take part in any run of this cloud, by name."""
+    online = (status for status in devices if status.is_online(now, fresh_seconds))
+    reasons = {
+        status.device: foreign_orders(status.heartbeat)
+        for status in online
+        if status.heartbeat is not None
+    }
+    return {device: reason for device, reason in sorted(reasons.items()) if reason}
 
 
 def _is_number(value: object) -> bool:

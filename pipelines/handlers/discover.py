@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from edge.logs import event
 from edge.protocol.messages import Heartbeat
 from fl_runtime.run.cohorts import form_cohorts
-from fl_runtime.run.eligibility import eligible
+from fl_runtime.run.eligibility import eligible, left_out
 from fl_runtime.run.keys import champion_key, cohorts_key, spec_key
 from fl_runtime.run.spec import Champion, RunSpec, decode_spec
 from pipelines.devices.tokens import things_of
@@ -69,8 +70,21 @@ def members(beats: Mapping[str, Heartbeat], things: Set[str]) -> dict[str, Heart
     return {device: beat for device, beat in beats.items() if device in things}
 
 
-def discover(spec: RunSpec, devices: Iterable[str], now: float) -> Discovery:
-    """Decide whether to start, to wait, or to give up. ``devices``: those that are eligible."""
+def discover(
+    spec: RunSpec,
+    devices: Iterable[str],
+    now: float,
+    unfit: Mapping[str, str] = MappingProxyType({}),
+) -> Discovery:
+    """Decide whether to start, to wait, or to give up.
+
+    Args:
+        spec: The run.
+        devices: Those that are eligible.
+        now: Unix seconds.
+        unfit: Devices that are online and cannot take part, with the reason.
+
+    """
     age = now - spec.created_at
     chosen = chosen_of(spec, devices)
     enough = len(chosen) >= spec.min_devices
@@ -82,16 +96,20 @@ def discover(spec: RunSpec, devices: Iterable[str], now: float) -> Discovery:
         count=len(chosen),
         cohorts=[c.cohort for c in cohorts] if enough and spec.devices_per_proxy else [],
         wait_seconds=int(wait),
-        reason=_shortage(spec, len(chosen), age),
+        reason=_shortage(spec, len(chosen), age, unfit),
     )
 
 
-def _shortage(spec: RunSpec, count: int, age: float) -> str:
+def _shortage(spec: RunSpec, count: int, age: float, unfit: Mapping[str, str]) -> str:
     required = ", ".join(f"{key}={value}" for key, value in spec.require.items())
-    return (
+    reason = (
         f"{count} of the {spec.min_devices} devices needed were eligible in fleet {spec.fleet} "
         f"after {age:.0f} s" + (f" ({required} required)." if required else ".")
     )
+    if unfit:
+        first, why = next(iter(unfit.items()))
+        reason += f" {len(unfit)} online could not take part; {first}: {why}."
+    return reason
 
 
 def champion_of(spec: RunSpec, current: Candidate | None) -> Champion | None:
@@ -113,11 +131,9 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """
     aws, now = services(), time.time()
     spec = decode_spec(aws.objects.get(spec_key(request["run"])))
-    beats = members(
-        eligible(aws.devices.fleet(spec.fleet), spec, now, aws.fresh_seconds),
-        things_of(iot(), spec.fleet),
-    )
-    found = discover(spec, beats, now)
+    devices = list(aws.devices.fleet(spec.fleet))
+    beats = members(eligible(devices, spec, now, aws.fresh_seconds), things_of(iot(), spec.fleet))
+    found = discover(spec, beats, now, left_out(devices, now, aws.fresh_seconds))
     if found.enough:
         labels = {device: beat.labels for device, beat in beats.items()}
         cohorts = form_cohorts(spec.fleet, chosen_of(spec, beats), spec.devices_per_proxy, labels)

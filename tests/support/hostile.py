@@ -87,6 +87,7 @@ def good_heartbeat() -> Heartbeat:
         power="mains",
         free_memory=5,
         labels={"site": "n"},
+        orders=2,
     )
 
 

@@ -21,7 +21,7 @@ from edge.config import DeviceConfig, load_config
 from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects, ObjectError
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Command, Heartbeat, ObjectRef, Reply, seal
+from edge.protocol.messages import ORDER_VERSION, Command, Heartbeat, ObjectRef, Reply, seal
 from edge.protocol.names import topic
 from edge.protocol.orders import read_unverified
 from edge.protocol.records import Records, ValueMap, decode_records, encode_skeleton
@@ -72,7 +72,7 @@ class HostileDevice:
 
     async def _send_heartbeats(self) -> None:
         apps = sorted(path.name for path in self._config.apps_dir.iterdir() if len(path.name) == 64)
-        honest = seal(Heartbeat(state="idle", apps=apps))
+        honest = seal(Heartbeat(state="idle", apps=apps, orders=ORDER_VERSION))
         while True:
             await self._publish("heartbeat", honest)
             if self._behaviour() == "heartbeat-garbage":

@@ -13,6 +13,7 @@ from edge.protocol.text import parse_json, printable
 from fl_runtime.run.aws import client
 from fl_runtime.run.blocking import Block, BlockList
 from fl_runtime.run.devices import DeviceStatus, DeviceTable
+from fl_runtime.run.eligibility import foreign_orders
 from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, moment, table
@@ -102,6 +103,7 @@ def device_row(status: DeviceStatus, iot_data: Any) -> dict[str, Any]:
         "since": since,
         "last_seen": moment(status.last_seen),
         **_serving(status.device, beat),
+        "left_out": foreign_orders(beat) if beat is not None and beat.state != "offline" else "",
     }
 
 

@@ -7,14 +7,14 @@ from fakes.runs import spec
 
 from edge.protocol.messages import Heartbeat
 from fl_runtime.run.devices import DeviceStatus
-from fl_runtime.run.eligibility import check_requirements, eligible, meets
+from fl_runtime.run.eligibility import check_requirements, eligible, left_out, meets
 from fl_runtime.run.errors import RunFailed
 
 APP = "a" * 64
 
 
 def status(device: str, seen: float, **heartbeat: object) -> DeviceStatus:
-    beat = Heartbeat(**{"state": "idle", "apps": [APP], **heartbeat})
+    beat = Heartbeat(**{"state": "idle", "apps": [APP], "orders": 2, **heartbeat})
     return DeviceStatus(fleet="f", device=device, last_seen=seen, heartbeat=beat)
 
 
@@ -29,6 +29,22 @@ def test_only_online_devices_with_the_app_are_eligible() -> None:
     ]
     assert list(eligible(devices, spec(), 100.0, 30.0)) == ["busy", "fresh"]
     assert list(eligible(devices, spec(require={"idle": True}), 100.0, 30.0)) == ["fresh"]
+
+
+def test_an_agent_of_another_protocol_is_left_out_with_the_reason() -> None:
+    devices = [
+        status("of-0-4", 99, orders=1),
+        status("of-1-0", 99, orders=3),
+        status("of-today", 99),
+        status("away", 5, orders=1),
+        DeviceStatus(fleet="f", device="malformed", last_seen=99, heartbeat=None),
+    ]
+    assert list(eligible(devices, spec(), 100.0, 30.0)) == ["of-today"]
+    assert left_out(devices, 100.0, 30.0) == {
+        "of-0-4": "its agent takes orders of protocol 1, and this cloud gives 2: update the agent",
+        "of-1-0": "its agent takes orders of protocol 3, and this cloud gives 2: deploy the agent's"
+        " release",
+    }
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,8 @@ def test_a_device_is_shown_by_its_heartbeat_and_an_offline_one_by_its_shadow() -
     offline = device_row(status("d", Heartbeat(state="offline")), IotData())
     assert offline["model_version"] == "digits/1"
     assert device_row(status("new", None), IotData())["state"] == "malformed heartbeat"
+    assert "update the agent" in online["left_out"], "it does not say that it takes our orders"
+    assert offline["left_out"] == ""
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,14 @@ def test_discovery_starts_waits_or_gives_up() -> None:
     assert "1 of the 2 devices" in discover(spec(), ["a"], 100.0).reason
 
 
+def test_a_run_that_gives_up_says_why_devices_could_not_take_part() -> None:
+    old = {"d7": "its agent takes orders of protocol 1", "d8": "the same"}
+    reason = discover(spec(), ["a"], 100.0, old).reason
+    assert reason.endswith(
+        " 2 online could not take part; d7: its agent takes orders of protocol 1."
+    )
+
+
 @pytest.mark.parametrize("deadline", [10.0, 3600.0, 30 * 86_400.0])
 def test_a_wait_never_fills_the_history_of_the_state_machine(deadline: float) -> None:
     now, looks = 0.0, 0
