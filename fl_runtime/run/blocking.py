@@ -47,6 +47,11 @@ class BlockList:
         )
         return {row["device"]["S"]: _block(row) for page in pages for row in page["Items"]}
 
+    def find(self, device: str) -> Block | None:
+        """The block of one device, with a strongly consistent read; None when there is none."""
+        found = self._client.get_item(TableName=self._table, Key=_key(device), ConsistentRead=True)
+        return _block(found["Item"]) if "Item" in found else None
+
     def add(self, device: str, block: Block) -> None:
         """Block a device (idempotent)."""
         item = {

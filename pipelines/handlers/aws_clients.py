@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge import logs
 from fl_runtime.run.aws import S3Objects, client, fresh_seconds, names_from_environment, setting
+from fl_runtime.run.blocking import BlockList
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
 from fl_runtime.run.state import RunTable
@@ -74,6 +75,13 @@ def iot() -> Any:
     """The IoT client alone: AWS IoT gives its hook five seconds, cold start included."""
     set_up_logs()
     return client("iot")
+
+
+@functools.cache
+def block_list() -> BlockList:
+    """The devices that are shut out."""
+    set_up_logs()
+    return BlockList(client("dynamodb"), setting("MLEDGEOPS_DEVICES_TABLE"))
 
 
 def registry() -> Registry:

@@ -6,14 +6,14 @@ https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 The claim certificate is on every new device, so it proves nothing. A device is enrolled only if an
 operator created its thing beforehand (``mledgeops devices expect``), it knows the token made then,
 and its thing has no certificate. A device with a certificate may request the successor with that
-certificate, for itself only.
+certificate, for itself only. A device that an operator has blocked gets none.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,8 +22,9 @@ from edge.errors import MLEdgeOpsError
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
+from fl_runtime.run.blocking import Block
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_expiry, token_matches
-from pipelines.handlers.aws_clients import iot
+from pipelines.handlers.aws_clients import block_list, iot
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,9 @@ class EnrolmentRefused(MLEdgeOpsError):
     code = "enrolment-refused"
 
 
-def check(request: EnrolRequest, iot_client: Any, now: float) -> str:
+def check(
+    request: EnrolRequest, iot_client: Any, block_of: Callable[[str], Block | None], now: float
+) -> str:
     """The name of the device that may have a certificate at Unix time ``now``.
 
     Raises EnrolmentRefused.
@@ -62,6 +65,8 @@ def check(request: EnrolRequest, iot_client: Any, now: float) -> str:
         raise EnrolmentRefused(f"the device {device} is not expected") from error
     if attributes.get(FLEET_ATTRIBUTE) != fleet:
         raise EnrolmentRefused(f"the device {device} belongs to another fleet")
+    if (block := block_of(device)) is not None:
+        raise EnrolmentRefused(f"the device {device} is blocked by {block.by}: {block.reason}")
     principals = iot_client.list_thing_principals(thingName=device)["principals"]
     own = [principal.rsplit("/", 1)[1] for principal in principals]
     if request.claim_certificate_id in own:
@@ -100,7 +105,9 @@ def _check_rotation(request: EnrolRequest, device: str, held: int) -> None:
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. AWS IoT tells the device only that it was refused; the log says why."""
     try:
-        device = check(msgspec.convert(request, EnrolRequest), iot(), time.time())
+        device = check(
+            msgspec.convert(request, EnrolRequest), iot(), block_list().find, time.time()
+        )
     except (EnrolmentRefused, msgspec.ValidationError) as error:
         event(
             logger,

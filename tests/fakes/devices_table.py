@@ -24,6 +24,12 @@ class MemoryDevices:
     def put_item(self, TableName: str, Item: dict[str, Any]) -> None:
         self.rows[_key(Item)] = Item
 
+    def get_item(
+        self, TableName: str, Key: dict[str, Any], ConsistentRead: bool
+    ) -> dict[str, dict[str, Any]]:
+        assert ConsistentRead
+        return {"Item": self.rows[_key(Key)]} if _key(Key) in self.rows else {}
+
     def delete_item(self, TableName: str, Key: dict[str, Any]) -> None:
         self.rows.pop(_key(Key), None)
 

@@ -70,7 +70,9 @@ def _enrol(d: Deployment) -> list[Statement]:
         allow(
             ["iot:DescribeThing", "iot:ListThingPrincipals"],
             [f"arn:aws:iot:{d.region}:{d.account}:thing/*"],
-        )
+        ),
+        use_table(d, d.devices_table, "GetItem"),
+        use_key(d, "dynamodb"),
     ]
 
 

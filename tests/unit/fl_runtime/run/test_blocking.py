@@ -22,8 +22,10 @@ def test_a_block_is_read_as_it_was_written_and_can_be_taken_away() -> None:
     blocks.add("d1", BLOCK)
     blocks.add("d2", Block(reason="-", by="ann", at=1.0))
     assert blocks.read() == {"d1": BLOCK, "d2": Block(reason="-", by="ann", at=1.0)}
+    assert blocks.find("d1") == BLOCK
     for _ in range(2):
         blocks.remove("d2")
+    assert blocks.find("d2") is None
     assert list(blocks.read()) == ["d1"]
 
 

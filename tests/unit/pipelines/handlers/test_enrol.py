@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fl_runtime.run.blocking import Block
 from pipelines.devices.tokens import token_digest
 from pipelines.handlers.enrol import EnrolmentRefused, EnrolRequest, check, handler
 
@@ -44,11 +45,21 @@ THINGS = Iot(
         "new": (EXPECTED, []),
         "old": (EXPECTED, ["c1"]),
         "two": (EXPECTED, ["c1", "c2"]),
+        "shut-out": (EXPECTED, []),
         "old-claim": ({k: v for k, v in EXPECTED.items() if "expires" not in k}, []),
         "odd": ({**EXPECTED, "enrolment_token_expires": "soon"}, []),
         "bare": ({"fleet": "f"}, []),
     }
 )
+
+BLOCKS = {"shut-out": Block(reason="it was stolen", by="ops", at=1.0)}
+
+
+class Blocked:
+    """The block list as the hook asks it."""
+
+    def find(self, device: str) -> Block | None:
+        return BLOCKS.get(device)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +76,7 @@ def test_whatever_the_hook_is_given_it_answers_no(
     event: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.handlers.enrol.iot", lambda: THINGS)
+    monkeypatch.setattr("pipelines.handlers.enrol.block_list", Blocked)
     assert handler(event, None) == {"allowProvisioning": False}
 
 
@@ -95,6 +107,12 @@ def test_whatever_the_hook_is_given_it_answers_no(
         ("old", "c9", {"SerialNumber": "old", "Fleet": "f"}, "certificate already"),
         ("new", "c1", {"SerialNumber": "old", "Fleet": "f"}, "another name"),
         ("two", "c1", {"SerialNumber": "two", "Fleet": "f"}, "2 certificates"),
+        (
+            "claim-x",
+            "claim",
+            {"SerialNumber": "shut-out", "Fleet": "f", "Token": "secret"},
+            "is blocked by ops: it was stolen",
+        ),
         ("claim-x", "claim", {"SerialNumber": "../old", "Fleet": "f"}, "device"),
         ("claim-x", "claim", {}, "device"),
     ],
@@ -106,6 +124,7 @@ def test_the_hook_refuses(client_id: str, certificate: str, parameters: dict, re
                 client_id=client_id, claim_certificate_id=certificate, parameters=parameters
             ),
             THINGS,
+            BLOCKS.get,
             NOW,
         )
 
@@ -119,6 +138,7 @@ def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
                 parameters={"SerialNumber": "new", "Fleet": "f", "Token": "secret"},
             ),
             THINGS,
+            BLOCKS.get,
             NOW,
         )
         == "new"
@@ -131,6 +151,7 @@ def test_the_hook_lets_in_who_is_expected_and_who_renews() -> None:
                 parameters={"SerialNumber": "old", "Fleet": "f"},
             ),
             THINGS,
+            BLOCKS.get,
             NOW,
         )
         == "old"
@@ -149,7 +170,7 @@ def test_a_token_is_good_for_a_time_only(device: str, now: float, reason: str) -
     parameters = {"SerialNumber": device, "Fleet": "f", "Token": "secret"}
     request = EnrolRequest(client_id="claim-x", claim_certificate_id="claim", parameters=parameters)
     with pytest.raises(EnrolmentRefused, match=reason):
-        check(request, THINGS, now)
+        check(request, THINGS, BLOCKS.get, now)
 
 
 def test_a_certificate_is_renewed_after_the_token_has_expired() -> None:
@@ -158,4 +179,4 @@ def test_a_certificate_is_renewed_after_the_token_has_expired() -> None:
         claim_certificate_id="c1",
         parameters={"SerialNumber": "old", "Fleet": "f"},
     )
-    assert check(request, THINGS, 1e9) == "old"
+    assert check(request, THINGS, BLOCKS.get, 1e9) == "old"
