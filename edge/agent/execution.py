@@ -147,6 +147,7 @@ class CommandExecution:
             content=inputs.content,
             arrays_path=inputs.arrays,
             update_path=str(update),
+            group_id=command.group_id,
         )
 
 

@@ -94,6 +94,8 @@ class Command(
     arrays: ObjectRef | None = None
     upload_url: Address
     run_config: Content = "{}"
+    group_id: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """Flower's label of the messages that belong together; a strategy or workflow may set it."""
 
     def __post_init__(self) -> None:
         """Refuse a record skeleton that no device could read into memory."""

@@ -53,7 +53,7 @@ def opaque_array(data: bytes | memoryview, form: Form) -> OpaqueArray:
         ProtocolError: The bytes claim to be in NumPy's format, and are not what the labels say.
 
     """
-    if form.stype == NUMPY:
+    if form.stype == NUMPY and len(data):
         _check_numpy(data)
     size = len(data)
     raw = np.frombuffer(data, np.dtype((np.void, size))) if size else np.empty(1, "V0")

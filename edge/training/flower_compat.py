@@ -6,6 +6,7 @@ change in a patch release. tests/unit/edge/test_flower_compat.py fails first whe
 
 from __future__ import annotations
 
+import io
 import time
 from typing import Any, cast
 
@@ -14,8 +15,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
+from edge.protocol.opaque import NUMPY, Form, OpaqueArray, opaque_array, opened
 from edge.protocol.records import Records, Value
+from edge.protocol.tensors import is_number
 from edge.training.app_bundle import AppError
 
 REPLY_TTL_SECONDS = 7 * 86_400.0
@@ -24,13 +29,85 @@ REPLY_TTL_SECONDS = 7 * 86_400.0
 _LEGACY = {"train": ("fitins", "fitres"), "evaluate": ("evaluateins", "evaluateres")}
 
 
+class ViewArray(Array):  # type: ignore[misc]  # flwr's types are unknown to mypy
+    """Flower's array over memory that lies elsewhere, such as in a mapped file.
+
+    Nothing is copied before the app reads it, and then once: Flower's own holds a copy, and makes
+    another for each reader.
+    """
+
+    def __init__(self, view: NDArray[Any]) -> None:
+        self.dtype, self.shape, self.stype = str(view.dtype), tuple(view.shape), NUMPY
+        self._view = view
+
+    def __getattr__(self, name: str) -> Any:
+        """Make ``data``, NumPy's file format, for whoever asks for it."""
+        if name != "data" or "_view" not in self.__dict__:
+            raise AttributeError(name)
+        self.data = Array(np.asarray(self._view)).data
+        return self.data
+
+    def numpy(self) -> NDArray[Any]:
+        """Return a copy that the app may write to."""
+        return super().numpy() if "data" in self.__dict__ else np.array(self._view)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as Flower's own array does, which compares the fields."""
+        return (
+            isinstance(other, Array)
+            and (self.dtype, self.shape, self.stype) == (other.dtype, other.shape, other.stype)
+            and self.data == other.data
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as Flower's own
+
+    def view(self) -> NDArray[Any]:
+        """Return the values without a copy, read-only."""
+        return _view_of(self.data) if "data" in self.__dict__ else self._view
+
+
+# Flower writes the class's name into the bytes from which it makes an object's id.
+ViewArray.__qualname__ = Array.__qualname__
+
+
+def _to_array(value: NDArray[Any]) -> Array:
+    if isinstance(value, OpaqueArray):
+        data, form = opened(value)
+        return Array(dtype=form.dtype, shape=tuple(form.shape), stype=form.stype, data=data)
+    return ViewArray(value)
+
+
+def _from_array(array: Array) -> NDArray[Any]:
+    """Return an array's values without a copy; its bytes and labels where it is no numbers."""
+    if isinstance(array, ViewArray):
+        return array.view()
+    if array.stype == NUMPY and array.data:  # a legacy client's empty parameters have no bytes
+        view = _view_of(array.data)
+        if is_number(view.dtype):
+            return view
+    return opaque_array(array.data, Form(array.dtype, list(array.shape), array.stype))
+
+
+def _view_of(data: bytes) -> NDArray[Any]:
+    """Return a view on bytes in NumPy's file format, as ``numpy.load`` would return a copy."""
+    stream = io.BytesIO(data)
+    read = (
+        npy.read_array_header_1_0 if npy.read_magic(stream)[0] == 1 else npy.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(stream)
+    if 0 in shape or dtype.hasobject:
+        return cast("NDArray[Any]", np.load(io.BytesIO(data), allow_pickle=False))
+    flat = np.frombuffer(data, dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
 def to_recorddict(records: Records) -> RecordDict:
     """Convert wire records to Flower's RecordDict, groups and arrays in their order."""
     content = RecordDict()
     for name in records.names():
         if name in records.arrays:
             content[name] = ArrayRecord(
-                {key: Array(np.asarray(value)) for key, value in records.arrays[name].items()}
+                {key: _to_array(value) for key, value in records.arrays[name].items()}
             )
         elif name in records.metrics:
             content[name] = MetricRecord(cast(Any, records.metrics[name]))
@@ -43,7 +120,7 @@ def from_recorddict(content: RecordDict) -> Records:
     """Convert Flower's RecordDict to wire records: the inverse of :func:`to_recorddict`."""
     return Records(
         arrays={
-            name: {key: array.numpy() for key, array in record.items()}
+            name: {key: _from_array(array) for key, array in record.items()}
             for name, record in content.array_records.items()
         },
         metrics={
@@ -64,7 +141,13 @@ def set_identity(run_id: int, node_id: int) -> None:
 
 
 def incoming_message(
-    content: RecordDict, *, kind: str, message_id: str, run_id: int, node_id: int
+    content: RecordDict,
+    *,
+    kind: str,
+    message_id: str,
+    run_id: int,
+    node_id: int,
+    group_id: str = "",
 ) -> Message:
     """Build the message that a SuperNode would call a ClientApp with."""
     metadata = Metadata(
@@ -73,7 +156,7 @@ def incoming_message(
         src_node_id=1,
         dst_node_id=node_id,
         reply_to_message_id="",
-        group_id="",
+        group_id=group_id,
         created_at=time.time(),
         ttl=REPLY_TTL_SECONDS,
         message_type=kind,
@@ -89,15 +172,17 @@ def call_client(app: ClientApp, message: Message, context: Context) -> RecordDic
     """
     kind = message.metadata.message_type
     arrays = list(message.content.array_records)
-    # _call is set by client_fn only: an app with @app.train() handles messages itself.
+    # _call is set by client_fn only: an app with @app.train() handles messages itself. A message
+    # without arrays is one of a mod's own, such as the stages of SecAgg+.
     legacy = (
         app._call is not None
         and kind in _LEGACY
+        and arrays
         and not any(name.startswith(("fitins.", "evaluateins.")) for name in arrays)
     )
     if not legacy:
         return cast(RecordDict, app(message, context).content)
-    names = list(message.content[arrays[0]]) if arrays else []
+    names = list(message.content[arrays[0]])
     message.content = _to_legacy(message.content, _LEGACY[kind][0])
     return _from_legacy(app(message, context).content, _LEGACY[kind][1], names)
 
@@ -130,7 +215,7 @@ def _from_legacy(content: RecordDict, prefix: str, names: list[str]) -> RecordDi
         tensors = list(content.array_records[f"{prefix}.parameters"].values())
         keys = names if len(names) == len(tensors) else [str(i) for i in range(len(tensors))]
         result["arrays"] = ArrayRecord(
-            {key: Array(tensor.numpy()) for key, tensor in zip(keys, tensors, strict=True)}
+            {key: _to_array(_from_array(tensor)) for key, tensor in zip(keys, tensors, strict=True)}
         )
     result["metrics"] = MetricRecord(metrics)
     return result

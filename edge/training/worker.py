@@ -7,6 +7,8 @@ to standard error. Flower is imported here and not in the agent, which stays sma
 
 from __future__ import annotations
 
+import mmap
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,15 +17,15 @@ import msgspec
 
 from edge.files import disk_code
 from edge.frames import read_frame, take_over_stdout, write_frame
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ConfigValue, ObjectRef
 from edge.protocol.records import (
     Records,
     decode_records,
     decode_skeleton,
-    digest,
-    encode_records,
     encode_skeleton,
     merge,
+    write_records,
 )
 from edge.training.app_bundle import AppError
 
@@ -52,6 +54,8 @@ class WorkerJob(msgspec.Struct, kw_only=True):
     """File with the arrays, or empty."""
     update_path: str
     """Where the worker writes an answer that has arrays or is large."""
+    group_id: str = ""
+    """Flower's label of the messages that belong together."""
 
 
 class WorkerResult(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -75,19 +79,21 @@ class ClientRunner:
         self._contexts: dict[tuple[int, int], object] = {}
 
     def run(self, job: WorkerJob) -> WorkerResult:
-        """Run the app. Whatever it raises becomes a result with the reason."""
+        """Run the app. Whatever it raises or returns becomes a result, with the reason."""
         started = time.monotonic()
         try:
             answer = self._call(job)
+            seconds = time.monotonic() - started
+            result = _result(answer, Path(job.update_path))
         except AppError as error:
             return WorkerResult(ok=False, code="app-load", reason=str(error))
+        except ProtocolError as error:
+            return WorkerResult(ok=False, code=error.code, reason=str(error)[:_REASON_LIMIT])
         except MemoryError:
             return WorkerResult(ok=False, code="out-of-memory", reason="the app ran out of memory")
         except Exception as error:  # the app's own code may raise anything
             reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
             return WorkerResult(ok=False, code="app-error", reason=reason)
-        seconds = time.monotonic() - started
-        result = _result(answer, Path(job.update_path))
         result.work_seconds = seconds
         return result
 
@@ -97,9 +103,7 @@ class ClientRunner:
 
         client = self._client(job)
         skeleton = decode_skeleton(job.content)
-        arrays = (
-            decode_records(Path(job.arrays_path).read_bytes()).arrays if job.arrays_path else {}
-        )
+        arrays = decode_records(_mapped(Path(job.arrays_path))).arrays if job.arrays_path else {}
         content = flower_compat.to_recorddict(merge(skeleton, arrays))
         flower_compat.set_identity(job.flower_run_id, job.node_id)
         message = flower_compat.incoming_message(
@@ -108,6 +112,7 @@ class ClientRunner:
             message_id=job.message_id,
             run_id=job.flower_run_id,
             node_id=job.node_id,
+            group_id=job.group_id,
         )
         return flower_compat.from_recorddict(
             flower_compat.call_client(client, message, self._context(job))
@@ -144,17 +149,30 @@ class ClientRunner:
         return self._contexts[key]
 
 
+def _mapped(file: Path) -> memoryview:
+    """Return a file's content without reading it: the system loads what is used, and may drop it.
+
+    The agent never writes to a file in its cache; it replaces or removes it.
+    """
+    with file.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _result(answer: Records, update: Path) -> WorkerResult:
-    text = encode_skeleton(answer)
-    if not any(answer.arrays.values()) and len(msgspec.json.encode(text)) <= INLINE_LIMIT:
-        return WorkerResult(ok=True, content=text)
-    blob = encode_records(answer)
+    """Return a small answer, or write a large one to ``update``. Raises ProtocolError."""
+    if not any(answer.arrays.values()):
+        text = encode_skeleton(answer)
+        if len(msgspec.json.encode(text)) <= INLINE_LIMIT:
+            return WorkerResult(ok=True, content=text)
     try:
-        update.write_bytes(blob)
+        with update.open("wb") as stream:
+            name, size = write_records(answer, stream)
     except OSError as error:
         reason = f"the update cannot be stored: {error.strerror}"
         return WorkerResult(ok=False, code=disk_code(error), reason=reason)
-    return WorkerResult(ok=True, update=ObjectRef(digest=digest(blob), size=len(blob)))
+    return WorkerResult(ok=True, update=ObjectRef(digest=name, size=size))
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fakes.devices import digits
 
+from edge.protocol.opaque import OpaqueArray
 from edge.protocol.records import (
     Records,
     decode_records,
@@ -165,3 +166,57 @@ def test_the_next_version_of_an_app_is_the_code_that_runs(tmp_path: Path) -> Non
         job = job_with(tmp_path / folder, ANSWERS.format(step=step, count=1), flower_run_id=step)
         counts.append(decode_skeleton(runner.run(job).content).metrics["seen"]["count"])
     assert counts == [1, 10, 1]
+
+
+REPLIES = """
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.train()
+def train(message, context):
+    {}
+    return Message(content=RecordDict({{"r": record}}), reply_to=message)
+"""
+
+
+def replied(folder: Path, record: str) -> Records:
+    folder = folder / digest(record.encode())  # a module of one file is imported once
+    result = ClientRunner().run(job_with(folder, REPLIES.format(f"record = {record}")))
+    assert result.ok, result.reason
+    if result.update is None:
+        return decode_skeleton(result.content)
+    return decode_records((folder / "update").read_bytes())
+
+
+def test_numpy_scalars_and_an_arrays_own_format_are_sent(tmp_path: Path) -> None:
+    """Flower takes them: a float of NumPy's is a float."""
+    metrics = replied(tmp_path, "MetricRecord({'loss': np.float64(0.5)})").metrics["r"]
+    assert (metrics, type(metrics["loss"])) == ({"loss": 0.5}, float)
+    array = "Array('int4', (3,), 'my.packed', bytes(2))"
+    (found,) = replied(tmp_path, f"ArrayRecord({{'q': {array}}})").arrays["r"].values()
+    assert isinstance(found, OpaqueArray)
+    assert (found.form.stype, found.tobytes()) == ("my.packed", bytes(2))
+    complex_array = replied(tmp_path, "ArrayRecord([np.array([1j])])").arrays["r"]["0"]
+    assert isinstance(complex_array, OpaqueArray)
+    large = replied(tmp_path, "ConfigRecord({'weights': bytes(20_000_000)})").configs["r"]
+    assert large["weights"] == bytes(20_000_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "named"), [("2**70", "type", "'odd'"), ("1j", "app-error", "complex")]
+)
+def test_a_value_that_cannot_be_sent_is_named(
+    tmp_path: Path, value: str, code: str, named: str
+) -> None:
+    """Flower's own record refuses some, and its wire the others."""
+    body = REPLIES.format(f"record = MetricRecord({{'odd': {value}}})")
+    result = ClientRunner().run(job_with(tmp_path, body))
+    assert (result.ok, result.code) == (False, code)
+    assert named in result.reason
+
+
+def test_an_app_sees_the_group_of_its_message(tmp_path: Path) -> None:
+    body = REPLIES.format("record = ConfigRecord({'group': message.metadata.group_id})")
+    result = ClientRunner().run(job_with(tmp_path, body, group_id="round 3"))
+    assert decode_skeleton(result.content).configs["r"] == {"group": "round 3"}

@@ -8,7 +8,11 @@ from pathlib import Path
 from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_process import WorkerProcess
 
-CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+CRASH = """
+import os, signal, sys
+print("CUDA error:\\n  no kernel image", file=sys.stderr, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 PRINT = "print('x' * 100000, flush=True); app = 3"
 
 
@@ -51,6 +55,7 @@ def test_a_worker_that_dies_says_so_and_the_next_job_finds_another(tmp_path: Pat
     died, after = run(tmp_path, (CRASH, 60.0), (PRINT, 60.0))
     assert (died.ok, died.code) == (False, "worker-died")
     assert "signal 9" in died.reason
+    assert died.reason.endswith("CUDA error: | no kernel image")
     assert died.work_seconds > 0
     assert (after.code, "not a ClientApp" in after.reason) == ("app-load", True)
 
