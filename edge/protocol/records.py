@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.opaque import Form, OpaqueArray, as_bytes, forms_of, opaque_array
-from edge.protocol.tensors import Bounds, parts_of, split, tensors_in
+from edge.protocol.tensors import Bounds, Data, bytes_of, parts_of, split, tensors_in
 from edge.protocol.text import parse_json
 from edge.protocol.values import Scalar, Tensors, Value, ValueMap, pack_map, unpack_map
 
@@ -100,11 +100,12 @@ def decode_skeleton(text: str | bytes) -> Records:
     return _assemble(skeleton, {name: {} for name in skeleton.arrays}, {})
 
 
-def encode_parts(records: Records) -> Iterator[bytes | memoryview]:
+def encode_parts(records: Records, data: Data = bytes_of) -> Iterator[bytes | memoryview]:
     """Encode as a weights file, piece by piece: the header, then views on the arrays.
 
     The tensors are named ``0``, ``1`` ...; the skeleton is in the metadata, and long metrics and
     configs are tensors behind the arrays. Raises ProtocolError before it yields anything.
+    ``data`` makes the bytes of a tensor whose array gives no more than dtype and shape.
     """
     long: Tensors = []
     text = _skeleton_of(records, long)
@@ -113,7 +114,7 @@ def encode_parts(records: Records) -> Iterator[bytes | memoryview]:
         str(number): as_bytes(array) if isinstance(array, OpaqueArray) else np.asarray(array)
         for number, array in enumerate([*arrays, *long])
     }
-    return parts_of(tensors, text)
+    return parts_of(tensors, text, data)
 
 
 def encode_records(records: Records) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,25 @@ def is_number(dtype: np.dtype[Any]) -> bool:
     return dtype.newbyteorder("<") in _NAMES
 
 
-def parts_of(tensors: Mapping[str, NDArray[Any]], text: str) -> Iterator[bytes | memoryview]:
+Data = Callable[[str, NDArray[Any]], Iterator[bytes | memoryview]]
+"""Yields the bytes of a tensor, by its name and array."""
+
+
+def bytes_of(name: str, array: NDArray[Any]) -> Iterator[bytes | memoryview]:  # noqa: ARG001
+    """Yield an array's bytes: :data:`Data` of a tensor that is there as a whole."""
+    little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    yield little.reshape(-1).view(np.uint8).data
+
+
+def parts_of(
+    tensors: Mapping[str, NDArray[Any]], text: str, data: Data = bytes_of
+) -> Iterator[bytes | memoryview]:
     """Yield a file piece by piece: the header, then each tensor's bytes as views.
 
     Args:
         tensors: By name. Only those of another byte order or layout are copied, one at a time.
         text: Stored as ``records`` in the metadata.
+        data: Makes the bytes of a tensor.
 
     """
     for array in tensors.values():
@@ -86,10 +99,9 @@ def parts_of(tensors: Mapping[str, NDArray[Any]], text: str) -> Iterator[bytes |
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     yield len(encoded).to_bytes(8, "little") + encoded
-    for _, array in ordered:
+    for name, array in ordered:
         if array.nbytes:
-            little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-            yield little.reshape(-1).view(np.uint8).data
+            yield from data(name, array)
 
 
 def _check_dtype(array: NDArray[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from fl_runtime.cohort.rpc import CHANNEL_OPTIONS, METHOD, FromServer, Goodbye, 
 from fl_runtime.run.messages import PhaseEvent, PhaseRequest
 
 logger = logging.getLogger(__name__)
+
+QUEUED_FRAMES = 4
+"""Frames that wait to be sent: a whole model in the queue would double a proxy's memory."""
+WAIT_SECONDS = 1.0
+"""How often a proxy that waits for its server looks whether the stream still lives."""
 
 
 class PhaseRunner(Protocol):
@@ -32,7 +38,7 @@ def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -
     True after a goodbye; False when the connection was lost, so the caller may try again.
     """
     credentials = grpc.ssl_channel_credentials(identity.ca, identity.key, identity.certificate)
-    outbox: queue.Queue[bytes | None] = queue.Queue()
+    outbox: queue.Queue[bytes | None] = queue.Queue(QUEUED_FRAMES)
     with grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS) as channel:
         # gRPC sends from a thread of its own, until the queue gives None.
         stream = channel.stream_stream(METHOD)(iter(outbox.get, None))
@@ -42,13 +48,22 @@ def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -
                 if isinstance(request, Goodbye):
                     return True
                 for item in runner.run(request):
-                    if not stream.is_active():
-                        break  # the server gave the phase up, or is gone
-                    for frame in frames(item):
-                        outbox.put(frame)
+                    # When not all was sent, the server gave the phase up, or is gone.
+                    if not all(_sent(frame, outbox, stream) for frame in frames(item)):
+                        break
         except grpc.RpcError as error:
             event(logger, "server-lost", logging.WARNING, cohort=cohort, reason=str(error.code()))
         finally:
-            outbox.put(None)
             stream.cancel()
+            with contextlib.suppress(queue.Full):  # whom a frame wakes needs nothing more
+                outbox.put_nowait(None)
+    return False
+
+
+def _sent(frame: bytes, outbox: queue.Queue[bytes | None], stream: grpc.Call) -> bool:
+    """Hand a frame to gRPC, waiting until it has sent others; False when the stream has ended."""
+    while stream.is_active():
+        with contextlib.suppress(queue.Full):
+            outbox.put(frame, timeout=WAIT_SECONDS)
+            return True
     return False

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records, encode_records
-from fl_runtime.cohort.aggregation import WeightedMean
+from edge.protocol.records import Records
+from fl_runtime.aggregation.weighted_mean import WeightedMean
 from fl_runtime.cohort.updates import fault
 from fl_runtime.run.messages import (
     DeviceResult,
     Folded,
+    FoldedPart,
     PhaseRequest,
     Target,
     layout_of,
     mismatched_metrics,
 )
+
+PART_BYTES = 2**20
+"""A mean is sent in parts, so that neither side holds all of it in memory."""
 
 
 def is_expected(request: PhaseRequest, result: DeviceResult, target: Target) -> bool:
@@ -40,15 +46,26 @@ class Fold:
         """Add one checked update; returns its result, a failure when it cannot be averaged."""
         try:
             self._mean.add(records, float(result.metrics[self._weighted_by]))
-        except ProtocolError:
-            return mismatched_metrics(result)
+        except ProtocolError as error:
+            if error.code == "metrics":
+                return mismatched_metrics(result)
+            return replace(result, status="error", code=error.code, reason=str(error))
         except Exception as error:  # noqa: BLE001  # a fault of ours costs one device, not all
             return fault(result, error)
         self._devices.append(result.device)
         return result
 
-    def finish(self) -> Iterator[Folded]:
-        """The mean, unless nothing was added."""
-        if self._devices:
-            blob = encode_records(self._mean.records())
-            yield Folded(self._phase, blob, self._mean.count, self._devices)
+    def records(self) -> Records | None:
+        """The mean; None when nothing was added."""
+        return self._mean.records() if self._devices else None
+
+    def finish(self) -> Iterator[FoldedPart | Folded]:
+        """The mean, unless nothing was added; a large one in parts."""
+        if not self._devices:
+            return
+        offset, last = 0, b""
+        for part in self._mean.encoded(PART_BYTES):
+            if last:
+                yield FoldedPart(self._phase, offset, last)
+            offset, last = offset + len(last), part
+        yield Folded(self._phase, last, self._mean.count, self._devices)

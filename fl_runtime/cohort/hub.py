@@ -11,7 +11,7 @@ import grpc
 import msgspec
 
 from edge.logs import event
-from fl_runtime.cohort.line import STREAMS, Line
+from fl_runtime.cohort.line import MESSAGE_BYTES, STREAMS, Line
 from fl_runtime.cohort.mtls import Identity
 from fl_runtime.cohort.rpc import (
     CHANNEL_OPTIONS,
@@ -132,7 +132,7 @@ def _receive(
 ) -> None:
     """Hand what the proxy of a session says to its line, in a thread of its own."""
     try:
-        for data in messages(received, line.limit):
+        for data in messages(received, MESSAGE_BYTES):
             line.accept(session, _decode(data))
     except grpc.RpcError:
         event(logger, "proxy-detached", logging.WARNING, session=session)

@@ -12,15 +12,17 @@ import threading
 from collections.abc import Iterator
 
 from fl_runtime.cohort.rpc import FromProxy, FromServer, Goodbye
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseEvent, PhaseRequest
+from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseEvent, PhaseRequest
 from fl_runtime.run.ports import Clock
 
 STREAMS = 2
 """Streams of one cohort at once: a proxy's, and that of its predecessor, which may be half open."""
 STRAYS = 10_000
 """Messages that answer nothing before their stream ends."""
-RESULT_BYTES = 4 * 2**20
-"""Longest result of a device. Its metrics and its reply have bounds of their own, below this."""
+MESSAGE_BYTES = 4 * 2**20
+"""Longest message. A device's metrics and reply have bounds of their own, below this, and so has a
+part of a mean.
+"""
 
 
 class Stream:
@@ -58,6 +60,8 @@ class Line:
         self._due: set[tuple[str, int, str]] = set()
         """Devices that have not answered: name, node id and message id."""
         self._folded = False
+        self._mean_bytes = 0
+        """Length of the parts of the mean so far."""
         self._strays = 0
 
     def begin(self, request: PhaseRequest) -> None:
@@ -65,7 +69,7 @@ class Line:
         with self._lock:
             self._pending, self._inbox = request, queue.Queue()
             self._due = {(to.device, to.node_id, to.message_id) for to in request.targets}
-            self._folded = False
+            self._folded, self._mean_bytes = False, 0
             if self._streams:
                 self._streams[-1].send(request)
 
@@ -100,7 +104,7 @@ class Line:
             if len(self._streams) >= STREAMS:
                 return None
             self._session += 1
-            self._strays = 0
+            self._strays, self._mean_bytes = 0, 0
             made = Stream(self._session)
             self._streams.append(made)
             if self._over:
@@ -115,12 +119,6 @@ class Line:
             if stream in self._streams:
                 self._streams.remove(stream)
             stream.end()
-
-    def limit(self) -> int:
-        """The most bytes that a message of the proxy may have now."""
-        request = self._pending
-        # The mean may be as long as an update may be.
-        return RESULT_BYTES + (request.size_limit if request is not None and request.fold else 0)
 
     def accept(self, session: int, item: FromProxy) -> None:
         """Take what the proxy of a session says. Raises ValueError when it answers nothing too
@@ -151,6 +149,11 @@ class Line:
             return known
         if self._pending is None or item.phase != self._pending.phase:
             return False
+        if isinstance(item, FoldedPart):
+            follows = item.offset == self._mean_bytes and not self._folded
+            self._mean_bytes += len(item.data) if follows else 0
+            # A mean may be as long as an update may be.
+            return follows and self._mean_bytes <= self._pending.size_limit
         if isinstance(item, Folded):
             first, self._folded = not self._folded, True
             return first

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, Records, decode_records
+from fl_runtime.aggregation.blocks import change_norm
+from fl_runtime.aggregation.mapped import fetch
 from fl_runtime.run.keys import arrays_key
 from fl_runtime.run.messages import PhaseRequest
 from fl_runtime.run.ports import ObjectStore
-
-
-def change_norm(before: ArrayMap, after: ArrayMap) -> float:
-    """L2 norm of ``after - before`` over all floating-point arrays, computed in float64."""
-    total = 0.0  # in Python's float: the square of a large float32 would overflow
-    for name, array in after.items():
-        if array.dtype.kind == "f" and name in before:
-            change = np.subtract(array, before[name], dtype=np.float64).ravel()
-            with np.errstate(over="ignore"):  # the caller refuses what is not finite
-                total += float(change @ change)
-    return math.sqrt(total)
 
 
 class NormFilter:
@@ -36,21 +25,29 @@ class NormFilter:
         self._sent: ArrayMap | None = None
         if _filters(request) and request.arrays is not None:
             key = arrays_key(request.run, request.arrays.digest)
-            sent = decode_records(objects.get(key, request.arrays.size))
-            self._sent = next(iter(sent.arrays.values()))
+            sent, _ = fetch(objects, key, request.arrays.size)
+            self._sent = next(iter(decode_records(sent).arrays.values()))
+
+    @property
+    def measures(self) -> bool:
+        """Whether the phase is filtered."""
+        return self._sent is not None
 
     @property
     def is_unjudged(self) -> bool:
         """Whether the server has yet to judge the norms."""
         return self._sent is not None and self._request.norm_limit <= 0
 
-    def norm_of(self, records: Records) -> float:
-        """The norm of an update's change; 0 where the phase is not filtered. Raises ProtocolError
-        ``norm`` above the limit.
+    def measure(self, records: Records) -> float:
+        """The norm of an update's change; 0 where the phase is not filtered. Infinite or NaN where
+        a value is, or where the norm is too large for float64.
         """
         if self._sent is None:
             return 0.0
-        norm = change_norm(self._sent, next(iter(records.arrays.values())))
+        return change_norm(self._sent, next(iter(records.arrays.values())))
+
+    def judge(self, norm: float) -> None:
+        """Raise ProtocolError ``norm`` for a norm above the limit."""
         limit = self._request.norm_limit
         if not math.isfinite(norm):
             raise ProtocolError("norm", "the update's change is too large to be measured")
@@ -59,7 +56,6 @@ class NormFilter:
                 "norm",
                 f"the update's change has norm {norm:.3g}, where at most {limit:.3g} is plausible",
             )
-        return norm
 
 
 def _filters(request: PhaseRequest) -> bool:

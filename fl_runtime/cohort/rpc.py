@@ -6,18 +6,19 @@ requests and gets events back. A proxy that reconnects gets the pending request 
 answer a repeated command from memory, so nothing is trained twice. :mod:`fl_runtime.cohort.hub` is
 the server's side, :mod:`fl_runtime.cohort.attach` the proxy's.
 
-A folded model is far above gRPC's limit of 4 MiB, and without a limit a proxy could fill the
-server's memory with one message. So a message travels in frames below the limit, and its receiver
-stops reading when it is longer than its phase allows. A frame's first byte is 1 when more follow.
+A request with many devices is above gRPC's limit of 4 MiB, and without a limit a proxy could fill
+the server's memory with one message. So a message travels in frames below the limit, and the server
+stops reading one that is longer than any of a proxy's. A frame's first byte is 1 when more follow.
+A folded model travels in messages of 1 MiB, and neither side ever holds all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseDone, PhaseRequest
+from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseDone, PhaseRequest
 
 METHOD = "/mledgeops.Cohorts/Attach"
 CHANNEL_OPTIONS = [
@@ -45,7 +46,7 @@ class StreamRefused(Exception):
     """What comes is no message, or a longer one than its receiver accepts."""
 
 
-FromProxy = DeviceResult | Folded | PhaseDone
+FromProxy = DeviceResult | FoldedPart | Folded | PhaseDone
 FromServer = PhaseRequest | Goodbye
 
 
@@ -58,19 +59,15 @@ def frames(message: FromProxy | FromServer) -> Iterator[bytes]:
     yield _LAST + view
 
 
-def messages(received: Iterable[bytes], limit: Callable[[], int] | None = None) -> Iterator[bytes]:
-    """Join the frames of each message.
-
-    ``limit``: the most bytes that a message may have now, asked at each frame. Raises
-    StreamRefused.
-    """
+def messages(received: Iterable[bytes], limit: int | None = None) -> Iterator[bytes]:
+    """Join the frames of each message, which may have ``limit`` bytes. Raises StreamRefused."""
     parts: list[memoryview] = []
     size = 0
     for frame in received:
         parts.append(memoryview(frame)[1:])
         size += len(frame) - 1
-        if limit is not None and size > limit():
-            raise StreamRefused(f"a message has more than {limit()} bytes")
+        if limit is not None and size > limit:
+            raise StreamRefused(f"a message has more than {limit} bytes")
         if frame[:1] == _MORE:
             if (
                 len(frame) != FRAME_BYTES + 1

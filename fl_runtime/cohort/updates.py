@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
-import numpy as np
 
 from edge.logs import event
 from edge.protocol.errors import DEVICE_CODES, OTHER_CODE, ProtocolError
@@ -20,9 +19,10 @@ from edge.protocol.records import (
     bounds_of,
     decode_records,
     decode_skeleton,
-    digest,
 )
 from edge.protocol.text import printable
+from fl_runtime.aggregation.blocks import is_finite
+from fl_runtime.aggregation.mapped import fetch
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
@@ -63,13 +63,18 @@ class UpdateCheck:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Smallest and largest value that the app declares of a metric."""
 
-    def weight_of(self, records: Records) -> float:
-        """The update's weight, its example count. Raises ProtocolError, with the reason code, when
-        the update must not count.
-        """
+    def check_layout(self, records: Records) -> None:
+        """Raise ProtocolError unless the update holds the arrays of the model."""
         if self.arrays is not None:
             check_arrays(records, self.arrays)
-        check_finite(records)
+
+    def weight_of(self, records: Records, *, measured: bool = False) -> float:
+        """The update's weight, its example count. Raises ProtocolError, with the reason code, when
+        the update must not count. ``measured``: its change has a finite norm, which no array has
+        that holds NaN or infinity.
+        """
+        self.check_layout(records)
+        check_finite(records, measured=measured)
         if len(records.metrics) != 1:
             raise ProtocolError(
                 "metrics", f"the reply holds {len(records.metrics)} metric records, not one"
@@ -113,16 +118,19 @@ def check_arrays(records: Records, expected: list[ArraySpec]) -> None:
             raise ProtocolError("dtype", f"array {name!r} has dtype {got.dtype}, not {want.dtype}")
 
 
-def check_finite(records: Records) -> None:
-    """No array may hold NaN, infinity or a number near it. Raises ProtocolError."""
+def check_finite(records: Records, *, measured: bool = False) -> None:
+    """No array may hold NaN, infinity or a number near it. Raises ProtocolError. ``measured``: the
+    arrays are known to hold neither NaN nor infinity.
+    """
     for group in records.arrays.values():
         for name, array in group.items():
-            if array.dtype.kind != "f":
+            # Narrower floats are finite up to far below the largest value that counts.
+            wide = array.dtype.itemsize == 8
+            if array.dtype.kind != "f" or (measured and not wide):
                 continue
-            if not np.isfinite(array).all():
-                raise ProtocolError("not-finite", f"array {name[:60]!r} holds NaN or infinity")
-            if array.dtype.itemsize == 8 and np.abs(array).max(initial=0.0) > LARGEST:
-                raise ProtocolError("not-finite", f"array {name[:60]!r} is beyond {LARGEST:g}")
+            if not is_finite(array, LARGEST if wide else math.inf):
+                reason = f"array {name[:60]!r} holds NaN, infinity or a value beyond {LARGEST:g}"
+                raise ProtocolError("not-finite", reason)
 
 
 def _check_metrics(metrics: ValueMap) -> None:
@@ -209,7 +217,7 @@ class ReplyChecker:
             if reply.update
             else decode_skeleton(reply.content)
         )
-        examples = 0.0
+        norm = examples = 0.0
         if request.checked:
             check = UpdateCheck(
                 weighted_by=request.weighted_by,
@@ -217,8 +225,12 @@ class ReplyChecker:
                 names=request.metric_names,
                 ranges=request.ranges,
             )
-            examples = check.weight_of(records)
-        return records, self._filter.norm_of(records), examples
+            check.check_layout(records)
+            norm = self._filter.measure(records)
+            measured = self._filter.measures and math.isfinite(norm)
+            examples = check.weight_of(records, measured=measured)
+            self._filter.judge(norm)
+        return records, norm, examples
 
 
 def trains(request: PhaseRequest) -> bool:
@@ -251,8 +263,8 @@ def read_update(
     if update.size > request.size_limit:
         raise ProtocolError("too-large", f"the update claims {update.size} bytes")
     # Never more than the announced size, whatever was uploaded.
-    blob = objects.get(update_key(request.run, request.phase, device), update.size)
-    if digest(blob) != update.digest:
+    blob, found = fetch(objects, update_key(request.run, request.phase, device), update.size)
+    if found != update.digest:
         raise ProtocolError("bad-digest", "the update's digest is not the announced one")
     # A model's bounds also hold for evaluations, which have no need of arrays at all.
     bounds = bounds_of(spec.name for spec in request.specs) if request.specs else Bounds()

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 from botocore.config import Config
@@ -32,7 +32,7 @@ RETRIES = {"mode": "standard", "max_attempts": 8}
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 """
 _PART = 2**20
-"""Bytes that are read at a time of an object whose digest is wanted."""
+"""Bytes of an object that are read at a time."""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
 """Longest validity of a URL signed with SigV4."""
 
@@ -159,6 +159,18 @@ class S3Objects:
             raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
         data: bytes = answer["Body"].read()
         return data
+
+    def download(self, key: str, file: BinaryIO, limit: int) -> str:
+        """Checks the length before it reads the body."""
+        with self._missing(key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+        if answer["ContentLength"] > limit:
+            raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
+        found = hashlib.sha256()
+        for part in answer["Body"].iter_chunks(_PART):
+            found.update(part)
+            file.write(part)
+        return found.hexdigest()
 
     def put(self, key: str, data: bytes) -> None:
         """Encrypted as the bucket's default says."""

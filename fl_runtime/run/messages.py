@@ -140,11 +140,23 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Not empty: no device is asked. Read these updates again and answer with their mean."""
 
 
+class FoldedPart(msgspec.Struct, frozen=True, tag="part"):
+    """A part of a mean's records file, which :class:`Folded` ends. Parts come in order, and again
+    from the first one when another proxy has taken the cohort over.
+    """
+
+    phase: str
+    offset: int
+    """Bytes of the file before this part."""
+    data: bytes
+
+
 class Folded(msgspec.Struct, frozen=True, tag="folded"):
     """The weighted mean of ``count`` updates of a cohort, as a records file."""
 
     phase: str
     records: bytes
+    """The file, or what follows the parts that have been sent of it."""
     count: int
     devices: list[str] = []
     """Whose updates they are."""
@@ -156,7 +168,7 @@ class PhaseDone(msgspec.Struct, frozen=True, tag="done"):
     phase: str
 
 
-PhaseEvent = DeviceResult | Folded | PhaseDone
+PhaseEvent = DeviceResult | FoldedPart | Folded | PhaseDone
 
 
 def mismatched_metrics(result: DeviceResult) -> DeviceResult:

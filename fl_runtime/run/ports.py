@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
@@ -40,6 +40,11 @@ class ObjectStore(Protocol):
 
     def get(self, key: str, limit: int | None = None) -> bytes:
         """The object. Raises ObjectMissing when it is absent or longer than ``limit`` bytes."""
+
+    def download(self, key: str, file: BinaryIO, limit: int) -> str:
+        """Write an object to a file, by parts; returns its SHA-256. Raises ObjectMissing as
+        :meth:`get` does.
+        """
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object, replacing one of the same key."""

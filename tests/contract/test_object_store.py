@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import uuid
 
 import pytest
@@ -42,6 +44,16 @@ class ObjectStoreContract:
         assert store.get(f"{prefix}a", 5) == b"12345"
         with pytest.raises(ObjectMissing):
             store.get(f"{prefix}a", 4)
+
+    def test_a_download_gives_content_and_digest(self, store: ObjectStore, prefix: str) -> None:
+        data = bytes(range(256)) * 8193  # two parts and a bit
+        store.put(f"{prefix}a", data)
+        file = io.BytesIO()
+        assert store.download(f"{prefix}a", file, len(data)) == hashlib.sha256(data).hexdigest()
+        assert file.getvalue() == data
+        for key, limit in ((f"{prefix}a", len(data) - 1), (f"{prefix}absent", 9)):
+            with pytest.raises(ObjectMissing):
+                store.download(key, io.BytesIO(), limit)
 
     def test_a_discarded_object_is_missing_and_may_be_discarded_again(
         self, store: ObjectStore, prefix: str

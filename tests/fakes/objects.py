@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from edge.object_transfer import ObjectError
 from edge.protocol.messages import ObjectRef
@@ -21,6 +22,11 @@ class MemoryObjects:
         if key not in self.data or (limit is not None and len(self.data[key]) > limit):
             raise ObjectMissing(key)
         return self.data[key]
+
+    def download(self, key: str, file: BinaryIO, limit: int) -> str:
+        blob = self.get(key, limit)
+        file.write(blob)
+        return digest(blob)
 
     def digest(self, key: str) -> str:
         return digest(self.get(key))

@@ -27,7 +27,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"greengrass", "serving"},
         {"agent"},
     ],
-    "fl_runtime": [{"run"}, {"cohort"}, {"proxy", "server"}],
+    "fl_runtime": [{"run"}, {"aggregation"}, {"cohort"}, {"proxy", "server"}],
     "registry": [
         {"errors"},
         {"audit", "model_version"},

@@ -6,14 +6,49 @@ from the results that it has judged, so a proxy claims no more than its devices 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Bounds, Records, ValueMap, bounds_of, decode_records
-from fl_runtime.cohort.aggregation import WeightedMean
+from fl_runtime.aggregation.mapped import map_file
+from fl_runtime.aggregation.weighted_mean import WeightedMean
+from fl_runtime.cohort.fold import PART_BYTES
 from fl_runtime.cohort.updates import check_arrays, check_finite
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest
+from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseRequest
+
+
+@dataclass(frozen=True)
+class ReceivedMean:
+    """A proxy's mean as it sent it."""
+
+    records: memoryview
+    """The records file."""
+    devices: list[str]
+
+
+class MeanParts:
+    """Joins the parts of a cohort's mean in a file: the server holds none of them in memory."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+
+    def add(self, part: FoldedPart) -> None:
+        """Add a part. The first one starts anew: another proxy may have taken the cohort over."""
+        if part.offset == 0:
+            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # gone with us
+        if self._file is not None:
+            self._file.write(part.data)
+
+    def finish(self, mean: Folded) -> ReceivedMean:
+        """The whole mean."""
+        if self._file is None:
+            return ReceivedMean(memoryview(mean.records), mean.devices)
+        with self._file as file:
+            file.write(mean.records)
+            return ReceivedMean(map_file(file), mean.devices)
 
 
 @dataclass(frozen=True)
@@ -23,7 +58,9 @@ class CohortMean:
     records: Records
 
 
-def mean_of(mean: Folded, request: PhaseRequest, accepted: Sequence[DeviceResult]) -> CohortMean:
+def mean_of(
+    mean: ReceivedMean, request: PhaseRequest, accepted: Sequence[DeviceResult]
+) -> CohortMean:
     """Check a proxy's mean, and give it its devices' weight and metrics.
 
     Args:
@@ -51,6 +88,20 @@ def mean_of(mean: Folded, request: PhaseRequest, accepted: Sequence[DeviceResult
     return CohortMean(
         Records(arrays=folded.arrays, metrics={name: metrics}, order=(*folded.arrays, name))
     )
+
+
+def merged(means: Sequence[CohortMean], weighted_by: str) -> CohortMean:
+    """The mean over all cohorts: what a strategy would make of theirs, in one model's memory."""
+    if len(means) == 1:
+        return means[0]
+    total = WeightedMean(weighted_by)
+    for mean in means:
+        (metrics,) = mean.records.metrics.values()
+        total.add(mean.records, float(cast(float, metrics[weighted_by])))
+    with tempfile.TemporaryFile() as file:
+        for part in total.encoded(PART_BYTES):
+            file.write(part)
+        return CohortMean(decode_records(map_file(file)))
 
 
 def _metrics(weighted_by: str, accepted: Sequence[DeviceResult]) -> ValueMap:

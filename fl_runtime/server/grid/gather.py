@@ -11,16 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from msgspec.structs import replace
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records, decode_records
+from edge.protocol.records import Records
 from fl_runtime.cohort.fold import Fold
 from fl_runtime.cohort.updates import trains
 from fl_runtime.run.concurrency import Concurrency
-from fl_runtime.run.messages import DeviceResult, Folded, PhaseRequest, Target, failure
-from fl_runtime.server.grid.cohort_means import CohortMean, mean_of
+from fl_runtime.run.messages import (
+    DeviceResult,
+    Folded,
+    FoldedPart,
+    PhaseRequest,
+    Target,
+    failure,
+)
+from fl_runtime.server.grid.cohort_means import CohortMean, MeanParts, ReceivedMean, mean_of, merged
 from fl_runtime.server.grid.fan_out import CohortBackend, run_cohorts
 
 Review = Callable[[Sequence[DeviceResult]], list[DeviceResult]]
-_Found = tuple[dict[str, DeviceResult], dict[str, Folded]]
+_Found = tuple[dict[str, DeviceResult], dict[str, ReceivedMean]]
 """Results by device, and means by cohort."""
 
 
@@ -30,7 +37,7 @@ def gather(
     review: Review,
     concurrency: Concurrency,
 ) -> Iterator[tuple[DeviceResult | CohortMean, PhaseRequest]]:
-    """The phase's final results, by device, and then the means of those that count."""
+    """The phase's final results, by device, and then the mean of those that count."""
 
     def run(asked: Sequence[PhaseRequest]) -> _Found:
         return _run(backend, asked, concurrency)
@@ -46,19 +53,25 @@ def gather(
             means = _fold_metrics(requests, final)
     cohort_of = {target.device: request for request in requests for target in request.targets}
     yield from ((result, cohort_of[result.device]) for result in _by_name(final.values()))
-    yield from ((means[request.cohort], request) for request in requests if request.cohort in means)
+    counted = [request for request in requests if request.cohort in means]
+    if counted:
+        mean = merged([means[request.cohort] for request in counted], counted[0].weighted_by)
+        yield mean, counted[0]
 
 
 def _run(
     backend: CohortBackend, requests: Sequence[PhaseRequest], concurrency: Concurrency
 ) -> _Found:
     results: dict[str, DeviceResult] = {}
-    means: dict[str, Folded] = {}
+    parts = {request.cohort: MeanParts() for request in requests}
+    means: dict[str, ReceivedMean] = {}
     for item, request in run_cohorts(backend, requests, concurrency):
         if isinstance(item, DeviceResult):
             results[item.device] = item
+        elif isinstance(item, FoldedPart):
+            parts[request.cohort].add(item)
         elif isinstance(item, Folded):
-            means[request.cohort] = item
+            means[request.cohort] = parts[request.cohort].finish(item)
     return results, means
 
 
@@ -66,8 +79,8 @@ def _fold(
     run: Callable[[Sequence[PhaseRequest]], _Found],
     requests: Sequence[PhaseRequest],
     final: dict[str, DeviceResult],
-    means: dict[str, Folded],
-) -> dict[str, Folded]:
+    means: dict[str, ReceivedMean],
+) -> dict[str, ReceivedMean]:
     """A mean of exactly the accepted updates for each cohort. ``final`` gets those failures that
     show only when updates are read again.
     """
@@ -99,7 +112,9 @@ def _fold(
 
 
 def _means(
-    requests: Sequence[PhaseRequest], final: dict[str, DeviceResult], folded: dict[str, Folded]
+    requests: Sequence[PhaseRequest],
+    final: dict[str, DeviceResult],
+    folded: dict[str, ReceivedMean],
 ) -> dict[str, CohortMean]:
     """What counts of the means. ``final`` gets the failures of a cohort that sent another."""
     found = {}
@@ -127,8 +142,8 @@ def _fold_metrics(
         for result in _accepted(request, final):
             records = Records(metrics={"metrics": result.metrics})
             final[result.device] = fold.add(result, records)
-        for mean in fold.finish():
-            found[request.cohort] = CohortMean(decode_records(mean.records))
+        if (mean := fold.records()) is not None:
+            found[request.cohort] = CohortMean(mean)
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from edge.protocol.records import ArrayMap
-from fl_runtime.cohort.aggregation import restore_dtypes
+from fl_runtime.aggregation.weighted_mean import restore_dtypes
 from fl_runtime.run.messages import ArraySpec
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from botocore.exceptions import ClientError
 
 from edge.protocol.names import topic
+from edge.protocol.records import digest
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.ports import StoredReply
 from fl_runtime.run.records import DeviceRow, RoundRecord
@@ -123,6 +124,12 @@ class CloudObjects:
             return data
 
         return self._cloud.call("get-object", effect)
+
+    def download(self, key: str, file: BinaryIO, limit: int) -> str:
+        """See the port."""
+        blob = self.get(key, limit)
+        file.write(blob)
+        return digest(blob)
 
     def put(self, key: str, data: bytes) -> None:
         """See the port."""

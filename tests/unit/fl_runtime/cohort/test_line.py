@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fakes.phases import PHASE, device_result, phase_request
 
-from fl_runtime.cohort.line import RESULT_BYTES, STRAYS, STREAMS, Line
+from fl_runtime.cohort.line import STRAYS, STREAMS, Line
 from fl_runtime.cohort.rpc import FRAME_BYTES, Goodbye, StreamRefused, frames, messages
-from fl_runtime.run.messages import Folded, PhaseDone
+from fl_runtime.run.messages import Folded, FoldedPart, PhaseDone
 
 ASKED = phase_request("d0", "d1")
 ANSWER = device_result("d0", node_id=0)
@@ -63,13 +63,23 @@ def test_who_answers_nothing_too_often_is_refused() -> None:
         line.accept(stream.session, PhaseDone("another"))
 
 
-def test_only_while_a_mean_is_due_may_a_message_be_as_long_as_a_model() -> None:
+def test_parts_of_a_mean_count_in_their_order_up_to_the_length_of_an_update() -> None:
     line = Line()
-    assert line.limit() == RESULT_BYTES
+    first = line.connect()
     line.begin(ASKED)
-    assert line.limit() == RESULT_BYTES + ASKED.size_limit
-    line.finish()
-    assert line.limit() == RESULT_BYTES
+    half = bytes(ASKED.size_limit // 2)
+    good = [FoldedPart(PHASE, 0, half), FoldedPart(PHASE, len(half), half)]
+    strays = [
+        FoldedPart(PHASE, 0, half),
+        FoldedPart("another", len(half) * 2, half),
+        FoldedPart(PHASE, len(half) * 2, b"x"),
+    ]
+    for part in (*good, *strays):
+        line.accept(first.session, part)
+    second = line.connect()
+    line.accept(first.session, good[0])
+    line.accept(second.session, good[0])
+    assert heard(line) == [*good, good[0]], "a successor begins anew"
 
 
 def test_frames_make_the_message_again_and_are_read_no_further_than_the_limit() -> None:
@@ -79,7 +89,7 @@ def test_frames_make_the_message_again_and_are_read_no_further_than_the_limit() 
     assert next(len(item) for item in messages(made)) > 3 * FRAME_BYTES
     read = iter(made)
     with pytest.raises(StreamRefused, match="more than 9 bytes"):
-        next(messages(read, lambda: 9))
+        next(messages(read, 9))
     assert len(list(read)) == 4, "only the first frame was read"
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records
-from fl_runtime.cohort.aggregation import WeightedMean, restore_dtypes
+from edge.protocol.records import Records, encode_records
+from fl_runtime.aggregation.weighted_mean import WeightedMean, regroup, restore_dtypes
 from fl_runtime.run.messages import array_specs
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
@@ -150,3 +150,36 @@ def test_one_device_with_other_metrics_is_refused_and_the_mean_is_unharmed() -> 
     with pytest.raises(ProtocolError, match="differ from those of the other devices"):
         mean.add(update(examples=5, accuracy=1.0), 5.0)
     assert (mean.count, mean.records().metrics["metrics"]["num-examples"]) == (1, 5)
+
+
+def test_a_mean_in_parts_is_the_file_of_the_mean() -> None:
+    arrays = {"w": np.arange(70_000, dtype=np.float32), "n": np.array(3, np.int64)}
+    metrics = {"m": {"num-examples": 2, "losses": [0.5] * 2000}}
+    mean = folded([(Records(arrays={"a": arrays}, metrics=metrics), 2.0)] * 3)
+    parts = list(mean.encoded(100_000))
+    assert b"".join(parts) == encode_records(mean.records())
+    assert {len(part) for part in parts[:-1]} == {100_000}
+
+
+def test_pieces_are_regrouped_to_one_size() -> None:
+    pieces = [b"abc", memoryview(b""), b"", b"d", b"efghij"]
+    assert list(regroup(pieces, 4)) == [b"abcd", b"efgh", b"ij"]
+    assert list(regroup([], 4)) == []
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_updates_that_wait_for_others_are_in_the_mean(count: int) -> None:
+    mean = folded([(update(float(number), examples=1), 1.0) for number in range(count)])
+    np.testing.assert_allclose(mean.records().arrays["arrays"]["w"], (count - 1) / 2)
+
+
+def test_what_is_not_numbers_is_refused_and_the_mean_is_unharmed() -> None:
+    text = Records(
+        arrays={"arrays": {"w": np.array([b"abc"] * 3)}}, metrics={"metrics": {"num-examples": 5}}
+    )
+    mean = WeightedMean()
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="no numbers"):
+            mean.add(text, 5.0)
+    mean.add(update(3.0), 10.0)
+    np.testing.assert_allclose(mean.records().arrays["arrays"]["w"], 3.0)

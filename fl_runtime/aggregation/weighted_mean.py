@@ -11,16 +11,21 @@ algorithm 1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import ArrayMap, Records, Value, ValueMap
+from edge.protocol.records import ArrayMap, Records, Value, ValueMap, encode_parts
+from edge.protocol.tensors import bytes_of
+from fl_runtime.aggregation.blocks import add_weighted, blocks
 from fl_runtime.run.messages import ArraySpec
+
+AT_ONCE = 4
+"""Updates added in one pass over the sums: more would not be faster."""
 
 _Vectors = Mapping[str, NDArray[np.float64]]
 
@@ -31,14 +36,15 @@ class WeightedMean:
 
     Keeps float64 sums, so the rounding that the order of arrival causes does not reach a float32
     model: the same seed gives the same run. Takes the memory of two float32 models, however many
-    updates are added.
+    updates are added, and up to four updates that wait for one pass over the sums.
     """
 
     weighted_by: str = "num-examples"
     """Key of the example count among the metrics. The mean's own count is the sum."""
     weight: float = 0.0
     count: int = 0
-    _sums: ArrayMap = field(default_factory=dict)
+    _sums: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    _waiting: list[tuple[ArrayMap, float]] = field(default_factory=list)
     _dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
     _metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     _scalars: set[str] = field(default_factory=set)
@@ -62,14 +68,14 @@ class WeightedMean:
             self._names = (next(iter(records.arrays), "arrays"), name)
             self._scalars = {key for key, value in metrics.items() if not isinstance(value, list)}
             self._dtypes = {key: array.dtype for key, array in arrays.items()}
+            self._sums = {key: np.zeros(array.shape) for key, array in arrays.items()}
         # Before anything is added: half an update would spoil the sums.
-        _check_layout(arrays, self._sums, first=not self.count)
+        _check_layout(arrays, self._sums)
         self._whole = self._whole and isinstance(metrics[self.weighted_by], int)
-        weighted = {
-            key: np.asarray(np.multiply(array, weight, dtype=np.float64))
-            for key, array in arrays.items()
-        }
-        self._absorb(weighted, {key: vector * weight for key, vector in values.items()}, weight, 1)
+        self._waiting.append((arrays, weight))
+        if len(self._waiting) == AT_ONCE:
+            self._add_waiting()
+        self._count({key: vector * weight for key, vector in values.items()}, weight, 1)
 
     def __add__(self, other: WeightedMean) -> WeightedMean:
         """The mean over the updates of both; neither operand changes."""
@@ -81,16 +87,42 @@ class WeightedMean:
             raise ProtocolError("metrics", "two cohorts report different metrics")
         total = self._copy()
         total._whole = self._whole and other._whole
-        total._absorb(other._sums, other._metrics, other.weight, other.count)
+        other._add_waiting()
+        for key, array in other._sums.items():
+            total._sums[key] += array
+        total._count(other._metrics, other.weight, other.count)
         return total
 
     def records(self) -> Records:
         """The mean as one update, in the dtypes of the updates. Raises ValueError when empty."""
+        described = self._described()
+        for group in described.arrays.values():
+            for key, total in self._sums.items():
+                group[key] = _cast(total / self.weight, self._dtypes[key])
+        return described
+
+    def encoded(self, size: int) -> Iterator[bytes]:
+        """:meth:`records` as a file, in parts of ``size`` bytes: no array is made as a whole.
+
+        Raises ValueError when empty.
+        """
+        described = self._described()
+        made = {str(at): total.reshape(-1) for at, total in enumerate(self._sums.values())}
+
+        def data(name: str, array: NDArray[Any]) -> Iterator[bytes | memoryview]:
+            if name not in made:
+                yield from bytes_of(name, array)
+                return
+            for block in blocks([], array.size):
+                yield _cast(made[name][block] / self.weight, array.dtype).tobytes()
+
+        return regroup(encode_parts(described, data), size)
+
+    def _described(self) -> Records:
+        """The mean with arrays that have no memory: dtypes, shapes and metrics."""
         if not self.count:
             raise ValueError("no update was added")
-        arrays = {
-            key: _cast(total / self.weight, self._dtypes[key]) for key, total in self._sums.items()
-        }
+        self._add_waiting()
         means = {key: total / self.weight for key, total in self._metrics.items()}
         metrics: ValueMap = {
             key: float(value[0]) if key in self._scalars else [float(item) for item in value]
@@ -98,31 +130,47 @@ class WeightedMean:
         }
         metrics[self.weighted_by] = round(self.weight) if self._whole else self.weight
         array_name, metric_name = self._names
-        groups = {array_name: arrays} if arrays else {}
+        arrays = {
+            key: np.broadcast_to(np.zeros((), self._dtypes[key]), total.shape)
+            for key, total in self._sums.items()
+        }
+        groups: dict[str, ArrayMap] = {array_name: arrays} if arrays else {}
         return Records(arrays=groups, metrics={metric_name: metrics}, order=(*groups, metric_name))
 
-    def _absorb(self, sums: ArrayMap, metrics: _Vectors, weight: float, count: int) -> None:
-        for key, array in sums.items():
-            if key in self._sums:
-                self._sums[key] += array
-            else:
-                self._sums[key] = np.array(array)
+    def _add_waiting(self) -> None:
+        for key, total in self._sums.items():
+            add_weighted(total, [(arrays[key], weight) for arrays, weight in self._waiting])
+        self._waiting.clear()
+
+    def _count(self, metrics: _Vectors, weight: float, count: int) -> None:
         for key, vector in metrics.items():
             self._metrics[key] = self._metrics[key] + vector if key in self._metrics else vector
         self.weight, self.count = self.weight + weight, self.count + count
 
     def _copy(self) -> WeightedMean:
-        return WeightedMean(
-            self.weighted_by,
-            self.weight,
-            self.count,
-            {key: array.copy() for key, array in self._sums.items()},
-            dict(self._dtypes),
-            dict(self._metrics),
-            set(self._scalars),
-            self._names,
-            self._whole,
+        self._add_waiting()
+        return replace(
+            self,
+            _sums={key: array.copy() for key, array in self._sums.items()},
+            _waiting=[],
+            _metrics=dict(self._metrics),
         )
+
+
+def regroup(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[bytes]:
+    """Join and cut pieces, so that each has ``size`` bytes and only the last one may have fewer."""
+    held = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        while len(view):
+            part = view[: size - len(held)]
+            held += part
+            view = view[len(part) :]
+            if len(held) == size:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)
 
 
 def restore_dtypes(arrays: ArrayMap, specs: list[ArraySpec]) -> ArrayMap:
@@ -134,10 +182,12 @@ def restore_dtypes(arrays: ArrayMap, specs: list[ArraySpec]) -> ArrayMap:
     }
 
 
-def _check_layout(arrays: ArrayMap, sums: ArrayMap, *, first: bool) -> None:
-    """Names and shapes are those of the updates before."""
+def _check_layout(arrays: ArrayMap, sums: _Vectors) -> None:
+    """The arrays are numbers, with the names and shapes of the updates before."""
+    if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+        raise ProtocolError("dtype", "an array holds no numbers: it cannot be averaged")
     shapes = {key: array.shape for key, array in arrays.items()}
-    if not first and shapes != {key: array.shape for key, array in sums.items()}:
+    if shapes != {key: array.shape for key, array in sums.items()}:
         raise ProtocolError("arrays", "the arrays differ from those of the other devices")
 
 
