@@ -21,9 +21,8 @@ from edge.errors import MLEdgeOpsError
 from edge.protocol.messages import ConfigValue
 from edge.protocol.names import is_digest
 from edge.protocol.text import printable
+from edge.training.app_files import PROJECT_FILE, FilePatterns, app_files, selected, unmatched
 
-_SKIP = {"__pycache__", ".git", ".venv", ".mledgeops", ".ipynb_checkpoints"}
-_SUFFIXES = {".py", ".toml", ".md", ".json", ".csv", ".yaml", ".yml", ".txt", ".npz"}
 BUNDLE_LIMIT = 50 * 2**20
 """Bytes of a bundle. Training data does not belong in it: the device has its own."""
 _UNPACKED_LIMIT = 10 * BUNDLE_LIMIT
@@ -74,6 +73,8 @@ class FlowerApp:
     """``[project] license``."""
     dependencies: list[str] = field(default_factory=list)
     """``[project] dependencies``."""
+    patterns: FilePatterns = field(default_factory=FilePatterns)
+    """``[tool.flwr.app] fab-include`` and ``fab-exclude``."""
 
     @property
     def devices(self) -> int:
@@ -103,16 +104,18 @@ class FlowerApp:
         return ""
 
     def files(self) -> list[Path]:
-        """Return the bundle's files, sorted: sources and small text, no caches."""
-        # No symbolic links: one could lead out of the folder, and a zip stores what it leads to.
-        found = (
-            path
-            for path in self.folder.rglob("*")
-            if path.is_file() and not path.is_symlink() and path.suffix in _SUFFIXES
-        )
-        return sorted(
-            path for path in found if not _SKIP & set(path.relative_to(self.folder).parts)
-        )
+        """Return the bundle's files, sorted: see :mod:`edge.training.app_files`.
+
+        Raises:
+            AppError: A pattern of ``fab-include`` names no file.
+
+        """
+        if nothing := unmatched(self.folder, self.patterns):
+            raise AppError(
+                f"fab-include in {self.folder.name}/pyproject.toml names {nothing[0]!r}, which"
+                " matches no file."
+            )
+        return app_files(self.folder, self.patterns)
 
     def digest(self) -> str:
         """Return the SHA-256 over names and contents, which names the app on devices and in S3."""
@@ -134,9 +137,11 @@ class FlowerApp:
                 )
                 archive.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
         if buffer.tell() > BUNDLE_LIMIT:
+            largest = max(self.files(), key=lambda path: path.stat().st_size)
             raise AppError(
                 f"The bundle of the app {self.name} has {buffer.tell()} bytes; the limit is"
-                f" {BUNDLE_LIMIT}. Leave its data out."
+                f" {BUNDLE_LIMIT}. Leave data out by fab-exclude under [tool.flwr.app]; the largest"
+                f" file is {largest.relative_to(self.folder)}."
             )
         return buffer.getvalue()
 
@@ -170,7 +175,19 @@ def load_app(folder: Path) -> FlowerApp:
         dependencies=dependencies,
         description=str(project.get("description", "")),
         licence=_licence(project.get("license", "")),
+        patterns=_patterns(folder, section),
     )
+
+
+def _patterns(folder: Path, section: Mapping[str, Any]) -> FilePatterns:
+    found: dict[str, list[str]] = {}
+    for key in ("fab-include", "fab-exclude"):
+        found[key] = section.get(key, [])
+        if not isinstance(found[key], list) or not all(
+            isinstance(item, str) and item.strip() for item in found[key]
+        ):
+            raise AppError(f"{key} in {folder / PROJECT_FILE} must be a list of patterns.")
+    return FilePatterns(tuple(found["fab-include"]), tuple(found["fab-exclude"]))
 
 
 def _document(folder: Path) -> dict[str, Any]:
@@ -266,11 +283,9 @@ def _digest_of(archive: zipfile.ZipFile) -> str:
             raise AppError(
                 f"The app bundle holds the path {info.filename[:200]!r}, which leaves its folder."
             )
-    known = (
-        path.as_posix() == info.filename and path.suffix in _SUFFIXES and not _SKIP & {*path.parts}
-        for path, info in entries.items()
-    )
-    if len(entries) < len(archive.infolist()) or not all(known):
+    names = [info.filename for info in archive.infolist()]
+    known = {*selected(names, _patterns_in(archive))}
+    if sorted(path.as_posix() for path in entries) != sorted(known):
         raise AppError("The app bundle holds more than an app's files.")
     total = hashlib.sha256()
     for path in sorted(entries):
@@ -280,6 +295,15 @@ def _digest_of(archive: zipfile.ZipFile) -> str:
             while chunk := stream.read(1 << 20):
                 total.update(chunk)
     return total.hexdigest()
+
+
+def _patterns_in(archive: zipfile.ZipFile) -> FilePatterns:
+    try:
+        document = tomllib.loads(archive.read(PROJECT_FILE).decode())
+    except KeyError:
+        return FilePatterns()
+    section = document.get("tool", {}).get("flwr", {}).get("app", {})
+    return _patterns(Path(), section if isinstance(section, dict) else {})
 
 
 def _header(name: bytes, size: int) -> bytes:

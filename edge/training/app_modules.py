@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Iterator
@@ -12,19 +13,34 @@ from typing import Any
 from edge.training.app_bundle import AppError, site_of
 
 
+def import_roots(folder: Path) -> list[str]:
+    """Return the folders that an app's modules are imported from: its own, and its ``src``.
+
+    With the latter layout Flower imports the app's package once it is installed.
+    """
+    source = folder / "src"
+    return [str(folder), str(source)] if source.is_dir() else [str(folder)]
+
+
 @contextlib.contextmanager
 def app_on_path(folder: Path) -> Iterator[None]:
     """Make the app's modules importable for a while, before others of the same name."""
-    sys.path.insert(0, str(folder))
+    roots = import_roots(folder)
+    sys.path[:0] = roots
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(folder))
+        _leave_path(roots)
+
+
+def _leave_path(roots: list[str]) -> None:
+    for root in roots:
+        with contextlib.suppress(ValueError):  # an app may have removed it
+            sys.path.remove(root)
 
 
 def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
-    """Import ``module:attribute`` from an app's folder.
+    """Import ``module:attribute`` from an app's folder. The attribute may have dots, as in Flower.
 
     The folder stays on ``sys.path``: an app may import its modules later.
 
@@ -33,15 +49,15 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
 
     """
     module_name, _, attribute = reference.partition(":")
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    sys.path[:0] = [root for root in import_roots(folder) if root not in sys.path]
     site = str(site_of(folder))
     if site not in sys.path and Path(site).is_dir():
         # Last: the packages that the agent itself runs with take precedence.
         sys.path.append(site)
     importlib.invalidate_caches()
     try:
-        component = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
+        component: Any = functools.reduce(getattr, attribute.split("."), module)
     except Exception as error:  # the app's own code runs here and may raise anything
         raise AppError(
             f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}"
@@ -64,5 +80,4 @@ def forget_modules(folder: Path, reference: str) -> None:
         file = str(getattr(module, "__file__", None) or "")
         if name.partition(".")[0] == top and not file.startswith(inside):
             del sys.modules[name]
-    with contextlib.suppress(ValueError):
-        sys.path.remove(str(folder))
+    _leave_path(import_roots(folder))

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge.protocol.records import decode_records
 from edge.training.app_bundle import FlowerApp
+from edge.training.app_modules import import_roots
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.model.artifact import MODEL_FILE, FinalModel
 from fl_runtime.server.model.hooks import load_hook
@@ -74,8 +75,12 @@ def example_of(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
 
 def _code_paths(app: FlowerApp) -> list[str]:
     """The app's packages and modules, each by itself: MLflow puts their folder on the path."""
-    names = {file.relative_to(app.folder).parts[0] for file in app.files() if file.suffix == ".py"}
-    return sorted(str(app.folder / name) for name in names)
+    roots = [Path(root) for root in reversed(import_roots(app.folder))]  # src before its parent
+    found = set()
+    for file in (file for file in app.files() if file.suffix == ".py"):
+        root = next(root for root in roots if file.is_relative_to(root))
+        found.add(root / file.relative_to(root).parts[0])
+    return sorted(str(path) for path in found)
 
 
 def _requirements() -> list[str]:

@@ -11,6 +11,7 @@ from fakes.devices import digits
 
 from edge.training import app_bundle
 from edge.training.app_bundle import AppError, installed_apps, load_app, site_of, unpack
+from edge.training.app_files import FilePatterns, selected
 
 APP = '[tool.flwr.app.components]\nclientapp = "app.client:app"\n'
 
@@ -91,7 +92,7 @@ def test_a_bundle_that_leaves_its_folder_or_is_too_large_is_refused(
     with pytest.raises(AppError, match="unpacks to more"):
         unpack(buffer.getvalue(), tmp_path / "app", "a" * 64)
     monkeypatch.setattr(app_bundle, "BUNDLE_LIMIT", 10)
-    with pytest.raises(AppError, match="limit is 10"):
+    with pytest.raises(AppError, match=r"limit is 10\..*largest file is"):
         digits().bundle()
 
 
@@ -164,3 +165,58 @@ def test_an_app_says_which_setting_holds_its_number_of_rounds(tmp_path: Path) ->
     assert key_of("none", "") == "num-server-rounds", "an app without a ServerApp gets ours"
     with pytest.raises(AppError, match="rounds-key names 'round', which is no setting"):
         key_of("wrong", "rounds = 2", 'rounds-key = "round"', own)
+
+
+def names_of(folder: Path, section: str, ignored: str = "") -> list[str]:
+    """The files of the bundle of an app with these rules, after it was unpacked elsewhere."""
+    app = load_app(an_app(folder, f"[tool.flwr.app]\n{section}\n{APP}"))
+    for name in ("app/client.py", "data/a.parquet", "data/b.bin", "x.jsonl", "final.pt", "t.csv"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / ".gitignore").write_text(ignored)
+    copy = unpack(app.bundle(), folder.with_name("copy"), app.digest())
+    assert copy.digest() == app.digest()
+    return [path.relative_to(copy.folder).as_posix() for path in copy.files()]
+
+
+@pytest.mark.parametrize(
+    ("section", "ignored", "left_out"),
+    [
+        ("", "", {"data/b.bin"}),
+        ("", "*.pt\n# t.csv\n/data/\npyproject.toml", {"data/b.bin", "data/a.parquet", "final.pt"}),
+        ('fab-exclude = ["data/**", "*.nothing"]', "", {"data/b.bin", "data/a.parquet"}),
+        ('fab-include = ["**/*.py", "data/*.bin"]', "", {"data/a.parquet", "x.jsonl"}),
+    ],
+)
+def test_an_app_says_which_files_it_needs_as_it_does_to_flower(
+    tmp_path: Path, section: str, ignored: str, left_out: set[str]
+) -> None:
+    found = {*names_of(tmp_path / "app", section, ignored)}
+    assert {"pyproject.toml", "app/client.py"} <= found
+    assert not left_out & found
+    if "include" not in section:
+        assert found | left_out == {
+            "pyproject.toml",
+            "app/client.py",
+            "data/a.parquet",
+            "data/b.bin",
+            "x.jsonl",
+            "final.pt",
+            "t.csv",
+        }
+    else:
+        assert found == {"pyproject.toml", "app/client.py", "data/b.bin"}
+
+
+def test_the_description_belongs_to_every_bundle_and_caches_to_none() -> None:
+    names = ["pyproject.toml", "a.bin", "x/__pycache__/a.bin", ".venv/a.bin"]
+    rules = FilePatterns(include=("*.bin",), exclude=("pyproject.toml",))
+    assert selected(names, rules) == ["pyproject.toml", "a.bin"]
+
+
+def test_rules_that_cannot_be_followed_say_so(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match=r"names '\*\.none', which matches no file"):
+        names_of(tmp_path / "a", 'fab-include = ["*.py", "*.none"]')
+    for number, value in enumerate(("3", '"x"', '[""]', "[1]")):
+        with pytest.raises(AppError, match="must be a list of patterns"):
+            names_of(tmp_path / str(number), f"fab-exclude = {value}")

@@ -52,6 +52,16 @@ def test_what_cannot_be_imported_says_why(
         load_component(an_app(tmp_path / "a", code), reference, str)
 
 
+def test_a_package_under_src_is_found_and_an_attribute_may_have_dots(tmp_path: Path) -> None:
+    an_app(tmp_path / "a" / "src", "class Box:\n    value = 7\n")
+    assert load_component(tmp_path / "a", "power_app:Box.value", int) == 7
+    assert load_component(tmp_path / "a", "src.power_app:Box.value", int) == 7
+    with app_on_path(tmp_path / "a"):
+        assert str(tmp_path / "a" / "src") in sys.path
+    forget_modules(tmp_path / "a", "power_app:Box.value")
+    assert str(tmp_path / "a" / "src") not in sys.path
+
+
 def test_another_version_is_imported_once_the_first_is_forgotten(tmp_path: Path) -> None:
     first, second = an_app(tmp_path / "a", "x = 'a'"), an_app(tmp_path / "b", "x = 'b'")
     assert load_component(first, "power_app:x", str) == "a"
