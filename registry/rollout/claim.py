@@ -19,8 +19,10 @@ def begin(
     reason: str,
     now: float,
     forced: bool = False,
+    way_back: Candidate | None = None,
 ) -> Rollout:
-    """Claim the candidate's fleet for a new rollout and store it.
+    """Claim the candidate's fleet for a new rollout and store it. ``way_back``: what the fleet
+    runs, if it was verified just now.
 
     Raises RolloutBusy while another rollout is under way, RegistryError when the fleet runs the
     candidate already and ``forced`` is not set.
@@ -33,6 +35,7 @@ def begin(
         number=current.number + 1,
         candidate=candidate,
         previous=current.candidate,
+        previous_verified=current.candidate is not None and current.candidate == way_back,
         policy=policy,
         by=by,
         reason=reason,

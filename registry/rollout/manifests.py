@@ -48,6 +48,7 @@ class Manifests:
 
     def switch(self, rollout: Rollout, started_at: float) -> SignedManifest:
         """Switch to the rollout's candidate, in a wave that started at ``started_at``."""
+        self.verify(rollout.candidate)
         return self._signed(
             rollout.candidate,
             rollout,
@@ -58,29 +59,43 @@ class Manifests:
         )
 
     def rollback(self, rollout: Rollout) -> SignedManifest:
-        """Return to the model before the rollout. Where there was none, or it is no longer what
-        was linked, stop using any: a rollback never fails.
+        """Return to the model before the rollout; a rollback never fails.
+
+        Where there was none, devices stop using any. The same where it cannot be verified, unless
+        it was when the rollout began: then its digest is known to be what was linked, and devices
+        that hold the weights go back without asking for anything that was changed since.
         """
         sequence = rollout.sequence + 1
         started_at = rollout.back.started_at if rollout.back is not None else rollout.changed_at
         expires = expires_at(rollout, started_at)
-        if rollout.previous is not None:
-            try:
-                return self._signed(
-                    rollout.previous, rollout, sequence, started_at, expires, forced=True
-                )
-            except (ProvenanceMismatch, ProvenanceMissing) as error:
-                event(
-                    logger,
-                    "rollback-removes",
-                    logging.ERROR,
-                    fleet=rollout.fleet,
-                    version=rollout.previous.model_version,
-                    reason=str(error),
-                )
+        goal = rollout.previous if self._can_return(rollout) else None
         return self._signed(
-            rollout.candidate, rollout, sequence, started_at, expires, forced=True, remove=True
+            goal or rollout.candidate,
+            rollout,
+            sequence,
+            started_at,
+            expires,
+            forced=True,
+            remove=goal is None,
         )
+
+    def _can_return(self, rollout: Rollout) -> bool:
+        """Whether a rollback may name the previous model."""
+        if rollout.previous is None:
+            return False
+        try:
+            self.verify(rollout.previous)
+        except (ProvenanceMismatch, ProvenanceMissing) as error:
+            event(
+                logger,
+                "rollback-unverified" if rollout.previous_verified else "rollback-removes",
+                logging.ERROR,
+                fleet=rollout.fleet,
+                version=rollout.previous.model_version,
+                reason=str(error),
+            )
+            return rollout.previous_verified
+        return True
 
     def update(
         self, candidate: Candidate, last: Rollout, sequence: int, period: int = 0
@@ -89,6 +104,7 @@ class Manifests:
         :func:`period_of`; the manifest expires at the end of the next one.
         """
         days = last.policy.manifest_days
+        self.verify(candidate)
         issued = last.ended_at + period * days * DAY
         expires = issued + 2 * days * DAY if days else 0.0
         return self._signed(candidate, last, sequence, issued, expires, forced=False)
@@ -104,8 +120,6 @@ class Manifests:
         forced: bool,
         remove: bool = False,
     ) -> SignedManifest:
-        if not remove:
-            self.verify(candidate)
         text = manifest_text(
             Manifest(
                 fleet=candidate.fleet,

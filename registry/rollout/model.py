@@ -59,6 +59,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Candidate
     previous: Candidate | None
     """What the fleet ran before, and runs again after a rollback; None: no model."""
+    previous_verified: bool = False
+    """Whether ``previous`` was what was linked when the rollout began."""
     policy: RolloutPolicy
     by: str
     reason: str

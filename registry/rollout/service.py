@@ -101,8 +101,8 @@ class RolloutService:
         """
         candidate = self.candidate(version)
         self._check_approved(version)
+        way_back = self._way_back(candidate.fleet, required=not forced)
         if not forced:
-            self._check_way_back(candidate.fleet)
             override = override or self._passes(version)
         try:
             rollout = begin(
@@ -113,6 +113,7 @@ class RolloutService:
                 reason=reason,
                 now=self._clock(),
                 forced=forced,
+                way_back=way_back,
             )
         except RolloutBusy as error:
             if not queue:
@@ -176,18 +177,23 @@ class RolloutService:
                 "goes to devices."
             )
 
-    def _check_way_back(self, fleet: str) -> None:
-        """A rollout begins only where its rollback could be signed. Raises ProvenanceMissing."""
+    def _way_back(self, fleet: str, *, required: bool) -> Candidate | None:
+        """What a rollback would return to, verified; None without any, or if it is not what was
+        linked and not ``required``: then ProvenanceMissing or ProvenanceMismatch is raised.
+        """
         running = self._store.current(fleet).candidate
         if running is None:
-            return
+            return None
         try:
             self._candidates.verify(running)
-        except ProvenanceMissing as error:
-            raise ProvenanceMissing(
+        except (ProvenanceMissing, ProvenanceMismatch) as error:
+            if not required:
+                return None
+            raise type(error)(
                 f"Fleet {fleet} runs {running.model_version}, to which a rollback would return. "
                 f"{error}"
             ) from error
+        return running
 
     def _passes(self, version: Version) -> bool:
         """Whether failed prechecks were overridden; False where none fails. Raises RegistryError

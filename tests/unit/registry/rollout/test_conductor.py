@@ -246,3 +246,14 @@ def test_a_rollback_to_what_is_not_what_was_linked_removes_the_model() -> None:
     ended = drive.to_end(begun)
     assert ended.state == "RolledBack"
     assert set(drive.plant.models.values()) == {"wind/1", ""}
+
+
+def test_a_rollback_returns_to_what_was_verified_when_the_rollout_began() -> None:
+    drive = Drive(Plant(3, dislike={"wind/2": {0, 1, 2}}))
+    drive.to_end(drive.begin(1))
+    begun = drive.begin(2, way_back=candidate(1))
+    drive.changed.add("wind/1")  # somebody exchanges it in the registry meanwhile
+    assert drive.to_end(begun).state == "RolledBack"
+    assert set(drive.plant.models.values()) == {"wind/1"}
+    back = list(drive.plant.documents.values())[-1]
+    assert (back.digest, back.forced) == (candidate(1).digest, True)

@@ -26,6 +26,7 @@ def test_a_rollout_made_by_0_4_is_read_with_its_job_ids() -> None:
     assert (rollout.asked, rollout.answered) == (["d0"], 1)
     written = msgspec.json.decode(msgspec.json.encode(rollout))
     assert written["policy"].pop("manifest_days") == 30, "0.4 did not know the key"
+    assert not written.pop("previous_verified"), "0.4 did not know the key"
     assert msgspec.json.decode(MADE_BY_0_4) == written
 
 

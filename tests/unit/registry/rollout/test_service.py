@@ -185,7 +185,20 @@ def test_a_version_goes_only_where_the_way_back_can_be_signed() -> None:
     bench.changed = "x/1"
     with pytest.raises(ProvenanceMissing, match="Fleet f runs x/1, to which a rollback"):
         bench.service.begin(bench.version("2"), by=ANN, reason="r")
-    assert bench.service.begin(bench.version("2"), by=ANN, reason="r", forced=True).rollout
+    forced = bench.service.begin(bench.version("2"), by=ANN, reason="r", forced=True).rollout
+    assert forced is not None
+    assert not forced.previous_verified
+
+
+def test_a_rollout_remembers_that_its_way_back_was_verified() -> None:
+    bench = Bench()
+    first = bench.service.begin(bench.version(), by=ANN, reason="r").rollout
+    assert first is not None
+    assert not first.previous_verified, "there is none"
+    release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
+    second = bench.service.begin(bench.version("2"), by=ANN, reason="r").rollout
+    assert second is not None
+    assert second.previous_verified
 
 
 def test_sagemaker_says_what_is_approved_and_not_a_tag() -> None:
