@@ -5,7 +5,7 @@ comparison with the champion.
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -181,8 +181,12 @@ def summarize(
     evaluate: Mapping[str, Any],
     server: Mapping[str, Any],
     model: str = "",
+    evaluated: Sequence[DeviceResult] | None = None,
 ) -> RoundRecord:
-    """The record of a round's phases. Participants are the devices whose update counted."""
+    """The record of a round's phases. Participants are the devices whose update counted.
+
+    ``evaluated``: the devices' evaluations, for robust means; None: those of the phases.
+    """
     results = [(phase, result) for phase in stats for result in phase.results]
     trained = {
         result.device
@@ -191,7 +195,8 @@ def summarize(
     }
     failures = collections.Counter(result.code for _, result in results if result.status == "error")
     times = [_phase_seconds(phase) for phase in stats]
-    evaluated = [result for phase, result in results if phase.kind.startswith("evaluate")]
+    if evaluated is None:
+        evaluated = [result for phase, result in results if phase.kind.startswith("evaluate")]
     robust, outliers = robust_metrics(evaluate, evaluated)
     return RoundRecord(
         round=number,

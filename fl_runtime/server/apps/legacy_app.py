@@ -7,7 +7,7 @@ is folded, and one phase consists of many messages sent concurrently.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Context, MetricRecord
@@ -17,6 +17,7 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Result
 
 from fl_runtime.run.errors import RunFailed
+from fl_runtime.run.messages import DeviceResult
 from fl_runtime.run.records import PhaseStats, summarize
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.grid.flower_compat import server_components, start_compatible
@@ -47,6 +48,8 @@ class LegacyRounds:
         self._round = 0
         self.train: dict[str, Any] = {}
         self.evaluate: dict[str, Any] = {}
+        self.evaluated: list[DeviceResult] = []
+        """What each device reported of its evaluation, for decisions."""
         self.central: dict[str, Any] = {}
         self.result = Result()
         self.finished = 0
@@ -56,6 +59,20 @@ class LegacyRounds:
         """A round begins: the one before is over."""
         self.finish()  # Flower tells a strategy of a round's beginning only
         self._round = number
+
+    def keep_evaluations(self, results: Sequence[tuple[Any, Any]]) -> None:
+        """Keep the devices' evaluations: pairs of Flower's ``ClientProxy`` and ``EvaluateRes``."""
+        self.evaluated = [
+            DeviceResult(
+                device=self._phases.device(client.node_id),
+                node_id=client.node_id,
+                message_id="",
+                status="ok",
+                metrics={"loss": float(told.loss), **_numbers(told.metrics)},
+                examples=float(told.num_examples),
+            )
+            for client, told in results
+        ]
 
     def failure(self, number: int, otherwise: str) -> RunFailed:
         """Why no device gave a valid update, or ``otherwise`` when no device said."""
@@ -83,11 +100,13 @@ class LegacyRounds:
             train=_numbers(self.train),
             evaluate=self.evaluate,
             server=self.central,
+            # In this interface a reply's records are Flower's own, not the app's metrics.
+            evaluated=self.evaluated,
         )
         self._record(record, None)
         self._stopping.add(record)
         self.finished = number
-        self.train, self.evaluate, self.central = {}, {}, {}
+        self.train, self.evaluate, self.central, self.evaluated = {}, {}, {}, []
         if self._stopped():
             raise RunFailed("stopped", f"The run was stopped after round {number}.")
         if self._stopping.reason:
@@ -129,10 +148,11 @@ class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
         return self._inner.configure_evaluate(server_round, parameters, client_manager)
 
     def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
-        """Keeps the loss and the metrics."""
+        """Keeps the loss and the metrics, of each device as well."""
         loss, metrics = self._inner.aggregate_evaluate(server_round, results, failures)
         known = {} if loss is None else {"loss": float(loss)}
         self._recorder.evaluate = {**known, **_numbers(metrics)}
+        self._recorder.keep_evaluations(results)
         return loss, metrics
 
     def evaluate(self, server_round: int, parameters: Any) -> Any:

@@ -239,53 +239,61 @@ def test_a_strategy_that_wants_more_devices_than_there_are_ends_the_run() -> Non
         run_rounds(FedAvg(min_available_nodes=9), {d: training_device(d) for d in DEVICES})
 
 
-def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
+def old_client(device: str, loss: float | None = None):
+    """What a worker answers for a client_fn app, in Flower's compatibility records; ``loss``: its
+    claim about its evaluation.
+    """
+
+    def answer(command: Command, content: Records) -> Records:
+        modern = training_device(device)
+        w = content.arrays[
+            "fitins.parameters" if command.kind == "train" else "evaluateins.parameters"
+        ]["0"]
+        found = modern(command, Records(arrays={"arrays": {"w": w, "n": np.array(0)}}))
+        metrics = found.metrics["metrics"]
+        count = {"num_examples": metrics["num-examples"]}
+        status = {"code": 0, "message": "ok"}
+        if command.kind == "train":
+            return Records(
+                arrays={"fitres.parameters": {"0": found.arrays["arrays"]["w"]}},
+                metrics={"fitres.num_examples": count},
+                configs={"fitres.metrics": {}, "fitres.status": status},
+            )
+        return Records(
+            metrics={
+                "evaluateres.loss": {"loss": metrics["loss"] if loss is None else loss},
+                "evaluateres.num_examples": count,
+            },
+            configs={"evaluateres.metrics": {}, "evaluateres.status": status},
+        )
+
+    return answer
+
+
+def old_app():
+    """An app with ``server_fn``: two rounds of the older FedAvg."""
     from flwr.common import ndarrays_to_parameters
     from flwr.compat.server import ServerAppComponents
     from flwr.server import ServerConfig
     from flwr.server.strategy import FedAvg as OldFedAvg
     from flwr.serverapp import ServerApp
 
-    from fl_runtime.server.apps.legacy_app import run_server_fn
-
-    def old_client(device: str):
-        """What a worker answers for a client_fn app, in Flower's compatibility records."""
-
-        def answer(command: Command, content: Records) -> Records:
-            modern = training_device(device)
-            w = content.arrays[
-                "fitins.parameters" if command.kind == "train" else "evaluateins.parameters"
-            ]["0"]
-            found = modern(command, Records(arrays={"arrays": {"w": w, "n": np.array(0)}}))
-            metrics = found.metrics["metrics"]
-            count = {"num_examples": metrics["num-examples"]}
-            status = {"code": 0, "message": "ok"}
-            if command.kind == "train":
-                return Records(
-                    arrays={"fitres.parameters": {"0": found.arrays["arrays"]["w"]}},
-                    metrics={"fitres.num_examples": count},
-                    configs={"fitres.metrics": {}, "fitres.status": status},
-                )
-            return Records(
-                metrics={
-                    "evaluateres.loss": {"loss": metrics["loss"]},
-                    "evaluateres.num_examples": count,
-                },
-                configs={"evaluateres.metrics": {}, "evaluateres.status": status},
-            )
-
-        return answer
-
     start = np.linspace(0, 1, 5, dtype=np.float32)
     old = functools.partial(
         OldFedAvg, min_fit_clients=6, min_available_clients=6, min_evaluate_clients=6
     )
-    app = ServerApp(
+    return ServerApp(
         server_fn=lambda context: ServerAppComponents(
             strategy=old(initial_parameters=ndarrays_to_parameters([start])),
             config=ServerConfig(num_rounds=2),
         )
     )
+
+
+def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
+    from fl_runtime.server.apps.legacy_app import run_server_fn
+
+    app = old_app()
     the_spec, records = spec(), []
     grid = grid_of({d: old_client(d) for d in DEVICES}, the_spec)
     loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
@@ -309,3 +317,19 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
         1,
         "the target of 1e+09 was reached in round 1",
     )
+
+
+def test_an_app_with_server_fn_is_judged_by_robust_means_too() -> None:
+    from fl_runtime.server.apps.legacy_app import run_server_fn
+
+    liar = DEVICES[0]
+    devices = {d: old_client(d, -1e9 if d == liar else None) for d in DEVICES}
+    the_spec, records = spec(target=-1e3, metric="loss", goal="minimize"), []
+    loop = RoundLoop(the_spec, lambda record, checkpoint: records.append(record), lambda: False)
+    context = Context(1, 1, {}, RecordDict(), {})
+    finished = run_server_fn(old_app(), grid_of(devices, the_spec), context, loop)
+    assert finished.final_round == 2, "one device's claim reaches no target"
+    for record in records:
+        assert record.evaluate["loss"] < -1e6
+        assert 0 < record.robust["loss"] < 1e3
+        assert record.outliers == {"loss": [liar]}
