@@ -11,6 +11,7 @@ from edge.protocol.records import Records
 from fl_runtime.aggregation.weighted_mean import WeightedMean
 from fl_runtime.cohort.updates import fault
 from fl_runtime.run.messages import (
+    PART_BYTES,
     DeviceResult,
     Folded,
     FoldedPart,
@@ -19,9 +20,6 @@ from fl_runtime.run.messages import (
     layout_of,
     mismatched_metrics,
 )
-
-PART_BYTES = 2**20
-"""A mean is sent in parts, so that neither side holds all of it in memory."""
 
 
 def is_expected(request: PhaseRequest, result: DeviceResult, target: Target) -> bool:

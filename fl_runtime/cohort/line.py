@@ -12,7 +12,14 @@ import threading
 from collections.abc import Iterator
 
 from fl_runtime.cohort.rpc import FromProxy, FromServer, Goodbye
-from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseEvent, PhaseRequest
+from fl_runtime.run.messages import (
+    PART_BYTES,
+    DeviceResult,
+    Folded,
+    FoldedPart,
+    PhaseEvent,
+    PhaseRequest,
+)
 from fl_runtime.run.ports import Clock
 
 STREAMS = 2
@@ -151,6 +158,8 @@ class Line:
             return False
         if isinstance(item, FoldedPart):
             follows = item.offset == self._mean_bytes and not self._folded
+            # Many small parts, or empty ones for ever, would fill the inbox.
+            follows = follows and len(item.data) == PART_BYTES
             self._mean_bytes += len(item.data) if follows else 0
             # A mean may be as long as an update may be.
             return follows and self._mean_bytes <= self._pending.size_limit

@@ -69,9 +69,8 @@ def messages(received: Iterable[bytes], limit: int | None = None) -> Iterator[by
         if limit is not None and size > limit:
             raise StreamRefused(f"a message has more than {limit} bytes")
         if frame[:1] == _MORE:
-            if (
-                len(frame) != FRAME_BYTES + 1
-            ):  # many small ones would take memory beside their bytes
+            # Many small ones would take memory beside their bytes.
+            if len(frame) != FRAME_BYTES + 1:
                 raise StreamRefused(f"a frame that more follow has {len(frame)} bytes")
         else:
             whole = b"".join(parts)

@@ -140,6 +140,10 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Not empty: no device is asked. Read these updates again and answer with their mean."""
 
 
+PART_BYTES = 2**20
+"""A mean is sent in parts of this length, so that neither side holds all of it in memory."""
+
+
 class FoldedPart(msgspec.Struct, frozen=True, tag="part"):
     """A part of a mean's records file, which :class:`Folded` ends. Parts come in order, and again
     from the first one when another proxy has taken the cohort over.

@@ -15,9 +15,14 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Bounds, Records, ValueMap, bounds_of, decode_records
 from fl_runtime.aggregation.mapped import map_file
 from fl_runtime.aggregation.weighted_mean import WeightedMean
-from fl_runtime.cohort.fold import PART_BYTES
 from fl_runtime.cohort.updates import check_arrays, check_finite
-from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseRequest
+from fl_runtime.run.messages import (
+    PART_BYTES,
+    DeviceResult,
+    Folded,
+    FoldedPart,
+    PhaseRequest,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from fakes.phases import PHASE, device_result, phase_request
 
 from fl_runtime.cohort.line import STRAYS, STREAMS, Line
 from fl_runtime.cohort.rpc import FRAME_BYTES, Goodbye, StreamRefused, frames, messages
-from fl_runtime.run.messages import Folded, FoldedPart, PhaseDone
+from fl_runtime.run.messages import PART_BYTES, Folded, FoldedPart, PhaseDone
 
 ASKED = phase_request("d0", "d1")
 ANSWER = device_result("d0", node_id=0)
@@ -66,15 +66,16 @@ def test_who_answers_nothing_too_often_is_refused() -> None:
 def test_parts_of_a_mean_count_in_their_order_up_to_the_length_of_an_update() -> None:
     line = Line()
     first = line.connect()
-    line.begin(ASKED)
-    half = bytes(ASKED.size_limit // 2)
+    line.begin(phase_request("d0", size_limit=2 * PART_BYTES))
+    half = bytes(PART_BYTES)
     good = [FoldedPart(PHASE, 0, half), FoldedPart(PHASE, len(half), half)]
     strays = [
         FoldedPart(PHASE, 0, half),
         FoldedPart("another", len(half) * 2, half),
-        FoldedPart(PHASE, len(half) * 2, b"x"),
+        FoldedPart(PHASE, len(half) * 2, half),
     ]
-    for part in (*good, *strays):
+    small = [FoldedPart(PHASE, 0, b""), FoldedPart(PHASE, 0, b"x")]
+    for part in (*small, *good, *strays):
         line.accept(first.session, part)
     second = line.connect()
     line.accept(first.session, good[0])
