@@ -72,6 +72,11 @@ class DeviceConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return Path(self.home) / "orders.json"
 
     @property
+    def state_dir(self) -> Path:
+        """What apps keep in ``context.state``, one file for each run and app."""
+        return Path(self.home) / "state"
+
+    @property
     def spool_dir(self) -> Path:
         """Replies, kept until the broker has acknowledged them."""
         return Path(self.home) / "spool"

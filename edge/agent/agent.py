@@ -83,7 +83,7 @@ class Agent:
         self._commands = CommandLoop(
             topic(config.fleet, config.device, "command"),
             OrderGate(config.fleet, config.device, trust, orders),
-            CommandExecution(config, objects, workers, monotonic),
+            CommandExecution(config, objects, workers, monotonic, now),
             objects,
             outbox,
             worker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge.protocol.orders import check_content
 from edge.protocol.records import decode_skeleton
 from edge.protocol.text import parse_json, printable
 from edge.training.app_bundle import AppError, load_app
+from edge.training.app_state import state_file, sweep_states
 from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_process import Workers
 from edge.transports import TransportError
@@ -66,6 +68,7 @@ class CommandExecution:
         objects: Where weights are downloaded from and updates are uploaded to.
         workers: Runs the app.
         monotonic: Seconds, including suspend.
+        now: Unix time.
 
     """
 
@@ -75,11 +78,13 @@ class CommandExecution:
         objects: Objects,
         workers: Workers,
         monotonic: Callable[[], float],
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._objects = objects
         self._workers = workers
         self._monotonic = monotonic
+        self._now = now
 
     async def answer(self, granted: GrantedCommand, received: float) -> Reply:
         """Carry out a command, and return its result or the reason of its failure.
@@ -148,7 +153,16 @@ class CommandExecution:
             arrays_path=inputs.arrays,
             update_path=str(update),
             group_id=command.group_id,
+            state_path=str(self._state_of(command)),
         )
+
+    def _state_of(self, command: Command) -> Path:
+        """The file of the run's state. With a new run, those of old ones go."""
+        folder = self._config.state_dir
+        file = state_file(folder, command.run, command.app)
+        if not file.exists():
+            sweep_states(folder, self._now())
+        return file
 
 
 def app_folder(config: DeviceConfig, digest: str) -> Path:

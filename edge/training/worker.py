@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,6 +29,10 @@ from edge.protocol.records import (
     write_records,
 )
 from edge.training.app_bundle import AppError
+from edge.training.app_state import StoredState
+
+if TYPE_CHECKING:
+    from flwr.app import Context
 
 INLINE_LIMIT = 2048
 """Bytes of a skeleton, escaped as in the reply message, that travel inside the reply."""
@@ -56,6 +61,8 @@ class WorkerJob(msgspec.Struct, kw_only=True):
     """Where the worker writes an answer that has arrays or is large."""
     group_id: str = ""
     """Flower's label of the messages that belong together."""
+    state_path: str = ""
+    """File that keeps ``context.state``; empty: the state is lost with this process."""
 
 
 class WorkerResult(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -76,7 +83,7 @@ class ClientRunner:
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str], object] = {}
-        self._contexts: dict[tuple[int, int], object] = {}
+        self._contexts: dict[tuple[int, int, str], tuple[Context, StoredState | None]] = {}
 
     def run(self, job: WorkerJob) -> WorkerResult:
         """Run the app. Whatever it raises or returns becomes a result, with the reason."""
@@ -114,9 +121,14 @@ class ClientRunner:
             node_id=job.node_id,
             group_id=job.group_id,
         )
-        return flower_compat.from_recorddict(
-            flower_compat.call_client(client, message, self._context(job))
-        )
+        context, stored = self._context(job)
+        try:
+            answer = flower_compat.call_client(client, message, context)
+        finally:
+            # An app may have changed its state before it raised, and the next call goes on from it.
+            if stored is not None:
+                stored.save(flower_compat.from_recorddict(context.state))
+        return flower_compat.from_recorddict(answer)
 
     def _client(self, job: WorkerJob) -> object:
         from flwr.clientapp import ClientApp
@@ -130,23 +142,27 @@ class ClientRunner:
             self._loaded = {key: load_component(Path(job.app), job.client_app, ClientApp)}
         return self._loaded[key]
 
-    def _context(self, job: WorkerJob) -> object:
-        """Return the run's context. It lives as long as this process, as under a SuperNode."""
+    def _context(self, job: WorkerJob) -> tuple[Context, StoredState | None]:
+        """Return the run's context, whose state is the one that was last stored."""
         from flwr.app import Context, RecordDict
 
-        key = (job.flower_run_id, job.node_id)
+        from edge.training.flower_compat import to_recorddict
+
+        key = (job.flower_run_id, job.node_id, job.state_path)
+        known = self._contexts.get(key)
+        if known is not None and (known[1] is None or known[1].is_current()):
+            return known
+        stored = StoredState(Path(job.state_path)) if job.state_path else None
+        context = Context(
+            run_id=job.flower_run_id,
+            node_id=job.node_id,
+            node_config=dict(job.node_config),
+            state=to_recorddict(stored.load()) if stored else RecordDict(),
+            run_config=dict(job.run_config),
+        )
         # Of one run at a time: a run that is over would hold its state in memory for nothing.
-        if key not in self._contexts:
-            self._contexts = {
-                key: Context(
-                    run_id=job.flower_run_id,
-                    node_id=job.node_id,
-                    node_config=dict(job.node_config),
-                    state=RecordDict(),
-                    run_config=dict(job.run_config),
-                )
-            }
-        return self._contexts[key]
+        self._contexts = {key: (context, stored)}
+        return context, stored
 
 
 def _mapped(file: Path) -> memoryview:

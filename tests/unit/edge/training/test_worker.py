@@ -158,6 +158,19 @@ def test_a_runs_state_stays_and_another_run_starts_without(tmp_path: Path) -> No
     assert counts == [1, 2, 1]
 
 
+def test_a_runs_state_survives_the_worker_and_follows_the_device(tmp_path: Path) -> None:
+    """Two workers serve a device in turns, as in a pool; a third starts after a reboot."""
+    first, second = ClientRunner(), ClientRunner()
+    job = job_with(tmp_path, ANSWERS.format(step=1, count=1), state_path=str(tmp_path / "s" / "x"))
+    counts = [
+        decode_skeleton(runner.run(job).content).metrics["seen"]["count"]
+        for runner in (first, second, first, ClientRunner())
+    ]
+    assert counts == [1, 2, 2, 2], "the app counts the records of its state"
+    job.state_path = str(tmp_path / "s" / "of another run")
+    assert decode_skeleton(first.run(job).content).metrics["seen"]["count"] == 1
+
+
 def test_the_next_version_of_an_app_is_the_code_that_runs(tmp_path: Path) -> None:
     """Both versions have the same module names, and the process stays."""
     runner = ClientRunner()
