@@ -38,6 +38,11 @@ def say(text: str = "") -> None:
     print(readable(text), flush=True)
 
 
+def warn(text: str) -> None:
+    """Tell the user on standard error what needs attention, with ``--json`` too."""
+    sys.stderr.write(f"mledgeops: {readable(text)}\n")
+
+
 def readable(text: str) -> str:
     """Text without characters that a terminal obeys: devices and apps name things in it."""
     return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -122,7 +122,7 @@ def use_store(option: str = "") -> Iterator[bool]:
     home = Home.default()
     store = os.environ.get(MLFLOW_VARIABLE, home.mlflow_uri)
     if store == home.mlflow_uri:
-        check_database(home.mlflow_file)
+        check_database(home.mlflow_file, free=True)
     quiet = {name: home.shared_environment()[name] for name in _QUIET}
     with _environment({MLFLOW_VARIABLE: store, **quiet}):
         yield store != home.mlflow_uri or home.mlflow_file.is_file()

@@ -58,7 +58,7 @@ class Desk(contextlib.AbstractContextManager["Desk"]):
                 wiring.fleet_clients(),
                 wiring.runner(self.cloud.deployment),
                 wanted,
-                Progress(on_round=_print_round),
+                Progress(on_round=_print_round, on_notice=print),
             ).report
 
     def rounds(self, report: RunReport) -> pd.DataFrame:

@@ -50,7 +50,7 @@ class LocalCloud:
             LocalCloudError: It could not start, with the reason.
 
         """
-        check_database(home.mlflow_file)
+        check_database(home.mlflow_file, free=True)
         process = _start_daemon(home, stays=stays, gateway_port=gateway_port, standing=standing)
         try:
             return cls(home, _await_ready(home, process), None if stays else process)

@@ -11,6 +11,7 @@ from fl_runtime.run.records import RoundRecord
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.fleet import FleetClients, check_alive, running_fleet
 from pipelines.local.home import LocalCloudError
+from pipelines.local.mlflow_store import StoreWatch
 from pipelines.run.plan import RunPlan
 from pipelines.run.report import RunReport
 from pipelines.run.runner import Runner
@@ -41,6 +42,8 @@ class Progress:
     """With each finished round."""
     on_stop: Callable[[], None] = lambda: None
     """When the user has interrupted the run, before it is stopped."""
+    on_notice: Callable[[str], None] = lambda _: None
+    """With what the user should know of while the run goes on, in a sentence."""
 
 
 def federate(
@@ -57,8 +60,14 @@ def federate(
     with running_fleet(cloud, clients, plan.fleet, plan.devices, plan.app) as devices:
         started = runner.start(plan)
         progress.on_start(started.arn)
+        store = StoreWatch(cloud.home.mlflow_file, progress.on_notice)
+
+        def check() -> None:
+            check_alive(devices, cloud, plan.fleet)
+            store.look()
+
         try:
-            for record in runner.follow(started, lambda: check_alive(devices, cloud, plan.fleet)):
+            for record in runner.follow(started, check):
                 progress.on_round(record)
         except BotoCoreError as error:
             if cloud.home.info() is not None:

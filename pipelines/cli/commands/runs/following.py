@@ -12,7 +12,7 @@ from pipelines.aws.deploy import Stacks
 from pipelines.cli import INTERRUPTED
 from pipelines.cli.commands.runs.app_check import checking, finish
 from pipelines.cli.commands.runs.report_text import report_text, round_text
-from pipelines.cli.output import answer, say
+from pipelines.cli.output import answer, say, warn
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds, wiring
 from pipelines.errors import UsageError
@@ -61,6 +61,7 @@ def run_locally(plan: RunPlan, *, as_json: bool) -> int:
                 on_start=lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"),
                 on_round=lambda record: tell(round_text(record)),
                 on_stop=lambda: tell("stopping; Ctrl-C again ends at once"),
+                on_notice=warn,
             )
             clients, runner = wiring.fleet_clients(), wiring.runner(cloud.deployment)
             done = federate(cloud, clients, runner, plan, progress)

@@ -40,6 +40,6 @@ def test_the_end_of_the_cloud_is_told_with_what_to_do(
 
 
 def test_a_fault_of_a_running_cloud_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    home = SimpleNamespace(info=lambda: "running")
+    home = SimpleNamespace(info=lambda: "running", mlflow_file=Path("none"))
     with pytest.raises(EndpointConnectionError):
         run(monkeypatch, SimpleNamespace(home=home))

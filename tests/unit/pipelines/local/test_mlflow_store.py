@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import complaint
 
 from pipelines.local import cloud as local
+from pipelines.local import mlflow_store
 from pipelines.local.home import Home, LocalCloudError
-from pipelines.local.mlflow_store import check_database
+from pipelines.local.mlflow_store import StoreWatch, check_database
 
 
 @pytest.fixture
@@ -21,6 +24,17 @@ def database(tmp_path: Path) -> Path:
         connection.executemany("INSERT INTO runs VALUES (?)", [("x" * 500,)] * 200)
     connection.close()
     return file
+
+
+@contextlib.contextmanager
+def held(file: Path) -> Iterator[None]:
+    holder = sqlite3.connect(file)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        holder.rollback()
+        holder.close()
 
 
 def damage(file: Path, at: int) -> None:
@@ -34,10 +48,40 @@ def test_a_whole_a_new_and_a_locked_database_are_fine(database: Path, tmp_path: 
     check_database(tmp_path / "none.db")
     (tmp_path / "empty.db").touch()
     check_database(tmp_path / "empty.db")
-    with sqlite3.connect(database) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
+    with held(database):
         check_database(database)
-    holder.close()
+
+
+def test_a_cloud_does_not_start_on_a_database_that_another_program_holds(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "HELD_SECONDS", 0.05)
+    with held(database):
+        for command in (["runs"], ["models"], ["local", "up"]):
+            assert "is held by another program: end" in complaint(*command, home=tmp_path)
+    check_database(database, free=True)
+
+
+def test_a_run_says_once_that_its_database_is_held_damaged_or_free_again(database: Path) -> None:
+    told: list[str] = []
+    now = [0.0]
+    watch = StoreWatch(database, told.append, lambda: now[0])
+
+    def look(until: float) -> list[str]:
+        while now[0] < until:
+            now[0] += 1.0
+            watch.look()
+        return [told.pop() for _ in list(told)]
+
+    assert look(10.0) == []
+    with held(database):
+        assert look(15.0) == [], "for a moment it is in use by MLflow itself"
+        (sentence,) = look(60.0)
+        assert "is held by another program: rounds go on" in sentence
+    assert look(70.0) == [f"{database} is free again."]
+    damage(database, 0)
+    (sentence,) = look(80.0)
+    assert "is damaged (file is not a database): put a copy" in sentence
 
 
 @pytest.mark.parametrize("at", [0, 8192], ids=["header", "page"])
