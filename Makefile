@@ -6,7 +6,7 @@ TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz lint structure notebook bench templates lock sbom audit clean
+.PHONY: run test check unit proof fuzz compatibility-document lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -30,6 +30,10 @@ proof: $(READY) $(TOOLS)
 SECONDS ?= 3600
 fuzz: $(READY)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m fuzz.campaign --seconds $(SECONDS) $(KEEP)
+
+# The lists of docs/compatibility.md.
+compatibility-document: $(READY)
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility write
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -31,12 +31,13 @@ from pipelines.cli.commands.registry import (
     rollout,
     trace,
 )
-from pipelines.cli.commands.runs import history, logs, run, schedules
+from pipelines.cli.commands.runs import check, history, logs, run, schedules
 from pipelines.cli.output import readable, show_json
 from pipelines.errors import UsageError
 
 MODULES = (
     run,
+    check,
     history,
     logs,
     models,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, cast
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.compat.server import ServerAppComponents
 from flwr.server import ServerConfig
@@ -69,6 +70,20 @@ def averages_metrics(strategy: Any) -> bool:
 def uses_server_fn(app: ServerApp) -> bool:
     """Whether the app uses Flower's older ``server_fn`` interface instead of ``@app.main()``."""
     return app._main is None  # what @app.main() registers
+
+
+def client_functions(app: ClientApp) -> list[str]:
+    """The functions that a ClientApp registers, such as ``train.default``; of the older
+    ``client_fn`` interface: train and evaluate.
+    """
+    if app._call is not None:
+        return ["train.default", "evaluate.default"]
+    return sorted(app._registered_funcs)
+
+
+def uses_client_fn(app: ClientApp) -> bool:
+    """Whether the app uses Flower's older ``client_fn`` interface."""
+    return app._call is not None
 
 
 def server_components(app: ServerApp, context: Context) -> ServerAppComponents:

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,7 @@ def checking(plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
     arguments = [str(plan.app.folder), plan.options.strategy, parameters]
     process = subprocess.Popen(
         [sys.executable, "-m", "fl_runtime.server.apps.check_app", *arguments],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -30,20 +31,22 @@ def checking(plan: RunPlan) -> Iterator[subprocess.Popen[str]]:
         if process.poll() is None:
             process.kill()
         process.wait()
-        if process.stderr is not None:
-            process.stderr.close()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    """Wait for a check.
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a check; returns what the app uses of Flower.
 
     Raises:
         UsageError: The app cannot be run; the message is the check's last line.
 
     """
-    _, errors = process.communicate()
+    found, errors = process.communicate()
     if process.returncode == 0:
-        return
+        description: dict[str, Any] = msgspec.json.decode(found)
+        return description
     lines = [line for line in (errors or "").splitlines() if line.strip()]
     code = process.returncode
     raise UsageError(lines[-1] if lines else f"The app's check ended with code {code}.")

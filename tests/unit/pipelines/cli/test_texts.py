@@ -35,6 +35,7 @@ from pipelines.cli.commands.registry.reconcile import AGREE, repairs_text
 from pipelines.cli.commands.registry.rollout_text import rollout_row, rollout_text
 from pipelines.cli.commands.registry.trace import trace_text
 from pipelines.cli.commands.runs import app_check, following
+from pipelines.cli.commands.runs.check import check_text
 from pipelines.cli.commands.runs.history import as_json, run_text, runs_text
 from pipelines.cli.commands.runs.logs import log_text, raw_by_task
 from pipelines.cli.commands.runs.report_text import report_text, round_text
@@ -338,12 +339,12 @@ class CheckProcess:
     def __init__(self, code: int, errors: str) -> None:
         self.returncode, self.errors = code, errors
 
-    def communicate(self) -> tuple[None, str]:
-        return None, self.errors
+    def communicate(self) -> tuple[str, str]:
+        return '{"app": "a"}', self.errors
 
 
 def test_an_app_is_refused_with_its_checks_last_line() -> None:
-    app_check.finish(CheckProcess(0, "noise"))  # type: ignore[arg-type]
+    assert app_check.finish(CheckProcess(0, "noise")) == {"app": "a"}  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not a ClientApp"):
         app_check.finish(CheckProcess(2, "noise\nnot a ClientApp\n"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="ended with code -9"):
@@ -383,3 +384,18 @@ def test_a_lost_seed_says_what_was_lost() -> None:
     assert "LOST   no model" in verdict_text(verdict)
     counts = {"s3-gone": {"tried": 1, "survived": 0}}
     assert suite_text([verdict], counts).endswith("0 of 1 seeds survived; the slowest took 2.0 s")
+
+
+def test_what_an_app_uses_is_told_with_its_place_and_how_it_runs() -> None:
+    use = {"uses": "FedAvg", "where": "a/server.py:7", "runs": "Cohorts average."}
+    found = {
+        "app": "a",
+        "version": "1.0",
+        "devices": 4,
+        "rounds_key": "",
+        "ends_with": "analysis",
+        "features": [use, {**use, "uses": "mods", "where": ""}],
+    }
+    text = check_text(found)
+    assert "a 1.0: 4 devices\nends with an analysis: it registers no model\n" in text
+    assert "FedAvg (a/server.py:7)\n    Cohorts average.\nmods\n    Cohorts average." in text
