@@ -6,7 +6,7 @@ TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz compatibility-document lint structure notebook bench templates lock sbom audit clean
+.PHONY: run test check unit proof fuzz compatibility-document mutants mixed-versions lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -34,6 +34,14 @@ fuzz: $(READY)
 # The lists of docs/compatibility.md.
 compatibility-document: $(READY)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility write
+# 300 small changes to the modules that decide, each run against the tests that concern it. SEED: which.
+SEED ?= 1
+mutants: $(READY)
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m mutants.campaign --seed $(SEED)
+
+# Agents of 0.4 with this cloud, and the reverse. KEPT: a folder for homes and logs.
+mixed-versions: $(READY)
+	$(BIN)/python tests/mixed_versions.py $(if $(KEPT),--keep $(KEPT))
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
