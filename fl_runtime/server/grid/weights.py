@@ -63,8 +63,13 @@ class WeightStore:
         return self._put(encode_records(Records(arrays={MODEL: arrays})))
 
     def load(self, name: str) -> ArrayMap:
-        """The model that :meth:`save` named; raises ObjectMissing."""
-        records = decode_records(self._objects.get(arrays_key(self._run, name)))
+        """The model that :meth:`save` named. Raises ObjectMissing when it is gone, or another is in
+        its place: proxies write below the same prefix.
+        """
+        blob = self._objects.get(arrays_key(self._run, name))
+        if digest(blob) != name:
+            raise ObjectMissing(f"{arrays_key(self._run, name)} is not what its name says")
+        records = decode_records(blob)
         return next(iter(records.arrays.values()))
 
     def adopt(self, name: str, run: str) -> None:

@@ -16,11 +16,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from edge.protocol.messages import ObjectRef
 from edge.protocol.orders import Grant, content_digest, grant_text
-from edge.protocol.records import Records, encode_skeleton
+from edge.protocol.records import Records, encode_records, encode_skeleton
 from edge.training.flower_compat import set_identity
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.concurrency import Threads
 from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.keys import arrays_key
 from fl_runtime.run.messages import (
     DeviceResult,
     PhaseDone,
@@ -229,6 +230,10 @@ def test_weights_are_named_by_their_digest_and_shared_between_runs() -> None:
     other.adopt(name, "run-1")
     np.testing.assert_array_equal(other.load(name)["w"], arrays["w"])
     other.adopt("f" * 64, "run-1")  # expired: skipped
+    foreign = encode_records(Records(arrays={"arrays": {"w": np.ones(3, np.float32)}}))
+    objects.put(arrays_key("run-1", name), foreign)
+    with pytest.raises(ObjectMissing, match="not what its name says"):
+        store.load(name)
 
 
 def _request(cohort: str, targets: list[Target] | None = None) -> PhaseRequest:
