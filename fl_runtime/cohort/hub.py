@@ -11,6 +11,7 @@ import grpc
 import msgspec
 
 from edge.logs import event
+from edge.protocol.text import printable
 from fl_runtime.cohort.line import MESSAGE_BYTES, STREAMS, Line
 from fl_runtime.cohort.mtls import Identity
 from fl_runtime.cohort.rpc import (
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """Time a cohort's answer may take beyond the devices' own time."""
+CODE_CHARACTERS = 40
+"""As in a device's reply."""
 STOP_SECONDS = 2.0
 """Time the streams have to end when the hub closes."""
 
@@ -120,10 +123,14 @@ def _cohort_of(context: grpc.ServicerContext) -> str:
 
 
 def _decode(data: bytes) -> FromProxy:
-    """Raises msgspec.ValidationError: metrics, too, must be numbers, since they are averaged."""
+    """Raises msgspec.ValidationError. Metrics, too, must be numbers, since they are averaged; a
+    reason is shown, so it is cut and made printable.
+    """
     item: FromProxy = msgspec.msgpack.decode(data, type=FromProxy)
     if isinstance(item, DeviceResult):
         msgspec.convert(item.metrics, dict[str, int | float | list[int | float]])
+        code, reason = printable(item.code, CODE_CHARACTERS), printable(item.reason)
+        item = msgspec.structs.replace(item, code=code, reason=reason)
     return item
 
 

@@ -14,7 +14,14 @@ from fl_runtime.cohort.attach import attach
 from fl_runtime.cohort.hub import ProxyHub
 from fl_runtime.cohort.mtls import make_identities
 from fl_runtime.cohort.rpc import METHOD
-from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseDone, PhaseRequest
+from fl_runtime.run.messages import (
+    DeviceResult,
+    Folded,
+    FoldedPart,
+    PhaseDone,
+    PhaseRequest,
+    failure,
+)
 from fl_runtime.server.grid.cohort_means import MeanParts
 
 
@@ -208,6 +215,24 @@ def test_a_result_must_be_of_a_device_that_the_cohort_was_asked_for(hub, change)
     proxy_thread(address, "c0000", identities, Lying(), [])
     events = list(made.run(request("c0000")))
     assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost"] * 2
+
+
+def test_what_a_proxy_says_of_a_device_is_shown_on_one_printable_line(hub) -> None:
+    made, address, identities = hub
+
+    class Loud(Answers):
+        def run(self, asked: PhaseRequest):
+            for target in asked.targets:
+                yield failure(target, "x" * 100, "\x1b[2J" + "r" * 10_000)
+            yield PhaseDone(asked.phase)
+
+    proxy_thread(address, "c0000", identities, Loud(), [])
+    results = [item for item in made.run(request("c0000")) if isinstance(item, DeviceResult)]
+    assert len(results) == 2
+    for result in results:
+        assert len(result.code) == 40
+        assert result.reason.isprintable()
+        assert len(result.reason) == 1000
 
 
 def test_a_proxy_that_says_nothing_loses_its_stream_and_can_attach_again(hub) -> None:
