@@ -25,6 +25,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
+TEST = re.compile(r"tests/[\w/]+\.py::test_\w+")
 MODULE = re.compile(r"(edge|fl_runtime|registry|pipelines)(\.[A-Za-z_]\w*)+")
 
 
@@ -104,6 +105,17 @@ def test_paths_and_modules_named_in_the_text_exist(file: Path) -> None:
     missing = {name for name in named_paths(text) if not exists(name, file)}
     missing |= {m for m in CODE.findall(text) if MODULE.fullmatch(m) and not resolves(m)}
     assert missing == set()
+
+
+@pytest.mark.parametrize("file", TEXTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_tests_named_as_proof_exist(file: Path) -> None:
+    named = [name.split("::") for name in CODE.findall(prose(file)) if TEST.fullmatch(name)]
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).exists() or f"def {test}(" not in (ROOT / path).read_text()
+    ]
+    assert missing == []
 
 
 def test_imports_shown_in_examples_work() -> None:
