@@ -73,3 +73,13 @@ def test_worse_is_a_share_of_the_champions_metric(
 def test_a_mean_without_weights_is_the_plain_one() -> None:
     assert weighted_mean([(1.0, 0.0), (3.0, 0.0)]) == 2.0
     assert weighted_mean([(1.0, 3.0), (3.0, 1.0)]) == 1.5
+
+
+def test_devices_that_do_not_report_the_candidates_metric_count_for_neither() -> None:
+    rows = comparison().devices
+    rows[1] = msgspec.structs.replace(rows[1], candidate={"num-examples": 10})
+    rows[2] = msgspec.structs.replace(rows[2], candidate={"loss": "low", "num-examples": 10})
+    rows[3] = msgspec.structs.replace(rows[3], champion={"loss": float("nan")})
+    found = compare(comparison(devices=rows), "loss", "minimize")
+    assert {device.device for device in found.worst} == {"d0", "d4", "d5"}
+    assert (found.devices, len(found.distribution)) == (3, 3)

@@ -105,3 +105,13 @@ def test_a_device_whose_manifest_had_expired_when_it_came_is_asked_again() -> No
     assert drive.stale_devices.find("f") == ["d000"]
     drive.stale_devices.update("f")
     assert drive.plant.models["d000"] == "wind/1"
+
+
+def test_after_a_rollback_devices_that_came_meanwhile_get_the_earlier_model() -> None:
+    drive = Drive(Plant(4, dislike={"wind/2": {0, 1, 2, 3}}))
+    drive.to_end(drive.begin(1))
+    assert drive.to_end(drive.begin(2)).state == "RolledBack"
+    drive.plant.models["new"] = ""
+    assert drive.stale_devices.find("f") == ["new"]
+    drive.stale_devices.update("f")
+    assert drive.plant.models["new"] == "wind/1"
