@@ -72,7 +72,7 @@ class World:
         found = []
         for process in psutil.Process(self.cloud.info.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if module in process.cmdline() and process.environ().get("MLEDGEOPS_RUN") == run:
+                if {module, run} <= set(process.cmdline()):
                     found.append(process)
         return found
 

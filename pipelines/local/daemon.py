@@ -31,7 +31,9 @@ from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ecs_agent import EcsAgent
 from pipelines.local.emulators.metric_filters import MetricFilters
 from pipelines.local.fleet import FleetClients, running_fleet
+from pipelines.local.forks.client import available, start_fork_server
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
+from pipelines.local.mlflow_store import create_store
 from pipelines.local.processes import end, free_port, identity, port_in_use
 from pipelines.local.sagemaker.service import SageMaker
 from pipelines.local.stack import deploy
@@ -77,11 +79,20 @@ class Daemon:
         )
         enter(self._home.environment(info))
         with contextlib.ExitStack() as stack:
+            info = self._start_forks(info, stack)
             stack.callback(self._home.info_file.unlink, missing_ok=True)
             emulator = self._start_services(info, stack)
             write_atomically(self._home.info_file, msgspec.json.encode(info), durable=False)
             self._start_standing_fleet(info, stack)
             self._wait(emulator)
+
+    def _start_forks(self, info: CloudInfo, stack: contextlib.ExitStack) -> CloudInfo:
+        """Start what forks the tasks and functions. First: its imports take seconds."""
+        if not available():
+            return info
+        process, name = start_fork_server({}, self._home.logs / "forks.log")
+        stack.callback(end, process)
+        return msgspec.structs.replace(info, forks=name)
 
     def _start_services(
         self, info: CloudInfo, stack: contextlib.ExitStack
@@ -91,9 +102,8 @@ class Daemon:
         folder, role = self._home.root / "sagemaker", self._deployment.pipeline_role
         sagemaker = SageMaker(folder, info.sagemaker_port, role, calls)
         emulator = start_emulator(self._home, info)
-        # MLflow makes its database on first use, which several processes at once cannot do. It
-        # takes seconds, so it goes on beside the emulator's start.
-        warm = threading.Thread(target=_create_mlflow_store, daemon=True)
+        # MLflow makes its database on first use, which several processes at once cannot do.
+        warm = threading.Thread(target=self._create_mlflow_store, args=(info,), daemon=True)
         warm.start()
         stack.callback(sagemaker.stop)
         stack.callback(end, emulator)
@@ -105,10 +115,15 @@ class Daemon:
         _serve_in_thread(filters, "metric-filters", stack)
         clients = {name: client(name) for name in ("ecs", "stepfunctions", "sts", "logs")}
         environment = self._home.environment(info)
-        agent = EcsAgent(self._deployment.cluster, clients, environment, self._home.logs)
+        agent = EcsAgent(
+            self._deployment.cluster, clients, environment, self._home.logs, info.forks
+        )
         _serve_in_thread(agent, "ecs-agent", stack)
         warm.join()
         return emulator
+
+    def _create_mlflow_store(self, info: CloudInfo) -> None:
+        create_store({**os.environ}, info.forks).wait()
 
     def _deploy(self) -> None:
         try:
@@ -144,12 +159,6 @@ def _serve_in_thread(
     thread.start()
     stack.callback(thread.join)
     stack.callback(service.stop)
-
-
-def _create_mlflow_store() -> None:
-    from mlflow import MlflowClient
-
-    MlflowClient().search_experiments(max_results=1)
 
 
 def _follow_leash(daemon: Daemon) -> None:

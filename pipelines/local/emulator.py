@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from pipelines.local.forks.client import VARIABLE as FORKS
 from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError
 from pipelines.local.processes import spawn
 
@@ -37,6 +38,7 @@ def start_emulator(home: Home, info: CloudInfo) -> subprocess.Popen[bytes]:
         "DOCKER_HOST": "unix:///nonexistent",
         "TMPDIR": str(unpacked),
         "MLEDGEOPS_CALLS": str(home.calls_file),
+        FORKS: info.forks,
         # Lambda functions inherit these: they lead to the services that ministack is not.
         **home.shared_environment(),
         "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",

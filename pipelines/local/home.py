@@ -47,6 +47,8 @@ class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
     sagemaker_port: int
     started_at: float
     """Seconds since the epoch."""
+    forks: str = ""
+    """Socket of :mod:`pipelines.local.forks`; empty where processes are not forked."""
     process: str = ""
     """Which of the processes that ever had this id: see :func:`~processes.identity`. Empty in files
     of version 0.4.

@@ -8,16 +8,33 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipelines.local.forks.client import ForkedProcess
+from pipelines.local.forks.server import ForkRequest
 from pipelines.local.home import LocalCloudError
 
 HELD_SECONDS = 8.0
 """A database that is in use for longer is held: MLflow's own writes take milliseconds."""
 LOOK_SECONDS = 2.0
 BUSY = "busy"
+MODULE = "pipelines.local.mlflow_store"
+
+
+def create_store(
+    environment: Mapping[str, str], forks: str
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start the making of MLflow's database. Several processes at once could not make it, and it
+    takes seconds.
+    """
+    if forks:
+        request = ForkRequest(module=MODULE, environment=dict(environment))
+        return ForkedProcess(forks, request, piped=(False, False, False), text=False)
+    return subprocess.Popen([sys.executable, "-m", MODULE], env=environment)
 
 
 def check_database(file: Path, *, free: bool = False) -> None:
@@ -109,3 +126,9 @@ def _damaged(file: Path, found: str) -> str:
         f"MLflow's database {file} is damaged ({found.splitlines()[-1]}): put a copy of it in "
         "its place, or move it away to begin a new one without the runs and versions so far."
     )
+
+
+if __name__ == "__main__":
+    from mlflow import MlflowClient
+
+    MlflowClient().search_experiments(max_results=1)

@@ -16,7 +16,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from edge.logs import event
 from pipelines.local.emulators.ecs_task import EcsTask, TaskSpec
-from pipelines.local.processes import end
 
 logger = logging.getLogger(__name__)
 
@@ -24,20 +23,32 @@ POLL_SECONDS = 0.25
 SESSION_SECONDS = 43_200
 """Of a task role's credentials: 12 h, longer than any local run."""
 END_SECONDS = 5.0
+FORKED = ("server",)
+"""The containers that are forked. A proxy imports little, and as a process of its own it takes the
+memory that it takes on Fargate.
+"""
 
 
 class EcsAgent:
     """Runs the tasks of one cluster; ``serve`` needs a thread of its own."""
 
     def __init__(
-        self, cluster: str, clients: dict[str, Any], environment: dict[str, str], logs: Path
+        self,
+        cluster: str,
+        clients: dict[str, Any],
+        environment: dict[str, str],
+        logs: Path,
+        forks: str = "",
     ) -> None:
-        """``clients``: by service (ecs, stepfunctions, sts, logs). ``logs``: the files' folder."""
+        """``clients``: by service (ecs, stepfunctions, sts, logs). ``logs``: the files' folder.
+        ``forks``: the fork server's socket, if there is one.
+        """
         self._cluster = cluster
         self._ecs, self._steps = clients["ecs"], clients["stepfunctions"]
         self._sts, self._logs = clients["sts"], clients["logs"]
         self._environment = environment
         self._folder = logs
+        self._forks = forks
         self._tasks: dict[str, EcsTask] = {}
         self._seen: set[str] = set()
         self._stop = threading.Event()
@@ -53,7 +64,7 @@ class EcsAgent:
             except (ClientError, BotoCoreError) as error:
                 event(logger, "ecs-poll-failed", logging.WARNING, reason=str(error))
         for task in self._tasks.values():
-            end(task.process, END_SECONDS)
+            task.end(END_SECONDS)
         self._tasks.clear()
 
     def stop(self) -> None:
@@ -89,7 +100,8 @@ class EcsAgent:
                 "MLEDGEOPS_SERVER_ADDRESS": "127.0.0.1",
             }
             spec = task_spec(description["taskArn"], definition, environment, self._folder)
-            task = self._tasks[spec.arn] = EcsTask(spec, self._logs)
+            forks = self._forks if spec.container in FORKED else ""
+            task = self._tasks[spec.arn] = EcsTask(spec, self._logs, forks)
             pid = task.process.pid
             event(logger, "task-started", task=spec.arn, container=spec.container, pid=pid)
 
@@ -115,7 +127,7 @@ class EcsAgent:
         described = self._ecs.describe_tasks(cluster=self._cluster, tasks=list(self._tasks))
         for description in described["tasks"]:
             if description["lastStatus"] == "STOPPED":
-                end(self._tasks.pop(description["taskArn"]).process, END_SECONDS)
+                self._tasks.pop(description["taskArn"]).end(END_SECONDS)
 
     def _fail_token(self, task: EcsTask, reason: str) -> None:
         if not task.token:

@@ -14,12 +14,15 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from edge.logs import event
-from pipelines.local.processes import child_command
+from pipelines.local.forks.client import ForkedProcess
+from pipelines.local.forks.server import ForkRequest
+from pipelines.local.processes import child_command, end
 
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 1.0
 BATCH_LINES = 500
+SHOWN = ("MLEDGEOPS_RUN", "MLEDGEOPS_COHORT")
 LINE_LIMIT = 200_000
 """Characters of one log event; CloudWatch Logs allows 256 KB:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
@@ -76,25 +79,43 @@ class TaskSpec:
     """Log group."""
 
 
+def _started(spec: TaskSpec, forks: str) -> subprocess.Popen[bytes] | ForkedProcess:
+    environment = {**os.environ, **spec.environment}
+    # The task takes no arguments: they let others find a run's tasks by their command lines.
+    arguments = [value for name in SHOWN if (value := environment.get(name))]
+    if forks:
+        request = ForkRequest(module=spec.module, arguments=arguments, environment=environment)
+        return ForkedProcess(forks, request, piped=(False, True, False), text=False)
+    return subprocess.Popen(
+        child_command(spec.module, arguments),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
 class EcsTask:
     """A running container."""
 
-    def __init__(self, spec: TaskSpec, logs: Any) -> None:
+    def __init__(self, spec: TaskSpec, logs: Any, forks: str = "") -> None:
+        """``forks``: the fork server that starts it; empty: it is started by itself."""
         self.arn = spec.arn
         self.token = spec.environment.get("MLEDGEOPS_TASK_TOKEN", "")
         """The Step Functions task token that it answers, if it has one."""
         self._stream = LogStream(logs, spec.group, f"{spec.container}/{spec.arn.rsplit('/', 1)[1]}")
         self._stream.create()
-        self.process = subprocess.Popen(
-            child_command(spec.module),
-            env={**os.environ, **spec.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self.process = _started(spec, forks)
         self._pump = threading.Thread(target=self._pump_log, args=(spec.log,), daemon=True)
         self._pump.start()
+
+    def end(self, seconds: float) -> None:
+        """Ask the container to stop, and kill it if it takes longer."""
+        if isinstance(self.process, ForkedProcess):
+            self.process.end(seconds)
+        else:
+            end(self.process, seconds)
 
     def finish(self) -> None:
         """Wait until the last log line has been sent."""

@@ -11,11 +11,13 @@ from ministack.services import eventbridge, sqs
 
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ministack import (
+    function_workers,
     iam,
     provisioning,
     step_functions,
     thing_attributes,
 )
+from pipelines.local.forks.client import VARIABLE as FORKS
 
 QUEUE_PORT = "4566"
 """In the URLs of queues. The emulator keeps queues by URL, and its own port changes."""
@@ -41,6 +43,8 @@ def patch() -> None:
     thing_attributes.resolve_attributes()
     step_functions.enforce_heartbeats()
     step_functions.fail_with_task()
+    if forks := os.environ.pop(FORKS, ""):
+        function_workers.fork_workers(forks)
     sqs.DEFAULT_PORT = QUEUE_PORT
     eventbridge._put_events = _allow_sagemaker_events(eventbridge._put_events)
 
