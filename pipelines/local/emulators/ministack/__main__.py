@@ -11,6 +11,7 @@ from ministack.services import eventbridge, sqs
 
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ministack import (
+    broker,
     function_workers,
     iam,
     provisioning,
@@ -39,6 +40,7 @@ def patch() -> None:
     if calls:
         iam.record_decisions(CallLog(Path(calls)))
     iam.meet_conditions()
+    broker.index_subscriptions()
     provisioning.take_signing_requests()
     thing_attributes.resolve_attributes()
     step_functions.enforce_heartbeats()

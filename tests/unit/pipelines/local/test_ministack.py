@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ministack.services import iot
 
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ministack import (
+    broker,
     iam,
     provisioning,
     step_functions,
@@ -92,3 +94,70 @@ def test_a_policy_may_name_an_attribute_of_the_connected_thing(
     assert "asked" not in stranger("a", "r", "c", "d1")
     names = thing_attributes.VARIABLE.findall("${iot:A.Attributes[fleet]}/${iot:ClientId}/${x}")
     assert names == ["iot:A.Attributes[fleet]", "iot:ClientId"]
+
+
+@pytest.fixture
+def indexed_broker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The emulator's own broker, with the index, and nothing subscribed."""
+    for name in ("_subscriptions", "broker_publish", "broker_subscribe", "broker_unsubscribe"):
+        monkeypatch.setattr(iot, name, {} if name == "_subscriptions" else getattr(iot, name))
+    monkeypatch.setattr(iot, "_broker_lock", asyncio.Lock())
+    broker.index_subscriptions()
+    return iot
+
+
+def test_messages_reach_exact_and_wildcard_subscriptions_and_no_others(indexed_broker: Any) -> None:
+    received: list[tuple[str, str]] = []
+
+    async def subscribe(name: str) -> str:
+        async def deliver(topic: str, payload: bytes, qos: int) -> None:
+            received.append((name, topic))
+
+        identifier: str = await indexed_broker.broker_subscribe("1", "r", name, deliver)
+        return identifier
+
+    async def drive() -> None:
+        held = {name: await subscribe(name) for name in ("a/b", "a/+", "#", "a/c", "x/y")}
+        again = await subscribe("a/b")
+        await indexed_broker.broker_publish("1", "r", "a/b", b"")
+        await indexed_broker.broker_publish("2", "r", "a/b", b"")  # another account
+        assert sorted(received) == [("#", "a/b"), ("a/+", "a/b"), ("a/b", "a/b"), ("a/b", "a/b")]
+        received.clear()
+        for name in ("a/b", "#"):
+            await indexed_broker.broker_unsubscribe(held[name])
+        await indexed_broker.broker_unsubscribe("unknown")
+        await indexed_broker.broker_publish("1", "r", "a/b", b"")
+        assert sorted(received) == [("a/+", "a/b"), ("a/b", "a/b")]
+        await indexed_broker.broker_unsubscribe(again)
+        await indexed_broker.broker_unsubscribe(held["a/+"])
+        assert sorted(
+            iot._unscope_topic("1", "r", name) for name in indexed_broker._subscriptions
+        ) == [
+            "a/c",
+            "x/y",
+        ]
+
+    asyncio.run(drive())
+
+
+def test_a_message_is_compared_with_few_of_many_subscriptions(
+    indexed_broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    async def deliver(topic: str, payload: bytes, qos: int) -> None:
+        pass
+
+    def matches(name: str, topic: str) -> bool:
+        compared.append(name)
+        return name == topic
+
+    async def drive() -> None:
+        for number in range(300):
+            await indexed_broker.broker_subscribe("1", "r", f"fl/f/{number}/command", deliver)
+        await indexed_broker.broker_subscribe("1", "r", "fl/+/7/command", deliver)
+        monkeypatch.setattr(iot, "_subscription_matches", matches)
+        await indexed_broker.broker_publish("1", "r", "fl/f/7/command", b"")
+
+    asyncio.run(drive())
+    assert sorted(compared) == ["fl/+/7/command", "fl/f/7/command"]
