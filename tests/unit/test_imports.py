@@ -42,7 +42,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"aws", "devices", "run"},
         {"handlers", "local"},
         {"desk"},
-        {"chaos"},
+        {"bench", "chaos"},
         {"cli"},
     ],
 }
