@@ -45,6 +45,8 @@ ArrayMap = dict[str, NDArray[Any]]
 _BOUNDS = Bounds()
 _MORE_TENSORS = 64
 """Tensors beside a model's: long values of metrics and configs."""
+_MORE_NUMBERS = 2**17
+"""Numbers in those that are lists. More than 100,000 metrics are refused anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ def bounds_of(names: Iterable[str]) -> Bounds:
     # At worst each character of a name is escaped twice, since the skeleton is JSON in JSON; 400
     # bytes hold the rest of a tensor's description. 1 MiB is for metrics and configurations.
     size = 2**20 + sum(400 + 16 * len(name) for name in known)
-    return Bounds(header=size, tensors=len(known) + _MORE_TENSORS)
+    return Bounds(header=size, tensors=len(known) + _MORE_TENSORS, numbers=_MORE_NUMBERS)
 
 
 def decode_records(blob: bytes | memoryview, bounds: Bounds = _BOUNDS) -> Records:
@@ -169,7 +171,7 @@ def decode_records(blob: bytes | memoryview, bounds: Bounds = _BOUNDS) -> Record
             found = tensors.pop(str(position))
             groups[name][key] = _opaque(found, forms[key]) if key in forms else found
             position += 1
-    return _assemble(skeleton, groups, _numbered(tensors, position))
+    return _assemble(skeleton, groups, _numbered(tensors, position, bounds))
 
 
 def _opaque(tensor: NDArray[Any], form: Form) -> OpaqueArray:
@@ -178,8 +180,17 @@ def _opaque(tensor: NDArray[Any], form: Form) -> OpaqueArray:
     return opaque_array(tensor.data, form)
 
 
-def _numbered(tensors: ArrayMap, first: int) -> dict[int, NDArray[Any]]:
-    """The tensors behind the arrays, by their number from 0. Raises ProtocolError for others."""
+def _numbered(tensors: ArrayMap, first: int, bounds: Bounds) -> dict[int, NDArray[Any]]:
+    """The tensors behind the arrays, by their number from 0. Raises ProtocolError for others, and
+    for more numbers than the lists may hold.
+    """
+    numbers = sum(tensor.size for tensor in tensors.values() if tensor.dtype != np.uint8)
+    if numbers > bounds.numbers:
+        raise ProtocolError(
+            "too-large",
+            f"The lists of metrics and configs hold {numbers} numbers, and may hold"
+            f" {bounds.numbers}: use arrays for more.",
+        )
     found = {number: tensors.get(str(first + number)) for number in range(len(tensors))}
     if any(tensor is None for tensor in found.values()):
         raise ProtocolError("malformed", f"{len(tensors)} tensors came that are not described.")

@@ -52,6 +52,10 @@ class Bounds:
     header: int = 16 * 2**20
     """Bytes of the header. A model of 100,000 tensors needs about 10 MB."""
     tensors: int = 100_000
+    numbers: int = 2**22
+    """Numbers in the lists of metrics and configs. In a file a number may take one byte, and in a
+    Python list it takes 8 to 32.
+    """
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):

@@ -145,7 +145,9 @@ def _unpack_value(value: Any, tensors: dict[int, NDArray[Any]], *, metric: bool)
 
 def _list(array: NDArray[Any], *, metric: bool) -> Value:
     kinds = "iuf" if metric else "iufb"
-    if array.ndim != 1 or array.dtype.kind not in kinds:
+    # Of the types that lists are sent in. Bytes, in particular, are not counted as numbers.
+    known = array.dtype == np.dtype("<u8") or array.dtype in _LISTS.values()
+    if array.ndim != 1 or not known or array.dtype.kind not in kinds:
         raise ProtocolError("malformed", "A long list is no list of numbers.")
     items: Value = array.tolist()
     return items

@@ -22,6 +22,7 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
+from edge.protocol.tensors import parts_of
 
 DTYPES = [
     np.float64,
@@ -270,6 +271,27 @@ def test_a_few_tensors_too_many_are_refused() -> None:
     assert list(decode_records(many_empty(3), bounds_of("abc")).arrays["a"]) == ["0", "1", "2"]
     with pytest.raises(ProtocolError, match="tensors"):
         decode_records(many_empty(70), bounds_of("abc"))
+
+
+def with_a_list(numbers: np.ndarray) -> bytes:
+    value = {"m": {"x": {"$list": 0}}}
+    skeleton = {"order": ["m"], "arrays": {}, "metrics": value, "configs": {}}
+    return b"".join(parts_of({"0": numbers}, json.dumps(skeleton)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "code"), [("<f8", "too-large"), ("<f2", "too-large"), ("u1", "malformed")]
+)
+def test_a_long_list_costs_no_more_than_metrics_may(dtype: str, code: str) -> None:
+    blob = with_a_list(np.ones(2_000_000, dtype))
+    tracemalloc.start()
+    with pytest.raises(ProtocolError) as refused:
+        decode_records(blob, bounds_of(["w"]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (refused.value.code, peak < 2**20) == (code, True)
+    short = decode_records(with_a_list(np.ones(100_000)), bounds_of(["w"]))
+    assert short.metrics["m"]["x"] == [1.0] * 100_000
 
 
 def test_every_model_fits_its_own_bounds() -> None:
