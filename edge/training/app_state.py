@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge.files import disk_code, make_folder, open_atomically, remove_parts
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records, decode_records, encode_parts
+from edge.protocol.records import Bounds, Records, decode_records, encode_parts
 
 STATE_LIMIT = 64 * 2**20
 """Bytes of one run's state."""
@@ -68,7 +68,8 @@ class StoredState:
         self._stamp, self._digest = _stamp(self._file), ""
         try:
             blob = self._file.read_bytes()
-            records = decode_records(blob)
+            # The app's own: what it could store, it can read.
+            records = decode_records(blob, Bounds(numbers=STATE_LIMIT))
         except FileNotFoundError:
             return Records()
         except ProtocolError as error:
