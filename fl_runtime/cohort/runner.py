@@ -14,6 +14,7 @@ from edge.logs import event
 from edge.protocol.records import Records
 from fl_runtime.cohort.command_sender import CommandSender
 from fl_runtime.cohort.fold import Fold, is_expected
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import ReplyChecker, read_again
 from fl_runtime.run import blocking
@@ -73,16 +74,18 @@ class CohortRunner:
         self._stopped = stopped
         self._blocked = blocked
         self._concurrency = concurrency
+        self.kept = KeptUpdates()
+        """Updates that were read, for who needs them once more."""
 
     def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
         """Yield one DeviceResult for each target, the fold if asked for, then PhaseDone. Never
         raises for what a device does.
         """
         if request.accepted:
-            yield from fold_again(self._objects, request, self._concurrency)
+            yield from fold_again(self._objects, request, self._concurrency, self.kept)
             return
         began = self._clock()
-        phase = _Phase(request, self._objects, self._concurrency)
+        phase = _Phase(request, self._objects, self._concurrency, self.kept)
         sender = CommandSender(self._commands, self._objects, request, self._concurrency, self._now)
         waiting = {target.device: target for target in request.targets}
         yield from self._shut_out(waiting)
@@ -169,12 +172,17 @@ class _Phase:
     """What becomes of the replies of one phase."""
 
     def __init__(
-        self, request: PhaseRequest, objects: ObjectStore, concurrency: Concurrency
+        self,
+        request: PhaseRequest,
+        objects: ObjectStore,
+        concurrency: Concurrency,
+        kept: KeptUpdates,
     ) -> None:
         self._request = request
         self._concurrency = concurrency
         self._filter = NormFilter(objects, request)
-        self._checker = ReplyChecker(objects, request, self._filter)
+        self._kept = kept
+        self._checker = ReplyChecker(objects, request, self._filter, kept)
         self._accepted = 0
         self.fold = Fold(request.phase, request.weighted_by)
 
@@ -202,24 +210,23 @@ class _Phase:
             if records is None or not expected or self._filter.is_unjudged:
                 yield result
             else:
+                self._kept.take(self._request, result.device, result.update)
                 yield self.fold.add(result, records)
 
 
 def fold_again(
-    objects: ObjectStore, request: PhaseRequest, concurrency: Concurrency
+    objects: ObjectStore, request: PhaseRequest, concurrency: Concurrency, kept: KeptUpdates
 ) -> Iterator[PhaseEvent]:
     """Fold the updates that the server accepted after it had seen those of all cohorts.
 
-    They are read again: to keep their arrays would take a model's memory for each device.
+    What was not kept is read again: to keep all would take a model's disk space for each device.
     """
     fold = Fold(request.phase, request.weighted_by)
 
     def read(result: DeviceResult) -> _Checked:
-        return read_again(objects, request, result)
+        return read_again(objects, request, result, kept)
 
-    for at in range(0, len(request.accepted), PARALLEL):
-        part = request.accepted[at : at + PARALLEL]
-        for result, records in concurrency.each(read, part, PARALLEL):
-            yield result if records is None else fold.add(result, records)
+    for result, records in concurrency.each(read, request.accepted, PARALLEL):
+        yield result if records is None else fold.add(result, records)
     yield from fold.finish()
     yield PhaseDone(request.phase)

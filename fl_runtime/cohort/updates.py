@@ -23,6 +23,7 @@ from edge.protocol.records import (
 from edge.protocol.text import printable
 from fl_runtime.aggregation.blocks import is_finite
 from fl_runtime.aggregation.mapped import fetch
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import update_key
@@ -154,9 +155,14 @@ class ReplyChecker:
     """Turns the replies of one phase into results, each with a reason code if it does not count."""
 
     def __init__(
-        self, objects: ObjectStore, request: PhaseRequest, norm_filter: NormFilter
+        self,
+        objects: ObjectStore,
+        request: PhaseRequest,
+        norm_filter: NormFilter,
+        kept: KeptUpdates,
     ) -> None:
         self._objects = objects
+        self._kept = kept
         self._request = request
         self._filter = norm_filter
 
@@ -181,6 +187,8 @@ class ReplyChecker:
                 reason = printable(reply.reason)
                 return failure(target, code, reason, reply.timing, up, reply.bytes_down), None
             records, norm, examples = self._records(reply, target)
+            if reply.update is not None:
+                self._kept.keep(self._request, target.device, reply.update, records)
         except ProtocolError as error:
             return failure(target, error.code, str(error)), None
         except ObjectMissing as error:
@@ -241,9 +249,11 @@ def trains(request: PhaseRequest) -> bool:
 
 
 def read_again(
-    objects: ObjectStore, request: PhaseRequest, result: DeviceResult
+    objects: ObjectStore, request: PhaseRequest, result: DeviceResult, kept: KeptUpdates
 ) -> tuple[DeviceResult, Records | None]:
-    """The records of a result whose arrays were not kept; a failure if they have changed."""
+    """The records of a result: the kept ones, or else read anew; a failure if they have changed."""
+    if (records := kept.take(request, result.device, result.update)) is not None:
+        return result, records
     try:
         return result, read_update(objects, request, result.device, result.update)
     except (ProtocolError, ObjectMissing) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -40,9 +40,23 @@ class Threads:
     def each(
         self, call: Callable[[Item], Answer], items: Iterable[Item], at_once: int
     ) -> Iterator[Answer]:
-        """See :meth:`Concurrency.each`."""
+        """See :meth:`Concurrency.each`. No more than ``at_once`` answers wait to be taken: they may
+        be large.
+        """
+        waiting: set[Future[Answer]] = set()
         with ThreadPoolExecutor(at_once, thread_name_prefix="each") as pool:
-            for future in as_completed([pool.submit(call, item) for item in items]):
+            for item in items:
+                waiting.add(pool.submit(call, item))
+                if len(waiting) == at_once:
+                    wait(waiting, return_when=FIRST_COMPLETED)
+                    ready = {future for future in waiting if future.done()}
+                    waiting -= ready
+                    while ready:
+                        yield ready.pop().result()
+            while waiting:
+                wait(waiting, return_when=FIRST_COMPLETED)
+                future = next(future for future in waiting if future.done())
+                waiting.discard(future)
                 yield future.result()
 
     def merged(self, streams: Sequence[Iterator[Item]]) -> Iterator[Item]:

@@ -11,6 +11,7 @@ from fakes.phases import PHASE, device_result, phase_request, stored_weights, up
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import ObjectRef, Reply
 from edge.protocol.records import Records, digest, encode_records
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import (
     ReplyChecker,
@@ -92,7 +93,7 @@ def test_the_weight_is_the_example_count() -> None:
 
 def reader(objects: MemoryObjects, **changes: object) -> tuple[ReplyChecker, PhaseRequest]:
     request = phase_request("a", **changes)
-    return ReplyChecker(objects, request, NormFilter(objects, request)), request
+    return ReplyChecker(objects, request, NormFilter(objects, request), KeptUpdates()), request
 
 
 def stored(**changes: object) -> StoredReply:
@@ -150,7 +151,9 @@ def test_an_update_that_was_never_uploaded_is_missing() -> None:
 def test_an_update_that_changed_after_its_check_does_not_count() -> None:
     objects = stored_weights()
     objects.put(update_key("run-1", PHASE, "a"), encode_records(update(99.0)))
-    result, content = read_again(objects, phase_request("a"), device_result("a", update=REF))
+    result, content = read_again(
+        objects, phase_request("a"), device_result("a", update=REF), KeptUpdates()
+    )
     assert (result.code, content) == ("bad-digest", None)
     assert "changed after it had been checked" in result.reason
     assert overwritten(device_result("a"), ValueError("x")).status == "error"

@@ -23,6 +23,16 @@ def test_answers_come_as_they_are_ready() -> None:
     assert sorted(Threads().each(call, [1, 2], 2)) == [10, 20]
 
 
+def test_no_more_answers_wait_than_calls_are_made_at_once() -> None:
+    begun: list[int] = []
+    answers = Threads().each(begun.append, range(100), 4)
+    for taken in range(1, 90):
+        next(answers)
+        assert len(begun) < taken + 8
+    assert len(list(answers)) == 11
+    assert sorted(begun) == list(range(100))
+
+
 def test_streams_are_consumed_side_by_side() -> None:
     met = threading.Barrier(2, timeout=10)
 
