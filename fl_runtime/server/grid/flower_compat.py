@@ -7,7 +7,7 @@ patch release. What the worker on a device uses is in :mod:`edge.training.flower
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -17,9 +17,12 @@ from flwr.compat.server import ServerAppComponents
 from flwr.server import ServerConfig
 from flwr.server.compat import start_grid
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Bulyan, Strategy
+from flwr.serverapp.strategy.bulyan import aggregate_n_closest_weights
+from flwr.serverapp.strategy.multikrum import select_multikrum
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore.run import Run
+from numpy.typing import NDArray
 
 SERVER_NODE_ID = 1
 """Flower's node id of the server."""
@@ -65,6 +68,23 @@ def averages_metrics(strategy: Any) -> bool:
         strategy.train_metrics_aggr_fn is aggregate_metricrecords
         and strategy.evaluate_metrics_aggr_fn is aggregate_metricrecords
     )
+
+
+def valid_replies(strategy: Any, replies: Sequence[Message]) -> list[RecordDict]:
+    """The contents that a strategy of FedAvg's kind aggregates, checked and logged by its code."""
+    valid, _ = strategy._check_and_log_replies(replies, is_train=True)
+    return [reply.content for reply in valid]
+
+
+def selects_by_multikrum(strategy: Bulyan) -> bool:
+    """Whether Bulyan's first step is Flower's own."""
+    return strategy.selection_rule is select_multikrum
+
+
+def mean_of_closest(reference: NDArray[Any], rows: list[NDArray[Any]], count: int) -> NDArray[Any]:
+    """The mean of those ``count`` rows that are closest to the reference, element by element."""
+    (mean,) = aggregate_n_closest_weights([reference], [[row] for row in rows], count)
+    return cast("NDArray[Any]", mean)
 
 
 def uses_server_fn(app: ServerApp) -> bool:

@@ -13,6 +13,7 @@ from edge.logs import event
 from fl_runtime.run.cohorts import Member
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import PhaseStats
+from fl_runtime.server.aggregation.block_strategies import aggregate_train
 from fl_runtime.server.grid.flower_compat import readdressed
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
@@ -99,7 +100,7 @@ class TrainStep:
             stats = self._phases.stats[before:]
             if not planned.messages or self._has_quorum(given.number, planned, stats):
                 break
-        aggregated, metrics = self._strategy.aggregate_train(given.number, replies)
+        aggregated, metrics = aggregate_train(self._strategy, given.number, replies)
         return policy, aggregated, metrics
 
     def _plan(self, given: RoundInput, policy: PhasePolicy, attempt: int) -> _Attempt:
