@@ -113,6 +113,7 @@ def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
         signer=kms_signer(client("kms"), settings.commands_key),
         eligible=eligible_now,
         uri=lambda key: f"s3://{names.bucket}/{key}",
+        kept=runner.kept,
     )
     return Server(settings.run, resources, stopped)
 

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from flwr.app import Context, RecordDict
 
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import set_identity
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.cost import Topology
@@ -63,6 +64,8 @@ class ServerResources:
     """Names of the devices that meet a run's requirements now."""
     uri: Callable[[str], str]
     """An object's address by its key."""
+    kept: KeptUpdates = field(default_factory=KeptUpdates)
+    """The updates that cohorts in this process have read."""
     clock: Clock = time.monotonic
     now: Callable[[], float] = time.time
     sleep: Sleep = time.sleep
@@ -176,6 +179,7 @@ class Server:
             signer=resources.signer,
             rules=metric_rules(app.settings),
             concurrency=resources.concurrency,
+            kept=resources.kept,
         )
         config = {**app.config, **spec.run_config}
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)

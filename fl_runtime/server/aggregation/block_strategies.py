@@ -32,6 +32,10 @@ from fl_runtime.server.grid.flower_compat import (
     valid_replies,
 )
 
+SMALL_BYTES = 2**24
+"""Bytes of all updates together up to which Flower's own code aggregates them: the memory does not
+matter, and the result is the same to the last bit. Krum may choose between equals by it.
+"""
 CLOSEST_BLOCK = 2**14
 """Elements of a block of Bulyan's second step."""
 
@@ -44,7 +48,7 @@ def aggregate_train(strategy: Strategy, number: int, replies: Sequence[Message])
     """``strategy.aggregate_train``, in blocks where it is one of the robust stock strategies."""
     aggregate = _AGGREGATORS.get(type(strategy))
     contents = [reply.content for reply in replies if not reply.has_error()]
-    if aggregate is None or not _are_alike(contents):
+    if aggregate is None or not _fit_blocks(contents):
         result: _Aggregated = strategy.aggregate_train(number, replies)
         return result
     return aggregate(strategy, number, replies)
@@ -107,13 +111,15 @@ _AGGREGATORS: dict[type[Strategy], Callable[[Any, int, Sequence[Message]], _Aggr
 }
 
 
-def _are_alike(contents: Sequence[RecordDict]) -> bool:
-    """Whether there are updates, all with one record of the same arrays of finite numbers.
+def _fit_blocks(contents: Sequence[RecordDict]) -> bool:
+    """Whether there are large updates, all with one record of the same arrays of finite numbers.
 
     Of others Flower's own code says what is wrong with them, or passes a NaN on as it does.
     """
     updates = [list(from_recorddict(content).arrays.values()) for content in contents]
-    if not updates or any(len(records) != 1 for records in updates):
+    if any(len(records) != 1 for records in updates):
+        return False
+    if sum(array.nbytes for [arrays] in updates for array in arrays.values()) <= SMALL_BYTES:
         return False
     layouts = {
         tuple((name, array.shape, array.dtype) for name, array in records[0].items())

@@ -10,6 +10,7 @@ from flwr.app import Message
 
 from edge.protocol.records import Records
 from edge.training.flower_compat import from_recorddict
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import phase_id
@@ -43,7 +44,10 @@ class PhaseExecutor:
         concurrency: Concurrency = THREADS,
         now: Clock = time.time,
         rules: MetricRules | None = None,
+        kept: KeptUpdates | None = None,
     ) -> None:
+        """``kept``: the updates that cohorts in this process have read, if there are any."""
+        self._kept = kept
         self.spec = spec
         self.cohorts = cohorts
         self.members = tuple(member for cohort in cohorts for member in cohort.members)
@@ -98,7 +102,7 @@ class PhaseExecutor:
         requests = self._requests.build(
             Phase(stats=stats, content=uploaded, messages=by_node, policy=policy, seconds=seconds)
         )
-        reader = PhaseReplies(self._objects, by_node, stats)
+        reader = PhaseReplies(self._objects, by_node, stats, self._kept)
         started = self._clock()
         reviewer = Reviewer(stats.kind, policy, self.spec.weight_limit)
         events = gather(self._backend, requests, reviewer.review, self._concurrency)

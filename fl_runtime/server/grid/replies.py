@@ -9,6 +9,7 @@ from flwr.app import Message
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, decode_skeleton
 from edge.training.flower_compat import to_recorddict
+from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.updates import fault, overwritten, read_update
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.messages import DeviceResult, PhaseRequest
@@ -22,9 +23,15 @@ class PhaseReplies:
     """Turns the events of one phase into replies, and keeps each device's result in its stats."""
 
     def __init__(
-        self, objects: ObjectStore, messages: Mapping[int, Message], stats: PhaseStats
+        self,
+        objects: ObjectStore,
+        messages: Mapping[int, Message],
+        stats: PhaseStats,
+        kept: KeptUpdates | None = None,
     ) -> None:
+        """``kept``: what cohorts in this process have read."""
         self._objects = objects
+        self._kept = kept or KeptUpdates()
         self._messages = messages
         self._stats = stats
 
@@ -61,4 +68,7 @@ class PhaseReplies:
     def _records(self, result: DeviceResult, request: PhaseRequest) -> Records:
         if result.update is None:
             return decode_skeleton(result.content)
+        kept = self._kept.take(request, result.device, result.update)
+        if kept is not None:
+            return kept
         return read_update(self._objects, request, result.device, result.update)

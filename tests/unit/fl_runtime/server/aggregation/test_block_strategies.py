@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import (
 )
 
 from edge.training.flower_compat import set_identity
+from fl_runtime.server.aggregation import block_strategies
 from fl_runtime.server.aggregation.block_strategies import aggregate_train
 
 STRATEGIES: list[tuple[type[Strategy], dict[str, Any]]] = [
@@ -28,6 +29,11 @@ STRATEGIES: list[tuple[type[Strategy], dict[str, Any]]] = [
     (Bulyan, {"num_malicious_nodes": 1}),
     (FedAvg, {}),
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_strategies, "SMALL_BYTES", -1)
 
 
 def replies(count: int, bad: float | None = None) -> list[Message]:
@@ -88,6 +94,18 @@ def test_too_few_replies_and_rules_of_the_apps_own_are_left_to_flower() -> None:
 
     arrays, _ = aggregate_train(Bulyan(num_malicious_nodes=1, selection_rule=rule), 1, replies(7))
     assert (chosen, set(arrays)) == ([5], {"w", "b"})
+
+
+def test_small_updates_are_aggregated_to_the_last_bit_of_flowers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block_strategies, "SMALL_BYTES", 7 * (20 * 4 + 3 * 8))
+    seen = []
+    monkeypatch.setattr(FedMedian, "aggregate_train", lambda *given: seen.append(given) or given)
+    aggregate_train(FedMedian(), 1, replies(7))
+    assert len(seen) == 1
+    aggregate_train(FedMedian(), 1, replies(8))
+    assert len(seen) == 1
 
 
 def test_a_subclass_aggregates_as_it_likes() -> None:
