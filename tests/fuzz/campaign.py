@@ -19,9 +19,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz.mutate import LONGEST, TOKENS, mutated
 from fuzz.seeds import seeds
 from fuzz.targets import CORPUS, TARGETS, kept, measured
+from pipelines.chaos.devices.mutations import LONGEST, TOKENS, mutated
 
 KEPT_BYTES = 50_000
 """Of each target's committed corpus, the smallest inputs first."""

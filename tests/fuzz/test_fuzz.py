@@ -8,9 +8,9 @@ import zlib
 
 import pytest
 
-from fuzz.mutate import mutated
 from fuzz.seeds import seeds
 from fuzz.targets import TARGETS, kept, measured
+from pipelines.chaos.devices.mutations import mutated
 
 SECONDS = 1.5
 """Of mutations for each target."""

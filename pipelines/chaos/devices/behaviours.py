@@ -12,6 +12,7 @@ import numpy as np
 from edge.protocol.messages import Command, ObjectRef, Reply, seal
 from edge.protocol.records import Records, ValueMap, digest, encode_records
 from pipelines.chaos.app.steady.model import Weights, examples
+from pipelines.chaos.devices.fuzzed import fuzzed_file, fuzzed_replies
 
 HONEST = "honest"
 HARMLESS = frozenset(
@@ -25,6 +26,7 @@ HARMLESS = frozenset(
         "flood",
         "other-key",
         "reply-garbage",
+        "fuzzed-reply",
     }
 )
 """Behaviours whose update itself is valid and may count."""
@@ -48,6 +50,8 @@ METRICS: dict[str, ValueMap] = {
     "nan-metrics": {"num-examples": 14, "extra": float("nan")},
 }
 """Metrics instead of the true ones."""
+OWN_KEYS = "own-keys"
+"""Reports a metric that no other device reports: three Sybils have three layouts."""
 FILES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda blob: blob[: len(blob) // 2],
     "long-header": lambda blob: (2**62).to_bytes(8, "little") + blob[8:],
@@ -60,6 +64,9 @@ LIE = -1e9
 CLAIMS = ("wrong-digest", "large-claim", "no-upload", "overwritten")
 """The file is not what the reply announces."""
 REPLIES = ("foreign-run", "foreign-phase", "made-up-code", "silent")
+FUZZED_FILE, FUZZED_REPLY = "fuzzed-file", "fuzzed-reply"
+SYBILS = ("huge", "huge-weight", "odd-metrics", OWN_KEYS, "lying-evaluation", FUZZED_FILE)
+"""What Sybils do in league."""
 BEHAVIOURS = (
     *sorted(HARMLESS - {HONEST}),
     *SPOILED,
@@ -68,6 +75,8 @@ BEHAVIOURS = (
     *CLAIMS,
     *REPLIES,
     "wrong-name",
+    OWN_KEYS,
+    FUZZED_FILE,
 )
 COPIES = {"duplicate": 3, "flood": 60}
 """How often a reply is published, where it is not once."""
@@ -91,14 +100,20 @@ class Update:
     """What is uploaded, one after the other."""
 
 
-def update_of(behaviour: str, weights: Weights, partition: int) -> Update:
-    """The update of honestly trained weights, as a behaviour spoils it."""
+def update_of(behaviour: str, weights: Weights, partition: int, seed: str = "") -> Update:
+    """The update of honestly trained weights, as a behaviour spoils it; ``seed`` decides how, where
+    there are many ways.
+    """
     weights = SPOILED[behaviour](weights) if behaviour in SPOILED else weights
     metrics = METRICS.get(behaviour, {"num-examples": examples(partition)})
+    if behaviour == OWN_KEYS:
+        metrics = {**metrics, f"key-{partition}": 1.0}
     name = "v" if behaviour == "wrong-name" else "w"
     blob = encode_records(Records(arrays={"arrays": {name: weights}}, metrics={"metrics": metrics}))
     if behaviour in FILES:
         blob = FILES[behaviour](blob)
+    if behaviour == FUZZED_FILE:
+        blob = fuzzed_file(blob, random.Random(seed))  # noqa: S311  # chance
     ref = ObjectRef(digest(blob), len(blob))
     if behaviour == "wrong-digest":
         ref = ObjectRef("0" * 64, len(blob))
@@ -139,6 +154,9 @@ def payloads_of(
         payloads.insert(0, seal(reply, command.reply_key.replace("c0000", "c0001")))
     if behaviour == "reply-garbage":
         payloads[:0] = GARBAGE_REPLIES
+    if behaviour == FUZZED_REPLY:
+        dice = random.Random(command.message_id)  # noqa: S311  # chance, not a secret
+        payloads[:0] = fuzzed_replies(command, payload, dice)
     if behaviour == "replay":
         payloads += random.sample(earlier, len(earlier))
     return payloads

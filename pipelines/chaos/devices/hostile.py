@@ -128,7 +128,7 @@ def _evaluation(command: Command, told: float, partition: int) -> Reply:
 
 async def _upload(command: Command, behaviour: str, weights: Weights, partition: int) -> Reply:
     """Upload the update as the behaviour has it; returns the reply that announces it."""
-    update = update_of(behaviour, weights, partition)
+    update = update_of(behaviour, weights, partition, command.message_id)
     for blob in update.uploads:
         await asyncio.to_thread(_put, command.upload_url, blob)
     return _reply(command, update=update.ref)

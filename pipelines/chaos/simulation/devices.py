@@ -30,7 +30,7 @@ from edge.protocol.records import (
 from edge.training.worker import WorkerJob, WorkerResult
 from edge.transports import Handler, TransportError
 from pipelines.chaos.app.steady.model import examples, loss, train
-from pipelines.chaos.devices.behaviours import METRICS, Update, payloads_of, update_of
+from pipelines.chaos.devices.behaviours import payloads_of, update_of
 from pipelines.chaos.simulation.cloud import START, SimulatedCloud, key_of
 from pipelines.chaos.simulation.disk import Disk, Files
 from pipelines.chaos.simulation.event_loop import SimulatedLoop, start
@@ -328,7 +328,8 @@ class Hostile:
         if command.kind == "evaluate":
             reply = _reply(command, content=encode_skeleton(evaluation(weights, self._partition)))
         else:
-            update = self._update(train(weights, self._partition))
+            trained = train(weights, self._partition)
+            update = update_of(self._behaviour, trained, self._partition, command.message_id)
             for blob in update.uploads:
                 await self._transfers.upload(command.upload_url, blob, command.seconds)
             reply = _reply(command, update=update.ref)
@@ -337,14 +338,6 @@ class Hostile:
             await self._publish(topic(FLEET, self._config.device, "reply"), payload)
         if self._behaviour == "forge-topic":
             await self._publish(topic(FLEET, f"{self._config.device[:-1]}0", "reply"), payloads[-1])
-
-    def _update(self, weights: Any) -> Update:
-        """A Sybil's update has metrics of its own, so that it is alone in its group."""
-        if self._behaviour != "sybil-metrics":
-            return update_of(self._behaviour, weights, self._partition)
-        metrics: ValueMap = {**METRICS["odd-metrics"], f"mine-{self._partition}": 1.0}
-        blob = encode_records(Records(arrays={"arrays": {"w": weights}}, metrics={"m": metrics}))
-        return Update(ObjectRef(digest(blob), len(blob)), (blob,))
 
     async def _publish(self, source: str, payload: bytes) -> None:
         with contextlib.suppress(TransportError):

@@ -76,7 +76,7 @@ def weather_of(seed: int, behaviours: list[str]) -> Weather:
         kind = rng.choice(["kill", "cut", "cut", "pause"])
         weather.device_faults[device] = (kind, rng.randrange(1, 600), rng.uniform(1.0, 60.0))
     if sybils:
-        name = rng.choice(["sybil-metrics", "many-examples", "huge", "replay"])
+        name = rng.choice(["own-keys", "many-examples", "huge", "replay"])
         weather.hostile = dict.fromkeys(range(devices - SYBILS, devices), name)
     elif rng.random() < 0.6:
         weather.hostile = {devices - 1: rng.choice(behaviours)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.protocol.messages import Command, Reply
-from edge.protocol.records import digest
+from edge.protocol.messages import Command, Reply, unseal
+from edge.protocol.records import decode_records, digest
 from pipelines.chaos.app.steady.model import SIZE, examples, initial, loss, target, train
 from pipelines.chaos.devices import hostile
 from pipelines.chaos.devices.behaviours import (
@@ -14,15 +14,18 @@ from pipelines.chaos.devices.behaviours import (
     CLAIMS,
     COPIES,
     FILES,
+    FUZZED_FILE,
     HARMLESS,
     HONEST,
     METRICS,
+    OWN_KEYS,
     REPLIES,
     SPOILED,
     payloads_of,
     reply_of,
     update_of,
 )
+from pipelines.chaos.devices.fuzzed import is_update
 
 WEIGHTS = train(initial()["w"], 0)
 REPLY = Reply(run="run-1", phase="00001-train-0001-00000000", message_id="m", status="ok")
@@ -52,7 +55,7 @@ def test_an_honest_update_is_announced_as_it_is_uploaded() -> None:
     assert update.ref.size == len(update.uploads[0])
 
 
-@pytest.mark.parametrize("behaviour", [*SPOILED, *METRICS, *FILES, "wrong-name"])
+@pytest.mark.parametrize("behaviour", [*SPOILED, *METRICS, *FILES, "wrong-name", OWN_KEYS])
 def test_a_spoiled_update_differs_and_is_announced_as_it_is(behaviour: str) -> None:
     honest, update = update_of(HONEST, WEIGHTS, 4), update_of(behaviour, WEIGHTS, 4)
     assert update.uploads != honest.uploads
@@ -84,6 +87,28 @@ def test_a_replay_repeats_what_was_published_before() -> None:
     payloads = payloads_of("replay", command(), REPLY, earlier)
     assert len(earlier) == 2
     assert set(earlier) <= set(payloads)
+
+
+def test_sybils_with_keys_of_their_own_have_three_layouts() -> None:
+    files = [update_of(OWN_KEYS, WEIGHTS, partition).uploads[0] for partition in (4, 6, 7)]
+    names = [decode_records(file).metrics["metrics"].keys() for file in files]
+    assert len({frozenset(keys) for keys in names}) == 3
+
+
+def test_fuzzed_files_differ_by_message_and_are_no_updates_that_could_count() -> None:
+    honest = update_of(HONEST, WEIGHTS, 4).uploads[0]
+    files = {update_of(FUZZED_FILE, WEIGHTS, 4, f"m{number}").uploads[0] for number in range(20)}
+    assert len(files) > 10
+    assert not any(is_update(file, honest) for file in files)
+    again = update_of(FUZZED_FILE, WEIGHTS, 4, "m1")
+    assert again == update_of(FUZZED_FILE, WEIGHTS, 4, "m1"), "a simulated seed repeats"
+
+
+def test_fuzzed_replies_come_before_the_honest_one_and_speak_of_its_command() -> None:
+    payloads = payloads_of("fuzzed-reply", command(), REPLY, [])
+    assert len(payloads) > 10
+    assert unseal(payloads[-1], Reply) == REPLY
+    assert any(b"run-1" in payload for payload in payloads[:-1])
 
 
 def test_every_behaviour_is_known_once() -> None:
