@@ -31,12 +31,22 @@ class InjectedError(msgspec.Struct, frozen=True, kw_only=True):
     """An error that a share of the calls to one service gets."""
 
     service: str
+    """As botocore's events name it, which is not always the client's name: ``iot-data-plane``."""
     share: float
     """0 to 1."""
     status: int = 500
     code: str = "InternalServerError"
     repeat: bool = False
     """Instead of failing, calls go out twice, and an earlier call of the process after them."""
+    record: bool = False
+    """Instead of failing, calls are written down: see :meth:`ControlFile.recorded`."""
+
+
+class RecordedCall(msgspec.Struct, frozen=True):
+    """A call of a task, as it went out."""
+
+    url: str
+    body: bytes
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +61,14 @@ class ControlFile:
     """The side that decides which errors are injected."""
 
     def __init__(self, file: Path, s3_port: int) -> None:
-        self._file = file
+        self.file = file
         self._s3 = f"http://127.0.0.1:{s3_port}"
         self._rules: list[InjectedError] = []
         self.clear()
 
     def environment(self) -> dict[str, str]:
         """Variables with which the local cloud's children inject errors."""
-        return {VARIABLE: str(self._file), CHILD_HOOK: HOOK}
+        return {VARIABLE: str(self.file), CHILD_HOOK: HOOK}
 
     def clear(self) -> None:
         """Inject nothing."""
@@ -73,10 +83,16 @@ class ControlFile:
         finally:
             self._write([rule for rule in self._rules if rule not in rules])
 
+    def recorded(self) -> list[RecordedCall]:
+        """The calls that were written down so far, oldest first."""
+        file = _records(self.file)
+        lines = file.read_bytes().splitlines() if file.is_file() else []
+        return [msgspec.json.decode(line, type=RecordedCall) for line in lines]
+
     def _write(self, rules: list[InjectedError]) -> None:
         self._rules = rules
         content = msgspec.json.encode(Control(s3=self._s3, rules=rules))
-        write_atomically(self._file, content, durable=False)
+        write_atomically(self.file, content, durable=False)
 
 
 class Injector:
@@ -96,8 +112,16 @@ class Injector:
             return None
         for rule in rules:
             if rule.service == service and self._dice.random() < rule.share:
+                if rule.record:
+                    return self._record(request)
                 return self._send_again(request) if rule.repeat else error_response(request, rule)
         return None
+
+    def _record(self, request: Any) -> None:
+        call = msgspec.json.encode(RecordedCall(request.url, bytes(request.body or b"")))
+        # Tasks share the file: a line of a few KB is appended whole.
+        with _records(self._file).open("ab", buffering=0) as file:
+            file.write(call + b"\n")
 
     def _send_again(self, request: Any) -> None:
         from botocore.httpsession import URLLib3Session
@@ -106,6 +130,10 @@ class Injector:
         self._sent.append(request)
         for copy in (request, earlier):
             URLLib3Session().send(copy)
+
+
+def _records(control: Path) -> Path:
+    return control.with_suffix(".calls")
 
 
 class _Body(io.BytesIO):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,10 +15,11 @@ from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key
 from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import RoundRecord
+from fl_runtime.server.rounds.quorum import TRANSIENT
 from pipelines.chaos.app.steady.model import Weights, examples, initial, train
 from pipelines.chaos.devices.behaviours import HARMLESS
 from pipelines.chaos.stage import SERVER, Stage
-from pipelines.chaos.world import HOSTILE, ROUNDS
+from pipelines.chaos.world import ROUNDS
 from pipelines.run.report import RunReport
 
 TOLERANCE = 1e-5
@@ -26,14 +28,23 @@ SERVER_SECONDS = 15.0
 """A server looks every 5 s whether its run goes on, and then has 5 s to end."""
 
 
-def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class Attack:
+    """What hostile devices did during a run."""
+
+    behaviour: str
+    devices: tuple[int, ...]
+    """Their indexes. All others are honest."""
+
+
+def violations(stage: Stage, report: RunReport, ends: str, attack: Attack) -> Iterator[str]:
     """All violations of a run that has ended.
 
     Args:
         stage: The run and its world.
         report: What the runner reports of it.
         ends: How it had to end.
-        behaviour: What the hostile device did.
+        attack: What the hostile devices did.
 
     """
     if report.status != ends:
@@ -50,7 +61,10 @@ def violations(stage: Stage, report: RunReport, ends: str, behaviour: str) -> It
         yield f"the runs table says {state.state if state else 'nothing'}"
     yield from _check_servers(stage)
     yield from check_rounds(report.rounds, ends)
-    yield from check_hostile(report.rounds, behaviour)
+    yield from check_hostile(report.rounds, attack)
+    if len(attack.devices) > 1:
+        yield from check_honest(report.rounds, attack)
+    yield from stage.world.devices.trained_again()
     yield from check_mlflow(clients.mlflow, stage.run, ends, len(report.rounds))
     if report.status == "Succeeded":
         yield from check_model(objects, stage.run, report.rounds)
@@ -71,16 +85,26 @@ def check_rounds(rounds: list[RoundRecord], ends: str) -> Iterator[str]:
             yield f"a device counted twice in round {record.round}"
 
 
-def check_hostile(rounds: list[RoundRecord], behaviour: str) -> Iterator[str]:
+def check_hostile(rounds: list[RoundRecord], attack: Attack) -> Iterator[str]:
     """No update of a harmful device counts, and no lie about a loss decides."""
     for record in rounds:
         if record.robust.get("loss", 0.0) < 0:
             yield f"a lie decides in round {record.round}: loss {record.robust['loss']:g}"
-    if behaviour in HARMLESS:
+    if attack.behaviour in HARMLESS:
         return
     for record in rounds:
-        if HOSTILE in _trained_by(record):
-            yield f"the hostile device's update counted in round {record.round} ({behaviour})"
+        for index in set(attack.devices) & set(_trained_by(record)):
+            yield f"hostile device {index} counted in round {record.round} ({attack.behaviour})"
+
+
+def check_honest(rounds: list[RoundRecord], attack: Attack) -> Iterator[str]:
+    """No honest device is refused for what it did not do."""
+    for record in rounds:
+        for row in record.devices:
+            index = _index(row.device)
+            judged = row.status == "error" and row.code not in TRANSIENT
+            if judged and index not in attack.devices:
+                yield f"device {index} is honest, and was refused in {row.phase}: {row.code}"
 
 
 def check_model(objects: ObjectStore, run: str, rounds: list[RoundRecord]) -> Iterator[str]:
@@ -140,7 +164,7 @@ def rounds_text(rounds: list[RoundRecord]) -> str:
 
 
 def _check_servers(stage: Stage) -> Iterator[str]:
-    deadline = time.monotonic() + SERVER_SECONDS
+    deadline = time.monotonic() + stage.patience(SERVER_SECONDS)
     while left := stage.world.tasks(SERVER, stage.run):
         if time.monotonic() > deadline:
             yield f"a server of the run is left: {left[0].pid}"
@@ -151,7 +175,9 @@ def _check_servers(stage: Stage) -> Iterator[str]:
 def _trained_by(record: RoundRecord) -> list[int]:
     """Partitions whose training counted in a round."""
     return [
-        int(row.device.rsplit("-", 1)[1])
-        for row in record.devices
-        if row.kind == "train" and row.status == "ok"
+        _index(row.device) for row in record.devices if row.kind == "train" and row.status == "ok"
     ]
+
+
+def _index(device: str) -> int:
+    return int(device.rsplit("-", 1)[1])

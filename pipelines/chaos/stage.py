@@ -47,14 +47,14 @@ class Stage:
         return state is not None and state.state in TERMINAL_STATES
 
     def wait_for_end(self, seconds: float = 25.0) -> None:
-        """Wait until the run has ended, at most so long."""
-        deadline = time.monotonic() + seconds
+        """Wait until the run has ended, at most so long (on an idle machine)."""
+        deadline = time.monotonic() + self.patience(seconds)
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(0.2)
 
     def task(self, module: str, seconds: float = 8.0, other_than: int = 0) -> psutil.Process | None:
         """One of the run's tasks, if there is one in time; ``other_than``: not this process id."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self.patience(seconds)
         while time.monotonic() < deadline and not self.has_ended():
             tasks = self.world.tasks(module, self.run)
             found = [process for process in tasks if process.pid != other_than]
@@ -62,6 +62,10 @@ class Stage:
                 return self.rng.choice(found)
             time.sleep(0.1)
         return None
+
+    def patience(self, seconds: float) -> float:
+        """How long to wait, on this machine now, for what takes ``seconds`` on an idle one."""
+        return seconds * self.world.slowness.now()
 
     def honest_device(self) -> int:
         """Index of a random honest device."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import msgspec
 
 from fl_runtime.run.state import RunTable
-from pipelines.chaos.faults.catalogue import behaviour_of, faults_of
+from pipelines.chaos.accidents.accident import Accident, Scene
+from pipelines.chaos.faults.catalogue import attack_of, faults_of
 from pipelines.chaos.faults.fault import Act, Fault
 from pipelines.chaos.invariants import rounds_text, violations
 from pipelines.chaos.stage import Stage
@@ -20,7 +21,9 @@ from pipelines.run.report import RunReport
 from pipelines.run.runner import Runner, Started
 
 SEED_SECONDS = 30.0
-"""A run that takes longer, under whatever faults, counts as hung."""
+"""A run that takes longer, under whatever faults, counts as hung. On an idle machine: a slower one
+gets as much longer as it is slower while the run is under way (:mod:`~pipelines.chaos.slowness`).
+"""
 GIVE_UP_SECONDS = 60.0
 EARLY_SHARE = 0.2
 """Share of the faults that begin while the run is being started."""
@@ -35,6 +38,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     told: list[str]
     """What was done to the run."""
+    slowness: float = 1.0
+    """How many seconds a second of processor time took."""
     violations: list[str]
     """Invariants that did not hold; empty: the run survived."""
 
@@ -59,8 +64,10 @@ def run_suite(
 
 def run_seed(world: World, runner: Runner, seed: int, only: list[str]) -> Verdict:
     """One run under the faults of a seed."""
-    world.reset()
     faults, rng = faults_of(seed, only), random.Random(f"act {seed}")  # noqa: S311  # chance
+    if accident := next((fault.accident for fault in faults if fault.accident), None):
+        return _have_accident(world, seed, faults[0].kind, accident, rng)
+    world.reset()
     undo = [fault.before(world, rng) for fault in faults if fault.before is not None]
     began = time.monotonic()
     failed: list[str] = []
@@ -68,16 +75,17 @@ def run_seed(world: World, runner: Runner, seed: int, only: list[str]) -> Verdic
     stage = _stage(world, runner, started, rng)
     try:
         threads = [_start(fault, fault.act, stage, failed) for fault in faults if fault.act]
-        report = _await_end(runner, started)
+        report = _await_end(runner, started, stage.patience(GIVE_UP_SECONDS))
         seconds = time.monotonic() - began
         for thread in threads:
-            thread.join(GIVE_UP_SECONDS)
+            thread.join(stage.patience(GIVE_UP_SECONDS))
     finally:
         for call in undo:
             call()
-    failed += violations(stage, report, _expected_end(faults, report), behaviour_of(faults))
-    if seconds > SEED_SECONDS:
-        failed.append(f"it took {seconds:.1f} s")
+    failed += violations(stage, report, _expected_end(faults, report), attack_of(faults))
+    slowness = world.slowness.since(began)
+    if seconds > SEED_SECONDS * slowness:
+        failed.append(f"it took {seconds:.1f} s on a machine {slowness:.1f} times as slow as idle")
     if failed:
         failed.append(f"run {stage.run}: {rounds_text(report.rounds)}")
     return Verdict(
@@ -86,6 +94,24 @@ def run_seed(world: World, runner: Runner, seed: int, only: list[str]) -> Verdic
         status=report.status,
         seconds=round(seconds, 1),
         told=stage.notes,
+        slowness=round(slowness, 1),
+        violations=failed,
+    )
+
+
+def _have_accident(
+    world: World, seed: int, kind: str, accident: Accident, rng: random.Random
+) -> Verdict:
+    """A user's commands, in a home beside the suite's own cloud, and what happens to them."""
+    began, scene = time.monotonic(), Scene(world.home.root / "user", rng, world.slowness)
+    failed = list(accident(scene))
+    return Verdict(
+        seed=seed,
+        faults=[kind],
+        status="Skipped" if scene.skipped else "Told",
+        seconds=round(time.monotonic() - began, 1),
+        told=scene.notes,
+        slowness=round(world.slowness.since(began), 1),
         violations=failed,
     )
 
@@ -104,7 +130,7 @@ def survival_by_kind(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
 def _stage(world: World, runner: Runner, started: Started, rng: random.Random) -> Stage:
     """The stage of a run, once its callback has a token and so the run a name."""
     table = RunTable(world.clients.fleet.dynamodb, world.cloud.deployment.runs_table)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * world.slowness.now()
     while time.monotonic() < deadline:
         if run := runner.run_of(started.arn):
             return Stage(world, run, started.arn, table, rng)
@@ -135,15 +161,15 @@ def _start(fault: Fault, act: Act, stage: Stage, failed: list[str]) -> threading
     return thread
 
 
-def _await_end(runner: Runner, started: Started) -> RunReport:
+def _await_end(runner: Runner, started: Started, seconds: float) -> RunReport:
     """The report of a run that has ended, or that was stopped because it hung."""
-    deadline = time.monotonic() + GIVE_UP_SECONDS
+    deadline = time.monotonic() + seconds
     while not runner.ended(started.arn):
         if time.monotonic() > deadline:
             runner.stop(started, 15.0)
             report = runner.report(started)
             report.status = "Hung"
-            report.reason = f"the run had not ended after {GIVE_UP_SECONDS:.0f} s"
+            report.reason = f"the run had not ended after {seconds:.0f} s"
             return report
         time.sleep(0.1)
     return runner.report(started)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pipelines.chaos.devices.behaviours import BEHAVIOURS, HONEST
-from pipelines.chaos.faults import processes, services
+from pipelines.chaos.accidents.catalogue import ACCIDENTS
+from pipelines.chaos.devices.behaviours import BEHAVIOURS, HONEST, SYBILS
+from pipelines.chaos.faults import processes, replay, services
 from pipelines.chaos.faults.fault import Fault
 from pipelines.chaos.injected import InjectedError
+from pipelines.chaos.invariants import Attack
 from pipelines.chaos.links import LinkCondition
 from pipelines.chaos.stage import PROXY, SERVER
-from pipelines.chaos.world import PHASE_SECONDS, World
+from pipelines.chaos.world import ALL, HOSTILE, MORE, PHASE_SECONDS, World
+from pipelines.chaos.world import SYBILS as SYBIL_DEVICES
 
-HOSTILE_PREFIX = "hostile-"
+HOSTILE_PREFIX, SYBILS_PREFIX = "hostile-", "sybils-"
 LONGEST_PAUSE = PHASE_SECONDS + 2
 
 
@@ -21,6 +24,19 @@ def _behave(name: str) -> Callable[[World, random.Random], Callable[[], None]]:
     """Set the hostile device's behaviour; undone, it is honest."""
 
     def before(world: World, _: random.Random) -> Callable[[], None]:
+        world.devices.behave(name)
+        return lambda: world.devices.behave(HONEST)
+
+    return before
+
+
+def _league(name: str) -> Callable[[World, random.Random], Callable[[], None]]:
+    """Bring three Sybils and an honest device more into the fleet; undone, they are gone."""
+
+    def before(world: World, _: random.Random) -> Callable[[], None]:
+        for index in MORE:
+            world.devices.start(index)
+        world.await_fleet(ALL)
         world.devices.behave(name)
         return lambda: world.devices.behave(HONEST)
 
@@ -38,6 +54,7 @@ PROCESSES = (
     Fault("kill-server-twice", processes.kill_task(SERVER, 2)),
     Fault("kill-proxy", processes.kill_task(PROXY)),
     Fault("kill-agent", processes.reboot),
+    Fault("power-cut", processes.cut_power),
     Fault("kill-worker", processes.kill_worker),
     Fault("lose-device", processes.lose_device),
     Fault("pause-server", processes.pause(lambda stage: stage.task(SERVER), "server", 5.0)),
@@ -70,9 +87,9 @@ ERRORS = {
         "dynamodb", 400, "ProvisionedThroughputExceededException", share=0.6
     ),
     "dynamodb-errors": _error("dynamodb", 500, "InternalServerError", share=0.6),
-    "iot-throttled": _error("iot-data", 429, "ThrottlingException", share=0.6),
+    "iot-throttled": _error("iot-data-plane", 429, "ThrottlingException", share=0.6),
     "heartbeats-refused": _error("sfn", 500, "InternalServerError", share=1.0),
-    "commands-repeated": _error("iot-data", 0, "", share=1.0, repeat=True),
+    "commands-repeated": _error("iot-data-plane", 0, "", share=1.0, repeat=True),
 }
 LONGEST_ERRORS = {"heartbeats-refused": 6.0, "commands-repeated": 8.0}
 """Seconds, where it is not 4."""
@@ -86,9 +103,16 @@ OTHERS = (
     Fault("app-missing", processes.remove_app),
     Fault("clock-skew", before=processes.skew_clock),
     Fault("callback-redelivered", services.redeliver_callback),
-    Fault("pipeline-stopped", services.stop_pipeline, ends="Stopped"),
+    Fault("commands-replayed", replay.replay_commands, before=replay.record_commands),
+    Fault("pipeline-stopped", services.stop_pipeline, ends="Stopped", alone=True),
 )
-ENVIRONMENT = (*PROCESSES, *LINKS, *SERVICES, *OTHERS)
+SYBIL_FAULTS = tuple(
+    Fault(f"{SYBILS_PREFIX}{name}", before=_league(name), alone=True) for name in SYBILS
+)
+ACCIDENT_FAULTS = tuple(
+    Fault(name, accident=accident, alone=True) for name, accident in ACCIDENTS.items()
+)
+ENVIRONMENT = (*PROCESSES, *LINKS, *SERVICES, *OTHERS, *SYBIL_FAULTS, *ACCIDENT_FAULTS)
 """The order is part of a seed's meaning: faults_of chooses by index."""
 POISON = tuple(Fault(f"{HOSTILE_PREFIX}{name}", before=_behave(name)) for name in BEHAVIOURS)
 FAULTS = {fault.kind: fault for fault in (*ENVIRONMENT, *POISON)}
@@ -103,14 +127,12 @@ def faults_of(seed: int, only: list[str]) -> list[Fault]:
     if only:
         return [FAULTS[kind] for kind in only]
     chosen = [ENVIRONMENT[seed % len(ENVIRONMENT)]]
-    if chosen[0].ends != "Succeeded":
+    if chosen[0].alone:
         return chosen
     others = [
         fault
         for fault in ENVIRONMENT
-        if fault is not chosen[0]
-        and fault.ends == "Succeeded"
-        and fault.kind != "kill-server-twice"
+        if fault is not chosen[0] and not fault.alone and fault.kind != "kill-server-twice"
     ]
     if rng.random() < 0.4:
         chosen.append(rng.choice(others))
@@ -118,7 +140,11 @@ def faults_of(seed: int, only: list[str]) -> list[Fault]:
     return chosen
 
 
-def behaviour_of(faults: list[Fault]) -> str:
-    """What the hostile device does under these faults."""
-    kinds = (fault.kind for fault in faults if fault.kind.startswith(HOSTILE_PREFIX))
-    return next(kinds, HOSTILE_PREFIX + HONEST).removeprefix(HOSTILE_PREFIX)
+def attack_of(faults: list[Fault]) -> Attack:
+    """What the hostile devices do under these faults, and which they are."""
+    for fault in faults:
+        if fault.kind.startswith(HOSTILE_PREFIX):
+            return Attack(fault.kind.removeprefix(HOSTILE_PREFIX), (HOSTILE,))
+        if fault.kind.startswith(SYBILS_PREFIX):
+            return Attack(fault.kind.removeprefix(SYBILS_PREFIX), SYBIL_DEVICES)
+    return Attack(HONEST, ())

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.chaos.accidents.accident import Accident
 from pipelines.chaos.stage import Stage
 from pipelines.chaos.world import World
 
@@ -23,3 +24,7 @@ class Fault:
     """Acts before the run starts; returns what undoes it."""
     ends: str = "Succeeded"
     """How a run under this fault must end."""
+    alone: bool = False
+    """No other fault comes with it: what it does to a run would not be told from what they do."""
+    accident: Accident | None = None
+    """What happens to a user's commands, instead of to a run of the suite's own."""

@@ -16,6 +16,8 @@ from pipelines.chaos.stage import Stage
 from pipelines.chaos.world import HOSTILE, World
 from pipelines.local.processes import child_command
 
+HOUR, YEAR = 3600.0, 365 * 86_400.0
+
 
 def kill_task(module: str, times: int = 1) -> Act:
     """Kill a server or proxy task; ``times``: also those that replace it."""
@@ -79,12 +81,30 @@ def kill_worker(stage: Stage) -> None:
 
 
 def reboot(stage: Stage) -> None:
-    """Cut a device's power for at most two seconds."""
+    """Kill a device and its worker, and start it again after at most two seconds."""
     device, seconds = stage.honest_device(), stage.random_duration(0, 2)
-    stage.note(f"power cut of device {device} for {seconds:.1f} s")
+    stage.note(f"reboot of device {device}, {seconds:.1f} s")
     stage.world.devices.kill(device)
     time.sleep(seconds)
     stage.world.devices.start(device)
+
+
+def cut_power(stage: Stage) -> None:
+    """Cut the power of device 0 up to three times: what it has not synced is lost."""
+    devices = stage.world.devices
+    for _ in range(stage.rng.randint(1, 3)):
+        devices.kill(0)
+        try:
+            if devices.disk is None:
+                stage.note("device 0 killed; no file system can be mounted, so its writes are kept")
+            elif failed := devices.disk.cut_power():
+                raise AssertionError(f"the disk of device 0 could not be cut: {failed}")
+            else:
+                stage.note("power cut of device 0, with the loss of what was not synced")
+            time.sleep(stage.random_duration(0, 1))
+        finally:
+            devices.start(0)
+        time.sleep(stage.random_duration(0.5, 3))
 
 
 def lose_device(stage: Stage) -> None:
@@ -113,7 +133,7 @@ def second_task(module: str) -> Act:
 
 
 def _run_to_end(stage: Stage, module: str, environment: dict[str, str]) -> None:
-    """Run a task beside the run's own; it must end by itself within 25 s."""
+    """Run a task beside the run's own; it must end by itself."""
     with (stage.world.home.logs / "second.log").open("ab") as log:
         process = subprocess.Popen(
             child_command(module),
@@ -124,7 +144,7 @@ def _run_to_end(stage: Stage, module: str, environment: dict[str, str]) -> None:
             start_new_session=True,
         )
     try:
-        process.wait(25)
+        process.wait(stage.patience(25))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -163,8 +183,8 @@ def remove_app(stage: Stage) -> None:
 
 
 def skew_clock(world: World, rng: random.Random) -> Callable[[], None]:
-    """Set a device's clock an hour ahead or back."""
-    device, seconds = rng.randrange(HOSTILE), rng.choice((-3600.0, 3600.0))
+    """Set a device's clock an hour or a year ahead or back."""
+    device, seconds = rng.randrange(HOSTILE), rng.choice((-YEAR, -HOUR, HOUR, YEAR))
     world.devices.stop(device)
     world.devices.start(device, seconds)
     return lambda: world.devices.stop(device)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from steady.model import examples, loss, train
+from steady.model import TRAININGS, examples, loss, train
 
 app = ClientApp()
 
@@ -15,6 +17,9 @@ app = ClientApp()
 def fit(message: Message, context: Context) -> Message:
     """Train for ``work-seconds``, then return the updated weights."""
     partition = int(context.node_config["partition-id"])
+    if file := os.environ.get(TRAININGS):
+        with Path(file).open("a") as trainings:
+            trainings.write(f"{message.metadata.message_id}\n")
     time.sleep(float(context.run_config["work-seconds"]))
     arrays = ArrayRecord({"w": Array(train(message.content["arrays"]["w"].numpy(), partition))})
     return Message(

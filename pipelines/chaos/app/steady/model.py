@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 SIZE = 20_000
 """Number of weights: 80 kB, enough for a link to be cut in the middle."""
+TRAININGS = "STEADY_TRAININGS"
+"""Environment variable with a file: each training adds its message's id to it."""
 Weights = NDArray[np.float32]
 """Shape ``(SIZE,)``."""
 

@@ -157,4 +157,5 @@ def _clients() -> ChaosClients:
         sagemaker=client("sagemaker"),
         sqs=client("sqs"),
         mlflow=mlflow_client(),
+        iot_data=client("iot-data"),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.chaos.devices import processes
-from pipelines.chaos.devices.processes import DeviceProcesses
+from pipelines.chaos.devices.processes import DeviceProcesses, trainings
 from pipelines.chaos.devices.skewed import skewed
 
 
@@ -17,6 +18,7 @@ class Process:
 
     def __init__(self, module: str, arguments: list[str]) -> None:
         self.module, self.arguments, self.code, self.pid = module, arguments, None, 2**30
+        self.starter = threading.current_thread()
 
     def poll(self) -> int | None:
         return self.code
@@ -40,7 +42,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceProcesses:
     monkeypatch.setattr(processes, "spawn", spawn)
     monkeypatch.setattr(processes, "end", end)
     configs: Any = [Config(tmp_path / str(number)) for number in range(2)]
-    return DeviceProcesses(configs, hostile=1, folder=tmp_path)
+    return DeviceProcesses(configs, hostile=(1,), folder=tmp_path)
 
 
 def started(devices: DeviceProcesses, index: int) -> Any:
@@ -71,6 +73,25 @@ def test_the_hostile_device_is_told_what_to_do(devices: DeviceProcesses, tmp_pat
     devices.behave("nan")
     devices.behave("flood")
     assert (tmp_path / "behaviour").read_text() == "flood"
+
+
+def test_a_device_outlives_the_fault_that_started_it(devices: DeviceProcesses) -> None:
+    """Linux ends a child with the thread that started it."""
+    fault = threading.Thread(target=devices.start, args=(0,))
+    fault.start()
+    fault.join()
+    assert started(devices, 0).starter.is_alive()
+
+
+def test_a_device_may_train_again_for_a_message_after_a_start_and_else_not(
+    devices: DeviceProcesses, tmp_path: Path
+) -> None:
+    trainings(tmp_path, 0).write_text("m1\nm2\nm1\n")
+    assert list(devices.trained_again()) == ["device 0 trained 2 times for the message m1"]
+    devices.start(0)
+    assert list(devices.trained_again()) == []
+    devices.forget_trainings()
+    assert not trainings(tmp_path, 0).exists()
 
 
 def test_all_devices_end(devices: DeviceProcesses) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,21 @@ from typing import Any
 import pytest
 
 from fl_runtime.run.state import RunState
-from pipelines.chaos.faults import processes, services
+from pipelines.chaos.faults import processes, replay, services
 from pipelines.chaos.faults.catalogue import (
     ENVIRONMENT,
     FAULTS,
     POISON,
-    behaviour_of,
+    attack_of,
     faults_of,
 )
 from pipelines.chaos.faults.fault import Fault
-from pipelines.chaos.injected import ControlFile, InjectedError
+from pipelines.chaos.injected import ControlFile, InjectedError, Injector, RecordedCall
+from pipelines.chaos.invariants import Attack
 from pipelines.chaos.links import GOOD, Link, LinkCondition
 from pipelines.chaos.stage import Stage
+
+BODY = b'{"order":{"upload_url":"http://127.0.0.1:9/u"}}'
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Devices:
     """What faults do to devices."""
 
     done: list[tuple] = field(default_factory=list)
+    disk: Any = None
 
     def kill(self, index: int) -> None:
         self.done.append(("kill", index))
@@ -60,6 +65,10 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.devices, self.broker, self.s3 = Devices(), Link(), Link()
         self.errors = ControlFile(folder / "chaos.json", 1)
+        self.slowness = types.SimpleNamespace(now=lambda: 1.0)
+
+    def await_fleet(self, devices: int) -> None:
+        self.devices.done.append(("fleet", devices))
 
     def tasks(self, *_: Any) -> list:
         return []
@@ -86,10 +95,10 @@ def test_each_kind_comes_in_turn() -> None:
     assert len(FAULTS) == len(ENVIRONMENT) + len(POISON)
 
 
-def test_a_stopped_pipeline_has_no_other_fault() -> None:
+def test_a_fault_that_must_be_alone_has_no_other_beside_it() -> None:
     for seed in range(200):
         chosen = faults_of(seed, [])
-        assert len(chosen) == 1 or all(fault.ends == "Succeeded" for fault in chosen)
+        assert len(chosen) == 1 or not any(fault.alone for fault in chosen)
 
 
 def test_the_users_choice_replaces_the_seeds() -> None:
@@ -100,8 +109,9 @@ def test_the_users_choice_replaces_the_seeds() -> None:
 
 
 def test_the_hostile_device_behaves_as_the_fault_says() -> None:
-    assert behaviour_of([FAULTS["s3-gone"], FAULTS["hostile-nan"]]) == "nan"
-    assert behaviour_of([FAULTS["s3-gone"]]) == "honest"
+    assert attack_of([FAULTS["s3-gone"], FAULTS["hostile-nan"]]) == Attack("nan", (4,))
+    assert attack_of([FAULTS["s3-gone"]]) == Attack("honest", ())
+    assert attack_of([FAULTS["sybils-huge"]]) == Attack("huge", (4, 6, 7))
     assert all(isinstance(fault, Fault) for fault in FAULTS.values())
 
 
@@ -115,14 +125,59 @@ def test_a_skewed_clock_is_undone(stage: Stage) -> None:
     undo = processes.skew_clock(stage.world, random.Random(1))
     undo()
     stopped, started, again = stage.world.devices.done
-    assert abs(started[2]) == 3600.0
+    assert abs(started[2]) in (processes.HOUR, processes.YEAR)
     assert stopped == again
 
 
 def test_a_rebooted_device_comes_back(stage: Stage) -> None:
     processes.reboot(stage)
     assert [action[0] for action in stage.world.devices.done] == ["kill", "start"]
-    assert "power cut" in stage.notes[0]
+    assert "reboot" in stage.notes[0]
+
+
+def test_a_power_cut_without_a_disk_of_its_own_says_what_it_left_out(stage: Stage) -> None:
+    processes.cut_power(stage)
+    kinds = [action[0] for action in stage.world.devices.done]
+    assert kinds == ["kill", "start"] * len(stage.notes)
+    assert all("can be mounted" in note for note in stage.notes)
+
+
+def test_a_disk_that_cannot_be_cut_fails_the_seed(stage: Stage) -> None:
+    stage.world.devices.disk = types.SimpleNamespace(cut_power=lambda: "it is busy")
+    with pytest.raises(AssertionError, match="it is busy"):
+        processes.cut_power(stage)
+
+
+def test_sybils_come_into_the_fleet_before_the_run_and_are_told_to_stop_after_it(
+    stage: Stage,
+) -> None:
+    undo = FAULTS["sybils-huge"].before(stage.world, stage.rng)
+    assert stage.world.devices.done == [
+        *(("start", index, 0.0) for index in (5, 6, 7)),
+        ("fleet", 8),
+        ("behave", "huge"),
+    ]
+    undo()
+    assert stage.world.devices.done[-1] == ("behave", "honest")
+
+
+def test_commands_of_a_run_come_again_as_they_were_and_changed(stage: Stage) -> None:
+    sent = RecordedCall("http://x/topics/fl%2Fchaos%2Fchaos-0001%2Fcommand?qos=1", BODY)
+    seen = {replay.spoiled(sent, random.Random(seed)) for seed in range(40)}
+    assert ("fl/chaos/chaos-0001/command", BODY) in seen
+    assert ("fl/chaos/chaos-0002/command", BODY) in seen
+    assert ("fl/chaos/chaos-0001/command", BODY.replace(b".1", b".2")) in seen
+    assert len({body for _, body in seen}) > 3, "and some with a flipped bit"
+
+
+def test_recorded_commands_are_those_that_went_out_while_the_fault_lasts(stage: Stage) -> None:
+    undo = FAULTS["commands-replayed"].before(stage.world, stage.rng)
+    injector = Injector(stage.world.errors.file, random.Random(1))
+    request = types.SimpleNamespace(url="http://x/topics/t", body=BODY)
+    assert injector(request, "before-send.iot-data-plane.Publish") is None
+    undo()
+    injector(request, "before-send.iot-data-plane.Publish")
+    assert stage.world.errors.recorded() == [RecordedCall("http://x/topics/t", BODY)]
 
 
 def test_a_link_is_good_again_afterwards(stage: Stage) -> None:

@@ -11,6 +11,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from pipelines.chaos.faults.catalogue import ERRORS
+from pipelines.chaos.faults.replay import RECORD
 from pipelines.chaos.injected import VARIABLE, ControlFile, InjectedError, Injector, install
 from pipelines.local.child import HOOK, call_hook
 
@@ -59,6 +61,26 @@ def test_a_share_of_the_calls_fails(control: ControlFile, injector: Injector) ->
     with control.failing(half):
         answers = [injector(Request(), "before-send.dynamodb.Query") for _ in range(200)]
     assert 60 < sum(answer is not None for answer in answers) < 140
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("s3", lambda made: made.list_buckets()),
+        ("dynamodb", lambda made: made.list_tables()),
+        ("stepfunctions", lambda made: made.send_task_heartbeat(taskToken="t")),
+        ("iot-data", lambda made: made.publish(topic="t", payload=b"x")),
+    ],
+)
+def test_every_rule_reaches_its_services_client(
+    control: ControlFile, injector: Injector, name: str, call: Any
+) -> None:
+    rules = [rule for rule in (*ERRORS.values(), RECORD) if not rule.repeat]
+    services = {rule.service for rule in rules}
+    assert len(services) == 4
+    failing = [InjectedError(service=service, share=1.0, code="Injected") for service in services]
+    with control.failing(*failing), pytest.raises(ClientError, match="Injected"):
+        call(client(name, injector))
 
 
 def test_nested_blocks_end_independently(control: ControlFile, injector: Injector) -> None:

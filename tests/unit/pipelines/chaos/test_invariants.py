@@ -13,6 +13,8 @@ from edge.protocol.records import Records, encode_records
 from fl_runtime.run.records import DeviceRow, RoundBytes, RoundRecord, RoundSeconds
 from pipelines.chaos.app.steady.model import initial
 from pipelines.chaos.invariants import (
+    Attack,
+    check_honest,
     check_hostile,
     check_mlflow,
     check_model,
@@ -22,7 +24,7 @@ from pipelines.chaos.invariants import (
     rounds_text,
 )
 from pipelines.chaos.suite import Verdict, survival_by_kind
-from pipelines.chaos.world import DEVICES, HOSTILE, ROUNDS
+from pipelines.chaos.world import DEVICES, HOSTILE, ROUNDS, SYBILS
 from pipelines.run.report import RunReport
 
 
@@ -81,7 +83,7 @@ def final_weights() -> Any:
 
 def test_a_right_run_violates_nothing() -> None:
     assert list(check_rounds(RUN, "Succeeded")) == []
-    assert list(check_hostile(RUN, "nan")) == []
+    assert list(check_hostile(RUN, Attack("nan", (HOSTILE,)))) == []
     assert list(check_model(Objects(final_weights()), "run-1", RUN)) == []
 
 
@@ -95,9 +97,24 @@ def test_missing_repeated_and_too_few_rounds_are_named() -> None:
 
 def test_a_hostile_update_that_counted_is_named_unless_it_was_harmless() -> None:
     poisoned = [record(1, (0, HOSTILE))]
-    assert "update counted in round 1 (nan)" in next(check_hostile(poisoned, "nan"))
-    assert list(check_hostile(poisoned, "flood")) == []
+    assert list(check_hostile(poisoned, Attack("nan", (HOSTILE,)))) == [
+        "hostile device 4 counted in round 1 (nan)"
+    ]
+    assert list(check_hostile(poisoned, Attack("flood", (HOSTILE,)))) == []
+    sybils = [record(1, (0, *SYBILS))]
+    assert len(list(check_hostile(sybils, Attack("huge", SYBILS)))) == 3
     assert HOSTILE == DEVICES - 1
+
+
+def test_an_honest_device_that_was_refused_for_what_it_did_not_do_is_named() -> None:
+    refused = record(1, (0,))
+    refused.devices.append(row(1, 1, status="error"))
+    refused.devices.append(row(HOSTILE, 1, status="error"))
+    late = msgspec.structs.replace(row(2, 1, status="error"), code="no-reply")
+    refused.devices.append(late)
+    assert list(check_honest([refused], Attack("huge", SYBILS))) == [
+        "device 1 is honest, and was refused in 00001-train-0001-00000000: bad-update"
+    ]
 
 
 @pytest.mark.parametrize("error", [0.01, float("nan")])
@@ -186,6 +203,6 @@ def test_verdicts_are_counted_by_kind() -> None:
 
 def test_a_lie_that_decides_is_named() -> None:
     lied = [msgspec.structs.replace(RUN[0], robust={"loss": -1e9})]
-    assert list(check_hostile(lied, "lying-evaluation")) == [
+    assert list(check_hostile(lied, Attack("lying-evaluation", (HOSTILE,)))) == [
         "a lie decides in round 1: loss -1e+09"
     ]
