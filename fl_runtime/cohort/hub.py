@@ -143,6 +143,7 @@ def _receive(
             line.accept(session, _decode(data))
     except grpc.RpcError:
         event(logger, "proxy-detached", logging.WARNING, session=session)
-    except (StreamRefused, msgspec.MsgspecError, ValueError) as error:
+    # RecursionError: metrics may be nested a thousand times before they are looked at.
+    except (StreamRefused, msgspec.MsgspecError, ValueError, RecursionError) as error:
         event(logger, "proxy-refused", logging.ERROR, session=session, reason=str(error)[:300])
         context.cancel()

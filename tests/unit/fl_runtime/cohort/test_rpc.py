@@ -6,8 +6,9 @@ import threading
 import time
 
 import grpc
+import msgspec
 import pytest
-from fakes.phases import PHASE, phase_request
+from fakes.phases import PHASE, device_result, phase_request
 
 from edge.protocol.records import Records, encode_records
 from fl_runtime.cohort.attach import attach
@@ -215,6 +216,43 @@ def test_a_result_must_be_of_a_device_that_the_cohort_was_asked_for(hub, change)
     proxy_thread(address, "c0000", identities, Lying(), [])
     events = list(made.run(request("c0000")))
     assert [item.code for item in events if isinstance(item, DeviceResult)] == ["cohort-lost"] * 2
+
+
+def nested(metrics: bytes) -> bytes:
+    """A device's result in MessagePack, with these metrics."""
+    result = msgspec.to_builtins(device_result("d0", node_id=0))
+    encoded = msgspec.msgpack.encode({**result, "metrics": None})
+    return b"\x00" + encoded.replace(b"\xa7metrics\xc0", b"\xa7metrics" + metrics)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\x00",
+        b"\x00\xff",
+        b"\x01" + b"x",
+        nested(b"\x81\xa1a" + b"\x91" * 100_000 + b"\xc0"),
+        nested(b"\x81\xa1a\xa4text"),
+    ],
+    ids=["nothing", "empty", "no message", "small part", "nested", "text for a metric"],
+)
+def test_garbage_ends_the_stream_at_once_and_a_proxy_can_attach(hub, garbage: bytes) -> None:
+    made, address, identities = hub
+    held, over = identities["c0000"], threading.Event()
+
+    def say():
+        yield garbage
+        over.wait(10)
+
+    credentials = grpc.ssl_channel_credentials(held.ca, held.key, held.certificate)
+    with grpc.secure_channel(address, credentials) as channel:
+        with pytest.raises(grpc.RpcError) as ended:
+            next(channel.stream_stream(METHOD)(say(), timeout=5))
+        over.set()
+    assert ended.value.code() == grpc.StatusCode.CANCELLED, "not the deadline"
+    proxy_thread(address, "c0000", identities, Answers(), [])
+    assert len(list(made.run(request("c0000")))) == 4
 
 
 def test_what_a_proxy_says_of_a_device_is_shown_on_one_printable_line(hub) -> None:
