@@ -40,7 +40,8 @@ class RoundJournal:
         names = ""
         if checkpoint is not None:
             # If this server dies before it writes the record, its successor finds it there.
-            whole = replace(checkpoint, record=msgspec.json.encode(record))
+            # The model is an object already, which the next round sends.
+            whole = replace(checkpoint, record=msgspec.json.encode(record), model=record.model)
             names = self._checkpoints.save(whole)
         if not self._runs.commit_round(self._run, epoch, record.round, names):
             raise RunFailed(

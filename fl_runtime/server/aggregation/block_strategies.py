@@ -142,7 +142,9 @@ def _by_element(combine: _Combine, updates: _Updates) -> ArrayRecord:
 
 
 def _record(arrays: ArrayMap) -> ArrayRecord:
-    """Flower's record over the arrays, without a copy."""
+    """Flower's record over the arrays, without a copy. Nobody may write to them any more."""
+    for array in arrays.values():
+        array.flags.writeable = False
     record: ArrayRecord = to_recorddict(Records(arrays={"arrays": arrays}))["arrays"]
     return record
 

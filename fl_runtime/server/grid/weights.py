@@ -7,8 +7,9 @@ device that has fetched it finds it in its cache.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge.protocol.messages import ObjectRef
 from edge.protocol.records import (
@@ -50,6 +51,26 @@ class PhaseContent:
         return digest(f"{self.arrays_digest} {self.skeleton}".encode())
 
 
+class _Encoded(NamedTuple):
+    """Arrays that nobody can write to, and the object that they have become."""
+
+    groups: Mapping[str, ArrayMap]
+    reference: ObjectRef
+
+    def holds(self, groups: Mapping[str, ArrayMap]) -> bool:
+        """Whether these are the same arrays: not equal ones, but views on the same memory."""
+        return _places(self.groups) == _places(groups)
+
+
+def _places(groups: Mapping[str, ArrayMap]) -> list[tuple[str, str, object, str]]:
+    """Where arrays lie. As long as one of them is referred to, no other can lie there."""
+    return [
+        (group, name, array.__array_interface__, array.dtype.str)
+        for group, arrays in groups.items()
+        for name, array in arrays.items()
+    ]
+
+
 class WeightStore:
     """Uploads and reads weights of one run."""
 
@@ -57,10 +78,11 @@ class WeightStore:
         self._objects = objects
         self._run = run
         self._uploaded: set[str] = set()
+        self._last: _Encoded | None = None
 
     def save(self, arrays: ArrayMap) -> str:
         """Upload a model where devices fetch it; returns the digest that names it."""
-        return self._put(encode_records(Records(arrays={MODEL: arrays})))
+        return self._put_arrays({MODEL: arrays}).digest
 
     def load(self, name: str) -> ArrayMap:
         """The model that :meth:`save` named. Raises ObjectMissing when it is gone, or another is in
@@ -90,12 +112,25 @@ class WeightStore:
         )
         if not content.arrays:
             return PhaseContent(None, None, skeleton)
-        blob = encode_records(Records(arrays=content.arrays))
-        reference = ObjectRef(self._put(blob), len(blob))
+        reference = self._put_arrays(content.arrays)
         # With several array records there is no one layout to hold updates against.
         single = len(content.arrays) == 1
         specs = array_specs(next(iter(content.arrays.values()))) if single else None
         return PhaseContent(reference, specs, skeleton)
+
+    def _put_arrays(self, groups: Mapping[str, ArrayMap]) -> ObjectRef:
+        """Encode and upload arrays, unless they are those that were encoded last.
+
+        A round evaluates what its training gave, records it, and the next round begins with it.
+        """
+        if self._last is not None and self._last.holds(groups):
+            return self._last.reference
+        self._last = None  # its arrays are a model's memory
+        blob = encode_records(Records(arrays=dict(groups)))
+        reference = ObjectRef(self._put(blob), len(blob))
+        if all(not array.flags.writeable for group in groups.values() for array in group.values()):
+            self._last = _Encoded(groups, reference)
+        return reference
 
     def _put(self, blob: bytes) -> str:
         name = digest(blob)

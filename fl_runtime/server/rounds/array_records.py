@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 
-from edge.protocol.records import ArrayMap
+from edge.protocol.records import ArrayMap, Records
+from edge.training.flower_compat import from_recorddict, to_recorddict
 from fl_runtime.aggregation.weighted_mean import restore_dtypes
 from fl_runtime.run.messages import ArraySpec
 
+_NAME = "arrays"
+
 
 def to_arrays(record: ArrayRecord) -> ArrayMap:
-    """The arrays by name, in the record's order."""
-    return {key: value.numpy() for key, value in record.items()}
+    """The arrays by name, in the record's order: read-only views, where that is possible."""
+    return from_recorddict(RecordDict({_NAME: record})).arrays[_NAME]
 
 
 def to_record(arrays: ArrayMap) -> ArrayRecord:
-    """The inverse of :func:`to_arrays`; the arrays are copied, since stored ones are read-only."""
-    return ArrayRecord({key: Array(np.array(array)) for key, array in arrays.items()})
+    """The inverse of :func:`to_arrays`. The record copies an array for whoever asks for it."""
+    record: ArrayRecord = to_recorddict(Records(arrays={_NAME: arrays}))[_NAME]
+    return record
 
 
 def with_dtypes(record: ArrayRecord, specs: list[ArraySpec]) -> ArrayRecord:
@@ -25,5 +28,13 @@ def with_dtypes(record: ArrayRecord, specs: list[ArraySpec]) -> ArrayRecord:
 
     Adaptive strategies return float64: twice the payload, and another dtype than the model's.
     """
-    restored = restore_dtypes(to_arrays(record), specs)
-    return ArrayRecord({key: Array(value) for key, value in restored.items()})
+    found = to_arrays(record)
+    changed = {
+        key: array
+        for key, array in restore_dtypes(found, specs).items()
+        if array.dtype != found[key].dtype
+    }
+    if not changed:
+        return record
+    made = to_record(changed)
+    return ArrayRecord({key: made.get(key, array) for key, array in record.items()})

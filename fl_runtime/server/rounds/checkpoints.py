@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import checkpoint_key
 from fl_runtime.run.messages import array_specs
 from fl_runtime.run.ports import ObjectStore
+from fl_runtime.server.grid.weights import WeightStore
 from fl_runtime.server.rounds.strategy_state import read_state, restore_state
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ class Checkpoint:
     """The strategy's."""
     record: bytes = b""
     """The round's record, encoded; empty in a checkpoint of version 0.4."""
+    model: str = ""
+    """Digest of the model's object, which holds the arrays; empty where the checkpoint does, as in
+    version 0.4.
+    """
 
 
 def take(number: int, sequence: int, arrays: ArrayMap, strategy: Strategy) -> Checkpoint:
@@ -105,11 +110,17 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "sequence": checkpoint.sequence,
         "random": checkpoint.random_state,
     }
+    if checkpoint.model:
+        meta["model"] = checkpoint.model
     # As an array: the records of a large fleet would not fit a file's header.
     record: ArrayMap = {"json": np.frombuffer(checkpoint.record, np.uint8)}
     return encode_records(
         Records(
-            arrays={_MODEL: checkpoint.arrays, _RECORD: record, **checkpoint.state.arrays},
+            arrays={
+                _MODEL: {} if checkpoint.model else checkpoint.arrays,
+                _RECORD: record,
+                **checkpoint.state.arrays,
+            },
             configs={_META: meta, **checkpoint.state.configs},
         )
     )
@@ -129,6 +140,7 @@ def decode(blob: bytes) -> Checkpoint:
             random_state=str(meta["random"]),
             state=Records(arrays=records.arrays, configs=records.configs),
             record=record.tobytes(),
+            model=str(meta.get("model", "")),
         )
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = printable(f"{type(error).__name__} {error}", 300)
@@ -146,6 +158,7 @@ class CheckpointStore:
     def __init__(self, objects: ObjectStore, run: str) -> None:
         self._objects = objects
         self._run = run
+        self._weights = WeightStore(objects, run)
         self._names: list[str] = []
         self._superseded: list[str] = []
 
@@ -189,4 +202,5 @@ class CheckpointStore:
         blob = self._objects.get(checkpoint_key(self._run, name))
         if digest(blob) != name.partition("-")[2]:
             raise ProtocolError("bad-digest", "its digest is not the one in its name")
-        return decode(blob)
+        found = decode(blob)
+        return replace(found, arrays=self._weights.load(found.model)) if found.model else found

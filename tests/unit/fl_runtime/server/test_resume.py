@@ -9,10 +9,12 @@ from fakes.objects import MemoryObjects
 from fakes.run_table import MemoryRunTable
 from fakes.runs import record, row, spec
 from flwr.serverapp.strategy import FedAvg
+from msgspec.structs import replace
 
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.keys import round_key, spec_key
+from fl_runtime.run.keys import arrays_key, round_key, spec_key
 from fl_runtime.run.state import RunState
+from fl_runtime.server.grid.weights import WeightStore
 from fl_runtime.server.journal import RoundJournal, read_round
 from fl_runtime.server.resume import resume_point
 from fl_runtime.server.rounds.checkpoints import CheckpointStore, take
@@ -29,8 +31,11 @@ class Place:
         self.epoch = runs.take_over(run)
 
     def commit(self, number: int, device: str = "d0") -> None:
-        checkpoint = take(number, number * 2, {"w": np.full(2, number)}, FedAvg())
-        self.journal.commit(record(number, row(device)), checkpoint, self.epoch)
+        arrays = {"w": np.full(2, number)}
+        checkpoint = take(number, number * 2, arrays, FedAvg())
+        model = WeightStore(self.objects, self.run).save(arrays)
+        done = replace(record(number, row(device)), model=model)
+        self.journal.commit(done, checkpoint, self.epoch)
 
     def resume(self, **changes: object):
         the_spec = spec(run=self.run, **changes)
@@ -48,8 +53,17 @@ def test_a_committed_round_can_be_read_and_is_where_the_run_goes_on(place: Place
     place.commit(2)
     resumed = place.resume()
     assert (resumed.checkpoint.round, resumed.checkpoint.sequence) == (2, 4)
+    assert resumed.checkpoint.arrays["w"].tolist() == [2, 2]
     assert [done.round for done in resumed.rounds] == [1, 2]
     assert read_round(place.objects, "run-1", 2) == resumed.rounds[1]
+
+
+def test_a_checkpoint_whose_model_is_damaged_is_not_used(place: Place) -> None:
+    place.commit(1)
+    place.commit(2)
+    newest = place.resume().checkpoint.model
+    place.objects.data[arrays_key("run-1", newest)] = b"damaged"
+    assert place.resume().checkpoint.round == 1
 
 
 @pytest.mark.parametrize("how", ["replaced", "ended"])

@@ -38,6 +38,7 @@ from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import NORM_FACTOR
 from fl_runtime.server.grid.weights import WeightStore
+from fl_runtime.server.rounds.array_records import to_arrays
 
 DEVICES = ["d0", "d1", "d2", "d3"]
 
@@ -234,6 +235,29 @@ def test_weights_are_named_by_their_digest_and_shared_between_runs() -> None:
     objects.put(arrays_key("run-1", name), foreign)
     with pytest.raises(ObjectMissing, match="not what its name says"):
         store.load(name)
+
+
+def test_a_rounds_model_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Records] = []
+
+    def encode(records: Records) -> bytes:
+        encoded.append(records)
+        return encode_records(records)
+
+    monkeypatch.setattr("fl_runtime.server.grid.weights.encode_records", encode)
+    store = WeightStore(MemoryObjects(), "run-1")
+    model = to_arrays(ArrayRecord({"w": Array(np.ones(3, np.float32))}))
+    content = Records(arrays={"arrays": model}, configs={"config": {"server-round": 1}})
+    evaluated, name, trained = store.upload(content), store.save(model), store.upload(content)
+    assert evaluated.arrays.digest == name == trained.arrays.digest
+    assert len(encoded) == 1
+    other = to_arrays(ArrayRecord({"w": Array(np.ones(3, np.float32))}))
+    assert store.save(other) == name, "equal, but elsewhere: encoded, and not uploaded again"
+    assert len(encoded) == 2
+    writable = {"w": np.ones(3, np.float32)}
+    first = store.save(writable)
+    writable["w"][0] = 5.0
+    assert store.save(writable) != first
 
 
 def _request(cohort: str, targets: list[Target] | None = None) -> PhaseRequest:
