@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -13,7 +14,7 @@ from edge.protocol.messages import COMMAND_LIMIT, Claim, Command, ObjectRef
 from edge.protocol.records import digest
 from fl_runtime.run.concurrency import Concurrency
 from fl_runtime.run.keys import arrays_key, command_key, content_key, reply_key, update_key
-from fl_runtime.run.messages import DeviceResult, PhaseRequest, Target, failure
+from fl_runtime.run.messages import DeviceResult, OrderKey, PhaseRequest, Target, failure
 from fl_runtime.run.order_keys import sign_order
 from fl_runtime.run.ports import Clock, Commands, ObjectStore
 
@@ -25,6 +26,17 @@ CONTENT_LIMIT = 1024
 """Longest record skeleton, in characters, that travels inside a command. A longer one is stored as
 an object that all devices share.
 """
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a command carries."""
+
+    content: str
+    """Empty when it is stored as an object."""
+    reference: ObjectRef | None
+    arrays: ObjectRef | None
+    key: OrderKey
 
 
 class CommandSender:
@@ -46,7 +58,10 @@ class CommandSender:
         self._concurrency = concurrency
         self._now = now
         self._issued = 0
-        self._arrays, self._content = self._references()
+        self._parts = [
+            self._part(request.content, request.arrays, request.key),
+            *(self._part(other.content, other.arrays, other.key) for other in request.others),
+        ]
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
         """Send a command to each target, which then has ``seconds``. Returns the failures of those
@@ -67,23 +82,19 @@ class CommandSender:
         failed = self._concurrency.each(sent, list(waiting.values()), PARALLEL)
         return [result for result in failed if result is not None]
 
-    def _references(self) -> tuple[ObjectRef | None, ObjectRef | None]:
-        """(arrays, content): the objects that all devices share, presigned once for the phase.
-        Content that fits into the command is None.
-        """
+    def _part(self, content: str, arrays: ObjectRef | None, key: OrderKey) -> _Part:
+        """What devices get, with addresses that are presigned once for the phase."""
         request = self._request
-        arrays = request.arrays
         if arrays is not None:
             url = self._objects.url_to_get(arrays_key(request.run, arrays.digest), request.seconds)
             arrays = ObjectRef(arrays.digest, arrays.size, url)
-        if len(request.content) <= CONTENT_LIMIT:
-            return arrays, None
-        data = request.content.encode()
-        key = content_key(request.run, digest(data))
-        self._objects.put(key, data)
-        return arrays, ObjectRef(
-            digest(data), len(data), self._objects.url_to_get(key, request.seconds)
-        )
+        if len(content) <= CONTENT_LIMIT:
+            return _Part(content, None, arrays, key)
+        data = content.encode()
+        name = content_key(request.run, digest(data))
+        self._objects.put(name, data)
+        url = self._objects.url_to_get(name, request.seconds)
+        return _Part("", ObjectRef(digest(data), len(data), url), arrays, key)
 
     def _send(self, target: Target, seconds: float) -> None:
         request = self._request
@@ -92,11 +103,12 @@ class CommandSender:
             request.seconds,
             request.size_limit,
         )
-        command = self._command(target, upload, seconds)
-        payload = sign_order(command, request.key)
+        part = self._parts[target.content]
+        command = self._command(target, part, upload, seconds)
+        payload = sign_order(command, part.key)
         # Presigned URLs with session tokens are long: two of them can exceed the limit.
         if len(payload) > COMMAND_LIMIT:
-            payload = sign_order(self._claim(command), request.key)
+            payload = sign_order(self._claim(command), part.key)
         if len(payload) > COMMAND_LIMIT:
             raise ProtocolError(
                 "too-long", f"its order takes {len(payload)} bytes; the limit is {COMMAND_LIMIT}"
@@ -117,7 +129,7 @@ class CommandSender:
             seconds=command.seconds,
         )
 
-    def _command(self, target: Target, upload: str, seconds: float) -> Command:
+    def _command(self, target: Target, part: _Part, upload: str, seconds: float) -> Command:
         request = self._request
         return Command(
             device=target.device,
@@ -132,9 +144,9 @@ class CommandSender:
             seconds=seconds,
             flower_run_id=request.flower_run_id,
             node_id=target.node_id,
-            content="" if self._content else request.content,
-            content_ref=self._content,
-            arrays=self._arrays,
+            content=part.content,
+            content_ref=part.reference,
+            arrays=part.arrays,
             upload_url=upload,
             run_config=request.run_config,
         )

@@ -33,6 +33,9 @@ class Concurrency(Protocol):
     def background(self, name: str) -> Executor:
         """An executor that makes one call after the other, beside its caller."""
 
+    def aside(self, call: Callable[[], None]) -> None:
+        """Make a call beside the caller, which does not wait for it. It must not raise."""
+
 
 class Threads:
     """:class:`Concurrency` with threads."""
@@ -91,6 +94,10 @@ class Threads:
     def background(self, name: str) -> Executor:
         """See :meth:`Concurrency.background`."""
         return ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def aside(self, call: Callable[[], None]) -> None:
+        """See :meth:`Concurrency.aside`."""
+        threading.Thread(target=call, daemon=True).start()
 
 
 THREADS = Threads()

@@ -43,6 +43,8 @@ class Target(msgspec.Struct, frozen=True):
     message_id: str
     weight_limit: float = 0.0
     """Largest example count that earlier rounds make plausible; 0: nothing is known."""
+    content: int = 0
+    """What the device gets: 0 for the request's content, N for its Nth other one."""
 
 
 class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):
@@ -85,6 +87,16 @@ class OrderKey(msgspec.Struct, frozen=True):
         return f"OrderKey({self.grant!r})"
 
 
+class OtherContent(msgspec.Struct, frozen=True):
+    """What some devices of a phase get in the place of the request's content."""
+
+    content: str
+    """The record skeleton."""
+    arrays: ObjectRef | None
+    key: OrderKey
+    """Signs the orders that carry it: a key is good for one content."""
+
+
 class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Ask one cohort to carry out one phase."""
 
@@ -100,7 +112,7 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Digest of the app's bundle."""
     targets: list[Target]
     content: str
-    """The record skeleton that all devices get."""
+    """The record skeleton that all devices get, but those with another content."""
     arrays: ObjectRef | None
     """The global weights."""
     seconds: float
@@ -136,6 +148,8 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """
     ranges: dict[str, tuple[float, float]] = {}
     """Metrics outside the range that the app declares are refused."""
+    others: list[OtherContent] = []
+    """Contents of a message to some devices only; :attr:`Target.content` names them."""
     accepted: list[DeviceResult] = []
     """Not empty: no device is asked. Read these updates again and answer with their mean."""
 

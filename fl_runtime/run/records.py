@@ -86,19 +86,46 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     bytes: RoundBytes
     devices: list[DeviceRow] = []
     robust: dict[str, float] = {}
-    """What decisions use in the place of ``evaluate``: :mod:`fl_runtime.run.decisions`."""
+    """What decisions use in the place of ``evaluate``: :mod:`fl_runtime.run.decisions`. Of
+    ``train``, in a round that nobody evaluated.
+    """
     outliers: dict[str, list[str]] = {}
     """Devices whose evaluation is out of all proportion, by metric."""
     model: str = ""
     """Digest of the global weights after the round (``transient/RUN/arrays/``)."""
+    start: int = 1
+    """Which of the app's calls of ``Strategy.start`` the round belongs to; 0: the app sent its
+    messages itself, without one.
+    """
     finished_at: float = 0.0
     """Unix time of the commit, by the server that finished the round; 0 in records of version 0.4.
     """
 
 
-def decisive_metrics(record: RoundRecord) -> dict[str, Any]:
-    """The round's metrics as decisions use them: those of the devices, else the server's."""
-    return {**record.evaluate, **record.robust} or record.server
+def decisive_metrics(record: RoundRecord, metric: str = "") -> dict[str, Any]:
+    """The round's metrics as decisions use them; empty when there are none.
+
+    Those of the devices' evaluation, else those of the server's, else those of training; the first
+    that have ``metric``, if it is given.
+    """
+    evaluate, train = dict(record.evaluate), dict(record.train)
+    # Robust means are of the evaluation, where there is one.
+    (evaluate or train).update(record.robust)
+    return _first_with(metric, evaluate, record.server, train)
+
+
+def reported_metrics(record: RoundRecord, metric: str = "") -> dict[str, Any]:
+    """The same as the app reports them, without robust means."""
+    return _first_with(metric, record.evaluate, record.server, record.train)
+
+
+def _first_with(metric: str, *sources: Mapping[str, Any]) -> dict[str, Any]:
+    # None: it was NaN or infinite, which JSON does not have.
+    for source in sources:
+        numbers = [name for name, value in source.items() if not isinstance(value, list | str)]
+        if metric in numbers or (numbers and not metric):
+            return dict(source)
+    return {}
 
 
 COMPARISON = "comparison.json"
@@ -181,6 +208,7 @@ def summarize(
     evaluate: Mapping[str, Any],
     server: Mapping[str, Any],
     model: str = "",
+    start: int = 1,
     evaluated: Sequence[DeviceResult] | None = None,
 ) -> RoundRecord:
     """The record of a round's phases. Participants are the devices whose update counted.
@@ -195,14 +223,16 @@ def summarize(
     }
     failures = collections.Counter(result.code for _, result in results if result.status == "error")
     times = [_phase_seconds(phase) for phase in stats]
-    if evaluated is None:
-        evaluated = [result for phase, result in results if phase.kind.startswith("evaluate")]
-    robust, outliers = robust_metrics(evaluate, evaluated)
+    train, evaluate, server = plain(train), plain(evaluate), plain(server)
+    kind, judged = ("evaluate", evaluate) if evaluate or server else ("train", train)
+    if evaluated is None or kind == "train":
+        evaluated = [result for phase, result in results if phase.kind.startswith(kind)]
+    robust, outliers = robust_metrics(judged, evaluated)
     return RoundRecord(
         round=number,
-        train=dict(train),
-        evaluate=dict(evaluate),
-        server=dict(server),
+        train=train,
+        evaluate=evaluate,
+        server=server,
         participants=len(trained),
         failures=dict(failures),
         seconds=RoundSeconds(*(round(sum(part), 4) for part in zip(*times, strict=True)))
@@ -216,7 +246,20 @@ def summarize(
         robust=robust,
         outliers=outliers,
         model=model,
+        start=start,
     )
+
+
+def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics in Python's own types: apps compute them with NumPy, and JSON takes none of its."""
+    return {
+        name: [_number(item) for item in value] if isinstance(value, list) else _number(value)
+        for name, value in metrics.items()
+    }
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _phase_seconds(phase: PhaseStats) -> tuple[float, float, float, float]:

@@ -15,6 +15,10 @@ numbers only, so "none" is one that every model beats.
 """
 
 
+NOT_JUDGED = "-"
+"""The metric of a model that no metric judges: nobody evaluated it, and training reported none."""
+
+
 def goal_of(metric: str) -> Goal:
     """Whether a metric is to be minimized or maximized, by its name. An unknown one is a loss."""
     name = metric.lower()

@@ -12,7 +12,7 @@ from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TERMINAL_STATES, RunTable
 from fl_runtime.server.journal import RoundJournal, read_round
 from fl_runtime.server.rounds.checkpoints import Checkpoint, CheckpointStore
-from fl_runtime.server.rounds.round_loop import Resumed
+from fl_runtime.server.rounds.starts import Resumed
 
 
 def resume_point(

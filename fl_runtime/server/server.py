@@ -32,6 +32,7 @@ from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import RunTable
 from fl_runtime.server.apps.app_runner import run_app
 from fl_runtime.server.apps.server_app import server_app_of
+from fl_runtime.server.apps.written_files import working_folder
 from fl_runtime.server.cohort_host import CohortHost
 from fl_runtime.server.conclusion import Finished, RunOutcome, conclude
 from fl_runtime.server.grid.fan_out import CohortBackend
@@ -43,7 +44,8 @@ from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.resume import resume_point
 from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.checkpoints import Checkpoint, CheckpointStore
-from fl_runtime.server.rounds.round_loop import Resumed, RoundLoop
+from fl_runtime.server.rounds.round_loop import RoundLoop
+from fl_runtime.server.rounds.starts import Resumed
 from fl_runtime.server.rounds.stopping import StoppingCriteria
 from fl_runtime.server.telemetry.log_events import RoundLog
 from fl_runtime.server.telemetry.tracking import RunStore, RunTracker
@@ -185,7 +187,8 @@ class Server:
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)
         # A run that is being stopped stays so: the heartbeat thread will see it.
         resources.runs.update(spec.run, unless=("Stopping",), epoch=serving.epoch, state="Running")
-        rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop)
+        with working_folder(app) as files:
+            rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop)
         finished = Finished(
             spec=spec,
             app=app,
@@ -194,6 +197,7 @@ class Server:
             ended_early=loop.stopping.reason,
             comparison=comparison.result,
             state=context.state,
+            files=files,
         )
         outcome = conclude(
             finished,
@@ -213,7 +217,11 @@ class Server:
             # The commit first: what MLflow lacks of a committed round is logged on resume.
             self._journal.commit(done, checkpoint, serving.epoch)
             serving.log.finished(done)
-            tracker.log_round(done)
+            if checkpoint is None and serving.epoch > 1:
+                # An app that runs its own rounds begins anew: its predecessor may have logged this.
+                tracker.resume([done])
+            else:
+                tracker.log_round(done)
 
         return RoundLoop(
             spec,

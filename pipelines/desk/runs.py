@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +14,7 @@ import msgspec
 from fl_runtime.run.mlflow_runs import (
     DEVICES_TAG,
     METRIC_TAG,
+    OUTCOME_TAG,
     REASON_TAG,
     RUN_ID_TAG,
     STATUS_TAG,
@@ -44,8 +48,19 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     mlflow_run_id: str
     pipeline_execution_arn: str
+    outcome: str = ""
+    """``model`` or ``analysis``; empty before the end, and in runs of versions before 0.5."""
     reason: str = ""
     """Why it has no model."""
+
+
+class RunResults(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app left beside its model."""
+
+    tables: dict[str, dict[str, list[Any]]] = {}
+    """By name: columns of equal length."""
+    files: dict[str, int] = {}
+    """Files that the ServerApp wrote, by path: their bytes. MLflow has them below ``files/``."""
 
 
 def check_run_id(run: str) -> str:
@@ -82,6 +97,30 @@ class RunArchive:
         if not found:
             raise UsageError(f"There is no run {run!r}: `mledgeops runs` lists them.")
         return summary_of(found[0]), self._rounds(found[0])
+
+    def results(self, mlflow_run_id: str) -> RunResults:
+        """The tables and the files of a run."""
+        tables = {
+            path.removeprefix("tables/").removesuffix(".json"): self._table(mlflow_run_id, path)
+            for path, _ in self._artifacts(mlflow_run_id, "tables")
+        }
+        found = self._artifacts(mlflow_run_id, "files")
+        files = {path.removeprefix("files/"): size for path, size in found}
+        return RunResults(tables=tables, files=files)
+
+    def _artifacts(self, mlflow_run_id: str, folder: str) -> Iterator[tuple[str, int]]:
+        for item in self._mlflow.list_artifacts(mlflow_run_id, folder):
+            if item.is_dir:
+                yield from self._artifacts(mlflow_run_id, item.path)
+            else:
+                yield item.path, int(item.file_size or 0)
+
+    def _table(self, mlflow_run_id: str, path: str) -> dict[str, list[Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = self._mlflow.download_artifacts(mlflow_run_id, path, folder)
+            document = msgspec.json.decode(Path(file).read_bytes())
+        rows = document["data"]
+        return {name: [row[at] for row in rows] for at, name in enumerate(document["columns"])}
 
     def _search(self, condition: str) -> list[Any]:
         experiments = [item.experiment_id for item in self._mlflow.search_experiments()]
@@ -120,6 +159,7 @@ def summary_of(run: Any) -> RunSummary:
         started=run.info.start_time / 1000,
         mlflow_run_id=run.info.run_id,
         pipeline_execution_arn=tags.get(f"{PREFIX}pipeline_execution_arn", ""),
+        outcome=tags.get(OUTCOME_TAG, ""),
         reason=tags.get(REASON_TAG, ""),
     )
 

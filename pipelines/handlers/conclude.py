@@ -13,12 +13,12 @@ from edge.logs import event
 from fl_runtime.run.errors import CAUSE_LIMIT
 from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.records import COMPARISON, Comparison
-from fl_runtime.run.scoring import NO_CHAMPION, score_of
+from fl_runtime.run.scoring import NO_CHAMPION, NOT_JUDGED, score_of
 from fl_runtime.run.spec import decode_spec
 from fl_runtime.run.state import TerminalState
 from pipelines.handlers.aws_clients import Services, services
 from pipelines.handlers.callback import STOPPED, answer_failure, answer_success, end_in_mlflow
-from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS, package_group
+from pipelines.run.names import FLOAT_OUTPUTS, MODEL_OUTCOME, STRING_OUTPUTS, package_group
 from registry.evidence.compare import compare
 from registry.policy import policy_in_force
 
@@ -32,12 +32,15 @@ def outputs_of(
     outcome: Mapping[str, Any], champion_score: float, execution_arn: str
 ) -> list[dict[str, str]]:
     """The callback's outputs: at most 50, each a string."""
+    judged = outcome["metric"] != NOT_JUDGED
     values = {
+        # A server of an earlier version ends with a model, or fails.
+        "outcome": MODEL_OUTCOME,
         **outcome,
         "champion_score": champion_score,
         "execution_arn": execution_arn,
         # A run that was under way when this function was replaced gives one score.
-        "score_text": outcome.get("reported_score", outcome["score"]),
+        "score_text": outcome.get("reported_score", outcome["score"]) if judged else NOT_JUDGED,
     }
     return [
         {"Name": name, "Value": str(values[name])[:OUTPUT_LIMIT]}
@@ -64,8 +67,10 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
 
     The champion's on the devices' data of this very run, relaxed by the policy's negative
     ``better_by``; where the two could not be compared, the champion's score at its registration;
-    NO_CHAMPION without a champion.
+    NO_CHAMPION without a champion, for a model that nothing judges and for a run without one.
     """
+    if outcome["metric"] == NOT_JUDGED:
+        return NO_CHAMPION
     from registry.mlflow_registry import MlflowRegistry
 
     comparison = msgspec.json.decode(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
@@ -79,8 +84,8 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
 
 
 def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> None:
-    """Conclude a run that made a model. MLflow and the table come first, so that whoever reads the
-    pipeline's success finds them complete.
+    """Conclude a run that made a model or an analysis. MLflow and the table come first, so that
+    whoever reads the pipeline's success finds them complete.
     """
     spec, state = decode_spec(aws.objects.get(spec_key(run))), aws.runs.get(run)
     outputs = outputs_of(

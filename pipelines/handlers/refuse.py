@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_runtime.run.mlflow_runs import NOT_BETTER, STATUS_TAG, end_run
-from fl_runtime.run.scoring import NO_CHAMPION
+from fl_runtime.run.scoring import NO_CHAMPION, NOT_JUDGED
 from pipelines.handlers.aws_clients import Services, services
 
 
@@ -18,6 +18,8 @@ def reason_of(request: Mapping[str, Any]) -> str:
     """Why the model is refused, in numbers: those that it missed or met, none that is not set."""
     score, minimum = float(request["score"]), float(request["minimum_score"])
     champion = float(request["champion_score"])
+    if request["metric"] == NOT_JUDGED:
+        return f"No metric judges the model; the minimum is {minimum:.6g}."
     told = f"The model's {request['metric']} gives a score of {score:.6g}"
     if "value" in request:  # pipelines that were published by 0.4 do not give it
         value = float(request["value"])

@@ -9,9 +9,12 @@ REGISTER_STEP = "Register"
 LINK_STEP = "Link"
 REFUSE_STEP = "Refuse"
 BELOW_STEP = "BelowBar"
+MODEL_OUTCOME = "model"
+"""The callback's output ``outcome`` of a run with a model; other runs end with the callback."""
 
 STRING_OUTPUTS = (
     "run",
+    "outcome",
     "rounds",
     "participants",
     "metric",

@@ -2,9 +2,11 @@
 
 ::
 
-    FederatedRun (callback) -> GoodEnough? -+-> Register (pending approval) -> Link (registries)
-                                            +-> Refuse (says why) -> BelowBar (fails with that)
+    FederatedRun (callback) -+- GoodEnough? -> Register (pending approval) -> Link (registries)
+                             +- NotBetter?  -> Refuse (says why) -> BelowBar (fails with that)
 
+A run without a model, an analysis, meets neither condition and succeeds. SageMaker knows no nested
+conditions, so there are two beside each other.
 The same definition deploys to AWS and runs on the local cloud. Commands use the JSON of it that the
 package carries (:mod:`pipelines.run.definition`); ``make templates`` writes that anew.
 """
@@ -21,6 +23,7 @@ from pipelines.run.names import (
     CALLBACK_STEP,
     FLOAT_OUTPUTS,
     LINK_STEP,
+    MODEL_OUTCOME,
     REFUSE_STEP,
     REGISTER_STEP,
     STRING_OUTPUTS,
@@ -64,7 +67,12 @@ def build(
 
 def _build(deployment: Deployment, app_name: str, session: PipelineSession, image: str) -> Pipeline:
     from sagemaker.workflow.condition_step import ConditionStep
-    from sagemaker.workflow.conditions import ConditionGreaterThanOrEqualTo
+    from sagemaker.workflow.conditions import (
+        ConditionEquals,
+        ConditionGreaterThanOrEqualTo,
+        ConditionLessThan,
+        ConditionOr,
+    )
     from sagemaker.workflow.pipeline import Pipeline
 
     parameters = {parameter.name: _parameter(parameter) for parameter in PARAMETERS}
@@ -73,19 +81,26 @@ def _build(deployment: Deployment, app_name: str, session: PipelineSession, imag
     register = _register(session, app_name, outputs, image)
     link = _link(_function(deployment, session, "link"), register)
     refuse = _refuse(_function(deployment, session, "refuse"), outputs, parameters[BAR])
+    is_model = ConditionEquals(left=outputs["outcome"], right=MODEL_OUTCOME)
+    score, bars = outputs["score"], (parameters[BAR], outputs["champion_score"])
+    reached = [ConditionGreaterThanOrEqualTo(left=score, right=bar) for bar in bars]
+    missed = ConditionOr([ConditionLessThan(left=score, right=bar) for bar in bars])
     good = ConditionStep(
         "GoodEnough",
-        conditions=[
-            ConditionGreaterThanOrEqualTo(left=outputs["score"], right=parameters[BAR]),
-            ConditionGreaterThanOrEqualTo(left=outputs["score"], right=outputs["champion_score"]),
-        ],
+        conditions=[is_model, *reached],
         if_steps=[register, link],
-        else_steps=[refuse, _below(refuse)],
+        else_steps=[],
+    )
+    worse = ConditionStep(
+        "NotBetter",
+        conditions=[is_model, missed],
+        if_steps=[refuse, _below(refuse)],
+        else_steps=[],
     )
     return Pipeline(
         pipeline_name(deployment, app_name),
         parameters=list(parameters.values()),
-        steps=[run, good],
+        steps=[run, good, worse],
         sagemaker_session=session,
     )
 

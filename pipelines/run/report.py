@@ -11,6 +11,7 @@ from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key, rounds_prefix
 from fl_runtime.run.mlflow_runs import NOT_BETTER
 from fl_runtime.run.records import RoundRecord
+from fl_runtime.run.scoring import NOT_JUDGED
 from fl_runtime.run.state import RunState
 from pipelines.run.executions import Snapshot
 from pipelines.run.names import package_group
@@ -28,9 +29,13 @@ class RunReport(msgspec.Struct, kw_only=True):
     """Why it did not succeed, in one sentence."""
     app: str = ""
     devices: int = 0
+    outcome: str = ""
+    """``model``, or ``analysis`` of a run without one. Empty: it did not end by itself."""
     rounds: list[RoundRecord] = []
     tables: dict[str, dict[str, list[Any]]] = {}
     """Tables that the app made, by name: columns of equal length."""
+    files: dict[str, str] = {}
+    """Files that the app's ServerApp wrote, by path: their keys in S3."""
     seconds: float = 0.0
     metric: str = ""
     value: float | None = None
@@ -69,6 +74,7 @@ def report_of(
 ) -> RunReport:
     """The report of an execution that has ended. ``state``: the run's item, if there is one."""
     run, outputs, version = snapshot.run, snapshot.outputs, snapshot.version
+    metric = outputs.get("metric", NOT_JUDGED).removeprefix(NOT_JUDGED)
     return RunReport(
         run_id=run,
         status=_status(snapshot),
@@ -76,9 +82,11 @@ def report_of(
         app=plan.app.name,
         devices=plan.devices,
         rounds=list(finished_rounds(objects, run)) if run else [],
+        outcome=outputs.get("outcome", ""),
         tables=_tables(objects, run) if run else {},
-        metric=outputs.get("metric", ""),
-        value=float(outputs["value"]) if "value" in outputs else None,
+        files=_files(objects, run) if run else {},
+        metric=metric,
+        value=float(outputs["value"]) if metric else None,
         ended=outputs.get("ended", NOT_GIVEN).removeprefix(NOT_GIVEN),
         mlflow_run_id=outputs.get("mlflow_run_id") or (state.mlflow_run_id if state else ""),
         model_version=f"{package_group(plan.app.name)}/{version}" if version else "",
@@ -98,6 +106,11 @@ def _tables(objects: S3Objects, run: str) -> dict[str, dict[str, list[Any]]]:
         _stem(key): msgspec.json.decode(objects.get(key))
         for key in objects.keys(model_key(run, "tables/"))  # not a dict
     }
+
+
+def _files(objects: S3Objects, run: str) -> dict[str, str]:
+    prefix = model_key(run, "files/")
+    return {key.removeprefix(prefix): key for key in objects.keys(prefix)}  # not a dict
 
 
 def _stem(key: str) -> str:

@@ -23,7 +23,15 @@ from registry.evidence.compare import compare
 from registry.evidence.drift import drift_of, servings
 from registry.evidence.history import RunHistory, read_rounds, train_rows
 from registry.evidence.model import EXAMPLES, Coverage, Drift, Evidence, Lineage, as_number
-from registry.model_version import DIGEST_TAG, EXECUTION, MLFLOW_RUN, RUN_TAG, SCORE_TAG, Package
+from registry.model_version import (
+    DIGEST_TAG,
+    EXECUTION,
+    MLFLOW_RUN,
+    RUN_TAG,
+    SCORE_TAG,
+    Package,
+    parse_number,
+)
 from registry.provenance import EVIDENCE
 
 CARD = "card.html"
@@ -46,6 +54,7 @@ def collect(
     metric = package.metric or spec.metric
     goal = comparison.goal_for(metric)
     app = read_app(objects, spec)
+    score = parse_number(package.metadata[SCORE_TAG])
     history = RunHistory(spec, cohorts, comparison.round)
     for record in read_rounds(objects, spec):
         history.add(record)
@@ -60,7 +69,7 @@ def collect(
         model_version=model_version,
         metric=metric,
         goal=goal,
-        value=score_of(float(package.metadata[SCORE_TAG]), goal),
+        value=None if score is None else score_of(score, goal),
         registered_at=time.time(),
         fleet=spec.fleet,
         description=app.description,

@@ -184,8 +184,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     """Name of the metric that the version is judged by."""
     goal: Goal
-    value: float
-    """The metric as the app reports it."""
+    value: float | None
+    """The metric as the app reports it; None when nothing judges the model."""
     registered_at: float
     """Unix seconds."""
     fleet: str

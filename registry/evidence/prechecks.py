@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from fl_runtime.run.scoring import NOT_JUDGED
 from registry.evidence.model import ComparisonSummary, Drift, Evidence, Participation, in_words
 from registry.policy import PrecheckPolicy
 
@@ -25,6 +26,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 def check(evidence: Evidence, policy: PrecheckPolicy) -> list[Check]:
     """All prechecks, in the order of the policy's keys."""
     return [
+        *_judged(evidence),
         *_better(evidence.compared, evidence.metric, policy),
         *_participation(evidence.participation, policy),
         _metrics(evidence.compared, evidence.metric, policy),
@@ -39,6 +41,16 @@ def failed(checks: list[Check]) -> str:
         return ""
     reasons = "; ".join(f"{item.name}: {item.message}" for item in wrong)
     return f"{len(wrong)} of {len(checks)} prechecks fail: {reasons}"
+
+
+def _judged(evidence: Evidence) -> Iterator[Check]:
+    """Fails for a model without a metric: a person must look at what else there is."""
+    if evidence.metric == NOT_JUDGED:
+        message = (
+            "no metric judges the model: no device evaluated it, the app has no evaluate_fn, and "
+            "training reported none"
+        )
+        yield Check(name="judged", passed=False, message=message)
 
 
 def _better(compared: ComparisonSummary, metric: str, policy: PrecheckPolicy) -> Iterator[Check]:

@@ -166,7 +166,6 @@ METRICS = (
         shows="`evaluate_fn` with numpy scalars, and evaluation by the clients",
         source="central_evaluation.py",
         config={"fraction-evaluate": 1.0},
-        missing="1",
     ),
     App(
         name="central-only",
@@ -174,7 +173,6 @@ METRICS = (
         shows="`evaluate_fn` alone (`fraction_evaluate=0`)",
         source="central_evaluation.py",
         config={"fraction-evaluate": 0.0},
-        missing="1",
     ),
     App(
         name="train-only",
@@ -194,7 +192,6 @@ METRICS = (
         group="Evaluation and metrics",
         shows="`train_metrics_aggr_fn` and `evaluate_metrics_aggr_fn`, which return numpy scalars",
         source="custom_aggregation.py",
-        missing="1",
     ),
     App(
         name="nan-metric",

@@ -36,6 +36,8 @@ def test_an_app_gives_the_same_numbers_here_and_under_flower(app: App, tmp_path:
         (tmp_path / folder).mkdir()
     nodes = [member for cohort in cohorts_of(written) for member in cohort.members]
     flowers = flower_engine.run(written, nodes, tmp_path / "flower")
+    if not app.model:  # the engine takes for a model whatever was sent last
+        flowers.model = {}
     flowers.files = {name: flowers.files[name] for name in app.files}
     ours = OurEngine(written, tmp_path / "ours").run()
     assert differences(ours, flowers, metrics=app.metrics, relative=app.tolerance) == []

@@ -19,7 +19,8 @@ from fl_runtime.server.grid.flower_compat import round_loop
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.checkpoints import CheckpointStore
-from fl_runtime.server.rounds.round_loop import Resumed, RoundLoop
+from fl_runtime.server.rounds.round_loop import RoundLoop
+from fl_runtime.server.rounds.starts import Resumed
 from fl_runtime.server.rounds.strategies import build
 
 ROUNDS = 3

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import Result
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.apps.legacy_app import run_server_fn
-from fl_runtime.server.grid.flower_compat import round_loop, uses_server_fn
+from fl_runtime.server.apps.own_rounds import EndedEarlyError, OwnRounds
+from fl_runtime.server.grid.flower_compat import own_starts, round_loop, uses_server_fn
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.rounds.round_loop import FinishedRounds, RoundLoop
 
@@ -20,14 +23,25 @@ logger = logging.getLogger(__name__)
 def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> FinishedRounds:
     """Run the app to its end, with our round loop in the place of ``Strategy.start``.
 
+    An app that sends its messages itself is recorded as it sends them.
+
     Raises:
-        RunFailed: the app raised, ended without a model, or the run cannot go on.
+        RunFailed: the app raised, or the run cannot go on.
     """
     try:
         if uses_server_fn(app):
             return run_server_fn(app, grid, context, loop)
-        with round_loop(IoTGrid, loop):
+        own, results = OwnRounds(loop, grid.phases), list[Result]()
+        with (
+            contextlib.suppress(EndedEarlyError),
+            round_loop(IoTGrid, loop),
+            own_starts(results.append),
+            grid.seen_by(own.add),
+        ):
             app(grid, context)
+            grid.settle()
+            own.finish()
+        loop.compare()
     except (RunFailed, ClientError, BotoCoreError):
         raise
     except Exception as error:  # the app's own code: its failure is the run's reason
@@ -35,10 +49,8 @@ def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) ->
         raise RunFailed(
             "server-app", f"The app's ServerApp raised {type(error).__name__}: {error}"
         ) from error
-    # An app may end without ever starting a strategy, or start it on a grid of its own.
-    if not loop.finished.result.arrays:
-        raise RunFailed(
-            "no-model",
-            "The app's ServerApp ended without a strategy's start(), so there is no model.",
-        )
-    return loop.finished
+    if loop.started:
+        return loop.finished
+    result = results[-1] if results else Result()
+    result.arrays = own.model(result.arrays, context.state) or ArrayRecord()
+    return FinishedRounds(result, loop.starts.last_round)

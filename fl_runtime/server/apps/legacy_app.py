@@ -18,17 +18,13 @@ from flwr.serverapp.strategy import Result
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult
-from fl_runtime.run.records import PhaseStats, summarize
-from fl_runtime.run.spec import RunSpec
+from fl_runtime.run.records import PhaseStats, plain, summarize
+from fl_runtime.server.apps.own_rounds import EndedEarlyError, check_options
 from fl_runtime.server.grid.flower_compat import server_components, start_compatible
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
 from fl_runtime.server.rounds.round_loop import FinishedRounds, RecordRound, RoundLoop
 from fl_runtime.server.rounds.stopping import StoppingCriteria
-
-
-class _EndedEarlyError(Exception):
-    """Leaves Flower's own loop when no further round is to be run."""
 
 
 class LegacyRounds:
@@ -110,7 +106,7 @@ class LegacyRounds:
         if self._stopped():
             raise RunFailed("stopped", f"The run was stopped after round {number}.")
         if self._stopping.reason:
-            raise _EndedEarlyError
+            raise EndedEarlyError
 
 
 class RecordingStrategy(Strategy):  # type: ignore[misc]  # flwr is untyped here
@@ -167,35 +163,18 @@ def run_server_fn(
     app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop
 ) -> FinishedRounds:
     """Run the app to its end; raises RunFailed for options it cannot have."""
-    check_options(loop.spec)
+    check_options(loop.spec, "server-fn", "The app's server_fn brings its own strategy and rounds")
     components = server_components(app, context)
     recorder = LegacyRounds(grid.phases, loop.record, loop.stopped, loop.stopping)
     strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
-    with contextlib.suppress(_EndedEarlyError):
+    with contextlib.suppress(EndedEarlyError):
         start_compatible(components, strategy, grid)
         recorder.finish()
     return FinishedRounds(recorder.result, recorder.finished)
 
 
-def check_options(spec: RunSpec) -> None:
-    """Raise RunFailed for an option that needs our round loop."""
-    needs_loop = {
-        "--strategy and --set strategy.*": spec.strategy or spec.strategy_params,
-        "--resume": spec.resume_from,
-        "--selection": spec.selection,
-        "--quorum": spec.quorum > 1 or spec.quorum_fraction,
-    }
-    for option, given in needs_loop.items():
-        if given:
-            raise RunFailed(
-                "server-fn",
-                f"The app's server_fn brings its own strategy and rounds: {option} needs an app "
-                "with @app.main().",
-            )
-
-
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    return {key: value for key, value in plain(metrics).items() if isinstance(value, int | float)}
 
 
 def _merged(stats: list[PhaseStats]) -> list[PhaseStats]:

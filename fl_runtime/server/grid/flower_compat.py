@@ -7,6 +7,7 @@ patch release. What the worker on a device uses is in :mod:`edge.training.flower
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -17,7 +18,7 @@ from flwr.compat.server import ServerAppComponents
 from flwr.server import ServerConfig
 from flwr.server.compat import start_grid
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import Bulyan, Strategy
+from flwr.serverapp.strategy import Bulyan, Result, Strategy
 from flwr.serverapp.strategy.bulyan import aggregate_n_closest_weights
 from flwr.serverapp.strategy.multikrum import select_multikrum
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
@@ -151,6 +152,35 @@ def round_loop(grid_type: type[Grid], loop: Callable[..., Any]) -> Iterator[None
         yield
     finally:
         Strategy.start = original
+
+
+@contextlib.contextmanager
+def own_starts(see: Callable[[Result], None]) -> Iterator[None]:
+    """Within the context, ``see`` gets what strategies that override ``start`` return."""
+    changed: list[tuple[type[Strategy], Any]] = []
+    waiting = list(Strategy.__subclasses__())
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if "start" in vars(kind):
+            changed.append((kind, vars(kind)["start"]))
+            kind.start = _seen(vars(kind)["start"], see)
+    try:
+        yield
+    finally:
+        for kind, start in changed:
+            kind.start = start
+
+
+def _seen(start: Callable[..., Any], see: Callable[[Result], None]) -> Callable[..., Any]:
+    @functools.wraps(start)
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        result = start(*args, **kwargs)
+        if isinstance(result, Result):
+            see(result)
+        return result
+
+    return seen
 
 
 def readdressed(message: Message, node_id: int) -> Message:

@@ -59,6 +59,15 @@ def gather(
         yield mean, counted[0]
 
 
+def results_of(
+    backend: CohortBackend, requests: Sequence[PhaseRequest], concurrency: Concurrency
+) -> Iterator[tuple[DeviceResult | CohortMean, PhaseRequest]]:
+    """The results as they come, for a phase that is neither judged nor folded."""
+    for item, request in run_cohorts(backend, requests, concurrency):
+        if isinstance(item, DeviceResult):
+            yield item, request
+
+
 def _run(
     backend: CohortBackend, requests: Sequence[PhaseRequest], concurrency: Concurrency
 ) -> _Found:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from flwr.app import Message
 
-from edge.protocol.records import Records
-from edge.training.flower_compat import from_recorddict
 from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.concurrency import THREADS, Concurrency
 from fl_runtime.run.keys import phase_id
+from fl_runtime.run.messages import DeviceResult, PhaseRequest
 from fl_runtime.run.metric_rules import MetricRules
 from fl_runtime.run.ports import Clock, ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.grid.cohort_means import CohortMean
+from fl_runtime.server.grid.contents import PhaseContents, round_of, upload_contents
 from fl_runtime.server.grid.fan_out import CohortBackend
 from fl_runtime.server.grid.flower_compat import name_message
-from fl_runtime.server.grid.gather import gather
+from fl_runtime.server.grid.gather import gather, results_of
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import Phase, RequestBuilder
 from fl_runtime.server.grid.review import Reviewer
-from fl_runtime.server.grid.weights import PhaseContent, WeightStore
+from fl_runtime.server.grid.weights import WeightStore
 
 
 class PhaseExecutor:
@@ -52,13 +53,13 @@ class PhaseExecutor:
         self.cohorts = cohorts
         self.members = tuple(member for cohort in cohorts for member in cohort.members)
         self.weights = WeightStore(objects, spec.run)
+        self.concurrency = concurrency
         self.stats: list[PhaseStats] = []
         """Of the phases since :meth:`take_stats` was called."""
         self._device_names = {member.node_id: member.device for member in self.members}
         self._backend = backend
         self._objects = objects
         self._clock = clock
-        self._concurrency = concurrency
         self._requests = RequestBuilder(
             spec, cohorts, signer, now, concurrency, rules or MetricRules()
         )
@@ -86,49 +87,57 @@ class PhaseExecutor:
         taken, self.stats = self.stats, []
         return taken
 
-    def run(
-        self, messages: Sequence[Message], policy: PhasePolicy, seconds: float
-    ) -> list[Message]:
-        """Send messages that share one content, and return the replies ordered by node id.
+    def begin(self, messages: Sequence[Message], policy: PhasePolicy, seconds: float) -> Phase:
+        """Name the messages of one phase and upload what they carry; nothing is sent yet.
 
-        A device that stays silent for ``seconds`` gives an error reply.
+        They are of one kind, and each goes to another device.
         """
-        content = from_recorddict(messages[0].content)
-        uploaded = self.weights.upload(content)
-        stats = self._begin(_round_of(content), messages[0].metadata.message_type, uploaded)
+        contents = upload_contents(messages, self.weights)
+        stats = self._stats_of(messages, contents)
         by_node = {message.metadata.dst_node_id: message for message in messages}
         for node_id, message in by_node.items():
             name_message(message, f"{self.spec.run}.{stats.phase}.{self.device(node_id)}")
-        requests = self._requests.build(
-            Phase(stats=stats, content=uploaded, messages=by_node, policy=policy, seconds=seconds)
+        return Phase(
+            stats=stats, contents=contents, messages=by_node, policy=policy, seconds=seconds
         )
-        reader = PhaseReplies(self._objects, by_node, stats, self._kept)
-        started = self._clock()
-        reviewer = Reviewer(stats.kind, policy, self.spec.weight_limit)
-        events = gather(self._backend, requests, reviewer.review, self._concurrency)
-        replies = [reader.read(item, request) for item, request in events]
+
+    def carry_out(
+        self, phase: Phase, on_reply: Callable[[Message], None] | None = None
+    ) -> list[Message]:
+        """Send a phase's messages, and return the replies ordered by node id.
+
+        A device that stays silent for the phase's time gives an error reply. ``on_reply`` gets each
+        reply as soon as it is final: at once where they are neither judged nor folded.
+        """
+        stats = phase.stats
+        requests = self._requests.build(phase)
+        reader = PhaseReplies(self._objects, phase.messages, stats, self._kept)
+        started, replies = self._clock(), []
+        for item, request in self._events(requests, phase):
+            reply = reader.read(item, request)
+            if reply is not None:
+                replies.append(reply)
+                if on_reply is not None:
+                    on_reply(reply)
         stats.seconds = self._clock() - started
         # A run's records, too, must not depend on who answered first.
         stats.results.sort(key=lambda result: result.device)
         self.stats.append(stats)
         # A sum of floats depends on its order: sorted, a run's result does not depend on who
         # answered first.
-        return sorted(
-            (reply for reply in replies if reply is not None),
-            key=lambda reply: reply.metadata.src_node_id,
-        )
+        return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
-    def _begin(self, server_round: int, kind: str, content: PhaseContent) -> PhaseStats:
+    def _events(
+        self, requests: Sequence[PhaseRequest], phase: Phase
+    ) -> Iterator[tuple[DeviceResult | CohortMean, PhaseRequest]]:
+        if not phase.policy.checked and not any(request.fold for request in requests):
+            return results_of(self._backend, requests, self.concurrency)
+        reviewer = Reviewer(phase.stats.kind, phase.policy, self.spec.weight_limit)
+        return gather(self._backend, requests, reviewer.review, self.concurrency)
+
+    def _stats_of(self, messages: Sequence[Message], contents: PhaseContents) -> PhaseStats:
+        server_round, kind = round_of(messages), messages[0].metadata.message_type
         with self._lock:  # an app may send from several threads
             self._sequence += 1
-            name = phase_id(server_round, kind, self._sequence, content.digest)
+            name = phase_id(server_round, kind, self._sequence, contents.digest)
         return PhaseStats(name, kind, server_round)
-
-
-def _round_of(content: Records) -> int:
-    """FedAvg puts the round into the config; a message of the app's own belongs to round 0."""
-    for config in content.configs.values():
-        value = config.get("server-round")
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return 0

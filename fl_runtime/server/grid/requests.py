@@ -9,15 +9,16 @@ import msgspec
 from flwr.app import Message
 
 from edge.protocol.orders import Grant, content_digest
-from fl_runtime.run.cohorts import Cohort, flower_run_id
+from fl_runtime.run.cohorts import Cohort, Member, flower_run_id
 from fl_runtime.run.concurrency import Concurrency
-from fl_runtime.run.messages import EXAMPLES, OrderKey, PhaseRequest, Target
+from fl_runtime.run.messages import EXAMPLES, OrderKey, OtherContent, PhaseRequest, Target
 from fl_runtime.run.metric_rules import MetricRules
 from fl_runtime.run.order_keys import new_key_pair, order_key
 from fl_runtime.run.ports import Clock
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.grid.contents import PhaseContents
 from fl_runtime.server.grid.phase_policy import Expectation, PhasePolicy
 from fl_runtime.server.grid.weights import PhaseContent
 
@@ -39,7 +40,7 @@ class Phase:
     """One phase about to be sent."""
 
     stats: PhaseStats
-    content: PhaseContent
+    contents: PhaseContents
     messages: Mapping[int, Message]
     """By node id, each with its message id."""
     policy: PhasePolicy
@@ -68,16 +69,23 @@ class RequestBuilder:
         self._run_config = msgspec.json.encode(spec.run_config).decode()
 
     def build(self, phase: Phase) -> list[PhaseRequest]:
-        """One request for each cohort that has a device to ask, each with a key of its own."""
-        asked = [(cohort, self._targets(cohort, phase)) for cohort in self._cohorts]
+        """One request for each cohort that has a device to ask, with a key for each content that
+        the cohort's devices get.
+        """
+        asked = [cohort for cohort in self._cohorts if _asked(cohort, phase)]
+        wanted = [(cohort, at) for cohort in asked for at in _contents_of(cohort, phase)]
 
-        def request(of: tuple[Cohort, list[Target]]) -> PhaseRequest:
-            return self._request(phase, *of, self._key(phase, of[0]))
+        def key(of: tuple[Cohort, int]) -> tuple[str, int, OrderKey]:
+            cohort, at = of
+            return cohort.cohort, at, self._key(phase, cohort, phase.contents.different[at])
 
-        made = self._concurrency.each(request, [pair for pair in asked if pair[1]], PARALLEL_GRANTS)
-        return sorted(made, key=lambda request: request.cohort)
+        keys: dict[str, dict[int, OrderKey]] = {cohort.cohort: {} for cohort in asked}
+        for name, at, made in self._concurrency.each(key, wanted, PARALLEL_GRANTS):
+            keys[name][at] = made
+        requests = [self._request(phase, cohort, keys[cohort.cohort]) for cohort in asked]
+        return sorted(requests, key=lambda request: request.cohort)
 
-    def _key(self, phase: Phase, cohort: Cohort) -> OrderKey:
+    def _key(self, phase: Phase, cohort: Cohort, content: PhaseContent) -> OrderKey:
         """A new key for one cohort, and the grant that says what it is good for."""
         private, public = new_key_pair()
         grant = Grant(
@@ -87,17 +95,19 @@ class RequestBuilder:
             fleet=self._spec.fleet,
             cohort=cohort.cohort,
             app=self._spec.app,
-            arrays=phase.content.arrays_digest,
-            content=content_digest(phase.content.skeleton, self._run_config),
+            arrays=content.arrays_digest,
+            content=content_digest(content.skeleton, self._run_config),
             key=public,
             expires=int((self._now() + phase.seconds + GRANT_MARGIN_SECONDS) * 1000),
         )
         return order_key(grant, private, self._sign)
 
-    def _request(
-        self, phase: Phase, cohort: Cohort, targets: list[Target], key: OrderKey
-    ) -> PhaseRequest:
-        policy, stats, content = phase.policy, phase.stats, phase.content
+    def _request(self, phase: Phase, cohort: Cohort, keys: dict[int, OrderKey]) -> PhaseRequest:
+        policy, stats, contents = phase.policy, phase.stats, phase.contents
+        first, *others = _contents_of(cohort, phase)
+        targets = self._targets(cohort, phase, [first, *others])
+        # Updates can be measured and averaged only against one model that all devices got.
+        same = contents.arrays is not None
         expected = policy.expected.get(stats.kind, Expectation())
         wanted = sum(target.node_id not in policy.over_selected for target in targets)
         return PhaseRequest(
@@ -109,27 +119,33 @@ class RequestBuilder:
             kind=stats.kind,
             app=self._spec.app,
             targets=targets,
-            content=content.skeleton,
-            arrays=content.arrays,
+            content=contents.different[first].skeleton,
+            arrays=contents.different[first].arrays,
             seconds=phase.seconds,
             flower_run_id=flower_run_id(self._spec.run),
             run_config=self._run_config,
-            key=key,
+            key=keys[first],
+            others=[
+                OtherContent(
+                    contents.different[at].skeleton, contents.different[at].arrays, keys[at]
+                )
+                for at in others
+            ],
             fold=policy.fold_by is not None and stats.kind in FOLDED_KINDS,
             weighted_by=policy.fold_by or EXAMPLES,
-            specs=content.specs if policy.checked else None,
-            size_limit=_size_limit(content, policy),
+            specs=contents.specs if policy.checked else None,
+            size_limit=_size_limit(contents, policy),
             checked=policy.checked,
             # 0: wait for all. A cohort without over-selected devices has nothing to end early.
             enough=wanted if wanted < len(targets) else 0,
-            norm_limit=policy.norm_limit,
-            norm_factor=NORM_FACTOR,
+            norm_limit=policy.norm_limit if same else 0.0,
+            norm_factor=NORM_FACTOR if same else 0.0,
             layout=expected.layout,
             metric_names=self._rules.names.get(stats.kind),
             ranges=dict(self._rules.ranges),
         )
 
-    def _targets(self, cohort: Cohort, phase: Phase) -> list[Target]:
+    def _targets(self, cohort: Cohort, phase: Phase, order: list[int]) -> list[Target]:
         expected = phase.policy.expected.get(phase.stats.kind, Expectation())
         usual = expected.median_examples
         return [
@@ -138,10 +154,19 @@ class RequestBuilder:
                 member.node_id,
                 phase.messages[member.node_id].metadata.message_id,
                 weight_limit(self._spec.weight_limit, usual, expected.examples.get(member.device)),
+                order.index(phase.contents.by_node[member.node_id]),
             )
-            for member in cohort.members
-            if member.node_id in phase.messages
+            for member in _asked(cohort, phase)
         ]
+
+
+def _asked(cohort: Cohort, phase: Phase) -> list[Member]:
+    return [member for member in cohort.members if member.node_id in phase.messages]
+
+
+def _contents_of(cohort: Cohort, phase: Phase) -> list[int]:
+    """Indices of the contents that the cohort's devices get."""
+    return sorted({phase.contents.by_node[member.node_id] for member in _asked(cohort, phase)})
 
 
 def weight_limit(factor: float, median: float, own: float | None) -> float:
@@ -157,8 +182,8 @@ def weight_limit(factor: float, median: float, own: float | None) -> float:
     return factor * min(known) if known else 0.0
 
 
-def _size_limit(content: PhaseContent, policy: PhasePolicy) -> int:
+def _size_limit(contents: PhaseContents, policy: PhasePolicy) -> int:
     """Bytes of an update: twice the model and 1 MiB where it must have the model's layout."""
-    if content.arrays is None or not policy.checked:
+    if contents.largest is None or not policy.checked:
         return UNCHECKED_LIMIT_BYTES
-    return content.arrays.size * 2 + 2**20
+    return contents.largest * 2 + 2**20

@@ -39,9 +39,12 @@ class Objective:
         """The objective's value among reported metrics; raises RunFailed when it is missing or not
         finite.
         """
-        numeric = [name for name, value in reported.items() if isinstance(value, int | float)]
+        # None: a value that JSON has no word for.
+        numeric = [
+            name for name, value in reported.items() if isinstance(value, int | float | None)
+        ]
         metric = choose_metric(numeric, self.metric)
-        value = float(reported[metric])
+        value = math.nan if reported[metric] is None else float(reported[metric])
         if not math.isfinite(value):
             raise RunFailed(
                 "metric-missing",

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Result, Strategy
+from msgspec import structs
 
 from edge.logs import event
 from fl_runtime.run.cost import Topology
@@ -33,6 +35,7 @@ from fl_runtime.server.rounds.checkpoints import Checkpoint, restore, take
 from fl_runtime.server.rounds.device_history import DeviceHistory
 from fl_runtime.server.rounds.evaluate_step import evaluate
 from fl_runtime.server.rounds.quorum import Quorum
+from fl_runtime.server.rounds.starts import Resumed, Start, Starts
 from fl_runtime.server.rounds.stopping import StoppingCriteria
 from fl_runtime.server.rounds.strategies import adjust, build, foldable
 from fl_runtime.server.rounds.train_step import RoundInput, TrainStep
@@ -44,20 +47,25 @@ EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where an earlier server of the same run got to."""
-
-    checkpoint: Checkpoint
-    rounds: list[RoundRecord]
-
-
-@dataclass(frozen=True)
 class FinishedRounds:
     """What the server makes the run's model of."""
 
     result: Result
+    """Its arrays are empty when the app sent no model."""
     final_round: int
-    """The round whose model is the run's; 0 when no round was run."""
+    """The run's round whose model it is; 0 when no round was run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """The arguments of one call of ``Strategy.start``."""
+
+    initial: ArrayRecord
+    num_rounds: int
+    timeout: float
+    train: ConfigRecord
+    evaluate: ConfigRecord
+    central: EvaluateFn
 
 
 class RoundLoop:
@@ -82,25 +90,27 @@ class RoundLoop:
         self.stopping = stopping or StoppingCriteria(
             spec, Topology(proxies=0), Objective(spec.metric, spec.goal)
         )
-        self._result = Result()
-        self._final_round = 0
-        self._resume = resume
+        self.starts = Starts(resume)
+        self.kept: set[str] = set()
+        """Models of calls that are over: a server that takes the run over needs them."""
         self._comparison = comparison
-        self._last: RoundRecord | None = None
-        self._history = DeviceHistory()
-        self._availability = Availability(
-            spec=spec,
-            history=self._history,
-            eligible=eligible,
-            stopped=stopped,
-            clock=clock,
-            sleep=sleep,
+        self._current: _StartedRounds | None = None
+        self._availability = partial(
+            Availability, spec=spec, eligible=eligible, stopped=stopped, clock=clock, sleep=sleep
         )
 
     @property
+    def started(self) -> bool:
+        """Whether the app has called ``Strategy.start``."""
+        return self._current is not None
+
+    @property
     def finished(self) -> FinishedRounds:
-        """The result so far, and the round whose model it holds."""
-        return FinishedRounds(self._result, self._final_round)
+        """What the last call has given so far, and the round whose model it holds."""
+        current = self._current
+        if current is None:
+            return FinishedRounds(Result(), 0)
+        return FinishedRounds(current.final_result(), current.final_round)
 
     def __call__(
         self,
@@ -114,123 +124,191 @@ class RoundLoop:
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """The same arguments and result as ``flwr.serverapp.strategy.Strategy.start``."""
-        phases, self._result = grid.phases, Result()
-        strategy = _strategy_of(self.spec, strategy, len(phases.members))
-        Quorum(self.spec, strategy).check_reachable(len(phases.members))
-        policy = _policy_of(strategy, grid)
-        train = TrainStep(strategy, grid, policy, self._availability)
-        train_config = train_config or ConfigRecord()
-        evaluate_config = evaluate_config or ConfigRecord()
-        central = evaluate_fn or _no_evaluation
-        specs = array_specs(to_arrays(initial_arrays))
-        first, arrays = self._begin(strategy, grid, initial_arrays)
-        if first == 1:  # a resumed run has evaluated its initial weights before
-            _put(self._result.evaluate_metrics_serverapp, 0, central(0, arrays))
-        phases.take_stats()  # what the app sent before belongs to no round
-        for number in range(first, num_rounds + 1):
-            if self._ended_early():
-                break
-            given = RoundInput(number=number, arrays=arrays, config=train_config, timeout=timeout)
-            trained, aggregated, metrics = train.run(given)
-            _put(self._result.train_metrics_clientapp, number, metrics)
-            if aggregated is not None:
-                arrays = self._result.arrays = with_dtypes(aggregated, specs)
-            given = RoundInput(
-                number=number, arrays=arrays, config=evaluate_config, timeout=timeout
-            )
-            metrics = evaluate(strategy, grid, trained, given)
-            _put(self._result.evaluate_metrics_clientapp, number, metrics)
-            _put(self._result.evaluate_metrics_serverapp, number, central(number, arrays))
-            self._finish_round(grid, number, arrays, strategy)
-            if self.stopped():
-                raise RunFailed("stopped", f"The run was stopped after round {number}.")
-        self._keep_best(grid)
-        self._compare(strategy, grid.under(policy), evaluate_config, timeout)
+        given = _Given(
+            initial=initial_arrays,
+            num_rounds=num_rounds,
+            timeout=timeout,
+            train=train_config or ConfigRecord(),
+            evaluate=evaluate_config or ConfigRecord(),
+            central=evaluate_fn or _no_evaluation,
+        )
+        strategy = _strategy_of(self.spec, strategy, len(grid.phases.members))
+        Quorum(self.spec, strategy).check_reachable(len(grid.phases.members))
+        if self._current is not None:
+            self.kept |= self._current.models
+        start, history = self.starts.begin(), DeviceHistory()
+        self.stopping.begin_start()
+        self._current = _StartedRounds(
+            self, start, strategy, grid, given, self._availability(history=history)
+        )
+        return self._current.run()
+
+    def compare(self) -> None:
+        """Evaluate the fleet's champion on the devices that evaluated the final model.
+
+        Called once, when the app has ended.
+        """
+        if self._comparison is not None and self._current is not None:
+            self._current.compare(self._comparison)
+
+
+class _StartedRounds:
+    """The rounds of one call of ``Strategy.start``, numbered as the strategy numbers them."""
+
+    def __init__(
+        self,
+        loop: RoundLoop,
+        start: Start,
+        strategy: Strategy,
+        grid: IoTGrid,
+        given: _Given,
+        availability: Availability,
+    ) -> None:
+        self._loop = loop
+        self._start = start
+        self._strategy = strategy
+        self._grid = grid
+        self._given = given
+        self._history = availability.history
+        self._policy = _policy_of(strategy, grid)
+        self._train = TrainStep(strategy, grid, self._policy, availability)
+        self._specs = array_specs(to_arrays(given.initial))
+        self._arrays = given.initial
+        self._last: RoundRecord | None = None
+        self._result = Result()
+        self.final_round = 0
+        """The run's round whose model is the call's; 0 when no round was run."""
+
+    @property
+    def models(self) -> set[str]:
+        """Names of the models that the call's result needs."""
+        return {self._last.model} if self._last is not None else set()
+
+    def final_result(self) -> Result:
+        """The result; its model is the one that was sent where the strategy aggregated none."""
+        if not self._result.arrays and self._last is not None:
+            self._result.arrays = self._arrays
         return self._result
 
-    def _begin(
-        self, strategy: Strategy, grid: IoTGrid, initial: ArrayRecord
-    ) -> tuple[int, ArrayRecord]:
-        """The first round to run, and the weights that it starts from."""
-        resumed = self._resume()
-        if resumed is None:
-            return 1, initial
-        checkpoint, result = resumed.checkpoint, self._result
-        restore(checkpoint, to_arrays(initial), strategy)
-        grid.phases.resume_at(checkpoint.sequence)
-        result.arrays = to_record(checkpoint.arrays)
-        for record in resumed.rounds:
+    def run(self) -> Result:
+        """Run the rounds that no earlier server has run."""
+        given, result, phases = self._given, self._result, self._grid.phases
+        first = self._begin()
+        if self._start.over:
+            return result
+        if first == 1:  # a resumed call has evaluated its initial weights before
+            _put(result.evaluate_metrics_serverapp, 0, given.central(0, self._arrays))
+        phases.take_stats()  # what the app sent before belongs to no round
+        for number in range(first, given.num_rounds + 1):
+            if self._ended_early():
+                break
+            self._run_round(number)
+            self._finish_round(number)
+            if self._loop.stopped():
+                raise RunFailed("stopped", f"The run was stopped after round {number}.")
+        self._keep_best()
+        return result
+
+    def compare(self, comparison: ChampionComparison) -> None:
+        """See :meth:`RoundLoop.compare`."""
+        # After _keep_best the model is the best round's, else the last one's.
+        best, arrays = self._loop.stopping.best, self.final_result().arrays
+        final = best if best is not None and best.round == self.final_round else self._last
+        if final is not None and arrays:
+            grid = self._grid.under(self._policy)
+            given = self._given
+            comparison.run(self._strategy, grid, final, arrays, given.evaluate, given.timeout)
+            grid.phases.take_stats()
+
+    def _run_round(self, number: int) -> None:
+        given, result = self._given, self._result
+        asked = RoundInput(
+            number=number, arrays=self._arrays, config=given.train, timeout=given.timeout
+        )
+        policy, aggregated, metrics = self._train.run(asked)
+        _put(result.train_metrics_clientapp, number, metrics)
+        if aggregated is not None:
+            self._arrays = result.arrays = with_dtypes(aggregated, self._specs)
+        asked = replace(asked, arrays=self._arrays, config=given.evaluate)
+        metrics = evaluate(self._strategy, self._grid, policy, asked)
+        _put(result.evaluate_metrics_clientapp, number, metrics)
+        _put(result.evaluate_metrics_serverapp, number, given.central(number, self._arrays))
+
+    def _begin(self) -> int:
+        """The first round to run; restores what an earlier server has run."""
+        start, result, phases = self._start, self._result, self._grid.phases
+        for record in start.rounds:
             self._remember(record)
-            _put_plain(result.train_metrics_clientapp, record.round, record.train)
-            _put_plain(result.evaluate_metrics_clientapp, record.round, record.evaluate)
-            _put_plain(result.evaluate_metrics_serverapp, record.round, record.server)
+            number = record.round - start.offset
+            _put_plain(result.train_metrics_clientapp, number, record.train)
+            _put_plain(result.evaluate_metrics_clientapp, number, record.evaluate)
+            _put_plain(result.evaluate_metrics_serverapp, number, record.server)
+        if start.over:
+            self._arrays = result.arrays = to_record(phases.weights.load(start.rounds[-1].model))
+        if start.checkpoint is None:
+            return len(start.rounds) + 1
+        restore(start.checkpoint, to_arrays(self._given.initial), self._strategy)
+        phases.resume_at(start.checkpoint.sequence)
+        self._arrays = result.arrays = to_record(start.checkpoint.arrays)
+        spec, best = self._loop.spec, self._loop.stopping.best
         # The best round's model may be needed at the end, and the other run's objects expire.
-        if self.spec.resume_from and self.stopping.best is not None:
-            grid.phases.weights.adopt(self.stopping.best.model, self.spec.resume_from)
-        event(logger, "resumed", run=self.spec.run, finished_round=checkpoint.round)
-        return checkpoint.round + 1, result.arrays
+        if spec.resume_from and best is not None:
+            phases.weights.adopt(best.model, spec.resume_from)
+        event(logger, "resumed", run=spec.run, finished_round=start.checkpoint.round)
+        return start.checkpoint.round - start.offset + 1
 
     def _ended_early(self) -> bool:
-        if self.stopping.reason:
-            event(logger, "ended-early", run=self.spec.run, reason=self.stopping.reason)
-        return bool(self.stopping.reason)
+        reason = self._loop.stopping.reason
+        if reason:
+            event(logger, "ended-early", run=self._loop.spec.run, reason=reason)
+        return bool(reason)
 
-    def _finish_round(
-        self, grid: IoTGrid, number: int, arrays: ArrayRecord, strategy: Strategy
-    ) -> None:
-        weights, result = to_arrays(arrays), self._result
+    def _finish_round(self, number: int) -> None:
+        weights, result, phases = to_arrays(self._arrays), self._result, self._grid.phases
         record = summarize(
-            number,
-            grid.phases.take_stats(),
+            self._start.offset + number,
+            phases.take_stats(),
             train=_plain(result.train_metrics_clientapp.get(number)),
             evaluate=_plain(result.evaluate_metrics_clientapp.get(number)),
             server=_plain(result.evaluate_metrics_serverapp.get(number)),
-            model=grid.phases.weights.save(weights),
+            model=phases.weights.save(weights),
+            start=self._start.number,
         )
-        before = self._last
-        self.record(record, take(number, grid.phases.sequence, weights, strategy))
+        before, loop = self._last, self._loop
+        loop.record(record, take(record.round, phases.sequence, weights, self._strategy))
+        loop.starts.last_round = record.round
         self._remember(record)
         # Devices that are late in this round may still fetch the weights that it began with.
-        needed = (record, before, self.stopping.best)
-        grid.phases.weights.keep_only({kept.model for kept in needed if kept is not None})
+        needed = (record, before, loop.stopping.best)
+        names = {kept.model for kept in needed if kept is not None}
+        phases.weights.keep_only(names | loop.kept)
 
     def _remember(self, record: RoundRecord) -> None:
         """Update what later rounds depend on, from records alone: a resumed run knows the same."""
-        self._history.add(record)
-        self.stopping.add(record)
-        self._final_round, self._last = record.round, record
+        self._history.add(structs.replace(record, round=record.round - self._start.offset))
+        self._loop.stopping.add(record)
+        self.final_round, self._last = record.round, record
 
-    def _keep_best(self, grid: IoTGrid) -> None:
+    def _keep_best(self) -> None:
         """Where a budget ended the run, return to the best round's model."""
-        best = self.stopping.best
-        if best is None or not self.stopping.keep_best or best.round == self._final_round:
+        best, keep = self._loop.stopping.best, self._loop.stopping.keep_best
+        if best is None or not keep or best.round == self.final_round:
             return
         try:
-            weights = grid.phases.weights.load(best.model)
+            weights = self._grid.phases.weights.load(best.model)
         except ObjectMissing as error:
             # Rounds' models are kept for a month: the run was resumed later than that.
             event(
                 logger,
                 "best-model-gone",
                 logging.WARNING,
-                run=self.spec.run,
+                run=self._loop.spec.run,
                 round=best.round,
                 reason=str(error),
             )
             return
-        self._result.arrays = to_record(weights)
-        self._final_round = best.round
-
-    def _compare(
-        self, strategy: Strategy, grid: IoTGrid, config: ConfigRecord, timeout: float
-    ) -> None:
-        """Evaluate the fleet's champion on the devices that evaluated the final model."""
-        # After _keep_best the model is the best round's, else the last one's.
-        best, arrays = self.stopping.best, self._result.arrays
-        final = best if best is not None and best.round == self._final_round else self._last
-        if self._comparison is not None and final is not None and arrays:
-            self._comparison.run(strategy, grid, final, arrays, config, timeout)
-            grid.phases.take_stats()
+        self._arrays = self._result.arrays = to_record(weights)
+        self.final_round = best.round
 
 
 def _strategy_of(spec: RunSpec, strategy: Strategy, devices: int) -> Strategy:

@@ -32,12 +32,18 @@ class StoppingCriteria:
         So after a budget ran out, which may happen after a bad round.
         """
 
+    def begin_start(self) -> None:
+        """The app calls ``Strategy.start``: the best round is one of this call, whose model may be
+        another than the last call's. Target and budgets are the whole run's.
+        """
+        self._best_score = self.best = None
+
     def add(self, record: RoundRecord) -> None:
         """Add a finished round, also one of an earlier server."""
         cost = round_cost(self._topology, record.seconds.total, len(record.devices))
         self._last = (record.seconds.total, cost)
         self._seconds, self._cost = self._seconds + record.seconds.total, self._cost + cost
-        value = self._objective.value_if_reported(decisive_metrics(record))
+        value = self._objective.value_if_reported(decisive_metrics(record, self._objective.metric))
         if value is not None and (self._best_score is None or value.score > self._best_score):
             self._best_score, self.best = value.score, record
         if value is not None and self._reached(value):

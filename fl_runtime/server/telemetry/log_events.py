@@ -17,7 +17,7 @@ from typing import Any
 from edge.logs import event
 from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.ports import Clock
-from fl_runtime.run.records import DeviceRow, RoundRecord
+from fl_runtime.run.records import DeviceRow, RoundRecord, reported_metrics
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.model.objective import Objective
 
@@ -124,7 +124,8 @@ class RoundLog:
             for key, value in reported.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        objective = self._objective.value_if_reported(reported)
+        judged = reported_metrics(record, self._objective.metric)
+        objective = self._objective.value_if_reported(judged)
         return fields if objective is None else {**fields, "value": objective.value}
 
     def _embedded_metrics(self) -> dict[str, object]:

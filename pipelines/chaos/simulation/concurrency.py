@@ -81,6 +81,10 @@ class Strands:
         """See the port."""
         return _Background(self._scheduler)
 
+    def aside(self, call: Callable[[], None]) -> None:
+        """See the port."""
+        self._scheduler.spawn(self._scheduler.current().process, call)
+
 
 def _outcome(call: Callable[[Item], Answer], item: Item) -> tuple[Answer | None, Exception | None]:
     try:

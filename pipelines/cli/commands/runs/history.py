@@ -11,7 +11,7 @@ from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, duration, moment, table
 from pipelines.desk import clouds
-from pipelines.desk.runs import EVALUATE, RunArchive, RunSummary, check_run_id
+from pipelines.desk.runs import EVALUATE, RunArchive, RunResults, RunSummary, check_run_id
 from pipelines.errors import UsageError
 
 NO_RUNS = "no runs yet: start one with `mledgeops run APP`"
@@ -40,18 +40,21 @@ def show_run(arguments: argparse.Namespace) -> int:
     with clouds.use_store(arguments.cloud) as exists:
         if not exists:
             raise UsageError(f"There is no run {run!r}: start one with `mledgeops run APP`.")
-        summary, rounds = RunArchive(mlflow_client()).get(run)
-    document = {**as_json(summary), "rounds": rounds}
-    answer(arguments.json, document, run_text(summary, rounds))
+        archive = RunArchive(mlflow_client())
+        summary, rounds = archive.get(run)
+        results = archive.results(summary.mlflow_run_id)
+    document = {**as_json(summary), "rounds": rounds, **msgspec.to_builtins(results)}
+    answer(arguments.json, document, run_text(summary, rounds, results))
     return 0
 
 
 def as_json(summary: RunSummary) -> dict[str, Any]:
-    """A run as JSON shows it: the reason only when there is one."""
+    """A run as JSON shows it: outcome and reason only when there is one."""
     values: dict[str, Any] = msgspec.to_builtins(summary)
     values["started"] = moment(summary.started)
-    if not summary.reason:
-        del values["reason"]
+    for name in ("outcome", "reason"):
+        if not values[name]:
+            del values[name]
     return values
 
 
@@ -75,13 +78,26 @@ def runs_text(found: list[RunSummary]) -> str:
     return table(columns, rows)
 
 
-def run_text(summary: RunSummary, rounds: list[dict[str, float]]) -> str:
-    """One run: its fields, then a table of its rounds."""
+def run_text(
+    summary: RunSummary, rounds: list[dict[str, float]], results: RunResults | None = None
+) -> str:
+    """One run: its fields, a table of its rounds, and what the app left."""
     fields = [f"{key.ljust(24)}{_shown(value)}" for key, value in as_json(summary).items()]
     names = sorted({name for record in rounds for name in record if name.startswith(EVALUATE)})
     columns = ["round", *names, "participants", "seconds.total", "seconds.overhead"]
     rows = [[record.get(name) for name in columns] for record in rounds]
-    return "\n".join([*fields, "", table(columns, rows)])
+    return "\n".join([*fields, "", table(columns, rows), *_results_text(results or RunResults())])
+
+
+def _results_text(results: RunResults) -> list[str]:
+    lines = []
+    for name, columns in results.tables.items():
+        rows = list(zip(*columns.values(), strict=True))
+        lines += ["", name, table(list(columns), rows)]
+    if results.files:
+        shown = [[name, size] for name, size in results.files.items()]
+        lines += ["", table(["file", "bytes"], shown)]
+    return lines
 
 
 def _shown(value: Any) -> str:

@@ -22,8 +22,27 @@ def report_text(report: RunReport) -> str:
         f"\n{name}\n{table(list(columns), list(zip(*columns.values(), strict=True)))}"
         for name, columns in report.tables.items()
     ]
-    outcome = _made_text(report) if report.status == "Succeeded" else _unmade_text(report)
-    return "\n".join([*tables, "", outcome])
+    files = [f"\nfiles: {', '.join(report.files)}"] if report.files else []
+    return "\n".join([*tables, *files, "", _outcome_text(report)])
+
+
+def _outcome_text(report: RunReport) -> str:
+    if report.status != "Succeeded":
+        return _unmade_text(report)
+    return _made_text(report) if report.model_version else _analysis_text(report)
+
+
+def _analysis_text(report: RunReport) -> str:
+    """Outcome of a run that sent its devices no model."""
+    return "\n".join(
+        [
+            f"Succeeded in {report.seconds:.0f} s: an analysis of {len(report.rounds)} rounds",
+            f"  run         {report.run_id}",
+            f"  MLflow run  {report.mlflow_run_id}",
+            "",
+            f"look at it with: mledgeops show {report.run_id}",
+        ]
+    )
 
 
 def _unmade_text(report: RunReport) -> str:
@@ -33,7 +52,7 @@ def _unmade_text(report: RunReport) -> str:
 
 
 def _made_text(report: RunReport) -> str:
-    value = "" if report.value is None else f"{report.value:.4g}"
+    judged = "not judged" if report.value is None else f"{report.metric} {report.value:.4g}"
     early = f"; {report.ended}" if report.ended else ""
     rows = {
         "run": report.run_id,
@@ -47,7 +66,7 @@ def _made_text(report: RunReport) -> str:
     width = max(map(len, rows))
     return "\n".join(
         [
-            f"Succeeded in {report.seconds:.0f} s: {report.metric} {value}{early}",
+            f"Succeeded in {report.seconds:.0f} s: {judged}{early}",
             *(f"  {name.ljust(width)}  {text}" for name, text in rows.items()),
             "",
             f"look at it with: mledgeops card {report.model_version}",

@@ -14,15 +14,18 @@ from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
 from fakes.run_store import MemoryRunStore
 from fakes.run_table import MemoryRunTable
-from fakes.runs import DEVICES, GOOD, failing, spec
+from fakes.runs import DEVICES, GOOD, failing, spec, training_device
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from edge.protocol.messages import Command
+from edge.protocol.records import Records
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, spec_key
 from fl_runtime.run.records import Comparison
+from fl_runtime.run.scoring import NO_CHAMPION
 from fl_runtime.run.state import RunState
 from fl_runtime.server.conclusion import tables_of
 from fl_runtime.server.journal import read_round
@@ -218,12 +221,6 @@ def test_a_server_that_was_replaced_does_not_announce_the_end(world: World) -> N
             "server-app",
             "raised ZeroDivisionError",
         ),
-        (
-            "idle",
-            SERVER.replace("FedAvg()", "# FedAvg()"),
-            "no-model",
-            "without a strategy's start",
-        ),
         ("unloadable", "import nothing_of_this_name", "app-load", "nothing_of_this_name"),
     ],
 )
@@ -235,6 +232,91 @@ def test_an_app_that_gives_no_model_is_the_runs_reason(
     with pytest.raises(RunFailed, match=message) as raised:
         world.server().serve()
     assert raised.value.code == code
+
+
+QUERY = """
+import json
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    nodes = list(grid.get_node_ids())
+    for _ in range(2):
+        content = RecordDict({"config": ConfigRecord({"column": "age"})})
+        replies = list(grid.send_and_receive([Message(content, n, "query") for n in nodes]))
+    context.state["counts"] = MetricRecord({"devices": len(replies)})
+    Path("plots").mkdir()
+    Path("plots/ages.json").write_text(json.dumps({"devices": len(replies)}))
+"""
+
+
+def test_an_app_that_only_asks_ends_as_an_analysis_with_its_tables_and_files(
+    tmp_path: Path,
+) -> None:
+    def device(command: Command, content: Records) -> Records:
+        return Records(metrics={"found": {"mean": 40.0}})
+
+    world = World(write_app(tmp_path / "asking_app", server=QUERY), dict.fromkeys(DEVICES, device))
+    world.add(metric="")
+    outcome = world.server().serve()
+    assert (outcome.outcome, outcome.rounds, outcome.model_digest) == ("analysis", 2, "-")
+    assert (outcome.metric, outcome.participants) == ("-", 0)
+    assert read_round(world.objects, "run-1", 2).start == 0
+    assert world.store.rounds == [1, 2]
+    assert world.store.tables == {"counts": {"devices": [6]}}
+    assert world.store.artifacts == {"files/plots/ages.json": b'{"devices": 6}'}
+    assert world.store.models == []
+    assert world.store.tags["mledgeops.outcome"] == "analysis"
+    assert model_key("run-1", "files/plots/ages.json") in world.objects.data
+    assert model_key("run-1", "tables/counts.json") in world.objects.data
+
+
+def test_a_model_that_nothing_judges_is_said_to_be_not_judged(tmp_path: Path) -> None:
+    """No device evaluates, the server does not, and training reports nothing but its examples."""
+
+    def device(command: Command, content: Records) -> Records:
+        answer = training_device("d0")(command, content)
+        answer.metrics["metrics"] = {"num-examples": 10}
+        return answer
+
+    server = SERVER.replace("FedAvg()", "FedAvg(fraction_evaluate=0.0)")
+    world = World(write_app(tmp_path / "quiet_app", server=server), dict.fromkeys(DEVICES, device))
+    world.add(metric="accuracy")
+    outcome = world.server().serve()
+    assert (outcome.outcome, outcome.metric, outcome.score) == ("model", "-", NO_CHAMPION)
+    assert len(world.store.models) == 1
+    assert "mledgeops.metric" not in world.store.tags
+
+
+@pytest.mark.parametrize("metric", ["", "loss"])
+def test_without_an_evaluation_training_judges_the_model(tmp_path: Path, metric: str) -> None:
+    server = SERVER.replace("FedAvg()", "FedAvg(fraction_evaluate=0.0)")
+    world = World(write_app(tmp_path / f"train_{metric or 'any'}", server=server))
+    world.add(metric=metric)
+    outcome = world.server().serve()
+    assert outcome.metric in ("loss", "train_loss")
+    assert outcome.reported_score == -outcome.value < 0
+    if metric:
+        assert outcome.metric == metric
+
+
+CENTRAL = SERVER.replace(
+    "num_rounds=rounds)",
+    "num_rounds=rounds, evaluate_fn=lambda n, arrays: MetricRecord("
+    "{'accuracy': np.float64(0.5), 'by_class': [np.float64(0.25)]}))",
+).replace("ConfigRecord\n", "ConfigRecord, MetricRecord\n", 1)
+
+
+def test_numpy_scalars_of_the_servers_evaluation_judge_the_model(tmp_path: Path) -> None:
+    world = World(write_app(tmp_path / "central_app", server=CENTRAL))
+    world.add(metric="accuracy")
+    outcome = world.server().serve()
+    assert (outcome.metric, outcome.value) == ("accuracy", 0.5)
+    assert read_round(world.objects, "run-1", 1).server == {"accuracy": 0.5, "by_class": [0.25]}
 
 
 def test_a_fleet_that_fails_is_the_runs_reason(tmp_path: Path) -> None:
@@ -253,3 +335,5 @@ def test_only_columns_of_one_length_are_a_table() -> None:
         }
     )
     assert tables_of(state) == {"table": {"step": [1, 2], "loss": [0.5, 0.25]}}
+    row = RecordDict({"best": MetricRecord({"loss": 0.5, "round": 2})})
+    assert tables_of(row) == {"best": {"loss": [0.5], "round": [2]}}

@@ -41,7 +41,7 @@ from pipelines.cli.commands.runs.logs import log_text, raw_by_task
 from pipelines.cli.commands.runs.report_text import report_text, round_text
 from pipelines.cli.commands.runs.schedules import expression_of
 from pipelines.desk.run_logs import parse_line
-from pipelines.desk.runs import RunSummary
+from pipelines.desk.runs import RunResults, RunSummary
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import CloudInfo, Home
@@ -73,7 +73,10 @@ def test_runs_show_metric_value_and_duration() -> None:
 
 
 def test_one_run_shows_its_rounds_and_its_reason() -> None:
-    text = run_text(SUMMARY, [{"round": 1, "evaluate.rmse": 0.5, "participants": 3}])
+    left = RunResults(tables={"ages": {"age": [40], "n": [2]}}, files={"a.png": 7})
+    text = run_text(SUMMARY, [{"round": 1, "evaluate.rmse": 0.5, "participants": 3}], left)
+    assert "ages\nage" in text
+    assert "a.png" in text
     assert "the champion has 0.2" in text
     assert "evaluate.rmse" in text
     values = as_json(SUMMARY)
@@ -310,6 +313,15 @@ def test_rounds_and_reports_read_as_text() -> None:
     assert text.startswith("\ncurve\nx\n-")
     assert "approve it with: mledgeops approve digits/1" in text
     failed = RunReport(status="NotBetter", reason="It is 9; the minimum is 8.", run_id="run-1")
+    analysis = RunReport(
+        status="Succeeded", outcome="analysis", run_id="run-1", files={"a.png": "k"}, seconds=3.0
+    )
+    text = report_text(analysis)
+    assert "files: a.png" in text
+    assert "Succeeded in 3 s: an analysis of 0 rounds" in text
+    assert "approve" not in text
+    unjudged = RunReport(status="Succeeded", model_version="digits/2", metric="", seconds=3.0)
+    assert "Succeeded in 3 s: not judged" in report_text(unjudged)
     assert report_text(failed).splitlines()[-2:] == [
         "NotBetter: It is 9; the minimum is 8.",
         "logs: mledgeops logs run-1",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.desk.runs import RunArchive, check_run_id, summary_of
+from pipelines.desk.runs import RunArchive, RunResults, check_run_id, summary_of
 from pipelines.errors import UsageError
 
 
@@ -105,3 +106,27 @@ def test_one_run_comes_with_its_rounds_in_order() -> None:
 def test_what_cannot_be_a_run_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a run's id"):
         check_run_id(text)
+
+
+def test_a_run_shows_the_tables_and_the_files_that_its_app_left() -> None:
+    def artifact(path: str, size: int | None) -> Any:
+        return types.SimpleNamespace(path=path, is_dir=size is None, file_size=size)
+
+    kept = {
+        "tables": [artifact("tables/ages.json", 60)],
+        "files": [artifact("files/plots", None)],
+        "files/plots": [artifact("files/plots/curve.png", 7)],
+    }
+
+    class Store(Mlflow):
+        def list_artifacts(self, run_id: str, path: str) -> list:
+            return kept.get(path, [])
+
+        def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
+            file = Path(folder) / Path(path).name
+            file.write_text('{"columns": ["age", "n"], "data": [[40, 2], [50, 1]]}')
+            return str(file)
+
+    assert RunArchive(Store()).results("m1") == RunResults(
+        tables={"ages": {"age": [40, 50], "n": [2, 1]}}, files={"plots/curve.png": 7}
+    )

@@ -53,6 +53,8 @@ OUTCOME = {
     "score": 0.8,
     "run": RUN,
 }
+BEFORE = {name: value for name, value in OUTCOME.items() if name != "outcome"}
+"""What a server of an earlier version answers."""
 
 
 @pytest.fixture
@@ -73,6 +75,8 @@ def concluded(aws: Any, **request: Any) -> Any:
 def test_a_run_that_made_a_model_ends_everywhere(aws: Any) -> None:
     outputs = concluded(aws, ok=True, outcome=OUTCOME)
     assert (outputs["score"], outputs["champion_score"]) == ("0.8", "-1e+300")
+    assert "outcome" not in BEFORE
+    assert outputs_of(BEFORE, 0.0, "arn:e")[1] == {"Name": "outcome", "Value": "model"}
     assert aws.runs.get(RUN).state == "Succeeded"
     assert [run.status for run in aws.mlflow().runs.values()] == ["FINISHED"]
 
@@ -86,6 +90,18 @@ def test_a_run_that_failed_gives_its_reason(aws: Any) -> None:
 def test_the_condition_gets_the_robust_score_and_the_registry_the_reported_one(aws: Any) -> None:
     outputs = concluded(aws, ok=True, outcome={**OUTCOME, "score": 0.1, "reported_score": 0.9})
     assert (outputs["score"], outputs["score_text"], outputs["value"]) == ("0.1", "0.9", "0.8")
+
+
+def test_an_analysis_and_a_model_that_nothing_judges_have_no_score_to_beat(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the champion's score is asked for
+    monkeypatch.setattr(conclude, "services", lambda: aws)
+    outcome = {**OUTCOME, "outcome": "analysis", "metric": "-", "score": NO_CHAMPION}
+    outputs = concluded(aws, ok=True, outcome=outcome)
+    assert (outputs["outcome"], outputs["score_text"]) == ("analysis", "-")
+    assert float(outputs["score"]) >= float(outputs["champion_score"])
+    assert aws.runs.get(RUN).state == "Succeeded"
 
 
 def test_a_second_conclusion_changes_nothing(aws: Any) -> None:

@@ -41,3 +41,9 @@ def test_a_refused_model_says_its_numbers(numbers: dict, sentence: str) -> None:
 def test_a_pipeline_of_0_4_asks_without_the_metrics_value() -> None:
     request = {"metric": "rmse", "score": -9, "minimum_score": -5, "champion_score": NO_CHAMPION}
     assert reason_of(request) == "The model's rmse gives a score of -9; the minimum is -5."
+
+
+def test_a_model_that_nothing_judges_misses_every_minimum() -> None:
+    request = {"metric": "-", "value": "0.0", "score": NO_CHAMPION, "minimum_score": 0.5}
+    sentence = reason_of({**request, "champion_score": NO_CHAMPION})
+    assert sentence == "No metric judges the model; the minimum is 0.5."

@@ -15,6 +15,7 @@ from fakes.objects import MemoryObjects
 from fl_runtime.run.keys import app_key
 from pipelines.deployment import Deployment
 from pipelines.errors import DeployError
+from pipelines.local.sagemaker.values import Scope, holds
 from pipelines.run import sdk
 from pipelines.run.definition import definition
 from pipelines.run.names import pipeline_name
@@ -30,15 +31,40 @@ def pipeline_document() -> dict:
     return json.loads(build(D, "wind_farm", sdk.session(D, SESSION)).definition())
 
 
-def test_the_pipeline_is_callback_condition_register_fail(pipeline_document: dict) -> None:
-    run, good = pipeline_document["Steps"]
-    assert (run["Type"], good["Type"]) == ("Callback", "Condition")
+def test_the_pipeline_is_callback_conditions_register_fail(pipeline_document: dict) -> None:
+    run, good, worse = pipeline_document["Steps"]
+    assert (run["Type"], good["Type"], worse["Type"]) == ("Callback", "Condition", "Condition")
     assert [step["Type"] for step in good["Arguments"]["IfSteps"]] == ["RegisterModel", "Lambda"]
-    assert [step["Type"] for step in good["Arguments"]["ElseSteps"]] == ["Lambda", "Fail"]
+    assert [step["Type"] for step in worse["Arguments"]["IfSteps"]] == ["Lambda", "Fail"]
     assert len(run["OutputParameters"]) <= 50
     declared = {p["Name"] for p in pipeline_document["Parameters"]}
     used = {value["Get"].removeprefix("Parameters.") for value in run["Arguments"].values()}
     assert used <= declared
+
+
+@pytest.mark.parametrize(
+    ("outcome", "score", "champion", "taken"),
+    [
+        ("model", 0.5, -1e300, "GoodEnough"),
+        ("model", 0.5, 0.5, "GoodEnough"),
+        ("model", 0.5, 0.6, "NotBetter"),
+        ("model", -0.5, -1e300, "NotBetter"),
+        ("analysis", -1e300, -1e300, ""),
+    ],
+)
+def test_a_run_takes_one_branch_and_an_analysis_none(
+    pipeline_document: dict, outcome: str, score: float, champion: float, taken: str
+) -> None:
+    scope = Scope({"MinimumScore": 0.0}, "arn/execution/1", "p")
+    outputs = {"outcome": outcome, "score": score, "champion_score": champion}
+    scope.outputs["FederatedRun"] = {"OutputParameters": outputs}
+    met = [
+        step["Name"]
+        for step in pipeline_document["Steps"][1:]
+        if all(holds(condition, scope) for condition in step["Arguments"]["Conditions"])
+    ]
+    assert met == ([taken] if taken else [])
+    assert not any(step["Arguments"]["ElseSteps"] for step in pipeline_document["Steps"][1:])
 
 
 def test_the_registered_package_fits_sagemakers_api(pipeline_document: dict) -> None:
@@ -66,7 +92,7 @@ def test_the_registered_package_fits_sagemakers_api(pipeline_document: dict) -> 
 
 
 def test_the_pipeline_fails_with_the_refuse_steps_sentence(pipeline_document: dict) -> None:
-    refuse, below = pipeline_document["Steps"][1]["Arguments"]["ElseSteps"]
+    refuse, below = pipeline_document["Steps"][2]["Arguments"]["IfSteps"]
     assert (refuse["Name"], below["Name"]) == ("Refuse", "BelowBar")
     assert set(refuse["Arguments"]) == {
         "run",

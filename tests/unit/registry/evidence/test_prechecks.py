@@ -45,6 +45,13 @@ def test_each_check_has_its_limit(policy: dict[str, Any], failing: list[str]) ->
     assert all(name in failed(checks) for name in failing)
 
 
+def test_a_model_that_nothing_judges_is_held() -> None:
+    found = msgspec.structs.replace(evidence(champion=9.0), metric="-", value=None)
+    checks = check(found, PrecheckPolicy())
+    assert (checks[0].name, checks[0].passed) == ("judged", False)
+    assert "no metric judges the model" in failed(checks)
+
+
 def test_a_group_that_loses_fails_the_candidate_although_the_mean_is_better() -> None:
     found = evidence(champion=4.0)
     group = msgspec.structs.replace(found.compared.groups[0], worse_by=0.3, devices=2)

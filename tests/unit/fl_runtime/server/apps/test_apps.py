@@ -17,7 +17,7 @@ from edge.training.app_bundle import AppError
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.apps.app_runner import run_app
 from fl_runtime.server.apps.check_app import check, main
-from fl_runtime.server.apps.legacy_app import check_options
+from fl_runtime.server.apps.own_rounds import check_options
 from fl_runtime.server.apps.server_app import GET_PARAMETERS, server_app_of
 from fl_runtime.server.rounds.round_loop import RoundLoop
 
@@ -96,6 +96,7 @@ def test_the_check_is_a_program_of_its_own(tmp_path) -> None:
     ],
 )
 def test_a_server_fn_app_cannot_have_the_options_of_our_round_loop(changes: dict) -> None:
-    check_options(spec())
+    what = "The app's server_fn brings its own strategy and rounds"
+    check_options(spec(), "server-fn", what)
     with pytest.raises(RunFailed, match="brings its own strategy and rounds"):
-        check_options(spec(**changes))
+        check_options(spec(**changes), "server-fn", what)

@@ -31,10 +31,12 @@ from fl_runtime.run.messages import (
     failure,
 )
 from fl_runtime.server.grid.cohort_means import CohortMean
+from fl_runtime.server.grid.contents import round_of
 from fl_runtime.server.grid.fan_out import run_cohorts
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.grid.phases import PhaseExecutor
+from fl_runtime.server.grid.pushed import PushedMessages
 from fl_runtime.server.grid.replies import PhaseReplies
 from fl_runtime.server.grid.requests import NORM_FACTOR
 from fl_runtime.server.grid.weights import WeightStore
@@ -171,8 +173,27 @@ def test_phases_are_numbered_on_from_where_a_run_resumes(grid: IoTGrid) -> None:
 
 def test_pushed_messages_are_pulled_once(grid: IoTGrid) -> None:
     ids = list(grid.push_messages(messages(grid)))
+    grid.settle()
     assert len(list(grid.pull_messages(ids))) == 4
     assert list(grid.pull_messages(ids)) == []
+
+
+def test_a_phase_that_fails_is_told_where_the_app_pulls() -> None:
+    pushed = PushedMessages()
+    pushed.begin()
+    pushed.fail(ConnectionError("gone"))
+    pushed.settle(0.0)
+    with pytest.raises(ConnectionError, match="gone"):
+        pushed.take([])
+
+
+def test_the_round_is_that_of_the_configuration_or_of_the_group(grid: IoTGrid) -> None:
+    node = next(iter(grid.get_node_ids()))
+    assert round_of(messages(grid)) == 4
+    assert round_of([Message(RecordDict(), node, "train", group_id="7")]) == 7
+    assert round_of([Message(RecordDict(), node, "train", group_id="warm-up")]) == 0
+    boolean = RecordDict({"config": ConfigRecord({"server-round": True})})
+    assert round_of([Message(boolean, node, "train")]) == 0
 
 
 def test_a_cohorts_exception_is_raised_where_its_phase_was_started() -> None:
@@ -190,7 +211,7 @@ def test_a_cohorts_exception_is_raised_where_its_phase_was_started() -> None:
 def test_an_update_overwritten_after_its_check_is_an_error_reply(grid: IoTGrid) -> None:
     node = next(iter(grid.get_node_ids()))
     message = Message(RecordDict({"m": MetricRecord({"a": 1})}), node, "train")
-    grid.phases.run([message], PhasePolicy(available=()), 1.0)
+    grid.phases.carry_out(grid.phases.begin([message], PhasePolicy(available=()), 1.0))
     (stats,) = grid.phases.take_stats()
     replies = PhaseReplies(grid.objects, {node: message}, stats)
     target = Target("d0", node, "m")
@@ -206,7 +227,7 @@ def test_an_update_overwritten_after_its_check_is_an_error_reply(grid: IoTGrid) 
 
 def test_a_mean_answers_for_the_first_device_that_counts(grid: IoTGrid) -> None:
     batch = messages(grid)
-    grid.phases.run(batch, PhasePolicy(available=()), 1.0)
+    grid.phases.carry_out(grid.phases.begin(batch, PhasePolicy(available=()), 1.0))
     stats = grid.phases.take_stats()[0]
     by_node = {message.metadata.dst_node_id: message for message in batch}
     replies = PhaseReplies(grid.objects, by_node, stats)

@@ -52,6 +52,7 @@ def run(
     )
     with round_loop(IoTGrid, loop):
         FedAvg().start(grid=grid, initial_arrays=initial(), num_rounds=2)
+        loop.compare()
     return the_spec, records, grid
 
 
@@ -93,6 +94,7 @@ def test_the_comparison_changes_nothing_of_the_run() -> None:
                 .start(grid=grid_of(GOOD, the_spec), initial_arrays=initial(), num_rounds=3)
                 .arrays
             )
+            loop.compare()
     assert isinstance(results[0], ArrayRecord)
     assert all(
         np.array_equal(a.numpy(), b.numpy())

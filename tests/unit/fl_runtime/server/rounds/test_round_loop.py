@@ -230,6 +230,7 @@ def test_an_apps_own_messages_go_through_unfolded() -> None:
     }
     assert {reply.content["c"]["text"] for reply in replies} == {"hello"}
     ids = grid.push_messages([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
+    grid.settle()
     assert len(list(grid.pull_messages(ids))) == 3
     assert list(grid.pull_messages(ids)) == []
 
