@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Container, Iterator
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from edge.logs import event
 from edge.protocol.records import Records
 from fl_runtime.cohort.command_sender import CommandSender
@@ -18,7 +20,7 @@ from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import ReplyChecker, read_again
 from fl_runtime.run import blocking
-from fl_runtime.run.concurrency import THREADS, Concurrency
+from fl_runtime.run.concurrency import THREADS, Answer, Concurrency
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.messages import (
     DeviceResult,
@@ -92,8 +94,7 @@ class CohortRunner:
         for failed in sender.send(waiting, request.seconds):
             del waiting[failed.device]
             yield failed
-        for batch in self._await_replies(request, waiting, began, sender):
-            blocked = self._blocked()
+        for batch, blocked in self._await_replies(request, waiting, began, sender):
             yield from (_blocked(target) for _, target in batch if target.device in blocked)
             yield from phase.accept([pair for pair in batch if pair[1].device not in blocked])
             if phase.has_enough:
@@ -119,22 +120,26 @@ class CohortRunner:
         waiting: dict[str, Target],
         began: float,
         sender: CommandSender,
-    ) -> Iterator[_Batch]:
+    ) -> Iterator[tuple[_Batch, Container[str]]]:
         """Yield the first reply of each target, taking it out of ``waiting``, until all have
-        replied, time is up or the run is stopped.
+        replied, time is up or the run is stopped; with each batch the devices that are blocked.
+
+        A table that cannot be read is read again at the next poll: it costs time, not the run.
         """
         deadline = began + request.seconds
         resend_every = max(request.seconds / (RESENDS + 1), MIN_RESEND_SECONDS)
         pause, resend_at = POLL_SECONDS[0], began + resend_every
         while waiting and (now := self._clock()) < deadline and not self._stopped():
-            if now >= resend_at:
+            if now >= resend_at and (blocked := _or_later(self._blocked)) is not None:
                 resend_at = now + resend_every
-                blocked = self._blocked()
                 asked = {name: at for name, at in waiting.items() if name not in blocked}
                 _resend(sender, asked, deadline - now)
             batch = self._new_replies(request, waiting)
-            if batch:
-                yield batch
+            # Asked before the replies count as taken: a batch is not lost with a failed question.
+            if batch and (blocked := _or_later(self._blocked)) is not None:
+                for _, target in batch:
+                    del waiting[target.device]
+                yield batch, blocked
             # Replies come in bursts: poll quickly after one, and back off while none arrives.
             pause = POLL_SECONDS[0] if batch else min(pause * POLL_BACKOFF, POLL_SECONDS[1])
             if waiting:
@@ -145,11 +150,21 @@ class CohortRunner:
         already, are ignored.
         """
         key = reply_key(request.run, request.phase, request.cohort)
-        return [
-            (reply, waiting.pop(reply.device))
-            for reply in self._replies.read(key)
+        found = {
+            reply.device: (reply, waiting[reply.device])
+            for reply in _or_later(lambda: self._replies.read(key)) or ()
             if reply.device in waiting and reply.fleet == request.fleet
-        ]
+        }
+        return list(found.values())
+
+
+def _or_later(ask: Callable[[], Answer]) -> Answer | None:
+    """The service's answer; None when it gives none, after the client's own retries."""
+    try:
+        return ask()
+    except (ClientError, BotoCoreError) as error:
+        event(logger, "service-refuses", logging.WARNING, reason=str(error))
+        return None
 
 
 def _blocked(target: Target) -> DeviceResult:

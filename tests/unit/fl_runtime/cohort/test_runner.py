@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
+from typing import Any
+
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from fakes.clock import Clock
 from fakes.fleet import MemoryFleet
 from fakes.objects import MemoryObjects
@@ -75,6 +79,51 @@ def test_the_weights_are_stored_once_for_all_devices() -> None:
     _, _, fleet = run({name: trained(1.0) for name in "abcd"})
     assert len({command.arrays for _, command in fleet.commands}) == 1
     assert len({command.upload_url for _, command in fleet.commands}) == 4
+
+
+class Refusing:
+    """A table, or a list, some of whose reads are refused after the client's own retries."""
+
+    def __init__(self, read: Callable[..., Any], refused: Container[int]) -> None:
+        """``refused``: the reads that are, counted from 1."""
+        self._read = read
+        self._refused = refused
+        self.reads = 0
+
+    def read(self, *given: Any) -> Any:
+        self.reads += 1
+        if self.reads in self._refused:
+            raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
+        return self._read(*given)
+
+
+def test_a_table_that_cannot_be_read_for_a_while_costs_time_and_no_reply() -> None:
+    objects, clock = stored_weights(), Clock()
+    fleet = MemoryFleet(objects, {"a": trained(1.0), "b": trained(2.0)})
+    # The list of blocked devices is read when the phase begins, and with replies.
+    replies, blocked = Refusing(fleet.read, {1, 2, 3}), Refusing(lambda: (), {2})
+    runner = CohortRunner(
+        fleet, replies, objects, clock=clock, sleep=clock.sleep, blocked=blocked.read
+    )
+    content = encode_skeleton(Records(configs={"config": {"lr": 0.1}}, order=("arrays", "config")))
+    request = phase_request("a", "b", content=content, seconds=5.0, layout=LAYOUT)
+    results = [item for item in runner.run(request) if isinstance(item, DeviceResult)]
+    assert blocked.reads == 3
+    assert [(item.device, item.status) for item in results] == [("a", "ok"), ("b", "ok")]
+
+
+def test_a_table_that_cannot_be_read_at_all_leaves_the_devices_silent() -> None:
+    objects, clock = stored_weights(), Clock()
+    fleet = MemoryFleet(objects, {"a": trained(1.0)})
+    runner = CohortRunner(
+        fleet, Refusing(fleet.read, range(1, 10**6)), objects, clock=clock, sleep=clock.sleep
+    )
+    (result,) = [
+        item
+        for item in runner.run(phase_request("a", seconds=5.0, layout=LAYOUT))
+        if isinstance(item, DeviceResult)
+    ]
+    assert result.code == "no-reply"
 
 
 def error(command: Command, content: Records) -> Reply:
