@@ -179,7 +179,6 @@ METRICS = (
         group="Evaluation and metrics",
         shows="no evaluation at all",
         source="train_only.py",
-        missing="5",
     ),
     App(
         name="numpy-metrics",
@@ -252,7 +251,6 @@ RECORDS = (
         source="array_types.py",
         model=False,
         rounds=0,
-        missing="2",
     ),
     App(
         name="record-values",
@@ -261,7 +259,6 @@ RECORDS = (
         source="record_values.py",
         model=False,
         rounds=0,
-        missing="2",
     ),
     App(
         name="large-config",
@@ -271,7 +268,6 @@ RECORDS = (
         devices=2,
         model=False,
         rounds=0,
-        missing="10",
     ),
     App(
         name="node-replies",
@@ -296,7 +292,6 @@ RECORDS = (
         config={"greeting": "hello"},
         model=False,
         rounds=0,
-        missing="2",
     ),
 )
 LOOPS = (
@@ -313,7 +308,6 @@ LOOPS = (
         shows="two `start()` one after the other",
         source="two_starts.py",
         metrics=False,
-        missing="4",
     ),
     App(
         name="own-start",
@@ -321,7 +315,6 @@ LOOPS = (
         shows="a strategy that overrides `start`",
         source="own_start.py",
         metrics=False,
-        missing="2",
     ),
     App(
         name="own-loop",
@@ -329,7 +322,6 @@ LOOPS = (
         shows="a loop over `send_and_receive` without a strategy",
         source="own_loop.py",
         metrics=False,
-        missing="2",
     ),
     App(
         name="push-and-pull",
@@ -337,7 +329,6 @@ LOOPS = (
         shows="`push_messages` and `pull_messages`",
         source="push_and_pull.py",
         metrics=False,
-        missing="2",
     ),
     App(
         name="pandas-query",
@@ -346,7 +337,6 @@ LOOPS = (
         source="pandas_query.py",
         model=False,
         rounds=0,
-        missing="2",
     ),
     App(
         name="kaplan-meier",
@@ -357,7 +347,6 @@ LOOPS = (
         metrics=False,
         rounds=0,
         files=("curve.json",),
-        missing="2",
     ),
     App(
         name="vertical",
@@ -367,7 +356,6 @@ LOOPS = (
         rounds=4,
         model=False,
         metrics=False,
-        missing="2",
     ),
 )
 FRAMEWORKS = (
@@ -377,7 +365,6 @@ FRAMEWORKS = (
         shows="PyTorch with batch normalization; the ServerApp writes a file",
         source="torch_network.py",
         files=("layers.txt",),
-        missing="10",
     ),
     App(
         name="sklearn-legacy",
@@ -399,7 +386,6 @@ FRAMEWORKS = (
         source="legacy.py",
         config={"secure": False},
         metrics=False,
-        missing="2",
     ),
     App(
         name="secure-aggregation",
@@ -410,7 +396,6 @@ FRAMEWORKS = (
         client="secure_client",
         metrics=False,
         tolerance=1e-3,
-        missing="2",
     ),
 )
 CATALOGUE = STRATEGIES + METRICS + RECORDS + LOOPS + FRAMEWORKS
