@@ -9,16 +9,24 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
 
+from edge.protocol.errors import ProtocolError
+from edge.protocol.text import parse_json
+from registry.errors import RegistryError
+
 PREFIX = "audit/"
 SYSTEM = "mledgeops"
 """The author of entries about what no person decided."""
 _FIRST_HASH = "0" * 64
+_ATTEMPTS = 100
+"""Appends that may lose against concurrent ones before an append gives up."""
+_NAME = re.compile(rf"{PREFIX}([0-9]{{8,16}})\.json")
 _READERS = 16
 """Entries that a search reads at the same time."""
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
@@ -81,10 +89,13 @@ class AuditTrail:
     def append(
         self, *, at: float, who: str, what: str, subject: str, why: str, **details: Any
     ) -> str:
-        """Add an entry and return its hash, the new head. Concurrent appends are put in order."""
-        while True:
-            keys = self._store.keys(PREFIX)
-            number = int(keys[-1].removeprefix(PREFIX).removesuffix(".json")) + 1 if keys else 1
+        """Add an entry and return its hash, the new head. Concurrent appends are put in order.
+
+        Raises RegistryError when none of its tries succeeds.
+        """
+        for _ in range(_ATTEMPTS):
+            keys = self._keys()
+            number = _number(keys[-1]) + 1 if keys else 1
             entry = AuditEntry(
                 number=number,
                 at=at,
@@ -100,11 +111,15 @@ class AuditTrail:
             if self._store.put_new(_key(number), data):
                 self._remember(entry, _hash(data))
                 return _hash(data)
+        raise RegistryError(
+            f"Nothing can be added to the audit trail after {keys[-1]}: `mledgeops audit` says what"
+            " is wrong with it."
+        )
 
     def entries(self) -> Iterator[AuditEntry]:
-        """All entries, the first one first."""
-        keys = self._store.keys(PREFIX)
-        return (msgspec.json.decode(self._store.get(key), type=AuditEntry) for key in keys)
+        """All entries, the first one first; those that cannot be read are left out."""
+        found = (_entry(self._store.get(key)) for key in self._keys())
+        return (entry for entry in found if entry is not None)
 
     def last(self, subjects: Iterable[str], acts: Iterable[str]) -> AuditEntry | None:
         """The last entry about one of the subjects whose act is one of ``acts``.
@@ -112,14 +127,12 @@ class AuditTrail:
         It searches the whole trail: a rejection counts however long ago it was. Entries that
         cannot be read are skipped; :meth:`verify` reports them.
         """
-        wanted, kinds, keys = set(subjects), set(acts), self._store.keys(PREFIX)
+        wanted, kinds, keys = set(subjects), set(acts), self._keys()
         unread = [key for key in keys if key not in self._read]
         with ThreadPoolExecutor(_READERS) as readers:
             for key, data in zip(unread, readers.map(self._store.get, unread), strict=True):
-                try:
-                    self._read[key] = msgspec.json.decode(data, type=AuditEntry)
-                except msgspec.DecodeError:
-                    continue
+                if (entry := _entry(data)) is not None:
+                    self._read[key] = entry
         found = (self._read[key] for key in reversed(keys) if key in self._read)
         return next((e for e in found if e.subject in wanted and e.what in kinds), None)
 
@@ -132,12 +145,13 @@ class AuditTrail:
 
     def verify(self, heads: Iterable[str] = ()) -> list[str]:
         """The trail's violations, one sentence each. ``heads``: hashes that it must contain."""
-        wrong, before, seen = [], _FIRST_HASH, set()
-        for position, key in enumerate(self._store.keys(PREFIX), 1):
+        before, seen = _FIRST_HASH, set()
+        strays = set(self._store.keys(PREFIX)) - set(self._keys())
+        wrong = [f"{key[:100]} is no entry of the trail." for key in sorted(strays)]
+        for position, key in enumerate(self._keys(), 1):
             data = self._store.get(key)
-            try:
-                entry = msgspec.json.decode(data, type=AuditEntry)
-            except msgspec.DecodeError:
+            entry = _entry(data)
+            if entry is None:
                 wrong.append(f"The entry {key} cannot be read.")
                 before = _hash(data)
                 continue
@@ -157,6 +171,10 @@ class AuditTrail:
             for head in heads
             if head not in seen
         ]
+
+    def _keys(self) -> list[str]:
+        """The keys of entries, in their order. Others are somebody else's."""
+        return sorted(filter(_NAME.fullmatch, self._store.keys(PREFIX)), key=_number)
 
 
 class S3Entries:
@@ -191,6 +209,19 @@ class S3Entries:
 
 def _key(number: int) -> str:
     return f"{PREFIX}{number:08d}.json"
+
+
+def _number(key: str) -> int:
+    return int(key.removeprefix(PREFIX).removesuffix(".json"))
+
+
+def _entry(data: bytes) -> AuditEntry | None:
+    """None for what is no entry, whatever somebody has put into its place."""
+    try:
+        found: AuditEntry = parse_json(data, AuditEntry, "The entry")
+    except ProtocolError:
+        return None
+    return found
 
 
 def _hash(data: bytes) -> str:

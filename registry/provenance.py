@@ -12,8 +12,10 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Goal
 from edge.protocol.names import Digest, ModelVersion, Name
+from edge.protocol.text import parse_json
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.signing import Verifier
@@ -23,6 +25,10 @@ RECORD = "provenance.json"
 WEIGHTS = "model.safetensors"
 EVIDENCE = "evidence.json"
 """File names among those of the final model."""
+
+
+RECORD_LIMIT = 4096
+"""Bytes of a record: KMS signs no longer text."""
 
 
 class ProvenanceMissing(RegistryError):
@@ -62,8 +68,8 @@ class SignedProvenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     ``record`` is the signed text itself, so that no JSON encoder has to reproduce its bytes.
     """
 
-    record: str
-    signature: str
+    record: Annotated[str, msgspec.Meta(max_length=RECORD_LIMIT)]
+    signature: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{8,1000}={0,2}\Z")]
 
 
 class HashedObjects(Protocol):
@@ -89,19 +95,22 @@ class ProvenanceRecords:
         """
         key = model_key(run, RECORD)
         try:
-            signed = msgspec.json.decode(self.objects.get(key), type=SignedProvenance)
+            # In JSON each character may take six bytes.
+            data = self.objects.get(key, 8 * RECORD_LIMIT)
+            signed: SignedProvenance = parse_json(data, SignedProvenance, "The record")
             record = signed.record.encode()
-            if not self.verify(record, signed.signature):
+            if len(record) > RECORD_LIMIT or not self.verify(record, signed.signature):
                 raise ProvenanceMismatch(f"The link step did not sign the record {key}. {RESTORE}")
-            return msgspec.json.decode(record, type=Provenance)
+            found: Provenance = parse_json(record, Provenance, "The record")
         except ObjectMissing as error:
             raise ProvenanceMissing(
                 f"The version that the run {run} made has no signed record: its link was "
                 "interrupted, or version 0.4 or earlier linked it. `mledgeops reconcile` gives it "
                 "one if everything agrees."
             ) from error
-        except msgspec.DecodeError as error:
+        except ProtocolError as error:
             raise ProvenanceMismatch(f"The record {key} is malformed. {RESTORE}") from error
+        return found
 
     def check(self, record: Provenance) -> None:
         """Hash the objects of a version. Raises ProvenanceMismatch for one that differs from the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from fakes.evidence import package
 from fakes.objects import MemoryObjects
 from fakes.registries import MemoryModels
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.audit import AuditEntry, AuditTrail
+from registry.errors import RegistryError
 from registry.mlflow_registry import MlflowRegistry
 from registry.policy import Policy, put_in_force
 
@@ -103,3 +105,30 @@ def test_a_policy_that_is_cut_off_the_trail_is_missed() -> None:
     assert trail.verify(models.audit_heads()) == []
     del memory.data[sorted(memory.data)[-1]]
     assert "cut off" in trail.verify(models.audit_heads())[0]
+
+
+@pytest.mark.parametrize("name", ["zzz.json", "00000004.json.bak", "x/00000009.json", "-1.json"])
+def test_a_foreign_object_among_the_entries_stops_no_append_and_is_reported(name: str) -> None:
+    memory, trail, _ = filled(3)
+    memory.data[f"audit/{name}"] = b"{}"
+    head = trail.append(at=9.0, who="ann", what="reject", subject="wind/1", why="no")
+    assert [entry.number for entry in trail.entries()] == [1, 2, 3, 4]
+    assert trail.decision("wind/1") == "reject"
+    assert trail.verify([head]) == [f"audit/{name} is no entry of the trail."]
+
+
+@pytest.mark.parametrize("garbage", [b"{", b"\xff", b'{"details": ' + b"[" * 100_000])
+def test_an_entry_of_garbage_hides_no_other_and_is_reported(garbage: bytes) -> None:
+    memory, trail, _ = filled(3)
+    memory.data[sorted(memory.data)[1]] = garbage
+    assert [entry.number for entry in trail.entries()] == [1, 3]
+    assert trail.decision("wind/2") == "approve"
+    assert "cannot be read" in trail.verify()[0]
+
+
+def test_a_number_that_leaves_no_room_is_an_error_and_no_endless_loop() -> None:
+    memory, trail, _ = filled(1)
+    memory.data["audit/9999999999999999.json"] = memory.data["audit/00000001.json"]
+    trail.append(at=1.0, who="ann", what="approve", subject="wind/1", why="")
+    with pytest.raises(RegistryError, match="`mledgeops audit` says"):
+        trail.append(at=2.0, who="ann", what="approve", subject="wind/2", why="")

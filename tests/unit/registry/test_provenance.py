@@ -119,3 +119,31 @@ def test_a_record_is_signed_only_when_everything_agrees(
 
 def _app(linked: Linked) -> str:
     return next(key for key in linked.objects.data if key.startswith("apps/"))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"\xff",
+        b"[" * 20_000,
+        b'{"record": "\\ud800", "signature": "c2lnbmVk"}',
+        b'{"record": "{}", "signature": ""}',
+        b'{"record": "{}", "signature": "\xc3\xa9"}',
+        msgspec.json.encode({"record": "\u00e9" * 4000, "signature": "c2lnbmVkKio="}),
+        msgspec.json.encode({"record": "x" * 5000, "signature": "c2lnbmVkKio="}),
+    ],
+    ids=["no text", "nested", "surrogate", "unsigned", "no base64", "long in bytes", "long"],
+)
+def test_whatever_lies_in_a_records_place_is_a_mismatch(written: bytes) -> None:
+    linked = Linked()
+    linked.give_record()
+    linked.objects.put(model_key("run-1", RECORD), written)
+    with pytest.raises(ProvenanceMismatch):
+        linked.records.read("run-1")
+
+
+def test_a_record_of_a_gigabyte_is_not_read() -> None:
+    linked = Linked()
+    linked.objects.put(model_key("run-1", RECORD), bytes(10**6))
+    with pytest.raises(ProvenanceMissing):
+        linked.records.read("run-1")
