@@ -12,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 
+from edge.protocol.errors import ProtocolError
+from edge.protocol.text import convert, parse_json, printable
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.ports import ObjectStore
 from registry.audit import AuditTrail
@@ -19,6 +21,7 @@ from registry.errors import RegistryError
 
 POLICY_KEY = "policy/policy.json"
 """S3 key of the policy in force."""
+_AGAIN = "Put the right one in force with `mledgeops policy FILE`."
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -104,11 +107,38 @@ def read_policy(file: Path) -> Policy:
 
 
 def policy_in_force(objects: ObjectStore) -> Policy:
-    """The policy that was put in force last, else the defaults."""
+    """The policy that was put in force last, else the defaults. Raises RegistryError when it cannot
+    be read.
+    """
     try:
-        return msgspec.json.decode(objects.get(POLICY_KEY), type=Policy)
+        found: Policy = parse_json(objects.get(POLICY_KEY), Policy, "The policy in force")
     except ObjectMissing:
         return Policy()
+    except ProtocolError as error:
+        raise RegistryError(f"{error} {_AGAIN}") from error
+    return found
+
+
+def recorded_policy(objects: ObjectStore, audit: AuditTrail) -> Policy:
+    """The policy in force, as the audit trail has it.
+
+    Raises RegistryError for one that nobody has put in force: who can write the object could
+    otherwise switch off prechecks and canaries.
+    """
+    found, entry = policy_in_force(objects), audit.last(["policy"], ["policy"])
+    recorded, by = Policy(), "nobody has put another than the default in force"
+    if entry is not None:
+        by = f"{printable(entry.who)} put that one in force"
+        try:
+            recorded = convert(entry.details.get("policy"), Policy, "The policy of the audit trail")
+        except ProtocolError as error:
+            raise RegistryError(f"{error} {_AGAIN}") from error
+    if found != recorded:
+        raise RegistryError(
+            f"The policy in S3 ({POLICY_KEY}) is not the one that the audit trail has: {by}."
+            f" {_AGAIN}"
+        )
+    return found
 
 
 def put_in_force(

@@ -16,7 +16,7 @@ from fl_runtime.run.signing import kms_signer, kms_verifier
 from registry.audit import AuditTrail, S3Entries
 from registry.linking import LinkFunction, Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
-from registry.policy import Policy, policy_in_force, put_in_force
+from registry.policy import Policy, put_in_force, recorded_policy
 from registry.provenance import ProvenanceRecords
 from registry.reconcile.aws import AwsActions, read_snapshot
 from registry.reconcile.model import RegistrySnapshot
@@ -134,7 +134,7 @@ class Registry:
         self.records = ProvenanceRecords(
             self.objects, kms_verifier(clients.kms, resources.records_key)
         )
-        self.candidates = Candidates(self.objects, self.sagemaker, self.records)
+        self.candidates = Candidates(self.objects, self.sagemaker, self.records, self.policy)
         self.link_function = LinkFunction(clients.functions, f"{resources.prefix}-link")
         self.rollouts = RolloutService(
             self.store,
@@ -170,8 +170,8 @@ class Registry:
         return StaleDevices(self.store, *self._rollout_parts, self.audit, self._clock)
 
     def policy(self) -> Policy:
-        """The policy in force."""
-        return policy_in_force(self.objects)
+        """The policy in force. Raises RegistryError when it is not the one of the audit trail."""
+        return recorded_policy(self.objects, self.audit)
 
     def set_policy(self, policy: Policy, who: str) -> None:
         """Put a policy in force, and record who did."""

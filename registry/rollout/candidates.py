@@ -5,6 +5,8 @@ What a device is told comes from the version's signed record (:mod:`registry.pro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
 from fl_runtime.run.aws import S3Objects
@@ -15,7 +17,7 @@ from registry.evidence.collect import read_evidence
 from registry.evidence.model import Evidence
 from registry.evidence.prechecks import Check, check
 from registry.model_version import Version
-from registry.policy import policy_in_force
+from registry.policy import Policy
 from registry.provenance import (
     RESTORE,
     WEIGHTS,
@@ -31,11 +33,16 @@ class Candidates:
     """Reads what a version's run has left in S3."""
 
     def __init__(
-        self, objects: S3Objects, sagemaker: SageMakerRegistry, records: ProvenanceRecords
+        self,
+        objects: S3Objects,
+        sagemaker: SageMakerRegistry,
+        records: ProvenanceRecords,
+        policy: Callable[[], Policy],
     ) -> None:
         self._objects = objects
         self._sagemaker = sagemaker
         self._records = records
+        self._policy = policy
         self._verified: list[Candidate] = []
         """Candidates whose objects were hashed: one digest is enough for each call."""
         self._evidence: dict[str, Evidence | None] = {}
@@ -55,7 +62,7 @@ class Candidates:
         if evidence is None:
             message = "the version was registered without an evidence pack"
             return [Check(name="evidence", passed=False, message=message)]
-        return check(evidence, policy_in_force(self._objects).prechecks)
+        return check(evidence, self._policy().prechecks)
 
     def of(self, version: Version) -> Candidate:
         """A version as a rollout's candidate, by its signed record.

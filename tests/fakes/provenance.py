@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from fl_runtime.run.keys import model_key
 from registry.audit import AuditTrail
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import DIGEST_TAG, Package, Version
+from registry.policy import recorded_policy
 from registry.provenance import EVIDENCE, WEIGHTS, ProvenanceRecords
 from registry.record_signer import RecordSigner
 from registry.rollout.candidates import Candidates
@@ -68,4 +70,5 @@ class Linked:
 
     def candidates(self) -> Candidates:
         objects: Any = self.objects
-        return Candidates(objects, self.sagemaker, self.records)
+        policy = functools.partial(recorded_policy, self.objects, self.trail)
+        return Candidates(objects, self.sagemaker, self.records, policy)

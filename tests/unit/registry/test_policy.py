@@ -11,7 +11,16 @@ from fakes.trail import MemoryEntries
 
 from registry.audit import AuditTrail
 from registry.errors import RegistryError
-from registry.policy import POLICY_KEY, Policy, policy_in_force, put_in_force, read_policy
+from registry.policy import (
+    POLICY_KEY,
+    Policy,
+    PrecheckPolicy,
+    RolloutPolicy,
+    policy_in_force,
+    put_in_force,
+    read_policy,
+    recorded_policy,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +53,33 @@ def test_files_and_the_stored_policy_call_the_prechecks_gates(tmp_path: Path) ->
     put_in_force(objects, trail, policy, who="ann", at=1.0)
     assert policy_in_force(objects) == policy
     assert msgspec.json.decode(objects.data[POLICY_KEY])["gates"]["better_by"] == 0.25
+    assert recorded_policy(objects, trail) == policy
     (entry,) = trail.entries()
     assert (entry.what, entry.who) == ("policy", "ann")
     assert entry.details["policy"]["gates"]["better_by"] == 0.25
+
+
+@pytest.mark.parametrize("before", [None, Policy(prechecks=PrecheckPolicy(participants=3))])
+@pytest.mark.parametrize(
+    "written",
+    [
+        msgspec.json.encode(Policy(rollout=RolloutPolicy(canary=1.0, abort=1.0))),
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"gates": {"unknown": 1}}',
+    ],
+    ids=["no canary", "cut off", "no text", "nested", "unknown key"],
+)
+def test_a_policy_that_nobody_put_in_force_decides_nothing(
+    written: bytes, before: Policy | None
+) -> None:
+    objects, trail = MemoryObjects(), AuditTrail(MemoryEntries())
+    assert recorded_policy(objects, trail) == Policy()
+    if before is not None:
+        put_in_force(objects, trail, before, who="ann", at=1.0)
+    objects.put(POLICY_KEY, written)
+    with pytest.raises(RegistryError, match="`mledgeops policy FILE`"):
+        recorded_policy(objects, trail)
+    put_in_force(objects, trail, Policy(), who="ann", at=2.0)
+    assert recorded_policy(objects, trail) == Policy()

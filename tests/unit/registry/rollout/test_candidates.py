@@ -12,7 +12,7 @@ from edge.protocol.records import digest
 from fl_runtime.run.keys import model_key
 from registry.errors import RegistryError
 from registry.model_version import Version
-from registry.policy import POLICY_KEY, Policy, PrecheckPolicy
+from registry.policy import Policy, PrecheckPolicy, put_in_force
 from registry.provenance import EVIDENCE, WEIGHTS
 from registry.rollout.candidates import Candidates
 
@@ -52,11 +52,13 @@ def test_the_approval_and_who_gave_it_are_sagemakers() -> None:
 
 
 def test_prechecks_are_those_of_the_policy_in_force() -> None:
-    candidates, objects, version = made()
+    linked = Linked()
+    linked.give_record()
+    candidates, objects, version = linked.candidates(), linked.objects, linked.version
     objects.put(model_key("run-1", EVIDENCE), json.encode(evidence()))
     assert all(check.passed for check in candidates.checks(version))
     policy = Policy(prechecks=PrecheckPolicy(participants=7))
-    objects.put(POLICY_KEY, json.encode(policy))
+    put_in_force(objects, linked.trail, policy, who="ann", at=1.0)
     wrong = [check.name for check in candidates.checks(version) if not check.passed]
     assert wrong == ["participants"]
 
