@@ -115,7 +115,7 @@ class InProcessGrid(Grid):
             return Message(failed, reply_to=message)
 
 
-class _Watch:
+class Watch:
     """Sees the results that Flower's loops return to the app, or only log."""
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ def run(app: FlowerApp, nodes: Sequence[Member], folder: Path) -> Outcome:
     with app_on_path(app.folder), contextlib.chdir(folder):
         server: ServerApp = load_component(app.folder, app.server_app, ServerApp)
         client: ClientApp = load_component(app.folder, app.client_app, ClientApp)
-        grid, watch = InProcessGrid(nodes, client, app.config), _Watch()
+        grid, watch = InProcessGrid(nodes, client, app.config), Watch()
         context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), dict(app.config))
         random.seed(0)
         set_identity(RUN_ID, SERVER_NODE_ID)

@@ -233,7 +233,7 @@ class OurEngine:
             number += 1
         model = data.get(model_key(RUN, "model.safetensors"))
         return Outcome(
-            model=_weights(model) if model else {},
+            model=weights(model) if model else {},
             train={number: record.train for number, record in rounds.items()},
             evaluate={number: record.evaluate for number, record in rounds.items()},
             server={number: record.server for number, record in rounds.items()},
@@ -242,7 +242,8 @@ class OurEngine:
         )
 
 
-def _weights(blob: bytes) -> dict[str, np.ndarray]:
+def weights(blob: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a model's file."""
     return next(iter(decode_records(blob).arrays.values()))
 
 

@@ -1,0 +1,57 @@
+"""Runs an app in Flower's simulation engine: a SuperLink in this process, and Ray's for the nodes.
+
+Node ids are random there, and their order is not the partitions'. An app whose numbers depend on
+that order (:attr:`App.ordered`) cannot be compared with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+from flwr.simulation.run_simulation import _run_simulation
+from flwr.supercore.telemetry import EventType
+
+from compatibility.flower_engine import SERVER_NODE_ID, Watch, files_in
+from compatibility.outcome import Outcome
+from edge.training.app_bundle import FlowerApp
+from edge.training.app_modules import app_on_path, forget_modules
+from fl_runtime.server.conclusion import tables_of
+
+
+def run(app: FlowerApp, folder: Path) -> Outcome:
+    """Run an app to its end; ``folder`` is the ServerApp's working directory."""
+    forget_modules(app.folder, app.client_app)
+    watch = Watch()
+    context = Context(0, SERVER_NODE_ID, {}, RecordDict(), dict(app.config))
+    with app_on_path(app.folder), contextlib.chdir(folder), watch.watching(), _seeded():
+        done = _run_simulation(
+            num_supernodes=app.devices,
+            exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+            server_app_attr=app.server_app,
+            client_app_attr=app.client_app,
+            server_app_context=context,
+            app_dir=str(app.folder),
+            is_app=True,
+            backend_config={"init_args": {"num_cpus": 2, "include_dashboard": False}},
+        )
+    outcome = watch.outcome
+    if not outcome.model:
+        left = next(iter(done.context.state.array_records.values()), {})
+        outcome.model = {name: array.numpy() for name, array in left.items()}
+    outcome.tables = tables_of(done.context.state)
+    outcome.files = files_in(folder)
+    return outcome
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
