@@ -6,7 +6,7 @@ TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps
 HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz compatibility-document mutants mixed-versions lint structure notebook bench templates lock sbom audit clean
+.PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -30,6 +30,12 @@ proof: $(READY) $(TOOLS)
 SECONDS ?= 3600
 fuzz: $(READY)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m fuzz.campaign --seconds $(SECONDS) $(KEEP)
+
+# Every app of the suite on one local cloud, and once in Flower's simulation engine, which needs Ray.
+compatibility: $(READY)
+	$(BIN)/python $(HASHED) -r requirements-compatibility.lock
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility simulation
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility local-cloud
 
 # The lists of docs/compatibility.md.
 compatibility-document: $(READY)

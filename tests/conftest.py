@@ -40,6 +40,7 @@ ON_ONE_WORKER = {
         "tests/integration/test_least_privilege.py",
     ),
     "cloud": (
+        "tests/compatibility/test_local_cloud.py",
         "tests/contract/",
         "tests/integration/test_bad_apps.py",
         "tests/integration/test_deploy.py",

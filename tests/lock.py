@@ -20,7 +20,12 @@ from packaging.utils import parse_wheel_filename
 from pipelines.aws.hashes import Pins, canonical, read_lock, requirement
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-tools.lock", "requirements-deploy.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-tools.lock",
+    "requirements-deploy.lock",
+    "requirements-compatibility.lock",
+)
 
 
 def written(text: str, hashes: Pins) -> str:

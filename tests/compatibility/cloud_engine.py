@@ -1,4 +1,4 @@
-"""Runs an app on a local cloud: the pipeline, real MQTT and certificates, processes of their own."""
+"""Runs an app on a local cloud: pipeline, MQTT and certificates, processes of their own."""
 
 from __future__ import annotations
 
