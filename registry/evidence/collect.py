@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge.protocol.errors import ProtocolError
+from edge.protocol.text import parse_json
 from edge.training.app_bundle import FlowerApp, unpack
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.devices import DeviceStatus
@@ -86,11 +88,14 @@ def collect(
 
 
 def read_evidence(objects: ObjectStore, run: str) -> Evidence | None:
-    """The evidence of the version that a run made; None when it was registered without."""
+    """The evidence of the version that a run made; None when it was registered without, or when
+    something else lies in its place.
+    """
     try:
-        return msgspec.json.decode(objects.get(model_key(run, EVIDENCE)), type=Evidence)
-    except (ObjectMissing, msgspec.DecodeError):
+        found: Evidence = parse_json(objects.get(model_key(run, EVIDENCE)), Evidence, "It")
+    except (ObjectMissing, ProtocolError):
         return None
+    return found
 
 
 def read_app(objects: ObjectStore, spec: RunSpec) -> FlowerApp:

@@ -68,3 +68,6 @@ def test_evidence_that_is_missing_or_damaged_is_none() -> None:
     assert read_evidence(objects, "run-1") is None
     objects.put(model_key("run-1", EVIDENCE), b"{")
     assert read_evidence(objects, "run-1") is None
+    for garbage in (b"\xff", b'{"lineage": ' + b"[" * 100_000):
+        objects.put(model_key("run-1", EVIDENCE), garbage)
+        assert read_evidence(objects, "run-1") is None
