@@ -1,7 +1,7 @@
 """``mledgeops-fleet CONFIG...``: many agents in one process, for simulation and the local cloud.
 
-Each device has its own certificate, connection, folders and training subprocess. They share the
-event loop and the network threads. The process ends when its standard input ends.
+Each device has its own certificate, connection and folders. They share the event loop, the network
+threads and a bounded pool of workers. The process ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -22,26 +22,32 @@ from edge.config import ConfigError, DeviceConfig, load_config
 from edge.identity.credentials import recover_credentials
 from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects
-from edge.training.worker_process import WorkerProcess
+from edge.training.worker_pool import WORKERS, WorkerPool
 from edge.transports import TransportError
 from edge.transports.mqtt import MqttTransport
 
 logger = logging.getLogger(__name__)
 
 
-async def serve_fleet(configs: list[DeviceConfig]) -> None:
+async def serve_fleet(configs: list[DeviceConfig], workers: int = WORKERS) -> None:
     """Run all devices until cancelled. One that cannot connect is logged and left out."""
     group = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
-    async with asyncio.TaskGroup() as tasks:
-        for config in configs:
-            tasks.create_task(_serve_device(config, bootstrap))
+    pool = WorkerPool(workers)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for config in configs:
+                tasks.create_task(_serve_device(config, bootstrap, pool))
+    finally:
+        await pool.stop()
 
 
-async def _serve_device(config: DeviceConfig, bootstrap: io.ClientBootstrap) -> None:
+async def _serve_device(
+    config: DeviceConfig, bootstrap: io.ClientBootstrap, pool: WorkerPool
+) -> None:
     transport = MqttTransport(config, will=last_will(config), bootstrap=bootstrap)
     objects = HttpObjects(config.cache_dir, trusted_addresses(config))
-    agent = Agent(config, transport, objects, WorkerProcess(config.worker_env))
+    agent = Agent(config, transport, objects, pool.for_device(config.worker_env))
     try:
         await agent.run()
     except TransportError as error:
@@ -59,8 +65,8 @@ async def _until_input_ends() -> None:
     await reader.read()
 
 
-async def _main(configs: list[DeviceConfig]) -> None:
-    devices = asyncio.ensure_future(serve_fleet(configs))
+async def _main(configs: list[DeviceConfig], workers: int) -> None:
+    devices = asyncio.ensure_future(serve_fleet(configs, workers))
     parent = asyncio.ensure_future(_until_input_ends())
     try:
         await asyncio.wait({devices, parent}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,13 +84,22 @@ def main() -> int:
     parser.add_argument(
         "configs", type=Path, nargs="+", help="configuration files, one for each device"
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=WORKERS,
+        help=f"training processes at most, for all devices together (default {WORKERS})",
+    )
+    options = parser.parse_args()
+    if options.workers < 1:
+        parser.error("--workers must be at least 1")
     logs.set_up()
     try:
-        configs = [load_config(file, recover_credentials) for file in parser.parse_args().configs]
+        configs = [load_config(file, recover_credentials) for file in options.configs]
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    asyncio.run(until_signal(_main(configs)))
+    asyncio.run(until_signal(_main(configs, options.workers)))
     return 0
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -191,13 +191,18 @@ def _result(answer: Records, update: Path) -> WorkerResult:
     return WorkerResult(ok=True, update=ObjectRef(digest=name, size=size))
 
 
+def serve(jobs: BinaryIO, results: BinaryIO) -> None:
+    """Run jobs, one a frame, until their stream ends."""
+    runner = ClientRunner()
+    while (body := read_frame(jobs)) is not None:
+        result = runner.run(msgspec.msgpack.decode(body, type=WorkerJob))
+        write_frame(results, msgspec.msgpack.encode(result))
+
+
 def main() -> int:
     """Serve jobs until standard input ends."""
     frames = take_over_stdout()
-    runner = ClientRunner()
-    while (body := read_frame(sys.stdin.buffer)) is not None:
-        result = runner.run(msgspec.msgpack.decode(body, type=WorkerJob))
-        write_frame(frames, msgspec.msgpack.encode(result))
+    serve(sys.stdin.buffer, frames)
     return 0
 
 
