@@ -28,7 +28,7 @@ OLD_COMMIT = "c7f0dcb"
 COPIED = ("edge", "fl_runtime", "registry", "pipelines", "setup.cfg", "pyproject.toml")
 APP = ROOT / "notebooks" / "apps" / "digits"
 FLEET = APP.name
-RUN = ("run", str(APP), "--devices", "2", "--phase-seconds", "20", "--deadline-seconds", "20")
+RUN = ("run", str(APP), "--devices", "2", "--phase-seconds", "60", "--deadline-seconds", "30")
 HEARTBEATS_SECONDS = 8.0
 _SENTENCE = re.compile(r"[A-Za-z].* .*[.:]$")
 STEP_SECONDS = 240.0
@@ -175,15 +175,16 @@ def enrolled_by_0_4(old: Version, new: Version, home: Path) -> list[str]:
     """Devices of 0.4: their agents are upgraded before the cloud, then the cloud before them."""
     steps = Steps(home)
     steps(old, "local", "up")
-    steps(old, *RUN, "--rounds", "1")
+    for rounds in ("1", "2", "3"):
+        steps(old, *RUN, "--rounds", rounds)
     with agents(new, steps):
-        use(old, steps)
+        use(old, steps, "1")
     steps(old, "local", "down")
     steps(new, "local", "up")
     with agents(old, steps):
-        use(new, steps)
+        use(new, steps, "2")
     with agents(new, steps):
-        use(new, steps)
+        use(new, steps, "3")
     steps(new, "local", "down")
     return steps.broken
 
@@ -198,16 +199,16 @@ def enrolled_anew(cloud: Version, other: Version, home: Path) -> list[str]:
     steps(other, str(claim), program="mledgeops-enrol")
     steps(cloud, *RUN, "--rounds", "1")
     with agents(other, steps):
-        use(cloud, steps)
+        use(cloud, steps, "1")
     steps(cloud, "local", "down")
     return steps.broken
 
 
-def use(cloud: Version, steps: Steps) -> None:
+def use(cloud: Version, steps: Steps, version: str) -> None:
     """What a user does with devices."""
     steps(cloud, "fleet")
     steps(cloud, *RUN, "--rounds", "2")
-    steps(cloud, "approve", "digits/1", "--reason", "mixed")
+    steps(cloud, "approve", f"{FLEET}/{version}", "--reason", "mixed versions", "--json")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ Device N has the loss ``|w - N|`` for a model of one weight ``w``, and ``10 * (N
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -126,15 +127,22 @@ def package(**metadata: str) -> Package:
     )
 
 
+@cache
+def digits() -> tuple[str, bytes]:
+    """The digits app's digest and bundle."""
+    app = load_app(APPS / "digits")
+    return app.digest(), app.bundle()
+
+
 def leave(
     objects: MemoryObjects, compared: Comparison, rounds: Sequence[RoundRecord] | None = None
 ) -> None:
     """Put what the run ``run-1`` of the digits app leaves."""
-    digits = load_app(APPS / "digits")
+    app, bundle = digits()
     spec = RunSpec(
         run="run-1",
         fleet="f",
-        app=digits.digest(),
+        app=app,
         app_name="x",
         num_rounds=3,  # it ended early
         min_devices=1,
@@ -144,7 +152,7 @@ def leave(
     objects.put(spec_key("run-1"), msgspec.json.encode(spec))
     objects.put(cohorts_key("run-1"), msgspec.json.encode(form_cohorts("f", DEVICES, 2, LABELS)))
     objects.put(model_key("run-1", COMPARISON), msgspec.json.encode(compared))
-    objects.put(app_key(spec.app), digits.bundle())
+    objects.put(app_key(spec.app), bundle)
     for record in rounds or [round_record(1), round_record(2)]:
         objects.put(round_key("run-1", record.round), msgspec.json.encode(record))
 

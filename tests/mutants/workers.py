@@ -7,8 +7,12 @@ the change as well.
 
 from __future__ import annotations
 
+import compileall
+import gc
 import importlib
+import json
 import os
+import py_compile
 import shutil
 import signal
 import sys
@@ -20,11 +24,10 @@ from pathlib import Path
 import pytest
 
 COPIED = ("edge", "fl_runtime", "registry", "pipelines", "notebooks", "tests", "docs")
-LOADED = (
-    *("hypothesis", "numpy", "msgspec", "safetensors.numpy", "cryptography.x509", "httpx"),
-    *("boto3", "flwr.app", "flwr.clientapp", "flwr.serverapp.strategy"),
-)
-"""Third-party modules that most tests import. None may have threads when it is loaded."""
+LOADED = ("mlflow.tracking", "flwr.clientapp", "flwr.serverapp.strategy", "pandas")
+"""Libraries that tests load when they run, and take seconds."""
+NOT_LOADED = ("grpc", "awscrt", "awsiot", "torch")
+"""Libraries with threads of their own, which a forked process would lack."""
 SURVIVED, KILLED, ENDLESS = "survived", "killed", "endless"
 
 
@@ -41,27 +44,42 @@ def copied(root: Path, to: Path) -> Path:
 def environment(root: Path) -> dict[str, str]:
     """The variables of a process whose code is a copy; its bytecode is never another text's."""
     path = os.pathsep.join([str(root), str(root / "tests")])
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {**os.environ, **threads, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "HYPOTHESIS_PROFILE": "mutants",
+        "PYTHONPATH": path,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def prepare(root: Path) -> None:
-    """Make this process a worker whose code is a copy."""
+    """Make this process a worker whose code is a copy, with bytecode."""
     os.chdir(root)
     os.environ.update(environment(root))
     sys.dont_write_bytecode = True
     sys.path[:] = [str(root), str(root / "tests"), *sys.path]
-    for name in LOADED:
-        importlib.import_module(name)
+    # Bytecode that is valid by its source's digest: two mutants may have one size and one time.
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    for name in COPIED:
+        compileall.compile_dir(root / name, quiet=2, invalidation_mode=mode)
 
 
 def collected(tests: Iterable[str], listing: Path) -> set[str]:
-    """Those of these tests that there are in the unchanged copy; ``listing`` is a file for them."""
+    """Those of these tests that there are in the unchanged copy; ``listing`` is a file for them.
+
+    Loads the libraries that they have loaded, so that each mutant's process has them.
+    """
     files = sorted({test.partition("::")[0] for test in tests})
     listing.unlink(missing_ok=True)
-    _pytest(["--collect-only", *(file for file in files if Path(file).is_file())], 300.0, listing)
-    found = listing.read_text().splitlines() if listing.is_file() else []
-    return set(tests) & set(found)
+    _pytest(["--collect-only", *(file for file in files if Path(file).is_file())], 600.0, listing)
+    found = json.loads(listing.read_text()) if listing.is_file() else {"tests": [], "modules": []}
+    for name in (*found["modules"], *LOADED):
+        with suppress(Exception):  # a part of a library that cannot be imported by itself
+            importlib.import_module(name)
+    gc.freeze()  # what a mutant's process has inherited is no garbage of its own
+    return set(tests) & set(found["tests"])
 
 
 def tried(file: Path, text: bytes, tests: Sequence[str], seconds: float) -> str:
@@ -80,13 +98,20 @@ def tried(file: Path, text: bytes, tests: Sequence[str], seconds: float) -> str:
 
 
 class _Listing:
-    """A pytest plugin that writes down the tests that were found."""
+    """A pytest plugin that writes down the tests that were found, and the libraries' modules."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._file.write_text("\n".join(item.nodeid for item in session.items))
+        libraries = [
+            name
+            for name, module in sorted(sys.modules.items())
+            if "site-packages" in str(getattr(module, "__file__", None))
+            and name.partition(".")[0] not in NOT_LOADED
+        ]
+        tests = [item.nodeid for item in session.items]
+        self._file.write_text(json.dumps({"tests": tests, "modules": libraries}))
 
 
 def _pytest(arguments: Sequence[str], seconds: float, listing: Path | None = None) -> int | None:
@@ -116,6 +141,8 @@ def _run_and_exit(arguments: Sequence[str], plugins: Sequence[object]) -> None:
     code = 70
     try:
         os.setpgid(0, 0)
+        # The rewritten tests are kept when they are collected; they never change.
+        sys.dont_write_bytecode = not plugins
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from fakes.evidence import package
@@ -11,7 +13,7 @@ from fakes.trail import MemoryEntries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.audit import AuditEntry, AuditTrail
+from registry.audit import AuditEntry, AuditTrail, S3Entries
 from registry.errors import RegistryError
 from registry.mlflow_registry import MlflowRegistry
 from registry.policy import Policy, put_in_force
@@ -132,3 +134,63 @@ def test_a_number_that_leaves_no_room_is_an_error_and_no_endless_loop() -> None:
     trail.append(at=1.0, who="ann", what="approve", subject="wind/1", why="")
     with pytest.raises(RegistryError, match="`mledgeops audit` says"):
         trail.append(at=2.0, who="ann", what="approve", subject="wind/2", why="")
+
+
+def test_every_violation_is_told_and_the_hashes_go_on_after_it() -> None:
+    memory, trail, head = filled(5)
+    keys = sorted(memory.data)
+    assert trail.verify(["0" * 64, head]) == [
+        f"The entry with the hash {'0' * 12}, which MLflow remembers, is not in the trail: "
+        "it was changed or cut off."
+    ]
+    memory.data[keys[1]] = b"{"
+    del memory.data[keys[3]]
+    assert trail.verify() == [
+        f"The entry {keys[1]} cannot be read.",
+        "Entry 3 does not follow from the one before it: one of them was changed.",
+        f"Entry 4 is missing: {keys[4]} stands in its place.",
+        "Entry 5 does not follow from the one before it: one of them was changed.",
+    ]
+
+
+def test_a_search_reads_each_entry_once_and_finds_the_last_of_an_act() -> None:
+    memory, trail, _ = filled(3)
+    read: list[str] = []
+    get = memory.get
+    memory.get = lambda key: read.append(key) or get(key)  # type: ignore[method-assign,func-returns-value]
+    trail.append(at=5.0, who="bob", what="rollout", subject="wind/1", why="")
+    read.clear()
+    assert trail.decision("wind/1") == "approve", "a rollout is no decision"
+    last = trail.last(["wind/1"], ["rollout", "approve"])
+    assert last and (last.what, last.who) == ("rollout", "bob")
+    assert sorted(read) == sorted(memory.data)
+    assert trail.last(["wind/1"], ["reject"]) is None
+    assert trail.last(["wind/9"], ["approve"]) is None
+
+
+class Taken(Exception):
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}}
+
+
+class OneKey:
+    """An S3 client whose writes are refused by a code; empty: they succeed."""
+
+    exceptions = SimpleNamespace(ClientError=Taken)
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def put_object(self, **request: object) -> None:
+        assert request["IfNoneMatch"] == "*"
+        if self.code:
+            raise Taken(self.code)
+
+
+def test_a_write_that_lost_is_told_from_one_that_failed() -> None:
+    assert S3Entries(OneKey(""), "b").put_new("k", b"") is True
+    for code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+        assert S3Entries(OneKey(code), "b").put_new("k", b"") is False
+    with pytest.raises(Taken):
+        S3Entries(OneKey("AccessDenied"), "b").put_new("k", b"")
