@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = (0.05, 0.5)
 """Shortest and longest wait between two reads of the replies table."""
 POLL_BACKOFF = 1.3
+PAUSE_PER_READ = 3.0
+"""A pause is at least so many times as long as the read before it: the replies of many devices take
+a while to read, each time all of them (docs/decisions/0041).
+"""
 PARALLEL = 4
 """Updates downloaded and decoded at once: bounds the memory used beside the mean itself."""
 RESENDS = 3
@@ -134,7 +138,9 @@ class CohortRunner:
                 resend_at = now + resend_every
                 asked = {name: at for name, at in waiting.items() if name not in blocked}
                 _resend(sender, asked, deadline - now)
+            asked_at = self._clock()
             batch = self._new_replies(request, waiting)
+            reading = self._clock() - asked_at
             # Asked before the replies count as taken: a batch is not lost with a failed question.
             if batch and (blocked := _or_later(self._blocked)) is not None:
                 for _, target in batch:
@@ -143,7 +149,7 @@ class CohortRunner:
             # Replies come in bursts: poll quickly after one, and back off while none arrives.
             pause = POLL_SECONDS[0] if batch else min(pause * POLL_BACKOFF, POLL_SECONDS[1])
             if waiting:
-                self._sleep(pause)
+                self._sleep(min(max(pause, PAUSE_PER_READ * reading), POLL_SECONDS[1]))
 
     def _new_replies(self, request: PhaseRequest, waiting: dict[str, Target]) -> _Batch:
         """New replies of the waiting devices. Rows of other devices, and of those that have replied

@@ -13,6 +13,11 @@ import msgspec
 
 from edge.protocol.names import Name
 
+MAX_COHORTS = 40
+"""Proxies of one run at most. The state machine's inline Map starts no more at once, and cohorts
+beyond would have none: https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
+"""
+
 
 class Member(msgspec.Struct, frozen=True):
     """A device in a cohort, and the node id by which Flower knows it."""
@@ -36,12 +41,17 @@ def form_cohorts(
     devices_per_proxy: int,
     labels: Mapping[str, dict[str, str]] | None = None,
 ) -> list[Cohort]:
-    """Split devices evenly into cohorts of at most ``devices_per_proxy``; 0 means one cohort."""
+    """Split devices evenly into cohorts of at most ``devices_per_proxy``; 0 means one cohort.
+
+    Cohorts become larger where there would be more than ``MAX_COHORTS``: a proxy's memory does not
+    grow with its devices.
+    """
     known = labels or {}
     if not devices:
         return []
     # Rounded up; then every count-th device, so that sizes differ by one at most.
-    count = 1 if devices_per_proxy == 0 else -(-len(devices) // devices_per_proxy)
+    wanted = 1 if devices_per_proxy == 0 else -(-len(devices) // devices_per_proxy)
+    count = min(wanted, MAX_COHORTS)
     ordered = sorted(devices)
     return [
         Cohort(

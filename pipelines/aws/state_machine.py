@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from fl_runtime.run.cohorts import MAX_COHORTS
 from pipelines.deployment import Deployment
 
 
@@ -40,10 +41,6 @@ with _quietly():
 
 HEARTBEAT_SECONDS = 30
 """A server without a heartbeat for this long is started again."""
-PROXIES_AT_ONCE = 40
-"""The limit of an inline Map:
-https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html
-"""
 SERVER_RETRIES = 5
 PROXY_RETRIES = 5
 
@@ -223,7 +220,7 @@ def _proxies(deployment: Deployment) -> Any:
         "Proxies",
         iterator=steps.Chain([proxy]),
         items_path="$.discovery.Payload.cohorts",
-        max_concurrency=PROXIES_AT_ONCE,
+        max_concurrency=MAX_COHORTS,
         parameters={"run.$": "$.run", "cohort.$": "$$.Map.Item.Value"},
     )
 
