@@ -144,7 +144,10 @@ class Server:
                 topology=topology,
                 log=self._log,
             )
-            return self._run_app(serving, backend)
+            try:
+                return self._run_app(serving, backend)
+            finally:
+                tracker.complete_devices()  # also of a run that fails
 
     def is_stopping(self) -> bool:
         """Whether somebody has asked the run to stop."""

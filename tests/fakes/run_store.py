@@ -18,6 +18,7 @@ class MemoryRunStore:
         self.tables: dict[str, Any] = {}
         self.artifacts: dict[str, bytes] = {}
         self.models: list[Any] = []
+        self.devices: list[DeviceRow] = []
         self.ended: tuple[str, str] | None = None
 
     def open_run(self, spec: RunSpec, details: Mapping[str, str]) -> str:
@@ -31,6 +32,11 @@ class MemoryRunStore:
         self, run_id: str, record: RoundRecord, rows: Sequence[DeviceRow], now_ms: int
     ) -> None:
         self.rounds.append(record.round)
+        if rows:
+            self.log_devices(run_id, rows)
+
+    def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
+        self.devices = list(rows)
 
     def log_missing_rounds(
         self, run_id: str, records: Sequence[RoundRecord], rows: Sequence[DeviceRow], now_ms: int

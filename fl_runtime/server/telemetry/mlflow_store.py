@@ -50,7 +50,7 @@ class MlflowStore:
     def log_round(
         self, run_id: str, record: RoundRecord, rows: Sequence[DeviceRow], now_ms: int
     ) -> None:
-        """Metrics at step = round, and ``devices.json`` with the rows of all rounds so far.
+        """Metrics at step = round, and ``devices.json`` with the rows, if there are any.
 
         The points carry the time of the round's end. So a repeated call writes the same points,
         even when a server logs a round that its predecessor, only paused, logs as well.
@@ -64,8 +64,13 @@ class MlflowStore:
             for key, value in metrics_of(record).items()
         ]
         client.log_batch(run_id, metrics=points)
-        client.log_dict(run_id, _as_document(_device_columns(rows)), "devices.json")
+        if rows:
+            self.log_devices(run_id, rows)
         event(logger, "round-logged", round=record.round)
+
+    def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
+        """``devices.json`` with the rows of all rounds so far."""
+        self._connect().log_dict(run_id, _as_document(_device_columns(rows)), "devices.json")
 
     def log_missing_rounds(
         self, run_id: str, records: Sequence[RoundRecord], rows: Sequence[DeviceRow], now_ms: int

@@ -35,7 +35,10 @@ class RunStore(Protocol):
     def log_round(
         self, run_id: str, record: RoundRecord, rows: Sequence[DeviceRow], now_ms: int
     ) -> None:
-        """One finished round; ``rows`` are those of all rounds so far."""
+        """One finished round; ``rows`` are those of all rounds so far, or none: the table stays."""
+
+    def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
+        """The table of all devices in all rounds."""
 
     def log_missing_rounds(
         self, run_id: str, records: Sequence[RoundRecord], rows: Sequence[DeviceRow], now_ms: int
@@ -53,6 +56,12 @@ class RunStore(Protocol):
 
     def log_model(self, run_id: str, app: FlowerApp, model: FinalModel) -> str:
         """The final model; returns the store's id of it."""
+
+
+SHORT_TABLE = 1000
+"""A table of devices of at most so many rows is written after each round."""
+GROWTH = 1.25
+"""A longer one when it has grown by this factor, and at the run's end."""
 
 
 class RunTracker:
@@ -75,6 +84,7 @@ class RunTracker:
             sleep=sleep, clock=clock, executor=concurrency.background("mlflow")
         )
         self._devices: list[DeviceRow] = []
+        self._written = 0
         self._run = self._queue.submit(lambda: store.open_run(spec, details))
 
     @property
@@ -83,10 +93,18 @@ class RunTracker:
         return self._run.result()
 
     def log_round(self, record: RoundRecord) -> None:
-        """Metrics at step = round, and the table of all devices so far."""
+        """Metrics at step = round, and the table of all devices so far.
+
+        The table is written whole, so a long one is written when it has grown by a quarter: else
+        the work would grow with the square of the rounds.
+        """
         self._devices.extend(record.devices)
+        count = len(self._devices)
+        due = count <= SHORT_TABLE or count >= GROWTH * self._written
         # Fixed here: the call may run much later, and more than once.
-        rows, now_ms = list(self._devices), int(self._now() * 1000)
+        rows, now_ms = list(self._devices) if due else [], int(self._now() * 1000)
+        if due:
+            self._written = count
         self._queue.submit(lambda: self._store.log_round(self.run_id, record, rows, now_ms))
 
     def resume(self, records: Sequence[RoundRecord]) -> None:
@@ -94,9 +112,17 @@ class RunTracker:
         for record in records:
             self._devices.extend(record.devices)
         rows, now_ms = list(self._devices), int(self._now() * 1000)
+        self._written = len(rows)
         self._queue.submit(
             lambda: self._store.log_missing_rounds(self.run_id, records, rows, now_ms)
         )
+
+    def complete_devices(self) -> None:
+        """Write the table of devices, if rounds were logged since it was written."""
+        rows = list(self._devices)
+        if len(rows) > self._written:
+            self._written = len(rows)
+            self._queue.submit(lambda: self._store.log_devices(self.run_id, rows))
 
     def log_table(self, name: str, table: Table) -> None:
         """A table that the app left in its context."""
@@ -119,5 +145,11 @@ class RunTracker:
         self._store.end_run(self.run_id, state, reason)
 
     def flush(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for all writes; raises RunFailed when the store stays away for ``seconds``."""
+        """Complete the table of devices and wait for all writes.
+
+        Raises:
+            RunFailed: The store stays away for ``seconds``.
+
+        """
+        self.complete_devices()
         self._queue.flush(seconds)

@@ -247,6 +247,9 @@ class CloudHistory:
         """See RunStore. The same point, written again, is one."""
         self._call(lambda: self._log(record, now_ms))
 
+    def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
+        """See RunStore. Nothing here reads the table."""
+
     def log_missing_rounds(
         self, run_id: str, records: Sequence[RoundRecord], rows: Sequence[DeviceRow], now_ms: int
     ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 import sqlalchemy
 from fakes.mlflow_client import MemoryMlflow
+from fakes.run_store import MemoryRunStore
 
 from fl_runtime.run.concurrency import THREADS
 from fl_runtime.run.errors import RunFailed
@@ -183,6 +185,29 @@ def test_a_round_in_mlflow_has_its_metrics_and_the_table_of_all_devices() -> Non
     }
     assert run.artifacts["evaluation.json"] == b"{}"
     assert (run.tags["key"], run.status) == ("value", "KILLED")
+
+
+def test_the_table_of_many_devices_is_not_written_after_each_round_and_is_whole_at_the_end() -> (
+    None
+):
+    written: list[int] = []
+
+    class Store(MemoryRunStore):
+        def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
+            super().log_devices(run_id, rows)
+            written.append(len(rows))
+
+    store, rounds, rows = Store(), 40, 200
+    tracker = RunTracker(store, SPEC, {})
+    for number in range(1, rounds + 1):
+        one = record(number)
+        tracker.log_round(msgspec.structs.replace(one, devices=one.devices[:1] * rows))
+    tracker.complete_devices()
+    tracker.complete_devices()  # nothing is left to write
+    tracker.flush()
+    assert len(store.devices) == rounds * rows
+    assert sum(written) < 7 * rounds * rows  # each round's would be 20 times the rows
+    assert written[:5] == [rows * number for number in range(1, 6)]  # a short table, each round
 
 
 def test_a_server_that_starts_again_logs_only_what_is_missing() -> None:
