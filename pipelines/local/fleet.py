@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,13 @@ from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import LocalCloudError, locked
 from pipelines.local.processes import end, spawn
 
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = (2.0, 15.0)
+"""Seconds between a device's heartbeats: the first of a few devices, the second of very many."""
+HEARTBEATS_A_SECOND = 20.0
+"""Of all devices together: each costs the emulator some milliseconds."""
 APPS_KEPT = 5
+ENROLLED_AT_ONCE = 8
+"""Enrolling a device is five calls to IoT and some writes to the disk, one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +56,14 @@ def running_fleet(
     """
     configs = [device_config(cloud, fleet, index, devices) for index in range(devices)]
     endpoint = cloud.endpoint(clients.kms)
-    for config in configs:
+
+    def bring_up(config: DeviceConfig) -> None:
         enrol(clients.iot, cloud.deployment.device_policy, endpoint, config)
         if app is not None:
             install(app, config.apps_dir)
+
+    with ThreadPoolExecutor(ENROLLED_AT_ONCE) as pool:
+        list(pool.map(bring_up, configs))
     files = [str(Path(config.home) / "device.json") for config in configs]
     with contextlib.ExitStack() as stack:
         lock, refusal = cloud.home.devices / fleet / "lock", f"Fleet {fleet} is running."
@@ -140,6 +150,12 @@ def await_devices(
     raise LocalCloudError(f"Not all {count} devices of fleet {fleet} came up: see {log}.")
 
 
+def heartbeat_seconds(devices: int) -> float:
+    """Seconds between the heartbeats of one of so many devices."""
+    least, most = HEARTBEAT_SECONDS
+    return min(max(least, devices / HEARTBEATS_A_SECOND), most)
+
+
 def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> DeviceConfig:
     """Configuration of device ``index`` of ``count``."""
     name = check_name("device", f"{fleet}-{index:04d}")
@@ -154,7 +170,7 @@ def device_config(cloud: LocalCloud, fleet: str, index: int, count: int) -> Devi
         private_key=str(credentials.private_key),
         ca=str(home / "ca.pem"),
         home=str(home),
-        heartbeat_seconds=HEARTBEAT_SECONDS,
+        heartbeat_seconds=heartbeat_seconds(count),
         provisioning_template=cloud.deployment.provisioning_template,
         node_config={"partition-id": index, "num-partitions": count},
         # All devices share this machine: one thread for each one's training.

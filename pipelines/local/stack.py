@@ -26,8 +26,10 @@ NOT_EMULATED = {
 }
 """Resource types that ministack's CloudFormation refuses, and why they are not missed here."""
 POLL_SECONDS = 0.05
-FRESH_SECONDS = "15"
-"""Age of a heartbeat from which a device counts as gone. Local devices send one every 2 s."""
+FRESH_SECONDS = "45"
+"""Age of a heartbeat from which a device counts as gone. Local devices send one every 2 s, or where
+they are many every 15 s.
+"""
 
 
 def reduce(template: dict[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from pipelines.local.fleet import (
     device_config,
     enrolled,
     fleet_log,
+    heartbeat_seconds,
     install,
 )
 from pipelines.local.home import CloudInfo, Home, LocalCloudError
 from pipelines.local.sagemaker.service import SageMaker
-from pipelines.local.stack import NOT_EMULATED, reduce
+from pipelines.local.stack import FRESH_SECONDS, NOT_EMULATED, reduce
 from pipelines.run.report import RunReport
 
 
@@ -144,3 +145,11 @@ def test_an_emulator_that_ended_is_named_with_its_log(cloud: LocalCloud) -> None
         emulator.await_emulator(Process(1), cloud.home, cloud.info)  # type: ignore[arg-type]
     assert emulator.MODULE.endswith(".ministack")
     assert SageMaker.stop
+
+
+def test_local_devices_are_heard_of_three_times_while_they_count_as_fresh() -> None:
+    """A busy machine delays a heartbeat or two; all together leave it time to work."""
+    for devices in (1, 8, 64, 1_000):
+        assert 3 * heartbeat_seconds(devices) <= float(FRESH_SECONDS)
+    assert heartbeat_seconds(8) == 2.0
+    assert 1_000 / heartbeat_seconds(1_000) < 100
