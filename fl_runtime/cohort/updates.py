@@ -63,6 +63,10 @@ class UpdateCheck:
     """The metrics that the app declares, without the example count. None: any."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Smallest and largest value that the app declares of a metric."""
+    any_shape: bool = False
+    """Whether there may be any number of metric records, and no example count."""
+    any_metrics: bool = False
+    """Whether metrics may be NaN or infinite."""
 
     def check_layout(self, records: Records) -> None:
         """Raise ProtocolError unless the update holds the arrays of the model."""
@@ -70,21 +74,24 @@ class UpdateCheck:
             check_arrays(records, self.arrays)
 
     def weight_of(self, records: Records, *, measured: bool = False) -> float:
-        """The update's weight, its example count. Raises ProtocolError, with the reason code, when
-        the update must not count. ``measured``: its change has a finite norm, which no array has
-        that holds NaN or infinity.
+        """The update's weight, its example count; 0 where it need not have one. Raises
+        ProtocolError, with the reason code, when the update must not count. ``measured``: its
+        change has a finite norm, which no array has that holds NaN or infinity.
         """
         self.check_layout(records)
         check_finite(records, measured=measured)
-        if len(records.metrics) != 1:
+        if len(records.metrics) != 1 and not self.any_shape:
             raise ProtocolError(
                 "metrics", f"the reply holds {len(records.metrics)} metric records, not one"
             )
-        metrics = next(iter(records.metrics.values()))
-        _check_metrics(metrics)
+        for group in records.metrics.values():
+            _check_metrics(group, finite=not self.any_metrics)
+        metrics = next(iter(records.metrics.values()), {})
         self._check_declared(metrics)
         weight = metrics.get(self.weighted_by)
         if not isinstance(weight, int | float) or not 0 < weight <= MAX_EXAMPLES:
+            if self.any_shape:
+                return 0.0
             raise ProtocolError(
                 "examples", f"{self.weighted_by!r} is {weight!r}, not a plausible positive number"
             )
@@ -134,7 +141,7 @@ def check_finite(records: Records, *, measured: bool = False) -> None:
                 raise ProtocolError("not-finite", reason)
 
 
-def _check_metrics(metrics: ValueMap) -> None:
+def _check_metrics(metrics: ValueMap, *, finite: bool) -> None:
     if len(metrics) > MAX_METRICS:
         raise ProtocolError("metrics", f"the reply holds {len(metrics)} metrics")
     numbers = 0
@@ -143,9 +150,9 @@ def _check_metrics(metrics: ValueMap) -> None:
             raise ProtocolError("metrics", f"{name[:60]!r} is not a name for a metric")
         items = value if isinstance(value, list) else [value]
         numbers += len(items)
-        if not all(math.isfinite(float(item)) for item in items):
+        if finite and not all(math.isfinite(float(item)) for item in items):
             raise ProtocolError("not-finite", f"metric {name[:60]!r} is NaN or infinite")
-        if any(abs(float(item)) > LARGEST for item in items):
+        if finite and any(abs(float(item)) > LARGEST for item in items):
             raise ProtocolError("not-finite", f"metric {name[:60]!r} is beyond {LARGEST:g}")
     if numbers > MAX_NUMBERS:
         raise ProtocolError("metrics", f"the reply's metrics hold {numbers} numbers")
@@ -232,6 +239,8 @@ class ReplyChecker:
                 arrays=request.specs if trains(request) else None,
                 names=request.metric_names,
                 ranges=request.ranges,
+                any_shape=request.any_shape,
+                any_metrics=request.any_metrics,
             )
             check.check_layout(records)
             norm = self._filter.measure(records)
@@ -278,7 +287,17 @@ def read_update(
         raise ProtocolError("bad-digest", "the update's digest is not the announced one")
     # A model's bounds also hold for evaluations, which have no need of arrays at all.
     bounds = bounds_of(spec.name for spec in request.specs) if request.specs else Bounds()
-    return decode_records(blob, bounds)
+    records = decode_records(blob, bounds)
+    return records if request.specs is None else _in_models_order(records, request.specs)
+
+
+def _in_models_order(records: Records, specs: list[ArraySpec]) -> Records:
+    """The same arrays in the model's order: a device may send its layers in another."""
+    names = [spec.name for spec in specs]
+    for key, group in records.arrays.items():
+        if list(group) != names and set(group) == set(names):
+            records.arrays[key] = {name: group[name] for name in names}
+    return records
 
 
 def fault(of: Target | DeviceResult, error: Exception) -> DeviceResult:

@@ -132,6 +132,10 @@ class PhaseRequest(msgspec.Struct, frozen=True, kw_only=True, tag="request"):
     """Largest update that is downloaded, in bytes."""
     checked: bool = True
     """False for messages of the app's own making, whose replies need no metrics."""
+    any_shape: bool = False
+    """Whether replies may hold other records than the model's: the app aggregates them itself."""
+    any_metrics: bool = False
+    """Whether metrics may be NaN or infinite: the app averages them itself."""
     enough: int = 0
     """Number of valid replies that ends the phase (over-selection); 0: all."""
     norm_limit: float = 0.0

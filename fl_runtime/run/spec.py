@@ -51,6 +51,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """An update with more examples than this many times the phase's median, or the device's own
     earlier counts, is refused; 0: none is.
     """
+    checks: Literal["", "strict", "free"] = ""
+    """What replies are held against: the model's layout, or bounds alone; empty: as the strategy
+    aggregates them.
+    """
     selection: Annotated[
         str, msgspec.Meta(pattern="^(|random|least-seen|stratified:[A-Za-z0-9_-]{1,40})$")
     ] = ""

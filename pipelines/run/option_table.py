@@ -174,6 +174,16 @@ class RunOptions:
         help="refuse updates with more examples than this many times the median, or the device's "
         "own earlier counts; 0: none (default {default:g})",
     )
+    checks: str = option(
+        default="",
+        choices=("strict", "free"),
+        parameter="Checks",
+        meaning="strict: replies must have the model's layout; free: any within bounds; -: strict "
+        "for Flower's own aggregation, free for an app's",
+        flag="--checks",
+        help="strict: replies must have the model's layout; free: any within bounds (default: "
+        "strict for Flower's own aggregation, free for an app's)",
+    )
     selection: str = option(
         default="",
         pattern="random|least-seen|stratified:[A-Za-z0-9_-]{1,40}",

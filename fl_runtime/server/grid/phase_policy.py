@@ -35,6 +35,12 @@ class PhasePolicy:
     """Cohorts fold their replies into one mean, weighted by this metric; None: they do not."""
     checked: bool = False
     """Whether replies must have the model's layout, finite values and an example count."""
+    any_shape: frozenset[str] = frozenset()
+    """Kinds of phases whose replies the app's own aggregation takes in any shape: they are bounded
+    and finite, and held against nothing else.
+    """
+    any_metrics: frozenset[str] = frozenset()
+    """Kinds of phases whose metrics may be NaN or infinite."""
     norm_limit: float = 0.0
     """Largest L2 norm of a change that counts, known from earlier rounds; 0: not known."""
     expected: Mapping[str, Expectation] = field(default_factory=dict)

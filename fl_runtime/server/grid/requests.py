@@ -108,6 +108,7 @@ class RequestBuilder:
         targets = self._targets(cohort, phase, [first, *others])
         # Updates can be measured and averaged only against one model that all devices got.
         same = contents.arrays is not None
+        any_shape = stats.kind in policy.any_shape
         expected = policy.expected.get(stats.kind, Expectation())
         wanted = sum(target.node_id not in policy.over_selected for target in targets)
         return PhaseRequest(
@@ -133,8 +134,10 @@ class RequestBuilder:
             ],
             fold=policy.fold_by is not None and stats.kind in FOLDED_KINDS,
             weighted_by=policy.fold_by or EXAMPLES,
-            specs=contents.specs if policy.checked else None,
-            size_limit=_size_limit(contents, policy),
+            specs=contents.specs if policy.checked and not any_shape else None,
+            size_limit=_size_limit(contents, policy, any_shape=any_shape),
+            any_shape=any_shape,
+            any_metrics=stats.kind in policy.any_metrics,
             checked=policy.checked,
             # 0: wait for all. A cohort without over-selected devices has nothing to end early.
             enough=wanted if wanted < len(targets) else 0,
@@ -182,8 +185,10 @@ def weight_limit(factor: float, median: float, own: float | None) -> float:
     return factor * min(known) if known else 0.0
 
 
-def _size_limit(contents: PhaseContents, policy: PhasePolicy) -> int:
+def _size_limit(contents: PhaseContents, policy: PhasePolicy, *, any_shape: bool) -> int:
     """Bytes of an update: twice the model and 1 MiB where it must have the model's layout."""
     if contents.largest is None or not policy.checked:
         return UNCHECKED_LIMIT_BYTES
+    if any_shape:
+        return min(contents.largest * 8 + 2**26, UNCHECKED_LIMIT_BYTES)
     return contents.largest * 2 + 2**20

@@ -72,15 +72,15 @@ def take(number: int, sequence: int, arrays: ArrayMap, strategy: Strategy) -> Ch
     )
 
 
-def restore(checkpoint: Checkpoint, initial: ArrayMap, strategy: Strategy) -> None:
-    """Restore the strategy and the random state.
+def restore(checkpoint: Checkpoint, initial: ArrayMap | None, strategy: Strategy) -> None:
+    """Restore the strategy and the random state. ``initial``: None allows another layout.
 
     Raises:
         RunFailed: the checkpoint's model has not the layout of the app's ``initial`` one.
     """
     # Dtypes are not compared: the round loop restores them anyway.
     saved = {(spec.name, spec.shape) for spec in array_specs(checkpoint.arrays)}
-    if saved != {(spec.name, spec.shape) for spec in array_specs(initial)}:
+    if initial is not None and saved != {(spec.name, spec.shape) for spec in array_specs(initial)}:
         raise RunFailed(
             "checkpoint",
             "The run's checkpoint is of another model: its array names or shapes are not those "

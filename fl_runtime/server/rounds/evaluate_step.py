@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from flwr.app import MetricRecord
 from flwr.serverapp.strategy import Strategy
 
 from fl_runtime.run.cohorts import Member
 from fl_runtime.run.records import PhaseStats
+from fl_runtime.server.aggregation.by_the_app import aggregated_by_the_app
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
 from fl_runtime.server.rounds.strategies import minimum_nodes
@@ -34,8 +36,11 @@ def evaluate(
     if not messages:
         return None
     replies = list(grid.send_and_receive(messages, timeout=given.timeout))
-    metrics: MetricRecord | None = strategy.aggregate_evaluate(given.number, replies)
-    return metrics
+    aggregate = partial(strategy.aggregate_evaluate, given.number)
+    if "evaluate" not in policy.any_shape:
+        metrics: MetricRecord | None = aggregate(replies)
+        return metrics
+    return aggregated_by_the_app(aggregate, replies, grid.phases)
 
 
 def _responsive(

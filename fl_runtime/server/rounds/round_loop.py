@@ -37,11 +37,18 @@ from fl_runtime.server.rounds.evaluate_step import evaluate
 from fl_runtime.server.rounds.quorum import Quorum
 from fl_runtime.server.rounds.starts import Resumed, Start, Starts
 from fl_runtime.server.rounds.stopping import StoppingCriteria
-from fl_runtime.server.rounds.strategies import adjust, build, foldable
+from fl_runtime.server.rounds.strategies import (
+    adjust,
+    aggregates_itself,
+    averages_own_metrics,
+    build,
+    foldable,
+)
 from fl_runtime.server.rounds.train_step import RoundInput, TrainStep
 
 logger = logging.getLogger(__name__)
 
+KINDS = ("train", "evaluate")
 RecordRound = Callable[[RoundRecord, Checkpoint | None], None]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -170,7 +177,16 @@ class _StartedRounds:
         self._grid = grid
         self._given = given
         self._history = availability.history
-        self._policy = _policy_of(strategy, grid)
+        self._policy = _policy_of(strategy, grid, loop.spec.checks)
+        if self._policy.any_shape:
+            event(
+                logger,
+                "replies-not-held-against-the-model",
+                logging.WARNING,
+                run=loop.spec.run,
+                strategy=type(strategy).__name__,
+                kinds=sorted(self._policy.any_shape),
+            )
         self._train = TrainStep(strategy, grid, self._policy, availability)
         self._specs = array_specs(to_arrays(given.initial))
         self._arrays = given.initial
@@ -247,7 +263,9 @@ class _StartedRounds:
             self._arrays = result.arrays = to_record(phases.weights.load(start.rounds[-1].model))
         if start.checkpoint is None:
             return len(start.rounds) + 1
-        restore(start.checkpoint, to_arrays(self._given.initial), self._strategy)
+        # A strategy that aggregates any shape may have changed the model's layout.
+        initial = None if self._policy.any_shape else to_arrays(self._given.initial)
+        restore(start.checkpoint, initial, self._strategy)
         phases.resume_at(start.checkpoint.sequence)
         self._arrays = result.arrays = to_record(start.checkpoint.arrays)
         spec, best = self._loop.spec, self._loop.stopping.best
@@ -323,12 +341,19 @@ def _no_evaluation(number: int, arrays: ArrayRecord) -> None:  # noqa: ARG001  #
     return None
 
 
-def _policy_of(strategy: Strategy, grid: IoTGrid) -> PhasePolicy:
-    """What a strategy allows. FedXgb's updates are trees: they have no layout to check."""
+def _policy_of(strategy: Strategy, grid: IoTGrid, checks: str) -> PhasePolicy:
+    """What a strategy allows. Flower's own aggregation takes replies with the model's layout; an
+    app's own may take any. FedXgb's updates are trees: they have no layout to check.
+    """
+    own = {kind for kind in KINDS if aggregates_itself(strategy, kind)}
+    any_shape = frozenset({"strict": set(), "free": set(KINDS)}.get(checks, own))
+    takes_any_metrics = "train" in any_shape or averages_own_metrics(strategy)
     return PhasePolicy(
         available=grid.phases.members,
-        fold_by=strategy.weighted_by_key if foldable(strategy) else None,
+        fold_by=strategy.weighted_by_key if foldable(strategy) and not any_shape else None,
         checked=not type(strategy).__name__.startswith("FedXgb"),
+        any_shape=any_shape,
+        any_metrics=frozenset({"train"} if takes_any_metrics and checks != "strict" else ()),
     )
 
 

@@ -105,6 +105,23 @@ def foldable(strategy: Strategy) -> bool:
     return type(strategy) in WEIGHTED_MEANS and averages_metrics(strategy)
 
 
+def aggregates_itself(strategy: Strategy, kind: str) -> bool:
+    """Whether the app's own code aggregates the replies of a kind, ``train`` or ``evaluate``: in
+    the strategy, or in one that it wraps.
+    """
+    own = getattr(type(strategy), f"aggregate_{kind}")
+    if not own.__module__.startswith("flwr."):
+        return True
+    wrapped = (value for value in vars(strategy).values() if isinstance(value, Strategy))
+    return any(aggregates_itself(inner, kind) for inner in wrapped)
+
+
+def averages_own_metrics(strategy: Strategy) -> bool:
+    """Whether the app's own code averages the metrics of training."""
+    function = getattr(strategy, "train_metrics_aggr_fn", None)
+    return function is not None and not function.__module__.startswith("flwr.")
+
+
 def chooses_by_order(strategy: Strategy) -> bool:
     """Whether a strategy asks devices in turn, so that no other may take the place of one."""
     return isinstance(strategy, FedXgbCyclic)

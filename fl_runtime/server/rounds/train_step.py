@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
@@ -14,6 +15,7 @@ from fl_runtime.run.cohorts import Member
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.aggregation.block_strategies import aggregate_train
+from fl_runtime.server.aggregation.by_the_app import aggregated_by_the_app
 from fl_runtime.server.grid.flower_compat import readdressed
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phase_policy import PhasePolicy
@@ -95,13 +97,28 @@ class TrainStep:
                 expected=expected,
             )
             planned = self._plan(given, policy, attempt)
+            self._check_planned(given.number, planned)
             before = len(self._phases.stats)
             replies = self._send(planned, policy, given.timeout)
             stats = self._phases.stats[before:]
             if not planned.messages or self._has_quorum(given.number, planned, stats):
                 break
-        aggregated, metrics = aggregate_train(self._strategy, given.number, replies)
-        return policy, aggregated, metrics
+        aggregate = partial(aggregate_train, self._strategy, given.number)
+        if "train" not in policy.any_shape:
+            return policy, *aggregate(replies)
+        return policy, *aggregated_by_the_app(aggregate, replies, self._phases)
+
+    def _check_planned(self, number: int, planned: _Attempt) -> None:
+        """Raise RunFailed, before anything is sent, for a round that can have no quorum."""
+        needed, wanted = self._quorum.updates_needed(planned.wanted), planned.wanted
+        if planned.messages and wanted < needed:
+            name = type(self._strategy).__name__
+            raise RunFailed(
+                "quorum",
+                f"Round {number} needs {needed} valid updates ({name}, quorum "
+                f"{self._spec.quorum}), and the strategy asks only {wanted} devices: raise its "
+                "fraction_train.",
+            )
 
     def _plan(self, given: RoundInput, policy: PhasePolicy, attempt: int) -> _Attempt:
         """The strategy's messages, to the devices that the run's selection chooses, and the same

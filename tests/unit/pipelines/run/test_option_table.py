@@ -50,7 +50,7 @@ def test_the_runs_specification_has_the_tables_bounds() -> None:
         if entry.pattern:
             assert kind.pattern == f"^(|{entry.pattern})$", entry.name
         if entry.choices:
-            allowed = {value for t in kind.types for value in t.values}
+            allowed = {value for t in getattr(kind, "types", [kind]) for value in t.values}
             assert allowed == {"", *entry.choices}
 
 
