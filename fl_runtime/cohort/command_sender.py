@@ -144,6 +144,7 @@ class CommandSender:
             seconds=seconds,
             flower_run_id=request.flower_run_id,
             node_id=target.node_id,
+            group_id=target.group_id,
             content=part.content,
             content_ref=part.reference,
             arrays=part.arrays,

@@ -45,6 +45,8 @@ class Target(msgspec.Struct, frozen=True):
     """Largest example count that earlier rounds make plausible; 0: nothing is known."""
     content: int = 0
     """What the device gets: 0 for the request's content, N for its Nth other one."""
+    group_id: str = ""
+    """Of the message, as the app gave it."""
 
 
 class DeviceResult(msgspec.Struct, frozen=True, kw_only=True, tag="device"):

@@ -204,7 +204,6 @@ METRICS = (
         group="Evaluation and metrics",
         shows="a training loss of NaN",
         source="nan_metric.py",
-        missing="9",
     ),
 )
 RECORDS = (
@@ -227,7 +226,6 @@ RECORDS = (
         group="Messages and records",
         shows="two array records in a message (SCAFFOLD)",
         source="scaffold.py",
-        missing="9",
     ),
     App(
         name="personal-layers",
@@ -235,7 +233,6 @@ RECORDS = (
         shows="replies with some of the model's layers (FedPer), the others in `context.state`",
         source="personal_layers.py",
         config={"order": "w"},
-        missing="9",
     ),
     App(
         name="reordered-layers",
@@ -243,14 +240,12 @@ RECORDS = (
         shows="replies with the layers in another order (FedBN)",
         source="personal_layers.py",
         config={"order": "scale,w"},
-        missing="9",
     ),
     App(
         name="custom-arrays",
         group="Messages and records",
         shows="arrays in a serialization of the app's own (`Array(stype=...)`)",
         source="custom_arrays.py",
-        missing="9",
     ),
     App(
         name="array-types",
@@ -285,7 +280,6 @@ RECORDS = (
         source="node_replies.py",
         model=False,
         rounds=0,
-        missing="10",
     ),
     App(
         name="mods",

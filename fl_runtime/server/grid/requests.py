@@ -158,6 +158,7 @@ class RequestBuilder:
                 phase.messages[member.node_id].metadata.message_id,
                 weight_limit(self._spec.weight_limit, usual, expected.examples.get(member.device)),
                 order.index(phase.contents.by_node[member.node_id]),
+                phase.messages[member.node_id].metadata.group_id,
             )
             for member in _asked(cohort, phase)
         ]

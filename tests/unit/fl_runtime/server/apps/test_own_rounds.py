@@ -159,6 +159,21 @@ def test_replies_to_pushed_messages_come_while_others_are_still_awaited() -> Non
     assert len(set(answered)) >= 5
 
 
+def test_a_message_keeps_its_group() -> None:
+    groups: list[str] = []
+
+    def device(command: Command, content: Records) -> Records:
+        groups.append(command.group_id)
+        return Records(metrics={"m": {"a": 1.0}})
+
+    def main(grid: Grid, context: Context) -> None:
+        nodes = list(grid.get_node_ids())
+        grid.send_and_receive([Message(RecordDict(), n, "query", group_id="g") for n in nodes])
+
+    run(main, dict.fromkeys(DEVICES, device))
+    assert groups == ["g"] * 6
+
+
 def test_a_node_gets_every_message_and_an_unknown_one_is_an_error() -> None:
     def device(command: Command, content: Records) -> Records:
         return Records(metrics={"m": {"number": content.configs["c"]["number"]}})

@@ -88,7 +88,7 @@ def test_replies_of_another_shape_are_for_strategies_that_take_them(
         assert [record.train["all"] for record in records] == [6, 6]
         assert all(record.participants == 6 for record in records)
         return
-    with pytest.raises(Exception, match="2 array records|Expected exactly one ArrayRecord"):
+    with pytest.raises(Exception, match=r"2 array records|Expected exactly one ArrayRecord"):
         run_rounds(strategy(), devices, num_rounds=1, checks=checks)
 
 
@@ -155,6 +155,6 @@ def test_more_replies_than_are_asked_for_are_refused_before_a_round() -> None:
         return training_device("d0")(command, content)
 
     strategy = build("Krum", {"num_malicious_nodes": 1, "fraction_train": 0.5}, 6)
-    with pytest.raises(RunFailed, match="needs 5 valid updates .Krum.*asks only 3 devices"):
+    with pytest.raises(RunFailed, match=r"needs 5 valid updates .Krum.*asks only 3 devices"):
         run_rounds(strategy, dict.fromkeys(DEVICES, device))
     assert asked == []
