@@ -13,6 +13,7 @@ from edge.config import DeviceConfig
 from edge.errors import CodedError
 from edge.files import disk_code
 from edge.logs import event
+from edge.memory import usable_memory
 from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Command, ConfigValue, Reply, Timing
@@ -28,6 +29,8 @@ from edge.transports import TransportError
 
 logger = logging.getLogger(__name__)
 
+_COPIES = 2
+"""The fewest copies of the weights that training can hold: those that came, and the update."""
 REASON_LIMIT = 400
 """Characters of a failure's reason: at four bytes each, they still fit into a message of 4 KB."""
 
@@ -69,6 +72,7 @@ class CommandExecution:
         workers: Runs the app.
         monotonic: Seconds, including suspend.
         now: Unix time.
+        memory: MiB that a worker could use; 0: not known.
 
     """
 
@@ -79,12 +83,16 @@ class CommandExecution:
         workers: Workers,
         monotonic: Callable[[], float],
         now: Callable[[], float] = time.time,
+        memory: Callable[[], int] = usable_memory,
     ) -> None:
         self._config = config
         self._objects = objects
         self._workers = workers
         self._monotonic = monotonic
         self._now = now
+        self._memory = memory
+        # A worker that is warm holds some of it, and uses that again.
+        self._memory_at_start = memory()
 
     async def answer(self, granted: GrantedCommand, received: float) -> Reply:
         """Carry out a command, and return its result or the reason of its failure.
@@ -109,6 +117,7 @@ class CommandExecution:
     async def _run(self, granted: GrantedCommand, deadline: _Deadline) -> Reply:
         command = granted.command
         folder, started = app_folder(self._config, command.app), self._monotonic()
+        self._check_memory(command)
         inputs = await self._fetch(granted, deadline)
         fetched = self._monotonic()
         update = self._config.cache_dir / "update.out"
@@ -124,6 +133,17 @@ class CommandExecution:
             update.unlink(missing_ok=True)
         timing = Timing(fetched - started, worked - fetched, self._monotonic() - worked)
         return _success(command, result, timing, inputs.downloaded)
+
+    def _check_memory(self, command: Command) -> None:
+        """Refuse weights before they are fetched that no training could hold here."""
+        size = (command.arrays.size if command.arrays else 0) >> 20
+        usable = max(self._memory(), self._memory_at_start)
+        if usable and size * _COPIES > usable:
+            raise CommandRefused(
+                "out-of-memory",
+                f"the weights take {size} MiB, and an app holds them and its update at the same"
+                f" time; this device has {usable} MiB of memory for it",
+            )
 
     async def _fetch(self, granted: GrantedCommand, deadline: _Deadline) -> _Inputs:
         command = granted.command

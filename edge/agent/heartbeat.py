@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Literal
 from edge.agent.spool import Outbox
 from edge.config import DeviceConfig
 from edge.logs import event
+from edge.memory import usable_memory
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import ORDER_VERSION, Heartbeat, seal, seal_heartbeat
+from edge.protocol.messages import LACKS_LIMIT, ORDER_VERSION, Heartbeat, seal, seal_heartbeat
 from edge.protocol.names import topic
 from edge.serving.model_store import ModelStore
 from edge.serving.statistics import serving, sweep
-from edge.training.app_bundle import installed_apps
+from edge.training.app_bundle import AppError, installed_apps, load_app
+from edge.training.imports import missing_modules
 from edge.transports import Transport, TransportError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,6 @@ logger = logging.getLogger(__name__)
 APPS_LIMIT = 50
 """Apps in a heartbeat, as :class:`~edge.protocol.messages.Heartbeat` allows."""
 _SUPPLIES = Path("/sys/class/power_supply")
-_MEMORY = Path("/proc/meminfo")
 Power = Literal["", "mains", "battery"]
 
 
@@ -56,6 +58,7 @@ class HeartbeatSender:
         self._is_busy = is_busy
         self._topic = topic(config.fleet, config.device, "heartbeat")
         self._boot = secrets.token_hex(8)
+        self._lacking = Lacking(config)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -79,18 +82,56 @@ class HeartbeatSender:
         """Collect the device's state."""
         active, folder = self._models.usable(), self._config.serving_dir
         sweep(folder, active.sequence)
+        apps = installed_apps(self._config.apps_dir)[:APPS_LIMIT]
         return Heartbeat(
             state="busy" if self._is_busy() else "idle",
             boot=self._boot,
-            apps=installed_apps(self._config.apps_dir)[:APPS_LIMIT],
+            apps=apps,
             power=power(),
-            free_memory=free_memory(),
+            free_memory=usable_memory(),
+            lacks=self._lacking.of(apps),
             labels=self._config.labels,
             model=active.manifest.model_version if active.manifest else "",
             since=active.since if active.manifest else 0.0,
             serving=serving(folder, active.sequence) if active.manifest else None,
             orders=ORDER_VERSION,
         )
+
+
+class Lacking:
+    """Which modules the installed apps import, and this device does not have.
+
+    Args:
+        config: The device.
+
+    """
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self._config = config
+        self._whole: set[str] = set()
+        """Apps that lack nothing. Their files do not change, so they are read once."""
+
+    def of(self, apps: list[str]) -> dict[str, list[str]]:
+        """Return the missing modules of each app that lacks any, as far as a heartbeat has room."""
+        found: dict[str, list[str]] = {}
+        for app in apps:
+            if app in self._whole:
+                continue
+            missing = self._missing(app)
+            if missing:
+                found[app] = missing[:LACKS_LIMIT]
+            else:
+                self._whole.add(app)
+        return dict(list(found.items())[:LACKS_LIMIT])
+
+    def _missing(self, app: str) -> list[str]:
+        folder = self._config.apps_dir / app
+        # Its worker finds modules there, too.
+        path = filter(None, self._config.worker_env.get("PYTHONPATH", "").split(os.pathsep))
+        try:
+            return missing_modules(folder, load_app(folder).client_app, [*path])
+        except (AppError, OSError):  # running it says what is wrong
+            return []
 
 
 def last_will(config: DeviceConfig) -> tuple[str, bytes]:
@@ -112,14 +153,6 @@ def power(supplies: Path = _SUPPLIES) -> Power:
         if kind == "Battery" and _text(supply / "scope") != "Device":
             found = "battery"
     return found
-
-
-def free_memory(file: Path = _MEMORY) -> int:
-    """Return the MiB available without swapping; 0 where Linux does not say."""
-    for line in _text(file).splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return 0
 
 
 def _text(file: Path) -> str:

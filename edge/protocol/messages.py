@@ -27,6 +27,9 @@ CONTENT_LIMIT = 16 * 2**20
 SERVED_INPUTS = 16
 """Inputs of a model whose statistics a heartbeat carries."""
 
+LACKS_LIMIT = 3
+"""Apps, and modules of each, that a heartbeat names as missing."""
+
 Label = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,40}\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=16 * 2**30)]
 ConfigValue = bool | int | float | str
@@ -198,6 +201,11 @@ class Heartbeat(
     serving: Serving | None = None
     orders: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     """:data:`ORDER_VERSION` of the agent. Those of 0.4 do not tell theirs, which is 1."""
+    lacks: Annotated[
+        dict[Digest, Annotated[list[Label], msgspec.Meta(max_length=LACKS_LIMIT)]],
+        msgspec.Meta(max_length=LACKS_LIMIT),
+    ] = {}
+    """Modules that installed apps import and the device does not have, by app."""
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -251,11 +259,11 @@ def seal(message: Reply | Heartbeat, key: str = "") -> bytes:
 
 
 def seal_heartbeat(heartbeat: Heartbeat) -> bytes:
-    """Seal a heartbeat; without its statistics when it would be too long with them."""
+    """Seal a heartbeat; without statistics and missing modules when it would be too long."""
     try:
         return seal(heartbeat)
     except ProtocolError:
-        return seal(msgspec.structs.replace(heartbeat, serving=None))
+        return seal(msgspec.structs.replace(heartbeat, serving=None, lacks={}))
 
 
 def unseal(payload: bytes, kind: type[_T]) -> _T:

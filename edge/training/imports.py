@@ -9,13 +9,16 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge.training.app_bundle import site_of
 from edge.training.app_modules import import_roots
 
+_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
+"""Names that a heartbeat can carry."""
 _MODULES = 500
 """Modules of an app that are read at most."""
 
@@ -43,19 +46,32 @@ def foreign_imports(folder: Path, reference: str) -> list[str]:
     return sorted(foreign)
 
 
-def missing_modules(folder: Path, reference: str) -> list[str]:
-    """Return the top-level modules that a component imports and this device lacks, sorted."""
+def missing_modules(folder: Path, reference: str, path: Sequence[str] = ()) -> list[str]:
+    """Return the top-level modules that a component imports and this device lacks, sorted.
+
+    Args:
+        folder: The app's folder.
+        reference: ``module:attribute``.
+        path: Where else its worker looks for modules.
+
+    """
     importlib.invalidate_caches()  # one may have been installed in the meantime
-    site = str(site_of(folder))
+    roots = [Path(root) for root in import_roots(folder)]
     tops = {name.partition(".")[0] for name in foreign_imports(folder, reference)}
-    return sorted(name for name in tops if not _exists(name, site))
+    return sorted(
+        name
+        for name in tops
+        if _NAME.fullmatch(name)
+        and not any((root / name).is_dir() for root in roots)  # the app's own, without __init__
+        and not _exists(name, [*path, str(site_of(folder))])
+    )
 
 
-def _exists(name: str, site: str) -> bool:
+def _exists(name: str, path: list[str]) -> bool:
     """Whether a module can be found, which imports nothing."""
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return True
-    return importlib.machinery.PathFinder.find_spec(name, [site]) is not None
+    return importlib.machinery.PathFinder.find_spec(name, path) is not None
 
 
 def _files(roots: list[Path], name: str) -> list[tuple[str, Path]]:

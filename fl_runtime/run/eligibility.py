@@ -48,8 +48,8 @@ def _meets(heartbeat: Heartbeat, key: str, value: ConfigValue) -> bool:
 def eligible(
     devices: Iterable[DeviceStatus], spec: RunSpec, now: float, fresh_seconds: float
 ) -> dict[str, Heartbeat]:
-    """The devices that are online, take this cloud's orders, have the run's app and meet its
-    requirements, by name.
+    """The devices that are online, take this cloud's orders, have the run's app with all that it
+    imports, and meet its requirements, by name.
 
     ``now`` is in Unix seconds. A device with a malformed heartbeat is not eligible.
     """
@@ -60,6 +60,7 @@ def eligible(
         and status.is_online(now, fresh_seconds)
         and not foreign_orders(status.heartbeat)
         and spec.app in status.heartbeat.apps
+        and spec.app not in status.heartbeat.lacks
         and meets(status.heartbeat, spec.require)
     }
     return dict(sorted(found.items()))
@@ -75,15 +76,22 @@ def foreign_orders(heartbeat: Heartbeat) -> str:
     return f"{theirs}, and this cloud gives {ORDER_VERSION}: deploy the agent's release"
 
 
-def left_out(devices: Iterable[DeviceStatus], now: float, fresh_seconds: float) -> dict[str, str]:
-    """Why devices that are online cannot take part in any run of this cloud, by name."""
+def left_out(
+    devices: Iterable[DeviceStatus], app: str, now: float, fresh_seconds: float
+) -> dict[str, str]:
+    """Why devices that are online cannot take part in a run of an app, by name."""
     online = (status for status in devices if status.is_online(now, fresh_seconds))
     reasons = {
-        status.device: foreign_orders(status.heartbeat)
+        status.device: foreign_orders(status.heartbeat) or _lacking(status.heartbeat, app)
         for status in online
         if status.heartbeat is not None
     }
     return {device: reason for device, reason in sorted(reasons.items()) if reason}
+
+
+def _lacking(heartbeat: Heartbeat, app: str) -> str:
+    names = heartbeat.lacks.get(app, [])
+    return f"the app imports {', '.join(names)}, which it does not have" if names else ""
 
 
 def _is_number(value: object) -> bool:

@@ -133,7 +133,7 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     spec = decode_spec(aws.objects.get(spec_key(request["run"])))
     devices = list(aws.devices.fleet(spec.fleet))
     beats = members(eligible(devices, spec, now, aws.fresh_seconds), things_of(iot(), spec.fleet))
-    found = discover(spec, beats, now, left_out(devices, now, aws.fresh_seconds))
+    found = discover(spec, beats, now, left_out(devices, spec.app, now, aws.fresh_seconds))
     if found.enough:
         labels = {device: beat.labels for device, beat in beats.items()}
         cohorts = form_cohorts(spec.fleet, chosen_of(spec, beats), spec.devices_per_proxy, labels)

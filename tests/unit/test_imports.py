@@ -19,7 +19,7 @@ PACKAGES = ["edge", "fl_runtime", "registry", "pipelines"]
 LAYERS: dict[str, list[set[str]]] = {
     "edge": [
         {"errors"},
-        {"clock", "files", "frames", "logs", "protocol"},
+        {"clock", "files", "frames", "logs", "memory", "protocol"},
         {"addresses"},
         {"config", "object_transfer"},
         {"identity"},

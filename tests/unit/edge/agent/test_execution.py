@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fakes.clock import Clock
-from fakes.devices import Device, a_command, instant, with_device
+from fakes.devices import Device, a_command, device_config, instant, with_device
 from fakes.keys import Key, a_grant, sealed
 from fakes.objects import FileObjects
 from fakes.workers import InstantWorkers
@@ -164,3 +164,26 @@ def test_a_full_disk_is_a_reason_of_its_own(tmp_path: Path) -> None:
     )
     command = a_command(arrays=ObjectRef("c" * 64, 7, "url"))
     assert asyncio.run(execution.answer(granted(command), 0.0)).code == "disk-full"
+
+
+def test_weights_beyond_the_devices_memory_are_refused_before_they_are_fetched(
+    tmp_path: Path,
+) -> None:
+    """Not a download of half a gigabyte, and then a worker that the kernel kills."""
+    amounts = [600, 200, 200, 200]
+    command = a_command(arrays=ObjectRef("c" * 64, 500 * 2**20, "nowhere"))
+
+    async def answers(memory: list[int]) -> str:
+        config = device_config(tmp_path)
+        (config.apps_dir / command.app).mkdir(parents=True, exist_ok=True)
+        execution = CommandExecution(
+            config, FileObjects(tmp_path), instant(), Clock(), memory=lambda: memory.pop(0)
+        )
+        reply = await execution.answer(granted(command), 0.0)
+        return f"{reply.code}: {reply.reason}"
+
+    refused = asyncio.run(answers(amounts))
+    assert refused.startswith("out-of-memory: the weights take 500 MiB")
+    assert "this device has 600 MiB" in refused
+    for enough in ([1000, 200], [0, 0]):
+        assert asyncio.run(answers(enough)).startswith("download-failed")

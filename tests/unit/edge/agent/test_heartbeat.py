@@ -10,7 +10,7 @@ from fakes.devices import device_config
 from fakes.objects import FileObjects
 from fakes.transport import MemoryTransport
 
-from edge.agent.heartbeat import HeartbeatSender, free_memory, last_will, power
+from edge.agent.heartbeat import HeartbeatSender, last_will, power
 from edge.agent.spool import Outbox, Spool
 from edge.identity.trust import Trust, TrustedKeys
 from edge.protocol.messages import Heartbeat, seal_heartbeat, unseal
@@ -33,12 +33,6 @@ def test_power_is_read_from_the_kernel(tmp_path: Path, files: dict, expected: st
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert power(tmp_path) == expected
-
-
-def test_free_memory_is_read_from_the_kernel(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 4096000 kB\nMemAvailable: 2048000 kB\n")
-    assert free_memory(tmp_path / "meminfo") == 2000
-    assert free_memory(tmp_path / "none") == 0
 
 
 def sender(folder: Path, transport: MemoryTransport, **config: object) -> HeartbeatSender:
@@ -70,3 +64,20 @@ def test_a_lost_heartbeat_is_no_failure_and_sends_no_waiting_reply(tmp_path: Pat
 def test_the_last_will_says_offline(tmp_path: Path) -> None:
     topic, payload = last_will(device_config(tmp_path))
     assert (topic, unseal(payload, Heartbeat).state) == ("fl/f/d0/heartbeat", "offline")
+
+
+def test_a_heartbeat_names_what_an_app_imports_and_the_device_lacks(tmp_path: Path) -> None:
+    """So a run leaves the device out instead of failing there in each round."""
+    app = tmp_path / "apps" / ("a" * 64)
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text('[tool.flwr.app.components]\nclientapp = "client:app"\n')
+    (app / "client.py").write_text("import numpy, no_such_module\nfrom its_own import x\n")
+    (tmp_path / "apps" / ("b" * 64)).mkdir()
+    (tmp_path / "libraries").mkdir()
+    beats = sender(
+        tmp_path, MemoryTransport(), worker_env={"PYTHONPATH": str(tmp_path / "libraries")}
+    )
+    assert beats.heartbeat().lacks == {"a" * 64: ["its_own", "no_such_module"]}
+    (tmp_path / "libraries" / "its_own.py").touch()
+    (app / "no_such_module").mkdir()
+    assert beats.heartbeat().lacks == {}

@@ -40,10 +40,21 @@ def test_an_agent_of_another_protocol_is_left_out_with_the_reason() -> None:
         DeviceStatus(fleet="f", device="malformed", last_seen=99, heartbeat=None),
     ]
     assert list(eligible(devices, spec(), 100.0, 30.0)) == ["of-today"]
-    assert left_out(devices, 100.0, 30.0) == {
+    assert left_out(devices, APP, 100.0, 30.0) == {
         "of-0-4": "its agent takes orders of protocol 1, and this cloud gives 2: update the agent",
         "of-1-0": "its agent takes orders of protocol 3, and this cloud gives 2: deploy the agent's"
         " release",
+    }
+
+
+def test_a_device_without_what_the_app_imports_is_left_out_before_the_run() -> None:
+    devices = [
+        status("bare", 99, lacks={APP: ["pandas", "xgboost"]}),
+        status("of-another-app", 99, lacks={"b" * 64: ["pandas"]}),
+    ]
+    assert list(eligible(devices, spec(), 100.0, 30.0)) == ["of-another-app"]
+    assert left_out(devices, APP, 100.0, 30.0) == {
+        "bare": "the app imports pandas, xgboost, which it does not have"
     }
 
 
