@@ -185,4 +185,4 @@ def test_a_bug_is_raised_where_somebody_debugs(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_module_declares_its_commands() -> None:
-    assert len(MODULES) == len(set(MODULES)) == 20
+    assert len(MODULES) == len(set(MODULES)) == 21
