@@ -14,7 +14,7 @@ from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.errors import UsageError
 from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
-from pipelines.local.mlflow_store import check_database
+from pipelines.local.mlflow_store import check_database, is_finished
 
 Choice = Literal["local", "aws"]
 VARIABLE = "MLEDGEOPS_CLOUD"
@@ -125,7 +125,7 @@ def use_store(option: str = "") -> Iterator[bool]:
         check_database(home.mlflow_file, free=True)
     quiet = {name: home.shared_environment()[name] for name in _QUIET}
     with _environment({MLFLOW_VARIABLE: store, **quiet}):
-        yield store != home.mlflow_uri or home.mlflow_file.is_file()
+        yield store != home.mlflow_uri or is_finished(home.mlflow_file)
 
 
 _QUIET = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")

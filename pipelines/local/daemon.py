@@ -123,7 +123,7 @@ class Daemon:
         return emulator
 
     def _create_mlflow_store(self, info: CloudInfo) -> None:
-        create_store({**os.environ}, info.forks).wait()
+        create_store({**os.environ}, info.forks, self._home.mlflow_file).wait()
 
     def _deploy(self) -> None:
         try:

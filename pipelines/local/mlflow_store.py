@@ -6,6 +6,7 @@ a run waits for it: both are told in a sentence instead.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from edge.files import replace_atomically
 from pipelines.local.forks.client import ForkedProcess
 from pipelines.local.forks.server import ForkRequest
 from pipelines.local.home import LocalCloudError
@@ -26,15 +28,47 @@ MODULE = "pipelines.local.mlflow_store"
 
 
 def create_store(
-    environment: Mapping[str, str], forks: str
+    environment: Mapping[str, str], forks: str, file: Path
 ) -> subprocess.Popen[bytes] | ForkedProcess:
     """Start the making of MLflow's database. Several processes at once could not make it, and it
     takes seconds.
     """
+    arguments = [str(file)]
     if forks:
-        request = ForkRequest(module=MODULE, environment=dict(environment))
+        request = ForkRequest(module=MODULE, arguments=arguments, environment=dict(environment))
         return ForkedProcess(forks, request, piped=(False, False, False), text=False)
-    return subprocess.Popen([sys.executable, "-m", MODULE], env=environment)
+    return subprocess.Popen([sys.executable, "-m", MODULE, *arguments], env=environment)
+
+
+def make_database(file: Path) -> None:
+    """Make MLflow's database, whole or not at all, unless there is a finished one.
+
+    MLflow makes its tables one after the other, and fails for ever on a database in which it was
+    interrupted. The caller is the only one that makes it.
+    """
+    if is_finished(file):
+        return
+    from mlflow import MlflowClient
+
+    part = file.with_name(f".{file.name}.part")
+    for left in (part, part.with_name(f"{part.name}-journal")):
+        left.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    file.with_name(f"{file.name}-journal").unlink(missing_ok=True)
+    replace_atomically(part, file, durable=True)
+
+
+def is_finished(file: Path) -> bool:
+    """Whether a database is there and MLflow has finished making it: its last act is to add the
+    first experiment.
+    """
+    if not file.is_file():
+        return False
+    with contextlib.closing(_opened(file, "ro", HELD_SECONDS)) as connection:
+        try:
+            return bool(connection.execute("SELECT count(*) FROM experiments").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            return error.sqlite_errorcode == sqlite3.SQLITE_BUSY  # else there is no such table
 
 
 def check_database(file: Path, *, free: bool = False) -> None:
@@ -107,9 +141,7 @@ def _look(file: Path, mode: str, query: str, seconds: float) -> str:
     """
     if not file.is_file():
         return "ok"
-    # A path in a URI: https://www.sqlite.org/uri.html
-    where = f"{file.resolve().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)
+    connection = _opened(file, mode, seconds)
     try:
         row = connection.execute(query).fetchone()
     except sqlite3.OperationalError as error:
@@ -121,6 +153,12 @@ def _look(file: Path, mode: str, query: str, seconds: float) -> str:
     return str(row[0]) if row else "ok"
 
 
+def _opened(file: Path, mode: str, seconds: float) -> sqlite3.Connection:
+    # A path in a URI: https://www.sqlite.org/uri.html
+    where = f"{file.resolve().as_uri()}?mode={mode}"
+    return sqlite3.connect(where, uri=True, timeout=seconds, isolation_level=None)
+
+
 def _damaged(file: Path, found: str) -> str:
     return (
         f"MLflow's database {file} is damaged ({found.splitlines()[-1]}): put a copy of it in "
@@ -129,6 +167,4 @@ def _damaged(file: Path, found: str) -> str:
 
 
 if __name__ == "__main__":
-    from mlflow import MlflowClient
-
-    MlflowClient().search_experiments(max_results=1)
+    make_database(Path(sys.argv[1]))

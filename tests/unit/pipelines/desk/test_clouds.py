@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -33,7 +35,10 @@ def test_the_store_of_a_new_home_is_empty_and_no_cloud_is_started(
         assert exists is False
         assert os.environ[clouds.MLFLOW_VARIABLE] == f"sqlite:///{tmp_path}/mlflow.db"
     assert clouds.MLFLOW_VARIABLE not in os.environ
-    (tmp_path / "mlflow.db").write_bytes(b"")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as made:
+        made.execute("CREATE TABLE experiments (id INT)")
+        made.execute("INSERT INTO experiments VALUES (0)")
+        made.commit()
     with use_store() as exists:
         assert exists is True
     assert list(tmp_path.iterdir()) == [tmp_path / "mlflow.db"]

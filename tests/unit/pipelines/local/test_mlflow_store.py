@@ -13,7 +13,7 @@ from support.commands import complaint
 from pipelines.local import cloud as local
 from pipelines.local import mlflow_store
 from pipelines.local.home import Home, LocalCloudError
-from pipelines.local.mlflow_store import StoreWatch, check_database
+from pipelines.local.mlflow_store import StoreWatch, check_database, is_finished, make_database
 
 
 @pytest.fixture
@@ -60,6 +60,40 @@ def test_a_cloud_does_not_start_on_a_database_that_another_program_holds(
         for command in (["runs"], ["models"], ["local", "up"]):
             assert "is held by another program: end" in complaint(*command, home=tmp_path)
     check_database(database, free=True)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a part", "half a database"])
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """MLflow's own tables take seconds: here its client makes two, and is interrupted between."""
+    file, interrupted = tmp_path / "mlflow.db", [True]
+
+    class Client:
+        def __init__(self, uri: str) -> None:
+            self._file = uri.removeprefix("sqlite:///")
+
+        def search_experiments(self, **_: int) -> None:
+            with contextlib.closing(sqlite3.connect(self._file, isolation_level=None)) as made:
+                made.execute("CREATE TABLE experiments (id INT)")
+                if interrupted.pop():
+                    raise KeyboardInterrupt
+                made.execute("INSERT INTO experiments VALUES (0)")
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    if left != "nothing":
+        with pytest.raises(KeyboardInterrupt):
+            make_database(file)
+        assert not file.exists()
+    if left == "half a database":  # of an earlier version
+        (tmp_path / ".mlflow.db.part").rename(file)
+        assert not is_finished(file)
+    interrupted[:] = [False]
+    make_database(file)
+    assert is_finished(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    make_database(file)
+    assert interrupted == [], "a finished one is left alone"
 
 
 def test_a_run_says_once_that_its_database_is_held_damaged_or_free_again(database: Path) -> None:
