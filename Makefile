@@ -2,8 +2,10 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+TESTS := .venv/.tests-ready
 TOOLS := .tools/.ready
-PIP := -m pip install --quiet --disable-pip-version-check --no-deps
+# Python compiles what is imported when it is imported: compiling all that is installed takes longer.
+PIP := -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 HASHED := $(PIP) --require-hashes
 
 .PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions lint structure notebook bench templates lock sbom audit clean
@@ -12,56 +14,56 @@ run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
 
 # Ruff, mypy and the validators of what deploys are tests too; `make lint` is the quick way to the first two.
-test check: $(READY) $(TOOLS)
+test check: $(TESTS) $(TOOLS)
 	@echo "make test: about 9 minutes on 2 idle cores; make unit: about one."
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # No cloud, no network, no processes of long life: the packages and the fakes' side of the contracts.
-unit: $(READY)
+unit: $(TESTS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not cloud and not proof" tests/unit tests/contract
 
 # What CI runs beyond `make test`: long journeys and validators, and the properties with more examples.
-proof: $(READY) $(TOOLS)
+proof: $(TESTS) $(TOOLS)
 	@echo "make proof: about 8 minutes on 2 idle cores."
 	HYPOTHESIS_PROFILE=proof $(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof or hypothesis"
 
 # Coverage-guided where atheris installs (x86-64), by mutations in pure Python elsewhere. KEEP=--keep
 # adds what reached new code to tests/fuzz/corpus.
 SECONDS ?= 3600
-fuzz: $(READY)
+fuzz: $(TESTS)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m fuzz.campaign --seconds $(SECONDS) $(KEEP)
 
 # Every app of the suite on one local cloud, and once in Flower's simulation engine, which needs Ray.
-compatibility: $(READY)
+compatibility: $(TESTS)
 	$(BIN)/python $(HASHED) -r requirements-compatibility.lock
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility simulation
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility local-cloud
 
 # The lists of docs/compatibility.md.
-compatibility-document: $(READY)
+compatibility-document: $(TESTS)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility write
 # 300 small changes to the modules that decide, each run against the tests that concern it. SEED: which.
 SEED ?= 1
-mutants: $(READY)
+mutants: $(TESTS)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m mutants.campaign --seed $(SEED)
 
 # Agents of 0.4 with this cloud, and the reverse. KEPT: a folder for homes and logs.
 mixed-versions: $(READY)
 	$(BIN)/python tests/mixed_versions.py $(if $(KEPT),--keep $(KEPT))
 
-lint: $(READY)
+lint: $(TESTS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 # The shape of the code in numbers.
-structure: $(READY)
+structure: $(TESTS)
 	$(BIN)/python tests/structure.py
 
 bench: $(READY)
 	$(BIN)/mledgeops bench
 
-notebook: $(READY)
+notebook: $(TESTS)
 	home=$$(mktemp -d) && cd notebooks && MLEDGEOPS_HOME=$$home ../$(BIN)/python execute.py 01-quickstart.ipynb; rm -rf $$home
 
 # Write what the package carries: the CloudFormation templates and the pipeline's definition; commit what changes.
@@ -70,7 +72,7 @@ templates: $(TOOLS)
 	$(BIN)/python -m pipelines.run.definition
 
 # The hashes of every pin's files, from the package index. WHEELS: builds that it does not list (torch for the CPU).
-lock: $(READY)
+lock: $(TESTS)
 	PYTHONPATH=. $(BIN)/python tests/lock.py $(WHEELS)
 
 # What each container image and a device consists of, as CycloneDX with licences, and the licences as a list.
@@ -83,7 +85,7 @@ sbom: $(TOOLS)
 
 # Known vulnerabilities in what is pinned; needs a connection to PyPI's advisories.
 audit: $(TOOLS)
-	.tools/bin/pip-audit --no-deps --disable-pip -r requirements.lock
+	.tools/bin/pip-audit --no-deps --disable-pip -r requirements.lock -r requirements-test.lock
 
 # The files whose hashes the lock has, and nothing else; nothing is resolved again. torch first: pip picks the
 # build that suits the machine (the CPU's, where an index has it), and installs it only if the lock has its hash.
@@ -98,8 +100,13 @@ $(READY): requirements.lock setup.cfg
 	$(BIN)/python $(PIP) --no-build-isolation -e .
 	touch $(READY)
 
+# What only the tests, the linters and the notebook need: a run is ready without.
+$(TESTS): requirements-test.lock $(READY)
+	$(BIN)/python $(HASHED) -r requirements-test.lock
+	touch $(TESTS)
+
 # The CDK joins .venv, the validators get an environment of their own, the states language's comes from npm by way of a Python wheel.
-$(TOOLS): requirements-tools.lock requirements-deploy.lock tests/asl/package-lock.json $(READY)
+$(TOOLS): requirements-tools.lock requirements-deploy.lock tests/asl/package-lock.json $(TESTS)
 	$(BIN)/python $(HASHED) -r requirements-deploy.lock
 	test -x .tools/bin/python || $(PYTHON) -m venv .tools
 	.tools/bin/python $(HASHED) -r requirements-tools.lock

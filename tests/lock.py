@@ -22,6 +22,7 @@ from pipelines.aws.hashes import Pins, canonical, read_lock, requirement
 ROOT = Path(__file__).parent.parent
 LOCKS = (
     "requirements.lock",
+    "requirements-test.lock",
     "requirements-tools.lock",
     "requirements-deploy.lock",
     "requirements-compatibility.lock",

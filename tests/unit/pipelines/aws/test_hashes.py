@@ -1,12 +1,17 @@
-"""The three locks name the files that may be installed, and so do the lists of the images."""
+"""The locks name the files that may be installed, and so do the lists of the images."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
+from collections.abc import Sequence
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.paths import ROOT
 
 from pipelines.aws.hashes import LOCK, canonical, constraints, hashed, read_lock
@@ -22,6 +27,35 @@ def test_each_pin_of_a_lock_has_hashes(lock: Path) -> None:
     assert found
     assert [pin for pin, hashes in found.items() if not hashes] == []
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^ =]+( ; .+)?", pin) for pin in found)
+
+
+def test_a_run_is_installed_without_what_only_tests_need() -> None:
+    """``make run`` installs the first lock alone: it has what ``local`` and the example need."""
+    names = {lock.name: {_name(pin) for pin in read_lock(lock.read_text())} for lock in LOCKS}
+    run, tests = names["requirements.lock"], names["requirements-test.lock"]
+    assert run & tests == set()
+    app = tomllib.loads((ROOT / "notebooks/apps/wind_farm/pyproject.toml").read_text())
+    needed = closure("mledgeops", ["local"]) | closure("torch")
+    needed |= {_name(text) for text in app["project"]["dependencies"]}
+    assert needed - run - {"mledgeops", "pip"} == set()
+    assert {"pytest", "ruff", "mypy", "hypothesis"} <= tests
+
+
+def closure(name: str, extras: Sequence[str] = (), found: set[str] | None = None) -> set[str]:
+    """What a distribution requires here, at any depth, with itself."""
+    found = set() if found is None else found
+    if canonicalize_name(name) in found and not extras:
+        return found
+    found.add(canonicalize_name(name))
+    for requirement in map(Requirement, requires(name) or []):
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            closure(requirement.name, sorted(requirement.extras), found)
+    return found
+
+
+def _name(pin: str) -> str:
+    return canonicalize_name(Requirement(pin).name)
 
 
 def test_no_lock_names_a_host() -> None:
