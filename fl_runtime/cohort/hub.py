@@ -8,20 +8,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import msgspec
 
 from edge.logs import event
-from edge.protocol.text import printable
 from fl_runtime.cohort.line import MESSAGE_BYTES, STREAMS, Line
 from fl_runtime.cohort.mtls import Identity
 from fl_runtime.cohort.rpc import (
     CHANNEL_OPTIONS,
     METHOD,
-    FromProxy,
     Goodbye,
     StreamRefused,
     frames,
     messages,
+    read_message,
 )
 from fl_runtime.run.messages import DeviceResult, PhaseDone, PhaseEvent, PhaseRequest, failure
 from fl_runtime.run.ports import Clock
@@ -30,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 5.0
 """Time a cohort's answer may take beyond the devices' own time."""
-CODE_CHARACTERS = 40
-"""As in a device's reply."""
 STOP_SECONDS = 2.0
 """Time the streams have to end when the hub closes."""
 
@@ -122,28 +118,15 @@ def _cohort_of(context: grpc.ServicerContext) -> str:
     return names[0].decode(errors="replace") if len(names) == 1 else ""
 
 
-def _decode(data: bytes) -> FromProxy:
-    """Raises msgspec.ValidationError. Metrics, too, must be numbers, since they are averaged; a
-    reason is shown, so it is cut and made printable.
-    """
-    item: FromProxy = msgspec.msgpack.decode(data, type=FromProxy)
-    if isinstance(item, DeviceResult):
-        msgspec.convert(item.metrics, dict[str, int | float | list[int | float]])
-        code, reason = printable(item.code, CODE_CHARACTERS), printable(item.reason)
-        item = msgspec.structs.replace(item, code=code, reason=reason)
-    return item
-
-
 def _receive(
     line: Line, session: int, received: Iterator[bytes], context: grpc.ServicerContext
 ) -> None:
     """Hand what the proxy of a session says to its line, in a thread of its own."""
     try:
         for data in messages(received, MESSAGE_BYTES):
-            line.accept(session, _decode(data))
+            line.accept(session, read_message(data))
     except grpc.RpcError:
         event(logger, "proxy-detached", logging.WARNING, session=session)
-    # RecursionError: metrics may be nested a thousand times before they are looked at.
-    except (StreamRefused, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        event(logger, "proxy-refused", logging.ERROR, session=session, reason=str(error)[:300])
+    except StreamRefused as error:
+        event(logger, "proxy-refused", logging.ERROR, session=session, reason=str(error))
         context.cancel()

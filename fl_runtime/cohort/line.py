@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Iterator
 
-from fl_runtime.cohort.rpc import FromProxy, FromServer, Goodbye
+from fl_runtime.cohort.rpc import FromProxy, FromServer, Goodbye, StreamRefused
 from fl_runtime.run.messages import (
     PART_BYTES,
     DeviceResult,
@@ -128,7 +128,7 @@ class Line:
             stream.end()
 
     def accept(self, session: int, item: FromProxy) -> None:
-        """Take what the proxy of a session says. Raises ValueError when it answers nothing too
+        """Take what the proxy of a session says. Raises StreamRefused when it answers nothing too
         often.
         """
         with self._lock:
@@ -137,7 +137,7 @@ class Line:
                 return
             self._strays += 1
             if self._strays > STRAYS:
-                raise ValueError(f"{STRAYS} messages answered nothing")
+                raise StreamRefused(f"{STRAYS} messages answered nothing")
 
     def events(self, deadline: float, clock: Clock) -> Iterator[PhaseEvent]:
         """What arrives until the deadline."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from edge.protocol.text import printable
 from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseDone, PhaseRequest
 
 METHOD = "/mledgeops.Cohorts/Attach"
@@ -33,6 +34,8 @@ https://grpc.io/docs/guides/keepalive/. Who connects and says nothing is gone af
 time.
 """
 FRAME_BYTES = 2**20
+CODE_CHARACTERS = 40
+"""Of a reason code, as in a device's reply."""
 _LAST, _MORE = b"\x00", b"\x01"
 
 
@@ -76,3 +79,21 @@ def messages(received: Iterable[bytes], limit: int | None = None) -> Iterator[by
             whole = b"".join(parts)
             parts, size = [], 0
             yield whole
+
+
+def read_message(data: bytes) -> FromProxy:
+    """Decode what a proxy says. Raises StreamRefused, and nothing else.
+
+    Metrics, too, must be numbers, since they are averaged. A reason is shown, so it is cut and made
+    printable.
+    """
+    try:
+        item: FromProxy = msgspec.msgpack.decode(data, type=FromProxy)
+        if isinstance(item, DeviceResult):
+            msgspec.convert(item.metrics, dict[str, int | float | list[int | float]])
+            code, reason = printable(item.code, CODE_CHARACTERS), printable(item.reason)
+            item = msgspec.structs.replace(item, code=code, reason=reason)
+    # RecursionError: metrics may be nested a thousand times before they are looked at.
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise StreamRefused(f"no message of a proxy: {printable(str(error), 300)}") from error
+    return item

@@ -7,19 +7,23 @@ import random
 
 import msgspec
 import numpy as np
-from fakes.keys import PUBLIC, a_grant, claim_of, sealed
-from fakes.phases import PHASE, update
+from fakes.keys import PUBLIC, RECORDS, a_grant, claim_of, sealed
+from fakes.phases import PHASE, device_result, update
 from fakes.rollouts import candidate
 from support.hostile import good_command, good_heartbeat, good_reply
 
 from edge.protocol.messages import Moments, ObjectRef, Reply, Served, Serving, seal
 from edge.protocol.records import Records, ValueMap, encode_records, encode_skeleton
 from edge.protocol.signed import Manifest, SignedManifest
+from fl_runtime.cohort.rpc import FromProxy, frames
+from fl_runtime.run.messages import Folded, FoldedPart, PhaseDone
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.server.rounds.checkpoints import Checkpoint
 from fl_runtime.server.rounds.checkpoints import encode as encode_checkpoint
 from fuzz.device_path import DEVICE_PATHS, SEPARATOR, input_of
-from registry.policy import RolloutPolicy
+from registry.audit import AuditEntry
+from registry.policy import Policy, RolloutPolicy
+from registry.provenance import SignedProvenance
 from registry.rollout.model import FleetRecord, Rollout, Wave
 
 _VALUES: ValueMap = {"a": 1, "b": [1.5, float("nan")], "c": float("inf")}
@@ -112,6 +116,31 @@ def _checkpoint() -> bytes:
     return encode_checkpoint(checkpoint)
 
 
+def _said_by_a_proxy() -> list[FromProxy]:
+    told = {"loss": [0.5, 1], "num-examples": 10}
+    return [
+        device_result("d0", metrics=told, norm=1.0, examples=10.0, update=ObjectRef("a" * 64, 9)),
+        device_result("d1", status="error", code="app-error", reason="it failed"),
+        FoldedPart(PHASE, 0, b"part"),
+        Folded(PHASE, b"records", 2, ["d0", "d1"]),
+        PhaseDone(PHASE),
+    ]
+
+
+def _stored() -> list[object]:
+    entry = AuditEntry(
+        number=1,
+        at=1.0,
+        who="ann",
+        what="policy",
+        subject="policy",
+        why="",
+        details={"policy": msgspec.to_builtins(Policy())},
+        before="0" * 64,
+    )
+    return [entry, Policy(), SignedProvenance(record="{}", signature=RECORDS.sign(b"{}"))]
+
+
 def seeds(name: str) -> list[bytes]:
     """Inputs of a target."""
     if name.removeprefix("path-") in DEVICE_PATHS:
@@ -148,6 +177,8 @@ def seeds(name: str) -> list[bytes]:
         "rollout": [_json(_ROLLOUT), _json(FleetRecord(fleet="f"))],
         "spec": [_json(SPEC)],
         "checkpoint": [_checkpoint()],
+        "proxy": [b"".join(frames(item))[1:] for item in _said_by_a_proxy()],
+        "stored": [_json(item) for item in _stored()],
     }
     return good[name]
 

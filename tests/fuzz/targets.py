@@ -32,6 +32,7 @@ from edge.protocol.orders import Grant, read_unverified
 from edge.protocol.records import decode_records, decode_skeleton, encode_records, encode_skeleton
 from edge.protocol.signed import SignedManifest, parse_manifest
 from edge.protocol.text import parse_json, printable
+from fl_runtime.cohort.rpc import StreamRefused, read_message
 from fl_runtime.run.aws import decode_reply
 from fl_runtime.run.devices import DeviceStatus, DeviceTable, decode_row
 from fl_runtime.run.eligibility import eligible
@@ -41,6 +42,7 @@ from fl_runtime.server.rounds.checkpoints import decode as decode_checkpoint
 from fuzz.device_path import DEVICE_PATHS, device_to_fold, file_of
 from fuzz.order_path import gate
 from fuzz.seeds import SPEC
+from fuzz.stored import stored
 from pipelines.cli.commands.operate.devices import device_row, reported_model
 from pipelines.cli.output import readable
 from registry.errors import RegistryError
@@ -190,6 +192,8 @@ TARGETS: dict[str, Target] = {
     ),
     "spec": _refusing(_bytes_only(decode_spec), refusal=RunFailed),
     "checkpoint": _checkpoint,
+    "proxy": _refusing(_bytes_only(read_message), refusal=StreamRefused),
+    "stored": stored,
     **{f"path-{name}": device_to_fold(phase) for name, phase in DEVICE_PATHS.items()},
 }
 

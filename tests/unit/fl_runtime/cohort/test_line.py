@@ -59,7 +59,7 @@ def test_who_answers_nothing_too_often_is_refused() -> None:
     stream = line.connect()
     for _ in range(STRAYS):
         line.accept(stream.session, PhaseDone("another"))
-    with pytest.raises(ValueError, match="answered nothing"):
+    with pytest.raises(StreamRefused, match="answered nothing"):
         line.accept(stream.session, PhaseDone("another"))
 
 
