@@ -7,7 +7,7 @@ device that has fetched it finds it in its cache.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,8 +99,12 @@ class WeightStore:
         with contextlib.suppress(ObjectMissing):
             self._put(self._objects.get(arrays_key(run, name)))
 
+    def take_over(self, names: Iterable[str]) -> None:
+        """Answer for weights that an earlier server of the run has uploaded."""
+        self._uploaded.update(filter(None, names))
+
     def keep_only(self, names: Container[str]) -> None:
-        """Delete what this store has uploaded, apart from these digests."""
+        """Delete what this store has uploaded or taken over, apart from these digests."""
         for name in [name for name in self._uploaded if name not in names]:
             self._objects.discard(arrays_key(self._run, name))
             self._uploaded.discard(name)

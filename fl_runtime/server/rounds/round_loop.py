@@ -49,6 +49,8 @@ from fl_runtime.server.rounds.train_step import RoundInput, TrainStep
 logger = logging.getLogger(__name__)
 
 KINDS = ("train", "evaluate")
+KEPT_MODELS = 2
+"""Last rounds whose models are kept, beside the best one's."""
 RecordRound = Callable[[RoundRecord, Checkpoint | None], None]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -272,6 +274,10 @@ class _StartedRounds:
         # The best round's model may be needed at the end, and the other run's objects expire.
         if spec.resume_from and best is not None:
             phases.weights.adopt(best.model, spec.resume_from)
+        if not spec.resume_from:
+            # What the server before has kept is superseded like our own.
+            left = [*start.rounds[-KEPT_MODELS:], *([best] if best is not None else [])]
+            phases.weights.take_over(record.model for record in left)
         event(logger, "resumed", run=spec.run, finished_round=start.checkpoint.round)
         return start.checkpoint.round - start.offset + 1
 

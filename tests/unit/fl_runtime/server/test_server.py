@@ -23,7 +23,7 @@ from edge.training.app_bundle import FlowerApp
 from fl_runtime.cohort.runner import CohortRunner
 from fl_runtime.run.cohorts import form_cohorts
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.run.keys import app_key, champion_key, cohorts_key, model_key, spec_key
+from fl_runtime.run.keys import app_key, arrays_key, champion_key, cohorts_key, model_key, spec_key
 from fl_runtime.run.records import Comparison
 from fl_runtime.run.scoring import NO_CHAMPION
 from fl_runtime.run.state import RunState
@@ -125,6 +125,17 @@ def test_a_run_keeps_of_its_checkpoints_and_weights_what_resuming_takes(world: W
     assert checkpoints == sorted(f"{name}.safetensors" for name in named)
     assert len(checkpoints) == 2
     assert len([key for key in kept if "/arrays/" in key]) <= 3  # the best, the last two
+
+
+def test_a_server_also_deletes_the_weights_of_the_one_that_it_replaces(world: World) -> None:
+    world.add(num_rounds=3)
+    world.server().serve()
+    the_spec = world.add(num_rounds=7)  # as if the first had died after its third round
+    world.objects.put(spec_key("run-1"), msgspec.json.encode(the_spec))
+    assert world.server().serve().rounds == 7
+    kept = {key for key in world.objects.data if key.startswith("transient/run-1/arrays/")}
+    of_the_first = {read_round(world.objects, "run-1", number).model for number in (1, 2, 3)}
+    assert kept.isdisjoint(arrays_key("run-1", model) for model in of_the_first)
 
 
 def test_requirements_limit_the_devices_that_are_asked(world: World) -> None:
