@@ -25,6 +25,8 @@ SEED_SECONDS = 30.0
 gets as much longer as it is slower while the run is under way (:mod:`~pipelines.chaos.slowness`).
 """
 GIVE_UP_SECONDS = 60.0
+SKIPPED = "Skipped"
+"""Status of a seed whose accident cannot happen on this machine."""
 EARLY_SHARE = 0.2
 """Share of the faults that begin while the run is being started."""
 
@@ -108,7 +110,7 @@ def _have_accident(
     return Verdict(
         seed=seed,
         faults=[kind],
-        status="Skipped" if scene.skipped else "Told",
+        status=SKIPPED if scene.skipped else "Told",
         seconds=round(time.monotonic() - began, 1),
         told=scene.notes,
         slowness=round(world.slowness.since(began), 1),
@@ -117,9 +119,11 @@ def _have_accident(
 
 
 def survival_by_kind(verdicts: list[Verdict]) -> dict[str, dict[str, int]]:
-    """For each kind of fault how often it was ``tried``, and how often the run ``survived``."""
+    """For each kind of fault how often it was ``tried``, and how often the run ``survived``. What
+    this machine does not allow was not tried.
+    """
     counts: dict[str, dict[str, int]] = {}
-    for verdict in verdicts:
+    for verdict in (verdict for verdict in verdicts if verdict.status != SKIPPED):
         for kind in verdict.faults:
             row = counts.setdefault(kind, {"tried": 0, "survived": 0})
             row["tried"] += 1

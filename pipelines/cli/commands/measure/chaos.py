@@ -63,6 +63,9 @@ def chaos(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seeds is {arguments.seeds}; it must be a whole number of at least 1.")
     if unknown := [kind for kind in arguments.only if kind not in FAULTS]:
         raise UsageError(f"There is no fault {unknown[0]!r}: `mledgeops chaos --list` lists them.")
+    alone = next((kind for kind in arguments.only if FAULTS[kind].alone), "")
+    if alone and len(arguments.only) > 1:
+        raise UsageError(f"{alone} has no other fault beside it: give it as the only --only.")
     seeds = list(range(arguments.first, arguments.first + arguments.seeds))
     if arguments.simulate:
         return _simulate(arguments, seeds)

@@ -23,7 +23,7 @@ from pipelines.chaos.invariants import (
     federated_mean,
     rounds_text,
 )
-from pipelines.chaos.suite import Verdict, survival_by_kind
+from pipelines.chaos.suite import SKIPPED, Verdict, survival_by_kind
 from pipelines.chaos.world import DEVICES, HOSTILE, ROUNDS, SYBILS
 from pipelines.run.report import RunReport
 
@@ -191,12 +191,13 @@ def test_one_package_and_one_version_name_the_run() -> None:
 
 
 def test_verdicts_are_counted_by_kind() -> None:
-    def verdict(faults: list[str], violations: list[str]) -> Verdict:
+    def verdict(faults: list[str], violations: list[str], status: str = "Failed") -> Verdict:
         return Verdict(
-            seed=1, faults=faults, status="", seconds=1.0, told=[], violations=violations
+            seed=1, faults=faults, status=status, seconds=1.0, told=[], violations=violations
         )
 
-    counts = survival_by_kind([verdict(["b", "a"], []), verdict(["a"], ["lost"])])
+    skipped = verdict(["c"], [], SKIPPED)
+    counts = survival_by_kind([verdict(["b", "a"], []), verdict(["a"], ["lost"]), skipped])
     assert counts == {"a": {"tried": 2, "survived": 1}, "b": {"tried": 1, "survived": 1}}
     assert rounds_text(RUN).startswith("[[1,3,{}]")
 

@@ -46,6 +46,7 @@ DIGITS = str(APPS / "digits")
         (["logs", "run-1", "--level", "loud"], "invalid choice"),
         (["stop", "run-1"], "not under way"),
         (["chaos", "--only", "nothing"], "no fault 'nothing'"),
+        (["chaos", "--only", "s3-gone", "--only", "ctrl-c"], "ctrl-c has no other fault beside it"),
         (["chaos", "--seeds", "0"], "--seeds is 0"),
         (["bench", "--app", "/nowhere"], "no app at /nowhere"),
         (["bench", "--only", "nothing"], "no part 'nothing'"),
