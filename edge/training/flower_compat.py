@@ -106,9 +106,10 @@ def to_recorddict(records: Records) -> RecordDict:
     content = RecordDict()
     for name in records.names():
         if name in records.arrays:
-            content[name] = ArrayRecord(
-                {key: _to_array(value) for key, value in records.arrays[name].items()}
-            )
+            # One by one: the constructor copies what it is given.
+            record = content[name] = ArrayRecord()
+            for key, value in records.arrays[name].items():
+                record[key] = _to_array(value)
         elif name in records.metrics:
             content[name] = MetricRecord(cast(Any, records.metrics[name]))
         else:

@@ -21,8 +21,8 @@ BLOCK = 2**15
 """Elements of a block: 256 KiB of float64, half of a common processor's second cache."""
 DOT = 2**13
 """Elements of one dot product."""
-RELEASED_BLOCKS = 32
-"""Blocks after which the pages of mapped arrays are given back: 4 MiB of float32."""
+RELEASED_BLOCKS = 16
+"""Blocks after which the pages of mapped arrays are given back: 2 MiB of float32."""
 SMALLEST_SQUARE = 1e-30
 """Sums of squares below it may have lost float32 terms that are too small, and are made again."""
 

@@ -6,6 +6,7 @@ scheduler in their place (:mod:`pipelines.chaos.simulation`).
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+LOOK_SECONDS = 0.5
+"""How often a stream whose items nobody takes looks whether anybody still reads them."""
 
 
 class Concurrency(Protocol):
@@ -63,33 +66,45 @@ class Threads:
                 yield future.result()
 
     def merged(self, streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
-        """See :meth:`Concurrency.merged`. A single stream needs no thread."""
+        """See :meth:`Concurrency.merged`. A single stream needs no thread. A few items wait to be
+        taken: they may be parts of models.
+        """
         if len(streams) == 1:
             yield from streams[0]
             return
-        items: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue()
+        items: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(len(streams))
+        unread = threading.Event()
+
+        def hand(item: tuple[Item] | BaseException | None) -> None:
+            while not unread.is_set():
+                with contextlib.suppress(queue.Full):
+                    items.put(item, timeout=LOOK_SECONDS)
+                    return
 
         def drain(stream: Iterator[Item]) -> None:
             try:
-                for item in stream:
-                    items.put((item,))
+                for item in stream:  # to its end, even when nobody reads what comes of it
+                    hand((item,))
             except BaseException as error:  # noqa: BLE001  # raised again below
-                items.put(error)
+                hand(error)
             finally:
-                items.put(None)  # this stream is done
+                hand(None)  # this stream is done
 
         # Daemons: a stream that hangs must not keep a stopped process alive.
         for stream in streams:
             threading.Thread(target=drain, args=(stream,), daemon=True).start()
         running = len(streams)
-        while running:
-            item = items.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item[0]
+        try:
+            while running:
+                item = items.get()
+                if item is None:
+                    running -= 1
+                elif isinstance(item, BaseException):
+                    raise item
+                else:
+                    yield item[0]
+        finally:
+            unread.set()
 
     def background(self, name: str) -> Executor:
         """See :meth:`Concurrency.background`."""

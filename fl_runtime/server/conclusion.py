@@ -180,10 +180,12 @@ def _with_model(
     # As it was stored: the ServerApp may have written into its folder since.
     bundle = objects.get(app_key(finished.spec.app))
     files = _files(finished, model, bundle, judged.reported)
-    for name, data in files.items():
+    while files:  # each goes when it is stored: the archive is as large as the model
+        name, data = files.popitem()
         objects.put(model_key(run, name), data)
-    for name in (EVALUATION, COMPARISON):
-        tracker.log_bytes(name, files[name])
+        if name in (EVALUATION, COMPARISON):
+            tracker.log_bytes(name, data)
+        del data
     model_id = tracker.log_model(finished.app, model)
     if value is not None:
         tracker.set_tag(METRIC_TAG, model.metric)

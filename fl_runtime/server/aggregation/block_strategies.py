@@ -1,7 +1,7 @@
 """Flower's robust strategies in blocks: the same result in the memory of a few models.
 
-Flower stacks all updates, several times. The classes themselves are replaced only: a subclass may
-aggregate otherwise. Metrics, checks and what follows are Flower's own code.
+Flower stacks all updates, several times, and copies even a mean of one. The classes themselves are
+replaced only: a subclass may aggregate otherwise. Metrics and checks are Flower's own code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     Bulyan,
+    FedAvg,
     FedMedian,
+    FedProx,
     FedTrimmedAvg,
     Krum,
     MultiKrum,
@@ -45,13 +47,27 @@ _Combine = Callable[[Sequence[NDArray[Any]]], NDArray[Any]]
 
 
 def aggregate_train(strategy: Strategy, number: int, replies: Sequence[Message]) -> _Aggregated:
-    """``strategy.aggregate_train``, in blocks where it is one of the robust stock strategies."""
+    """``strategy.aggregate_train``, without Flower's copies where it is one of these classes."""
     aggregate = _AGGREGATORS.get(type(strategy))
     contents = [reply.content for reply in replies if not reply.has_error()]
     if aggregate is None or not _fit_blocks(contents):
         result: _Aggregated = strategy.aggregate_train(number, replies)
         return result
     return aggregate(strategy, number, replies)
+
+
+def _mean(strategy: FedAvg, number: int, replies: Sequence[Message]) -> _Aggregated:
+    """A mean of one reply is that reply: so it is where cohorts fold."""
+    contents = valid_replies(strategy, replies)
+    weights = [
+        next(iter(content.metric_records.values()))[strategy.weighted_by_key]
+        for content in contents
+    ]
+    if len(contents) != 1 or not weights[0] > 0:
+        result: _Aggregated = strategy.aggregate_train(number, replies)
+        return result
+    (arrays,) = contents[0].array_records.values()
+    return arrays, _metrics(strategy, contents)
 
 
 def _median(strategy: FedMedian, number: int, replies: Sequence[Message]) -> _Aggregated:  # noqa: ARG001
@@ -103,6 +119,8 @@ def _bulyan(strategy: Bulyan, number: int, replies: Sequence[Message]) -> _Aggre
 
 
 _AGGREGATORS: dict[type[Strategy], Callable[[Any, int, Sequence[Message]], _Aggregated]] = {
+    FedAvg: _mean,
+    FedProx: _mean,
     FedMedian: _median,
     FedTrimmedAvg: _trimmed_mean,
     Krum: _krum,

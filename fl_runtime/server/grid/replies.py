@@ -8,7 +8,6 @@ from flwr.app import Message
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, decode_skeleton
-from edge.training.flower_compat import to_recorddict
 from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.cohort.updates import fault, overwritten, read_update
 from fl_runtime.run.errors import ObjectMissing
@@ -17,6 +16,7 @@ from fl_runtime.run.ports import ObjectStore
 from fl_runtime.run.records import PhaseStats
 from fl_runtime.server.grid.cohort_means import CohortMean
 from fl_runtime.server.grid.flower_compat import make_error, make_reply
+from fl_runtime.server.grid.mapped_arrays import to_mapped_recorddict
 
 
 class PhaseReplies:
@@ -49,7 +49,7 @@ class PhaseReplies:
         if result.status == "spare" or request.fold:
             return None
         try:
-            return make_reply(message, to_recorddict(self._records(result, request)))
+            return make_reply(message, to_mapped_recorddict(self._records(result, request)))
         except (ProtocolError, ObjectMissing) as error:
             # The device wrote over its update after the cohort had checked it.
             changed = overwritten(result, error)
@@ -63,7 +63,7 @@ class PhaseReplies:
         counted = {result.device for result in self._stats.results if result.status == "ok"}
         first = next(target for target in request.targets if target.device in counted)
         message = self._messages[first.node_id]
-        return make_reply(message, to_recorddict(mean.records))
+        return make_reply(message, to_mapped_recorddict(mean.records))
 
     def _records(self, result: DeviceResult, request: PhaseRequest) -> Records:
         if result.update is None:

@@ -20,6 +20,7 @@ from edge.protocol.records import (
     encode_records,
     encode_skeleton,
 )
+from fl_runtime.aggregation.mapped import release
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import arrays_key
 from fl_runtime.run.messages import ArraySpec, array_specs
@@ -132,6 +133,7 @@ class WeightStore:
         self._last = None  # its arrays are a model's memory
         blob = encode_records(Records(arrays=dict(groups)))
         reference = ObjectRef(self._put(blob), len(blob))
+        release(array for group in groups.values() for array in group.values())
         if all(not array.flags.writeable for group in groups.values() for array in group.values()):
             self._last = _Encoded(groups, reference)
         return reference

@@ -57,12 +57,12 @@ def example_of(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
     """Inputs and outputs for the signature: the app's example, or array names and their means."""
     predict, example = load_hook(app, "predict"), load_hook(app, "input-example")
     stored = decode_records(model.weights).arrays["arrays"]
-    arrays = {key: np.array(value) for key, value in stored.items()}
     if predict is None or example is None:
         import pandas as pd
 
-        means = [float(np.mean(array)) for array in arrays.values()]
-        return pd.DataFrame({"array": list(arrays)}), means
+        means = [float(np.mean(array)) for array in stored.values()]
+        return pd.DataFrame({"array": list(stored)}), means
+    arrays = {key: np.array(value) for key, value in stored.items()}  # the app may write to them
     try:
         inputs = example() if callable(example) else example
         return inputs, predict(arrays, inputs)

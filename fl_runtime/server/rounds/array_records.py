@@ -36,5 +36,7 @@ def with_dtypes(record: ArrayRecord, specs: list[ArraySpec]) -> ArrayRecord:
     }
     if not changed:
         return record
-    made = to_record(changed)
-    return ArrayRecord({key: made.get(key, array) for key, array in record.items()})
+    made, restored = to_record(changed), ArrayRecord()
+    for key, array in record.items():
+        restored[key] = made.get(key, array)
+    return restored

@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli.commands.measure.bench_aggregation import (
+    filled,
+    mean_measures,
+    memory_measures_of_tasks,
+    robust_measures,
+)
 from pipelines.cli.commands.measure.bench_registry import reconcile_measures, rollout_measures
 from pipelines.cli.commands.measure.bench_run import agent_measures, run_measures, start_measures
 from pipelines.cli.commands.measure.measure import Measure
@@ -40,7 +46,7 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="PART",
-        help="measure this part only: cloud, run, agent, rollout, reconcile",
+        help="measure this part only: cloud, run, agent, rollout, reconcile, mean, robust, memory",
     )
     declare(parser, bench, cloud=False)
 
@@ -86,4 +92,7 @@ def _parts(folder: Path, arguments: argparse.Namespace) -> dict[str, Part]:
         "agent": lambda: agent_measures(folder / "agent"),
         "rollout": lambda: rollout_measures(folder / "rollout", arguments.rollout_app),
         "reconcile": lambda: reconcile_measures(folder / "reconcile"),
+        "mean": lambda: mean_measures(filled(folder / "mean")),
+        "robust": lambda: robust_measures(filled(folder / "robust")),
+        "memory": lambda: memory_measures_of_tasks(filled(folder / "memory")),
     }

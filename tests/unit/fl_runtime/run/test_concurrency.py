@@ -44,6 +44,27 @@ def test_streams_are_consumed_side_by_side() -> None:
     assert sorted(Threads().merged([stream("a"), stream("b")])) == ["a1", "a2", "b1", "b2"]
 
 
+def test_streams_wait_for_their_reader_and_end_when_it_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fl_runtime.run.concurrency.LOOK_SECONDS", 0.01)
+    made: list[int] = []
+    ended = [threading.Event(), threading.Event()]
+
+    def stream(name: int) -> Iterator[int]:
+        for item in range(50):
+            made.append(item)
+            yield item
+        ended[name].set()
+
+    merged = Threads().merged([stream(0), stream(1)])
+    for taken in range(1, 20):
+        next(merged)
+        assert len(made) <= taken + 4
+    merged.close()  # type: ignore[attr-defined]
+    assert all(end.wait(10) for end in ended)
+
+
 def test_an_exception_is_raised_where_it_is_waited_for() -> None:
     def broken() -> Iterator[int]:
         raise ConnectionError("gone")

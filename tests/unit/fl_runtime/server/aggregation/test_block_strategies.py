@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import (
     Bulyan,
     FedAvg,
     FedMedian,
+    FedProx,
     FedTrimmedAvg,
     Krum,
     MultiKrum,
@@ -106,6 +107,15 @@ def test_small_updates_are_aggregated_to_the_last_bit_of_flowers(
     assert len(seen) == 1
     aggregate_train(FedMedian(), 1, replies(8))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", [FedAvg, FedProx])
+def test_a_mean_of_one_is_that_one(kind: type[Strategy]) -> None:
+    arrays, metrics = aggregate_train(kind(), 1, replies(1))
+    expected, expected_metrics = kind().aggregate_train(1, replies(1))
+    assert metrics == expected_metrics
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(array.numpy(), expected[key].numpy())
 
 
 def test_a_subclass_aggregates_as_it_likes() -> None:
