@@ -55,8 +55,14 @@ class ProxyHub:
     def run(self, request: PhaseRequest) -> Iterator[PhaseEvent]:
         """The events of one cohort's phase. Devices whose result the proxy does not deliver in time
         fail with ``cohort-lost``.
+
+        An app may have several phases at once; those of one cohort take turns.
         """
         line = self._lines[request.cohort]
+        with line.turn:
+            yield from self._run(line, request)
+
+    def _run(self, line: Line, request: PhaseRequest) -> Iterator[PhaseEvent]:
         line.begin(request)
         deadline = self._clock() + request.seconds + GRACE_SECONDS
         answered, done = set(), False

@@ -57,6 +57,8 @@ class Line:
     """One cohort's line. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """Held by the phase that uses the line: it has one pending request."""
         self._lock = threading.Lock()
         self._session = 0
         """Number of the newest stream; what older ones say does not count."""

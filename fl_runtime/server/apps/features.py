@@ -36,7 +36,9 @@ FEATURES = {
     ),
     "own-strategy": Feature(
         "a strategy of the app's own",
-        "Its methods are called as by Flower, with the update of every device by itself.",
+        "Its methods are called as by Flower, with the update of every device by itself. Where it "
+        "aggregates by its own code, replies are bounded and not held against the model's layout; "
+        "--checks strict does that.",
     ),
     "privacy": Feature(
         "a strategy wrapper or mod for differential privacy",
@@ -52,7 +54,8 @@ FEATURES = {
     ),
     "no-evaluation": Feature(
         "no evaluation by the clients (fraction_evaluate=0)",
-        "The model is judged by evaluate_fn's metrics, else by the training's.",
+        "The model is judged by evaluate_fn's metrics, else by the training's; without any, a "
+        "precheck holds it.",
     ),
     "fixed-rounds": Feature(
         "a number of rounds in the code",

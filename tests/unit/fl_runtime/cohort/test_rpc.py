@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import msgspec
@@ -96,6 +97,20 @@ def test_a_phase_goes_to_its_proxy_and_back(hub) -> None:
     made.close()
     thread.join(10)
     assert ended == [True], "a goodbye ends the proxy"
+
+
+def test_phases_of_one_cohort_at_the_same_time_each_get_their_answers(hub) -> None:
+    made, address, identities = hub
+    proxy_thread(address, "c0000", identities, Answers(), [])
+    asked = [
+        phase_request(f"d{number}", cohort="c0000", phase=f"{PHASE[:-1]}{number}", arrays=None)
+        for number in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda phase: list(made.run(phase)), asked))
+    for number, events in enumerate(found):
+        results = [item for item in events if isinstance(item, DeviceResult)]
+        assert [(item.device, item.status) for item in results] == [(f"d{number}", "ok")]
 
 
 def test_a_proxy_that_attaches_during_a_phase_gets_its_request(hub) -> None:
