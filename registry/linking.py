@@ -27,7 +27,6 @@ from registry.model_version import (
     CARD_TAG,
     CHECKS_TAG,
     GOAL,
-    METADATA_LIMIT,
     METRIC,
     RUN_TAG,
     TAG_LIMIT,
@@ -92,20 +91,28 @@ class Linking:
         files = {CARD: html, EVIDENCE: msgspec.json.encode(evidence)}
         self.artifacts.write(lineage.mlflow_run_id, FOLDER, files)
         content = msgspec.json.encode(model_card(evidence, checks, uri)).decode()
-        if len(content) <= MODEL_CARD_LIMIT:
-            self.sagemaker.set_card(lineage.model_package_arn, content)
-        else:
-            event(
-                logger, "card-too-long", logging.WARNING, run=lineage.run, characters=len(content)
-            )
+        self._set_card(lineage.model_package_arn, content)
         said = failed(checks) or "passed"
         metric = {METRIC: evidence.metric, GOAL: evidence.goal}
         self.sagemaker.add_metadata(
             lineage.model_package_arn,
-            {**metric, CARD_TAG: uri, CHECKS_TAG: said[:METADATA_LIMIT]},
+            {**metric, CARD_TAG: uri, CHECKS_TAG: said},
         )
         name = VersionName.parse(evidence.model_version)
         self.mlflow.set_tags(*name, {**metric, CARD_TAG: uri, CHECKS_TAG: said[:TAG_LIMIT]})
+
+    def _set_card(self, package: str, content: str) -> None:
+        """A version is registered without its card on the package rather than not at all: the page
+        in S3 and in MLflow says the same.
+        """
+        if len(content) > MODEL_CARD_LIMIT:
+            event(
+                logger, "card-too-long", logging.WARNING, package=package, characters=len(content)
+            )
+            return
+        reason = self.sagemaker.set_card(package, content)
+        if reason:
+            event(logger, "card-refused", logging.WARNING, package=package, reason=reason)
 
 
 @dataclass(frozen=True)

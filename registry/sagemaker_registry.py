@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from registry.errors import RegistryError
-from registry.model_version import MLFLOW_NAME, MLFLOW_VERSION, Approval, Package, VersionName
+from registry.model_version import (
+    METADATA_LIMIT,
+    MLFLOW_NAME,
+    MLFLOW_VERSION,
+    Approval,
+    Package,
+    VersionName,
+)
 
 DESCRIPTION_LIMIT = 1024
 """Characters of an approval's description
@@ -63,12 +71,20 @@ class SageMakerRegistry:
             ApprovalDescription=reason[:DESCRIPTION_LIMIT],
         )
 
-    def set_card(self, arn: str, content: str) -> None:
-        """Set a package's model card, given as JSON text."""
-        self._client.update_model_package(
-            ModelPackageArn=arn,
-            ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"},
-        )
+    def set_card(self, arn: str, content: str) -> str:
+        """Set a package's model card, given as JSON text. Returns the reason when SageMaker refuses
+        its content, else an empty text.
+        """
+        try:
+            self._client.update_model_package(
+                ModelPackageArn=arn,
+                ModelCard={"ModelCardContent": content, "ModelCardStatus": "PendingReview"},
+            )
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationException":
+                raise
+            return str(error.response["Error"]["Message"])
+        return ""
 
     def card(self, arn: str) -> str:
         """A package's model card as JSON text; empty when it has none."""
@@ -80,8 +96,11 @@ class SageMakerRegistry:
         self.add_metadata(arn, {MLFLOW_NAME: version.model, MLFLOW_VERSION: version.number})
 
     def add_metadata(self, arn: str, metadata: dict[str, str]) -> None:
-        """Add or overwrite custom metadata; SageMaker keeps the other keys."""
-        self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=metadata)
+        """Add or overwrite custom metadata; SageMaker keeps the other keys. Characters that it does
+        not take become spaces.
+        """
+        taken = {key: metadata_text(value) for key, value in metadata.items()}
+        self._client.update_model_package(ModelPackageArn=arn, CustomerMetadataProperties=taken)
 
     def _pages(self, call: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
@@ -91,6 +110,18 @@ class SageMakerRegistry:
             if not answer.get("NextToken"):
                 return
             token = {"NextToken": answer["NextToken"]}
+
+
+def metadata_text(text: str) -> str:
+    """A value as CustomerMetadataProperties takes it: letters, numbers, separators and
+    ``_.:/=+-@``, at most METADATA_LIMIT characters.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
+    """
+    taken = "".join(
+        c if c in "_.:/=+-@" or unicodedata.category(c)[0] in "LNZ" else " " for c in text
+    )
+    return taken[:METADATA_LIMIT] or "-"
 
 
 def _identity(context: dict[str, Any]) -> str:

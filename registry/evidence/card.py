@@ -71,19 +71,20 @@ def _charts(evidence: Evidence) -> dict[str, Any]:
 
 
 def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[str, Any]:
-    """SageMaker's model card document, with the page's address. Texts are cut to the lengths that
-    the schema allows.
-
-    https://docs.aws.amazon.com/sagemaker/latest/dg/model-cards-api-json-schema.html
+    """The model card document of a SageMaker model package, with the page's address. Texts are cut
+    to the lengths that the schema allows. That of packages is the simpler one, whose overview has
+    two properties:
+    https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-details.html#model-card-schema
     """
     lineage = evidence.lineage
+    details = [
+        ("description", evidence.description or evidence.model_version),
+        ("algorithm", f"Federated learning, {lineage.strategy}"),
+        ("problem", f"{evidence.goal} {evidence.metric}"),
+        *_lineage(evidence),
+    ]
     return {
-        "model_overview": {
-            "model_description": evidence.description[:1024] or evidence.model_version,
-            "model_artifact": [lineage.model_data],
-            "algorithm_type": f"Federated learning, {lineage.strategy}"[:1024],
-            "problem_type": f"{evidence.goal} {evidence.metric}"[:1024],
-        },
+        "model_overview": {"model_artifact": [lineage.model_data]},
         "intended_uses": {
             "intended_uses": (evidence.intended_use or "Not stated by the app.")[:2048],
             "risk_rating": "Unknown",
@@ -92,7 +93,7 @@ def model_card(evidence: Evidence, checks: list[Check], page_uri: str) -> dict[s
         "evaluation_details": [_evaluation(evidence, checks, page_uri)],
         "additional_information": {
             "caveats_and_recommendations": f"Licence: {evidence.licence or 'not stated'}."[:2048],
-            "custom_details": {name: value[:255] for name, value in _lineage(evidence) if value},
+            "custom_details": {name: value[:255] for name, value in details if value},
         },
     }
 

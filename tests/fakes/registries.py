@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
+from support.service_patterns import violations
 
 
 class MemoryModels:
@@ -87,7 +88,7 @@ class MemoryModels:
 
 
 class MemorySageMaker:
-    """Model packages of a SageMaker client, two to a page."""
+    """Model packages of a SageMaker client, two to a page. What AWS documents as refused is."""
 
     PAGE = 2
     exceptions = SimpleNamespace(ClientError=ClientError)
@@ -131,6 +132,11 @@ class MemorySageMaker:
         **changes: Any,
     ) -> None:
         package = self.packages[ModelPackageArn]
+        request = {"CustomerMetadataProperties": CustomerMetadataProperties, **changes}
+        wrong = violations("sagemaker", "UpdateModelPackage", request)
+        if wrong:  # as AWS refuses them
+            error = {"Error": {"Code": "ValidationException", "Message": wrong[0]}}
+            raise ClientError(error, "UpdateModelPackage")  # type: ignore[arg-type]
         package["CustomerMetadataProperties"] |= CustomerMetadataProperties or {}
         package.update(changes)
 

@@ -42,3 +42,18 @@ def test_approval_name_and_card_are_written() -> None:
     )
     assert registry.card("arn:1") == "{}"
     assert len(sagemaker.packages["arn:1"]["ApprovalDescription"]) == DESCRIPTION_LIMIT
+
+
+def test_metadata_is_written_in_the_characters_that_sagemaker_takes() -> None:
+    sagemaker = MemorySageMaker()
+    sagemaker.add("arn:1")
+    registry = SageMakerRegistry(sagemaker)
+    registry.add_metadata("arn:1", {"checks": 'rmse 5,2 > 4 ("limit") ∑ é', "none": ""})
+    found = registry.get("arn:1").metadata
+    assert found == {"checks": "rmse 5 2   4   limit     é", "none": "-"}
+
+
+def test_a_card_that_sagemaker_refuses_gives_its_reason() -> None:
+    sagemaker = MemorySageMaker()
+    sagemaker.add("arn:1")
+    assert "100001" in SageMakerRegistry(sagemaker).set_card("arn:1", "x" * 100_001)
