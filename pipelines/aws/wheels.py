@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.files import open_atomically
@@ -15,17 +16,18 @@ from pipelines.errors import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = "3.11"
+"""Of devices and images; functions have their own (:mod:`pipelines.aws.runtime`)."""
 _TAGS = ("manylinux2014", "manylinux_2_17", "manylinux_2_28")
 _MACHINES = {"ARM64": "aarch64", "X86_64": "x86_64"}
 
 
-def platforms(architecture: str) -> list[str]:
-    """pip's options for an architecture; raises DeployError for an unknown one."""
+def platforms(architecture: str, tags: Sequence[str] = _TAGS) -> list[str]:
+    """pip's options for an architecture; raises DeployError for an unknown one. ``tags``: of wheels
+    that run there.
+    """
     if architecture not in _MACHINES:
         raise DeployError(f"The architecture is {architecture!r}; it must be ARM64 or X86_64.")
-    return [
-        option for tag in _TAGS for option in ("--platform", f"{tag}_{_MACHINES[architecture]}")
-    ]
+    return [option for tag in tags for option in ("--platform", f"{tag}_{_MACHINES[architecture]}")]
 
 
 def download(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,9 +17,10 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from pipelines.aws import lambda_bundle, stack_specs, state_machine, wheels
+from pipelines.aws import lambda_bundle, runtime, stack_specs, state_machine, wheels
 from pipelines.aws.pins import PARTS, pins
 from pipelines.aws.policies.roles import FUNCTIONS
+from pipelines.cli.commands.operate import deploy
 from pipelines.deployment import Deployment
 
 AWS = ROOT / "pipelines" / "aws"
@@ -127,37 +131,57 @@ def test_images_are_pinned_and_clean(file: Path) -> None:
     assert "USER 10001" in text
 
 
-@pytest.mark.proof
-def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path) -> None:
-    """As on Lambda: our code and what the lock pins for functions, nothing else; and managed
-    MLflow's plugin is there.
-    """
-    site = tmp_path / "site"
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(site),
-            *pins("functions"),
-        ],
-        check=True,
+@pytest.fixture(scope="module")
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The functions' dependencies as a deployment installs them, for this architecture."""
+    machine = {"x86_64": "X86_64", "aarch64": "ARM64"}[platform.machine()]
+    return deploy._dependencies(tmp_path_factory.mktemp("site"), machine)
+
+
+def runtimes_python() -> str | None:
+    """An interpreter of the functions' minor version; pyenv's, if that is what finds it."""
+    found = shutil.which(f"python{runtime.PYTHON}")
+    if found is None:
+        return None
+    done = subprocess.run(
+        [found, "-c", "import sys; print(sys.executable)"],
+        env={**os.environ, "PYENV_VERSION": runtime.PYTHON},
         capture_output=True,
-        timeout=200,
+        text=True,
     )
-    code = lambda_bundle.bundle(site)
-    (tmp_path / "functions.zip").write_bytes(lambda_bundle.bundle())
+    return done.stdout.strip() or None
+
+
+@pytest.mark.proof
+def test_the_functions_dependencies_run_on_lambdas_glibc(dependencies: Path) -> None:
+    """A wheel may need a newer glibc than its name says, and the runtime than another has."""
+    needed = {
+        tuple(map(int, found.groups()))
+        for library in dependencies.rglob("*.so*")
+        for found in re.finditer(rb"GLIBC_(\d+)\.(\d+)", library.read_bytes())
+    }
+    assert (2, 26) < max(needed) <= runtime.GLIBC, "Amazon Linux 2 has 2.26"
+
+
+@pytest.mark.proof
+def test_the_functions_start_with_their_own_dependencies_and_fit(
+    dependencies: Path, tmp_path: Path
+) -> None:
+    """As on Lambda: the runtime's Python, our code and what the lock pins for functions, nothing
+    else; and managed MLflow's plugin is there.
+    """
+    code = lambda_bundle.bundle(dependencies)
     with zipfile.ZipFile(io.BytesIO(code)) as archive:
         assert sum(info.file_size for info in archive.infolist()) < 250 * 2**20, (
             "Lambda takes 250 MB unzipped"
         )
+        archive.extractall(tmp_path / "bundle")
+    python = runtimes_python()
+    if python is None:
+        pytest.skip(f"no Python {runtime.PYTHON} here")
     script = (
         "import sys, importlib\n"
-        f"sys.path[:0] = [{str(tmp_path / 'functions.zip')!r}, {str(site)!r}]\n"
+        f"sys.path[:0] = [{str(tmp_path / 'bundle')!r}]\n"
         f"for name in {tuple(FUNCTIONS)!r}:\n"
         "    importlib.import_module(f'pipelines.handlers.{name}')\n"
         "import fl_runtime.run.mlflow_runs, registry.mlflow_registry, registry.sagemaker_registry\n"
@@ -171,7 +195,7 @@ def test_the_functions_start_with_their_own_dependencies_and_fit(tmp_path: Path)
         "MLFLOW_TRACKING_URI": D.mlflow_arn,
     }
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script],
+        [python, "-I", "-S", "-c", script],
         env=environment,
         capture_output=True,
         text=True,

@@ -2,9 +2,9 @@
 # `mledgeops deploy --synth DIR` writes the build context: this file, the wheel, and the pinned lists.
 # The index of python:3.11-slim-bookworm for linux/amd64 and linux/arm64.
 FROM python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba AS build
-# On x86 add PyTorch's CPU index by PIP_ARGS, or torch brings gigabytes of CUDA; on ARM PyPI's build is for the CPU.
+# PyTorch's own index of builds for the CPU: PyPI's bring gigabytes of CUDA, on ARM as well as on x86.
 ARG APPS="torch==2.13.0"
-ARG PIP_ARGS=""
+ARG PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # What the apps need is resolved, in the versions of the lock wherever the lock has them.
 COPY server.txt constraints.txt /build/
 RUN python -m venv /opt/mledgeops && \
@@ -16,7 +16,11 @@ RUN /opt/mledgeops/bin/pip install --no-cache-dir --no-deps /build/mledgeops-*.w
 FROM python:3.11-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mledgeops
 COPY --from=build /opt/mledgeops /opt/mledgeops
-# The root file system is read-only on Fargate; /tmp is the one place to write.
+# The root file system is read-only on Fargate; /tmp is the one place to write. A mount has the image's
+# owner and mode only where the image declares the volume, and is root's 0755 otherwise:
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
+RUN chmod 1777 /tmp
+VOLUME ["/tmp"]
 ENV PATH=/opt/mledgeops/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001
 WORKDIR /tmp
