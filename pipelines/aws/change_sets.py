@@ -54,8 +54,8 @@ class ChangeSets:
         status = read_status(self._api, spec.name)
         if status in UNUSABLE:
             raise DeployError(
-                f"Stack {spec.name} is in {status}: look at its events, delete it, "
-                "and deploy again."
+                f"Stack {spec.name} is in {status}: look at its events, delete it "
+                f"(aws cloudformation delete-stack --stack-name {spec.name}), and deploy again."
             )
         name = f"mledgeops-{uuid.uuid4().hex}"
         new = status is None or status in NEW
@@ -65,6 +65,8 @@ class ChangeSets:
             ChangeSetType="CREATE" if new else "UPDATE",
             Parameters=[*spec.arguments(), *([] if new else self._kept(spec))],
             Capabilities=CAPABILITIES,
+            # What an earlier deployment left with its data is taken over by its name.
+            ImportExistingResources=True,
             **self._template(spec.body),
         )
         described = self._settled(spec.name, name)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.aws.change_sets import Change, ChangeSets
 from pipelines.aws.stack_specs import StackSpec
-from pipelines.aws.stack_state import COMPLETE, Waiter, first_failure, read_status
+from pipelines.aws.stack_state import COMPLETE, NEW, Waiter, first_failure, read_status
 from pipelines.errors import DeployError
 
 
@@ -67,6 +67,10 @@ class Stacks:
     def status(self, name: str) -> str | None:
         """A stack's status, None when there is none."""
         return read_status(self._api, name)
+
+    def is_new(self, name: str) -> bool:
+        """Whether a stack has no resources yet."""
+        return self.status(name) in (None, *NEW)
 
     def same(self, spec: StackSpec) -> bool:
         """Whether a stack stands as specified, by template and parameters. Cheaper than a change

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.aws.literal_names import with_literal_names
 from pipelines.deployment import Deployment
 from pipelines.errors import DeployError
 
@@ -64,7 +65,12 @@ def specs(
         raise DeployError(
             f"The stacks have no parameter {unknown[0]}; they have {', '.join(sorted(known))}."
         )
+    names = {**values, "AWS::AccountId": d.account, "AWS::Region": d.region}
     return [
-        StackSpec(name=stack, template=reduce(template(name)), parameters=values)
+        StackSpec(
+            name=stack,
+            template=reduce(with_literal_names(template(name), names)),
+            parameters=values,
+        )
         for name, stack in zip(TEMPLATES, d.stacks, strict=True)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pipelines.errors import DeployError
@@ -30,17 +30,35 @@ def read_status(api: Any, stack: str) -> str | None:
 
 def first_failure(api: Any, stack: str) -> str:
     """The resource that failed first, and why. Those that failed later were cancelled for it."""
-    events: Sequence[dict[str, Any]] = api.describe_stack_events(StackName=stack)["StackEvents"]
+    # A page has 100 events, newest first, and a failure is followed by the events of its rollback.
+    pages = api.get_paginator("describe_stack_events").paginate(StackName=stack)
     failed = [
         e
-        for e in events  # newest first
+        for page in pages
+        for e in page["StackEvents"]
         if e.get("ResourceStatus", "").endswith("FAILED")
         and "cancelled" not in e.get("ResourceStatusReason", "")
     ]
     if not failed:
         return "no failed resource in its events"
     reason = failed[-1].get("ResourceStatusReason", "")
+    if "DescribeEvents" in reason:
+        return _invalid(api, stack) or reason.rstrip(".")
     return f"{failed[-1]['LogicalResourceId']}: {reason}".rstrip(".")
+
+
+def _invalid(api: Any, stack: str) -> str:
+    """What CloudFormation found before it created anything: the stack's events only count it.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeEvents.html
+    """
+    pages = api.get_paginator("describe_events").paginate(
+        StackName=stack, Filters={"FailedEvents": True}
+    )
+    for event in (event for page in pages for event in page["OperationEvents"]):
+        if event.get("ValidationStatusReason"):
+            reason = str(event["ValidationStatusReason"]).rstrip(".")
+            return f"{event.get('LogicalResourceId', stack)}: {reason}"
+    return ""
 
 
 class Waiter:

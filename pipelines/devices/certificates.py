@@ -104,6 +104,7 @@ def _expect_thing(
         iot.create_thing(thingName=device, thingTypeName=d.thing_type, attributePayload=attributes)
     except iot.exceptions.ResourceAlreadyExistsException:
         iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
+    iot.add_thing_to_thing_group(thingGroupName=d.thing_group, thingName=device)
 
 
 def _refuse_enrolled(iot: Any, device: str) -> None:

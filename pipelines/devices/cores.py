@@ -25,6 +25,7 @@ def expect_core(d: Deployment, iot: Any, fleet: str, device: str, policy: Mappin
         iot.create_thing(thingName=device, thingTypeName=d.thing_type, attributePayload=attributes)
     except iot.exceptions.ResourceAlreadyExistsException:
         iot.update_thing(thingName=device, attributePayload={**attributes, "merge": True})
+    iot.add_thing_to_thing_group(thingGroupName=d.thing_group, thingName=device)
     name = f"{d.prefix}-core-{device}"
     text = msgspec.json.encode(policy).decode()
     try:

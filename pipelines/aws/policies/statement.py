@@ -28,6 +28,13 @@ TRACK_RUN = (
     "LogInputs",
     "ListArtifacts",
     "GetMetricHistory",
+    # MLflow 3 logs a model as an entity of its own, beside the run.
+    "FinalizeLoggedModel",
+    "GetLoggedModel",
+    "ListLoggedModelArtifacts",
+    "LogLoggedModelParams",
+    "LogOutputs",
+    "SetLoggedModelTags",
 )
 LOG_FILES = ("GetRun", "ListArtifacts")
 READ_MODELS = (

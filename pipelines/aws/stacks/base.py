@@ -14,7 +14,8 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from pipelines.aws.stacks.stack import Stack, accept
+from pipelines.aws.kept_keys import KEY_PARAMETERS
+from pipelines.aws.stacks.stack import KEPT, Stack, accept
 from pipelines.deployment import Deployment
 
 KEY_EXPORT = "key"
@@ -27,6 +28,11 @@ SIGNING_EXPORTS = {
 SIGNER = {"records": "link"}
 """The one role that may use a signing key, where not even an administrator may."""
 KEPT_IMAGES = 20
+FALSE_FINDINGS = {
+    "F3033": "the empty default of a key's parameter is used nowhere: then a new key is created",
+    "W1001": "the condition of a new key is the condition of the reference to it",
+}
+"""What the CDK's validation finds in ``Fn::If``, whose condition it does not evaluate."""
 
 
 class BaseStack(Stack):
@@ -35,23 +41,54 @@ class BaseStack(Stack):
     def __init__(self, scope: Construct, name: str) -> None:
         super().__init__(scope, name, "MLEdgeOps: code bucket, image repositories and key")
         d = self.deployment()
-        key = kms.Key(
-            self,
-            "Key",
-            enable_key_rotation=True,
-            description=f"MLEdgeOps data at rest ({self.prefix})",
-        )
-        kms.Alias(self, "KeyAlias", alias_name=f"alias/{self.prefix}", target_key=key)
-        for grant in _service_grants():
-            key.add_to_resource_policy(grant)
+        key = self._data_key()
         self._code_bucket(d, key)
         for task in ("server", "proxy"):
             self._repository(d, task, key)
         for purpose, export in SIGNING_EXPORTS.items():
             self._signing_key(d, purpose, export)
         cdk.CfnOutput(self, "KeyArn", value=key.key_arn, export_name=f"{self.prefix}-{KEY_EXPORT}")
+        for finding, reason in FALSE_FINDINGS.items():
+            cdk.Validations.of(self).acknowledge(
+                cdk.Acknowledgment(id=f"CloudFormation-Validate::{finding}", reason=reason)
+            )
 
-    def _code_bucket(self, d: Deployment, key: kms.Key) -> None:
+    def _data_key(self) -> kms.IKey:
+        key = kms.Key(
+            self,
+            "Key",
+            enable_key_rotation=True,
+            description=f"MLEdgeOps data at rest ({self.prefix})",
+            removal_policy=KEPT,
+        )
+        for grant in _service_grants():
+            key.add_to_resource_policy(grant)
+        made = cast(kms.CfnKey, key.node.default_child)
+        arn = self._kept_or_new("data", made)
+        self._alias("KeyAlias", f"alias/{self.prefix}", arn)
+        return kms.Key.from_key_arn(self, "DataKeyUsed", arn)
+
+    def _kept_or_new(self, purpose: str, key: kms.CfnKey) -> str:
+        """ARN of the key that an earlier deployment left, if it is given, else of ``key``, which is
+        created only then. A key has no name by which CloudFormation could import it.
+        """
+        given = self.parameter(
+            KEY_PARAMETERS[purpose],
+            f"ARN of the {purpose} key of an earlier deployment; empty: a new key",
+            default="",
+        ).value_as_string
+        new = cdk.CfnCondition(
+            self, f"New{purpose.capitalize()}Key", expression=cdk.Fn.condition_equals(given, "")
+        )
+        key.cfn_options.condition = new
+        return str(cdk.Fn.condition_if(new.logical_id, key.attr_arn, given).to_string())
+
+    def _alias(self, identifier: str, name: str, key: str) -> None:
+        """A name for a key. It outlives the stack: the next deployment finds the key by it."""
+        alias = kms.CfnAlias(self, identifier, alias_name=name, target_key_id=key)
+        alias.apply_removal_policy(KEPT)
+
+    def _code_bucket(self, d: Deployment, key: kms.IKey) -> None:
         bucket = s3.Bucket(
             self,
             "CodeBucket",
@@ -62,7 +99,7 @@ class BaseStack(Stack):
             enforce_ssl=True,
             versioned=True,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
             lifecycle_rules=[
                 s3.LifecycleRule(
                     noncurrent_version_expiration=cdk.Duration.days(90),
@@ -72,7 +109,7 @@ class BaseStack(Stack):
         )
         accept_bucket(bucket)
 
-    def _repository(self, d: Deployment, task: str, key: kms.Key) -> None:
+    def _repository(self, d: Deployment, task: str, key: kms.IKey) -> None:
         ecr.Repository(
             self,
             f"Images{task.capitalize()}",
@@ -82,7 +119,7 @@ class BaseStack(Stack):
             encryption=ecr.RepositoryEncryption.KMS,
             encryption_key=key,
             lifecycle_rules=[ecr.LifecycleRule(max_image_count=KEPT_IMAGES)],
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
         )
 
     def _signing_key(self, d: Deployment, purpose: str, export: str) -> None:
@@ -95,13 +132,9 @@ class BaseStack(Stack):
             key_policy=_signing_policy(d.role(SIGNER[purpose]) if purpose in SIGNER else ""),
             pending_window_in_days=30,
         )
-        key.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
-        kms.CfnAlias(
-            self,
-            f"Signing{purpose.capitalize()}Alias",
-            alias_name=f"alias/{self.prefix}-{purpose}",
-            target_key_id=key.ref,
-        )
+        key.apply_removal_policy(KEPT)
+        arn = self._kept_or_new(purpose, key)
+        self._alias(f"Signing{purpose.capitalize()}Alias", f"alias/{self.prefix}-{purpose}", arn)
         accept(
             key,
             {"CKV_AWS_7": "KMS rotates no asymmetric keys; the handbook says how to change one"},
@@ -109,7 +142,7 @@ class BaseStack(Stack):
         cdk.CfnOutput(
             self,
             f"Signing{purpose.capitalize()}Arn",
-            value=key.attr_arn,
+            value=arn,
             export_name=f"{self.prefix}-{export}",
         )
 

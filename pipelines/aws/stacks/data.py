@@ -21,6 +21,7 @@ from pipelines.aws.stacks.devices import Devices
 from pipelines.aws.stacks.network import Network
 from pipelines.aws.stacks.observability import Observability
 from pipelines.aws.stacks.stack import (
+    KEPT,
     Stack,
     accept,
     architecture_parameter,
@@ -58,14 +59,14 @@ class DataStack(Stack):
             default=90,
             min_value=5,
         ).value_as_string
-        network = Network(self, "Network", self.prefix)
+        tracking_uri, managed = tracking_uri_of(self, self.deployment())
+        network = Network(self, "Network", self.prefix, managed)
         d = self.deployment(
             key=self.key_arn,
             subnets=network.subnets,
             security_groups=network.security_groups,
             **signing_keys(self),
         )
-        tracking_uri, _ = tracking_uri_of(self, d)
         self.task_environment = function_environment(d, tracking_uri, fresh)
         self.roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in DATA_ROLES}
         self._storage(d)
@@ -111,7 +112,7 @@ class DataStack(Stack):
             enforce_ssl=True,
             versioned=True,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
             lifecycle_rules=[
                 s3.LifecycleRule(
                     id="transient",
@@ -145,7 +146,7 @@ class DataStack(Stack):
                 time_to_live_attribute="expires_at",
                 encryption_key=self.key,
                 encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
-                removal_policy=cdk.RemovalPolicy.RETAIN if kept else None,
+                removal_policy=KEPT,
                 point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                     point_in_time_recovery_enabled=kept
                 ),

@@ -136,7 +136,8 @@ def provisioning_template(d: Deployment) -> dict[str, Any]:
                 },
                 "OverrideSettings": {
                     "ThingTypeName": "REPLACE",
-                    "ThingGroups": "REPLACE",
+                    # A renewal must not take the device out of the operator's own groups.
+                    "ThingGroups": "DO_NOTHING",
                 },
             },
             "certificate": {

@@ -6,30 +6,26 @@ allow, and nothing else.
 
 from __future__ import annotations
 
+from typing import cast
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
-ZONES = 2
-ENDPOINTS = {
-    "EcrApi": "ecr.api",
-    "EcrImages": "ecr.dkr",
-    "Logs": "logs",
-    "Steps": "states",
-    "Secrets": "secretsmanager",
-    "Iot": "iot.data",
-    "Kms": "kms",
-    "Mlflow": "sagemaker.experiments",
-}
-"""The services that tasks call, by construct:
-https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html
-"""
+from pipelines.aws.endpoints import ENDPOINTS, IOT_DATA, MLFLOW, NO_PRIVATE_DNS, ZONES, service_name
+from pipelines.aws.stacks.stack import Stack
+
+IOT_HOST = "data-ats.iot"
+"""What boto3's host for AWS IoT's data plane begins with, before the region."""
 
 
 class Network(Construct):
     """A VPC in two zones, its endpoints, and the tasks' security group."""
 
-    def __init__(self, scope: Construct, name: str, prefix: str) -> None:
+    def __init__(
+        self, scope: Stack, name: str, prefix: str, managed_mlflow: cdk.CfnCondition
+    ) -> None:
         super().__init__(scope, name)
         vpc = ec2.Vpc(
             self,
@@ -51,6 +47,7 @@ class Network(Construct):
                 ),
             },
         )
+        self._choose_zones(scope, vpc)
         tasks = ec2.CfnSecurityGroup(
             self,
             "Tasks",
@@ -67,18 +64,68 @@ class Network(Construct):
         )
         self._rules(tasks, links)
         for endpoint, service in ENDPOINTS.items():
-            ec2.CfnVPCEndpoint(
+            made = ec2.CfnVPCEndpoint(
                 self,
                 f"Link{endpoint}",
                 vpc_id=vpc.vpc_id,
                 vpc_endpoint_type="Interface",
-                private_dns_enabled=True,
-                service_name=_service_name(service),
+                private_dns_enabled=service not in NO_PRIVATE_DNS,
+                service_name=service_name(service, cdk.Aws.REGION),
                 subnet_ids=[subnet.subnet_id for subnet in vpc.isolated_subnets],
                 security_group_ids=[links.attr_group_id],
             )
+            if service == MLFLOW:
+                made.cfn_options.condition = managed_mlflow
+            if service == IOT_DATA:
+                self._name(vpc, made)
         self.subnets = tuple(subnet.subnet_id for subnet in vpc.isolated_subnets)
         self.security_groups = (tasks.attr_group_id,)
+
+    def _choose_zones(self, stack: Stack, vpc: ec2.Vpc) -> None:
+        """Put the subnets into the zones of the parameter: not every zone has every endpoint."""
+        zones = stack.parameter(
+            "Zones",
+            f"{ZONES} availability zones that have all endpoints, with a comma between them; "
+            "empty: the region's first",
+            default="",
+        ).value_as_string
+        first = cdk.CfnCondition(stack, "FirstZones", expression=cdk.Fn.condition_equals(zones, ""))
+        for index, subnet in enumerate(vpc.isolated_subnets):
+            chosen = cdk.Fn.condition_if(
+                first.logical_id,
+                cdk.Fn.select(index, cdk.Fn.get_azs()),
+                cdk.Fn.select(index, cdk.Fn.split(",", zones)),
+            )
+            made = cast(ec2.CfnSubnet, subnet.node.default_child)
+            made.add_property_override("AvailabilityZone", chosen)
+
+    def _name(self, vpc: ec2.Vpc, endpoint: ec2.CfnVPCEndpoint) -> None:
+        """Name AWS IoT's endpoint as boto3 calls it. The service gives it no name of its own:
+        https://docs.aws.amazon.com/iot/latest/developerguide/IoTCore-VPC.html
+
+        The zone is the host itself: one for ``iot.REGION.amazonaws.com`` would hide the control
+        plane as well.
+        """
+        host = f"{IOT_HOST}.{cdk.Aws.REGION}.{cdk.Aws.URL_SUFFIX}"
+        zone = route53.CfnHostedZone(
+            self,
+            "IotZone",
+            name=host,
+            vpcs=[route53.CfnHostedZone.VPCProperty(vpc_id=vpc.vpc_id, vpc_region=cdk.Aws.REGION)],
+        )
+        # The first entry is the endpoint's regional name, with its zone's id before it, and
+        # answers with the addresses of the interfaces in all zones.
+        entry = cdk.Fn.split(":", cdk.Fn.select(0, endpoint.attr_dns_entries))
+        route53.CfnRecordSet(
+            self,
+            "IotRecord",
+            hosted_zone_id=zone.attr_id,
+            name=host,
+            type="A",
+            alias_target=route53.CfnRecordSet.AliasTargetProperty(
+                hosted_zone_id=cdk.Fn.select(0, entry), dns_name=cdk.Fn.select(1, entry)
+            ),
+        )
 
     def _rules(self, tasks: ec2.CfnSecurityGroup, links: ec2.CfnSecurityGroup) -> None:
         """Proxies reach their server's gRPC port, which the system chooses; tasks reach the
@@ -104,10 +151,3 @@ class Network(Construct):
             ec2.CfnSecurityGroupIngress(
                 self, name, ip_protocol="tcp", description=description, **settings
             )
-
-
-def _service_name(service: str) -> str:
-    """The endpoint of managed MLflow has a name of another form."""
-    if service.startswith("sagemaker."):
-        return f"aws.sagemaker.{cdk.Aws.REGION}.experiments"
-    return f"com.amazonaws.{cdk.Aws.REGION}.{service}"

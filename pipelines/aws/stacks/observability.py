@@ -7,6 +7,7 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_budgets as budgets
 from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -53,6 +54,16 @@ class Observability(Construct):
         )
         topic = sns.Topic(
             self, "Topic", topic_name=f"{d.prefix}-alarms", master_key=key, enforce_ssl=True
+        )
+        # The policy that enforces TLS replaces the default, by which alarms could publish.
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="Alarms",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": cdk.Aws.ACCOUNT_ID}},
+            )
         )
         subscription = sns.CfnSubscription(
             self, "Subscription", topic_arn=topic.topic_arn, protocol="email", endpoint=email

@@ -4,7 +4,6 @@ wanted, managed MLflow.
 
 from __future__ import annotations
 
-import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as functions
@@ -17,6 +16,7 @@ from pipelines.aws.policies.roles import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.aws.stacks.base import base_key, signing_keys
 from pipelines.aws.stacks.observability import add_filters
 from pipelines.aws.stacks.stack import (
+    KEPT,
     Stack,
     architecture_parameter,
     conducted,
@@ -80,7 +80,7 @@ class SageMakerStack(Stack):
             model_package_group_name=group.value_as_string,
             model_package_group_description="Federated models of MLEdgeOps",
         )
-        models.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        models.apply_removal_policy(KEPT)
         self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
 
     def _stale_devices(self, d: Deployment, rollout: functions.CfnFunction) -> None:

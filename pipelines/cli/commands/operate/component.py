@@ -66,13 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
     with clouds.use("aws") as cloud:
         bucket, s3 = cloud.deployment.code_bucket, client("s3")
         keys = msgspec.json.decode(trusted_keys(client("kms"), cloud.deployment))
-        written = _write(arguments, f"s3://{bucket}/components", TrustedKeys(**keys))
+        folder = artifact_folder(arguments.component_version, arguments.architecture)
+        written = _write(arguments, f"s3://{bucket}/{folder}", TrustedKeys(**keys))
         for artifact in written.artifacts:
-            s3.upload_file(str(artifact), bucket, f"components/{artifact.name}")
+            s3.upload_file(str(artifact), bucket, f"{folder}/{artifact.name}")
         created = client("greengrassv2").create_component_version(
             inlineRecipe=written.file.read_bytes()
         )
     return _show(arguments, written, arn=str(created["arn"]))
+
+
+def artifact_folder(version: str, architecture: str) -> str:
+    """S3 prefix of a component version's artifacts: those of earlier versions stay as they are."""
+    return f"components/{version}-{architecture}"
 
 
 def _write(arguments: argparse.Namespace, place: str, trust: TrustedKeys) -> ComponentFiles:

@@ -14,10 +14,13 @@ import msgspec
 from fl_runtime.run.aws import client
 from pipelines.aws.change_sets import Change
 from pipelines.aws.deploy import Stacks
+from pipelines.aws.endpoints import zones_with_all
+from pipelines.aws.kept_keys import kept_keys
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import pins
+from pipelines.aws.runtime import PYTHON, TAGS
 from pipelines.aws.stack_specs import specs
-from pipelines.aws.wheels import PYTHON, hashed_options, platforms
+from pipelines.aws.wheels import hashed_options, platforms
 from pipelines.cli.commands.operate.synth import synthesize, synthesized_text
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
@@ -57,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with clouds.use("aws") as cloud:
         stacks = Stacks(client("cloudformation"), client("s3"), cloud.deployment.code_bucket)
+        parameters = {**_found(cloud.deployment, stacks, parameters), **parameters}
         if arguments.apply:
+            make_service_role(client("iam"))
             changes = _apply(cloud.deployment, stacks, client("s3"), parameters)
         else:
             changes = _plan(cloud.deployment, stacks, parameters)
@@ -67,6 +72,35 @@ def run(arguments: argparse.Namespace) -> int:
     }
     answer(arguments.json, document, changes_text(changes, applied=arguments.apply))
     return 0
+
+
+def _found(d: Deployment, stacks: Stacks, given: dict[str, str]) -> dict[str, str]:
+    """What the account says of a stack that is to be created: the keys that an earlier deployment
+    left, and the zones in which the tasks reach every service. A stack that exists keeps its own.
+    """
+    found = {}
+    if stacks.is_new(d.stacks[0]):
+        found.update(kept_keys(client("kms"), d))
+    if "Zones" not in given and stacks.is_new(d.stacks[1]):
+        managed = not given.get("MlflowTrackingUri")
+        zones = zones_with_all(client("ec2"), d.region, managed_mlflow=managed)
+        found["Zones"] = ",".join(zones)
+    return found
+
+
+def make_service_role(iam: Any) -> None:
+    """Create ECS's service-linked role (idempotent): an account that never used ECS lacks it, and
+    capacity providers need it.
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using-service-linked-roles.html
+    """
+    try:
+        iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
+    except iam.exceptions.EntityAlreadyExistsException:  # the emulator's code
+        return
+    except iam.exceptions.InvalidInputException as error:
+        # IAM has no code of its own for a role that exists.
+        if "has been taken" not in str(error):
+            raise
 
 
 def parameters_of(settings: list[str]) -> dict[str, str]:
@@ -140,7 +174,7 @@ def _dependencies(folder: Path, architecture: str) -> Path:
 
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--only-binary", ":all:", *platforms(architecture)]
+    command += ["--only-binary", ":all:", *platforms(architecture, TAGS)]
     command += ["--python-version", PYTHON, "--target", str(folder)]
     with tempfile.TemporaryDirectory() as lists:
         command += hashed_options(Path(lists) / "functions.txt", pins("functions"))

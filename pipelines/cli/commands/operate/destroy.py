@@ -42,20 +42,20 @@ def destroy_stacks(arguments: argparse.Namespace) -> int:
         for name in reversed(d.stacks):
             stacks.delete(name)
         if arguments.data_too:
-            _delete_data(d, s3, client("dynamodb"))
+            _delete_data(d, s3, client("dynamodb"), client("ecr"))
     text = "\n".join(["stacks deleted; kept:", *kept])
     answer(arguments.json, {"destroyed": list(d.stacks), "kept": kept}, text)
     return 0
 
 
 def _retained(d: Deployment, cloudformation: Any) -> list[str]:
-    """Type and id of the resources that outlive their stack (``DeletionPolicy: Retain``)."""
+    """Type and id of the resources that outlive their stack (their ``DeletionPolicy``)."""
     found = []
     for stack, spec in zip(d.stacks, specs(d, {}), strict=True):
         kept = {
             name
             for name, resource in spec.template["Resources"].items()
-            if resource.get("DeletionPolicy") == "Retain"
+            if resource.get("DeletionPolicy", "").startswith("Retain")
         }
         try:
             there = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
@@ -69,13 +69,29 @@ def _retained(d: Deployment, cloudformation: Any) -> list[str]:
     return found
 
 
-def _delete_data(d: Deployment, s3: Any, dynamodb: Any) -> None:
-    """Delete the buckets with all versions, and the table of runs.
+def _delete_data(d: Deployment, s3: Any, dynamodb: Any, ecr: Any) -> None:
+    """Delete the buckets with all versions, the tables and the images (idempotent).
 
-    The KMS key is deleted by KMS after its waiting period of 30 days; images and models stay in
+    The KMS key is deleted by KMS after its waiting period of 30 days; models and devices stay in
     their services.
     """
     for bucket in (d.bucket, d.code_bucket):
+        _delete_bucket(s3, bucket)
+    for table in (d.runs_table, d.rollouts_table, d.devices_table, d.replies_table):
+        try:
+            dynamodb.update_table(TableName=table, DeletionProtectionEnabled=False)
+            dynamodb.delete_table(TableName=table)
+        except dynamodb.exceptions.ResourceNotFoundException:
+            continue
+    for task in ("server", "proxy"):
+        try:
+            ecr.delete_repository(repositoryName=d.repository(task), force=True)
+        except ecr.exceptions.RepositoryNotFoundException:
+            continue
+
+
+def _delete_bucket(s3: Any, bucket: str) -> None:
+    try:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             items = [
                 {"Key": item["Key"], "VersionId": item["VersionId"]}
@@ -85,5 +101,5 @@ def _delete_data(d: Deployment, s3: Any, dynamodb: Any) -> None:
             if items:
                 s3.delete_objects(Bucket=bucket, Delete={"Objects": items, "Quiet": True})
         s3.delete_bucket(Bucket=bucket)
-    dynamodb.update_table(TableName=d.runs_table, DeletionProtectionEnabled=False)
-    dynamodb.delete_table(TableName=d.runs_table)
+    except s3.exceptions.NoSuchBucket:
+        return

@@ -17,6 +17,7 @@ from pipelines.local.emulators.ministack import (
     provisioning,
     step_functions,
     thing_attributes,
+    vpc_endpoints,
 )
 from pipelines.local.forks.client import VARIABLE as FORKS
 
@@ -43,6 +44,7 @@ def patch() -> None:
     broker.index_subscriptions()
     provisioning.take_signing_requests()
     thing_attributes.resolve_attributes()
+    vpc_endpoints.give_names()
     step_functions.enforce_heartbeats()
     step_functions.fail_with_task()
     if forks := os.environ.pop(FORKS, ""):

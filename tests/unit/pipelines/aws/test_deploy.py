@@ -61,6 +61,13 @@ class CloudFormation:
         return {"Status": "CREATE_COMPLETE"}
 
     def get_paginator(self, name: str) -> Any:
+        if name == "describe_stack_events":
+            return SimpleNamespace(paginate=self._events)
+        if name == "describe_events":
+            found = {"LogicalResourceId": "Bucket", "ValidationStatusReason": "its name is taken."}
+            return SimpleNamespace(
+                paginate=lambda **_: iter([{"OperationEvents": [{}]}, {"OperationEvents": [found]}])
+            )
         change = {"Action": "Add", "LogicalResourceId": "Bucket", "ResourceType": "AWS::S3::Bucket"}
         return SimpleNamespace(
             paginate=lambda **_: iter([{"Changes": [{"ResourceChange": change}]}])
@@ -68,7 +75,7 @@ class CloudFormation:
 
     def execute_change_set(self, ChangeSetName: str, StackName: str) -> None:
         stack, given = self.stacks[StackName], self.sets[ChangeSetName]
-        ended = "ROLLBACK_COMPLETE" if self.fails == "create" else "CREATE_COMPLETE"
+        ended = "ROLLBACK_COMPLETE" if self.fails in ("create", "invalid") else "CREATE_COMPLETE"
         parameters = {
             p["ParameterKey"]: p["ParameterValue"]
             for p in given["Parameters"]
@@ -90,22 +97,11 @@ class CloudFormation:
     def get_template(self, StackName: str) -> dict[str, Any]:
         return {"TemplateBody": self.stacks[StackName]["body"]}
 
-    def describe_stack_events(self, StackName: str) -> dict[str, Any]:
-        failed = "CREATE_FAILED"
-        return {
-            "StackEvents": [
-                {
-                    "LogicalResourceId": "B",
-                    "ResourceStatus": failed,
-                    "ResourceStatusReason": "Resource creation cancelled",
-                },
-                {
-                    "LogicalResourceId": "A",
-                    "ResourceStatus": failed,
-                    "ResourceStatusReason": "it exists already.",
-                },
-            ]
-        }
+    def _events(self, StackName: str) -> Iterator[dict[str, Any]]:
+        first = "Call DescribeEvents" if self.fails == "invalid" else "it exists already."
+        for name, reason in (("B", "Resource creation cancelled"), ("A", first)):
+            event = {"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": reason}
+            yield {"StackEvents": [{"LogicalResourceId": name, **event}]}
 
 
 class S3:
@@ -169,6 +165,8 @@ def test_a_large_template_goes_by_s3(api: CloudFormation) -> None:
 def test_a_failure_gives_the_first_reason() -> None:
     with pytest.raises(DeployError, match="ended as ROLLBACK_COMPLETE: A: it exists already"):
         made(CloudFormation(fails="create")).apply(spec())
+    with pytest.raises(DeployError, match="ROLLBACK_COMPLETE: Bucket: its name is taken"):
+        made(CloudFormation(fails="invalid")).apply(spec())
 
 
 def test_a_refused_change_gives_its_reason() -> None:
@@ -180,7 +178,9 @@ def test_a_refused_change_gives_its_reason() -> None:
 
 def test_a_stack_that_was_rolled_back_is_not_changed(api: CloudFormation) -> None:
     api.stacks["plant-base"] = {"status": "ROLLBACK_COMPLETE", "next": "ROLLBACK_COMPLETE"}
-    with pytest.raises(DeployError, match="delete it, and deploy again"):
+    with pytest.raises(
+        DeployError, match=r"delete-stack --stack-name plant-base\), and deploy again"
+    ):
         made(api).plan(spec())
 
 

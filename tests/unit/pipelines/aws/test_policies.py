@@ -133,7 +133,7 @@ REACHED = {
 
 
 def test_tasks_reach_every_service_that_they_may_call() -> None:
-    from pipelines.aws.stacks.network import ENDPOINTS
+    from pipelines.aws.endpoints import ENDPOINTS
 
     called = {
         action.split(":")[0]

@@ -24,7 +24,7 @@ def test_nothing_that_holds_data_is_deleted_with_its_stack() -> None:
         if t["Properties"].get("DeletionProtectionEnabled")
     ]
     assert len(kept) == 11
-    assert all(resource["DeletionPolicy"] == "Retain" for resource in kept)
+    assert all(resource["DeletionPolicy"] == "RetainExceptOnCreate" for resource in kept)
 
 
 def test_data_is_encrypted_by_our_key_wherever_it_rests() -> None:

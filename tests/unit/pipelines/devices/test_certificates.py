@@ -36,6 +36,7 @@ class Iot:
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, str]] = {}
+        self.groups: dict[str, set[str]] = {}
         self.certificates: dict[str, dict[str, int]] = {}
         self.inactive: list[str] = []
         self.policies: list[str] = []
@@ -44,6 +45,10 @@ class Iot:
         if thingName in self.things:
             raise _Exists
         self.things[thingName] = dict(attributePayload["attributes"])
+
+    def add_thing_to_thing_group(self, thingGroupName: str, thingName: str) -> None:
+        assert thingName in self.things
+        self.groups.setdefault(thingGroupName, set()).add(thingName)
 
     def update_thing(self, thingName: str, attributePayload: Any) -> None:
         self.things[thingName].update(attributePayload["attributes"])
@@ -87,6 +92,7 @@ def test_an_expected_device_gets_a_thing_and_a_private_claim_file(tmp_path: Path
     assert token_matches(claim["token"], digest)
     assert claim["token"] not in str(iot.things), "the thing keeps the digest, not the token"
     assert iot.policies == [D.claim_policy]
+    assert iot.groups == {D.thing_group: {"press-1"}}, "enrolment changes no groups"
 
 
 def test_what_a_killed_command_left_of_claim_files_is_removed(tmp_path: Path) -> None:

@@ -27,12 +27,17 @@ class Iot:
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, str]] = {}
+        self.groups: dict[str, set[str]] = {}
         self.policies: dict[str, list[str]] = {}
 
     def create_thing(self, thingName: str, thingTypeName: str, attributePayload: Any) -> None:
         if thingName in self.things:
             raise _Exists
         self.things[thingName] = dict(attributePayload["attributes"])
+
+    def add_thing_to_thing_group(self, thingGroupName: str, thingName: str) -> None:
+        assert thingName in self.things
+        self.groups.setdefault(thingGroupName, set()).add(thingName)
 
     def update_thing(self, thingName: str, attributePayload: Any) -> None:
         assert attributePayload["merge"]

@@ -17,6 +17,7 @@ from pipelines.local.emulators.ministack import (
     provisioning,
     step_functions,
     thing_attributes,
+    vpc_endpoints,
 )
 
 
@@ -161,3 +162,15 @@ def test_a_message_is_compared_with_few_of_many_subscriptions(
 
     asyncio.run(drive())
     assert sorted(compared) == ["fl/+/7/command", "fl/f/7/command"]
+
+
+def test_an_interface_endpoint_has_a_name() -> None:
+    attributes = vpc_endpoints._with_names(lambda _: {"Id": "vpce-1", "DnsEntries": []})
+    found = attributes(
+        {"VpcEndpointId": "vpce-1", "ServiceName": "com.amazonaws.eu-central-1.iot.data"}
+    )
+    zone, name = found["DnsEntries"][0].split(":")
+    assert (zone, name) == (
+        vpc_endpoints.ZONE,
+        "vpce-1.data.iot.eu-central-1.vpce.amazonaws.com",
+    )
