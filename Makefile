@@ -42,6 +42,7 @@ compatibility: $(TESTS)
 # The lists of docs/compatibility.md.
 compatibility-document: $(TESTS)
 	cd tests && PYTHONPATH=..:. ../$(BIN)/python -m compatibility write
+
 # 300 small changes to the modules that decide, each run against the tests that concern it. SEED: which.
 SEED ?= 1
 mutants: $(TESTS)
