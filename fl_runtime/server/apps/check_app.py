@@ -126,7 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     except (AppError, RunFailed) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(msgspec.json.encode(description).decode())
+    # A line of its own: the app's modules may have written to the file descriptor.
+    sys.stdout.write(f"\n{msgspec.json.encode(description).decode()}\n")
     return 0
 
 

@@ -43,10 +43,20 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
         UsageError: The app cannot be run; the message is the check's last line.
 
     """
-    found, errors = process.communicate()
+    said, errors = process.communicate()
     if process.returncode == 0:
-        description: dict[str, Any] = msgspec.json.decode(found)
-        return description
+        return _description(said or "")
     lines = [line for line in (errors or "").splitlines() if line.strip()]
     code = process.returncode
     raise UsageError(lines[-1] if lines else f"The app's check ended with code {code}.")
+
+
+def _description(said: str) -> dict[str, Any]:
+    """The check's answer: the last line. There is none when the app's modules ended the process."""
+    try:
+        found: dict[str, Any] = msgspec.json.decode(said.strip().rpartition("\n")[2])
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            "The app ends the process that imports it, by sys.exit() or alike."
+        ) from error
+    return found

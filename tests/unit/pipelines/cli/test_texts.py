@@ -348,17 +348,19 @@ def test_a_run_ends_with_its_exit_code(
 class CheckProcess:
     """A check's process."""
 
-    def __init__(self, code: int, errors: str) -> None:
-        self.returncode, self.errors = code, errors
+    def __init__(self, code: int, errors: str, said: str = 'noise\n{"app": "a"}\n') -> None:
+        self.returncode, self.errors, self.said = code, errors, said
 
     def communicate(self) -> tuple[str, str]:
-        return '{"app": "a"}', self.errors
+        return self.said, self.errors
 
 
 def test_an_app_is_refused_with_its_checks_last_line() -> None:
     assert app_check.finish(CheckProcess(0, "noise")) == {"app": "a"}  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not a ClientApp"):
         app_check.finish(CheckProcess(2, "noise\nnot a ClientApp\n"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="ends the process that imports it"):
+        app_check.finish(CheckProcess(0, "", "bye"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="ended with code -9"):
         app_check.finish(CheckProcess(-9, ""))  # type: ignore[arg-type]
 
