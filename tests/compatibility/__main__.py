@@ -20,7 +20,6 @@ from pathlib import Path
 from compatibility import cloud_engine, flower_engine, report
 from compatibility.catalogue import CATALOGUE, App
 from compatibility.our_engine import cohorts_of
-from compatibility.outcome import Outcome, differences
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
 
@@ -71,7 +70,7 @@ def _on_local_cloud() -> Iterator[Compare]:
             written = app.write(folder / "app")
             ours, nodes = cloud_engine.run(cloud, written)
             flowers = flower_engine.run(written, nodes, _empty(folder / "flower"))
-            return _differences(app, ours, flowers)
+            return app.differences(ours, flowers, files=False)
 
         yield compare
 
@@ -84,12 +83,7 @@ def _in_simulation(app: App, folder: Path) -> list[str]:
     simulated = simulation_engine.run(written, _empty(folder / "simulation"))
     nodes = [member for cohort in cohorts_of(written) for member in cohort.members]
     flowers = flower_engine.run(written, nodes, _empty(folder / "flower"))
-    return _differences(app, simulated, flowers)
-
-
-def _differences(app: App, found: Outcome, flowers: Outcome) -> list[str]:
-    flowers.files = {}  # the suite in memory compares them
-    return differences(found, flowers, metrics=app.metrics, relative=app.tolerance)
+    return app.differences(simulated, flowers)
 
 
 def _empty(folder: Path) -> Path:

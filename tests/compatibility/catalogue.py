@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from compatibility.outcome import RELATIVE
+from compatibility.outcome import RELATIVE, Outcome, differences
 from edge.training.app_bundle import FlowerApp, load_app
 
 SOURCES = Path(__file__).parent / "apps"
@@ -47,6 +47,22 @@ class App:
     """A package that only some platforms have."""
     missing: str = ""
     """What does not work yet, by the issue's number; empty: it works."""
+
+    def differences(self, ours: Outcome, flowers: Outcome, *, files: bool = True) -> list[str]:
+        """What a run here has otherwise than one under Flower's engine.
+
+        ``files``: whether the run here was watched for what its ServerApp writes.
+        """
+        # Flower's engine knows no analyses: it takes for a model whatever was sent last.
+        wanted = replace(
+            flowers,
+            model=flowers.model if self.model else {},
+            files={name: flowers.files[name] for name in self.files if files},
+        )
+        found = differences(ours, wanted, metrics=self.metrics, relative=self.tolerance)
+        if bool(ours.model) != self.model:
+            found.append(f"the run ends with {'a' if ours.model else 'no'} model")
+        return found
 
     def write(self, folder: Path) -> FlowerApp:
         """Write the app as a Flower user would have it."""

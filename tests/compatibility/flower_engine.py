@@ -94,8 +94,7 @@ class InProcessGrid(Grid):
 
     def _ask(self, message: Message) -> str:
         name = message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
-        if message.metadata.message_type.split(".")[0] in ("train", "evaluate"):
-            self.sent = next(iter(message.content.array_records.values()), self.sent)
+        self.sent = last_sent(message, self.sent)
         asked = message_from_proto(message_to_proto(message))
         reply = self._answer(asked)
         set_identity(RUN_ID, SERVER_NODE_ID)
@@ -192,6 +191,13 @@ def run(app: FlowerApp, nodes: Sequence[Member], folder: Path) -> Outcome:
         outcome.tables = tables_of(context.state)
         outcome.files = files_in(folder)
     return outcome
+
+
+def last_sent(message: Message, before: ArrayRecord | None) -> ArrayRecord | None:
+    """The arrays that were sent last for training or evaluation."""
+    if message.metadata.message_type.split(".")[0] not in ("train", "evaluate"):
+        return before
+    return next(iter(message.content.array_records.values()), before)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

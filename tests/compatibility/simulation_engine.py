@@ -7,19 +7,37 @@ that order (:attr:`App.ordered`) cannot be compared with it.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
-from flwr.app import Context, RecordDict
-from flwr.simulation.run_simulation import _run_simulation
+import pytest
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.supercore.telemetry import EventType
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
-from compatibility.flower_engine import SERVER_NODE_ID, Watch, files_in
+from compatibility.flower_engine import SERVER_NODE_ID, Watch, files_in, last_sent
 from compatibility.outcome import Outcome
 from edge.training.app_bundle import FlowerApp
 from edge.training.app_modules import app_on_path, forget_modules
 from fl_runtime.server.conclusion import tables_of
+
+# The package has a function of the module's name.
+run_simulation = importlib.import_module("flwr.simulation.run_simulation")
+
+
+class SeenGrid(InMemoryGrid):
+    """The engine's grid, which notes what is sent."""
+
+    sent: ClassVar[ArrayRecord | None] = None
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        batch = list(messages)
+        for message in batch:
+            SeenGrid.sent = last_sent(message, SeenGrid.sent)
+        return super().push_messages(batch)
 
 
 def run(app: FlowerApp, folder: Path) -> Outcome:
@@ -27,8 +45,16 @@ def run(app: FlowerApp, folder: Path) -> Outcome:
     forget_modules(app.folder, app.client_app)
     watch = Watch()
     context = Context(0, SERVER_NODE_ID, {}, RecordDict(), dict(app.config))
-    with app_on_path(app.folder), contextlib.chdir(folder), watch.watching(), _seeded():
-        done = _run_simulation(
+    SeenGrid.sent = None
+    with (
+        app_on_path(app.folder),
+        contextlib.chdir(folder),
+        watch.watching(),
+        _seeded(),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(run_simulation, "InMemoryGrid", SeenGrid)
+        done = run_simulation._run_simulation(
             num_supernodes=app.devices,
             exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
             server_app_attr=app.server_app,
@@ -40,8 +66,8 @@ def run(app: FlowerApp, folder: Path) -> Outcome:
         )
     outcome = watch.outcome
     if not outcome.model:
-        left = next(iter(done.context.state.array_records.values()), {})
-        outcome.model = {name: array.numpy() for name, array in left.items()}
+        left = next(iter(done.context.state.array_records.values()), SeenGrid.sent)
+        outcome.model = {name: array.numpy() for name, array in (left or {}).items()}
     outcome.tables = tables_of(done.context.state)
     outcome.files = files_in(folder)
     return outcome
