@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -34,22 +35,33 @@ class ViewArray(Array):  # type: ignore[misc]  # flwr's types are unknown to myp
 
     Nothing is copied before the app reads it, and then once: Flower's own holds a copy, and makes
     another for each reader.
+
+    Args:
+        view: The values.
+        forget: Called after each copy: what lies under the view is not needed for a while.
+
     """
 
-    def __init__(self, view: NDArray[Any]) -> None:
+    def __init__(self, view: NDArray[Any], forget: Callable[[], None] = lambda: None) -> None:
         self.dtype, self.shape, self.stype = str(view.dtype), tuple(view.shape), NUMPY
         self._view = view
+        self._forget = forget
 
     def __getattr__(self, name: str) -> Any:
         """Make ``data``, NumPy's file format, for whoever asks for it."""
         if name != "data" or "_view" not in self.__dict__:
             raise AttributeError(name)
         self.data = Array(np.asarray(self._view)).data
+        self._forget()
         return self.data
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy that the app may write to."""
-        return super().numpy() if "data" in self.__dict__ else np.array(self._view)
+        if "data" in self.__dict__:
+            return cast("NDArray[Any]", super().numpy())
+        values = np.array(self._view)
+        self._forget()
+        return values
 
     def __eq__(self, other: object) -> bool:
         """Compare as Flower's own array does, which compares the fields."""
@@ -58,6 +70,10 @@ class ViewArray(Array):  # type: ignore[misc]  # flwr's types are unknown to myp
             and (self.dtype, self.shape, self.stype) == (other.dtype, other.shape, other.stype)
             and self.data == other.data
         )
+
+    def __reduce__(self) -> tuple[type[Array], tuple[Any, ...]]:
+        """Pickle and copy as Flower's own array: the file stays here."""
+        return Array, (self.dtype, self.shape, self.stype, self.data)
 
     __hash__ = None  # type: ignore[assignment]  # as Flower's own
 
@@ -70,11 +86,11 @@ class ViewArray(Array):  # type: ignore[misc]  # flwr's types are unknown to myp
 ViewArray.__qualname__ = Array.__qualname__
 
 
-def _to_array(value: NDArray[Any]) -> Array:
+def _to_array(value: NDArray[Any], forget: Callable[[], None] = lambda: None) -> Array:
     if isinstance(value, OpaqueArray):
         data, form = opened(value)
         return Array(dtype=form.dtype, shape=tuple(form.shape), stype=form.stype, data=data)
-    return ViewArray(value)
+    return ViewArray(value, forget)
 
 
 def _from_array(array: Array) -> NDArray[Any]:
@@ -101,15 +117,18 @@ def _view_of(data: bytes) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def to_recorddict(records: Records) -> RecordDict:
-    """Convert wire records to Flower's RecordDict, groups and arrays in their order."""
+def to_recorddict(records: Records, forget: Callable[[], None] = lambda: None) -> RecordDict:
+    """Convert wire records to Flower's RecordDict, groups and arrays in their order.
+
+    ``forget`` as in :class:`ViewArray`.
+    """
     content = RecordDict()
     for name in records.names():
         if name in records.arrays:
             # One by one: the constructor copies what it is given.
             record = content[name] = ArrayRecord()
             for key, value in records.arrays[name].items():
-                record[key] = _to_array(value)
+                record[key] = _to_array(value, forget)
         elif name in records.metrics:
             content[name] = MetricRecord(cast(Any, records.metrics[name]))
         else:

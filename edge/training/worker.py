@@ -7,6 +7,9 @@ to standard error. Flower is imported here and not in the agent, which stays sma
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import mmap
 import os
 import sys
@@ -110,8 +113,11 @@ class ClientRunner:
 
         client = self._client(job)
         skeleton = decode_skeleton(job.content)
-        arrays = decode_records(_mapped(Path(job.arrays_path))).arrays if job.arrays_path else {}
-        content = flower_compat.to_recorddict(merge(skeleton, arrays))
+        file = MappedFile(Path(job.arrays_path)) if job.arrays_path else None
+        arrays = decode_records(file.content).arrays if file else {}
+        content = flower_compat.to_recorddict(
+            merge(skeleton, arrays), file.forget if file else _nothing
+        )
         flower_compat.set_identity(job.flower_run_id, job.node_id)
         message = flower_compat.incoming_message(
             content,
@@ -140,6 +146,9 @@ class ClientRunner:
             # Two versions of an app have the same module names: keep one of them at a time.
             forget_modules(Path(job.app), job.client_app)
             self._loaded = {key: load_component(Path(job.app), job.client_app, ClientApp)}
+            # What was imported stays: the collection after each job need not look at it.
+            gc.collect()
+            gc.freeze()
         return self._loaded[key]
 
     def _context(self, job: WorkerJob) -> tuple[Context, StoredState | None]:
@@ -165,15 +174,28 @@ class ClientRunner:
         return context, stored
 
 
-def _mapped(file: Path) -> memoryview:
-    """Return a file's content without reading it: the system loads what is used, and may drop it.
+class MappedFile:
+    """A file's content without reading it: the system loads what is used, and may drop it.
 
     The agent never writes to a file in its cache; it replaces or removes it.
     """
-    with file.open("rb") as stream:
-        if not os.fstat(stream.fileno()).st_size:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def __init__(self, file: Path) -> None:
+        self._map: mmap.mmap | None = None
+        self.content = memoryview(b"")
+        with file.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                self.content = memoryview(self._map)
+
+    def forget(self) -> None:
+        """Take what was read out of this process's memory; reading it again loads it again."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _nothing() -> None:
+    """Forget nothing: there is no file."""
 
 
 def _result(answer: Records, update: Path) -> WorkerResult:
@@ -197,6 +219,18 @@ def serve(jobs: BinaryIO, results: BinaryIO) -> None:
     while (body := read_frame(jobs)) is not None:
         result = runner.run(msgspec.msgpack.decode(body, type=WorkerJob))
         write_frame(results, msgspec.msgpack.encode(result))
+        _tidy()
+
+
+def _tidy() -> None:
+    """Give back what the last job held, while the agent uploads its update.
+
+    Messages and replies refer to each other: left to the collector, two models of earlier jobs lie
+    beside those of the next.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def main() -> int:

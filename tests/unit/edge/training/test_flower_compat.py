@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -88,6 +91,7 @@ def test_an_array_behaves_as_flowers_own_and_can_be_written_to() -> None:
         own.data,
     )
     assert (array == own, own == array, array.object_id == own.object_id) == (True, True, True)
+    assert copy.deepcopy(array) == pickle.loads(pickle.dumps(array)) == own
     mine = array.numpy()
     mine += 1
     assert from_recorddict(content).arrays["a"]["w"].tolist() == values.tolist()
