@@ -23,29 +23,45 @@ from edge.identity.credentials import recover_credentials
 from edge.identity.trust import trusted_addresses
 from edge.object_transfer import HttpObjects
 from edge.training.worker_pool import WORKERS, WorkerPool
-from edge.transports import TransportError
+from edge.transports import Handler, TransportError
 from edge.transports.mqtt import MqttTransport
 
 logger = logging.getLogger(__name__)
+
+CONNECTING = 16
+"""Devices that connect at once: each has a TLS handshake, and 1,000 together would all be late."""
 
 
 async def serve_fleet(configs: list[DeviceConfig], workers: int = WORKERS) -> None:
     """Run all devices until cancelled. One that cannot connect is logged and left out."""
     group = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
-    pool = WorkerPool(workers)
+    pool, turns = WorkerPool(workers), asyncio.Semaphore(CONNECTING)
     try:
         async with asyncio.TaskGroup() as tasks:
             for config in configs:
-                tasks.create_task(_serve_device(config, bootstrap, pool))
+                transport = _InTurn(config, bootstrap, turns)
+                tasks.create_task(_serve_device(config, transport, pool))
     finally:
         await pool.stop()
 
 
-async def _serve_device(
-    config: DeviceConfig, bootstrap: io.ClientBootstrap, pool: WorkerPool
-) -> None:
-    transport = MqttTransport(config, will=last_will(config), bootstrap=bootstrap)
+class _InTurn(MqttTransport):
+    """A transport that waits for its turn to connect."""
+
+    def __init__(
+        self, config: DeviceConfig, bootstrap: io.ClientBootstrap, turns: asyncio.Semaphore
+    ) -> None:
+        super().__init__(config, will=last_will(config), bootstrap=bootstrap)
+        self._turns = turns
+
+    async def connect(self, topics: list[str], handler: Handler) -> None:
+        """See MqttTransport. The time of waiting does not count."""
+        async with self._turns:
+            await super().connect(topics, handler)
+
+
+async def _serve_device(config: DeviceConfig, transport: MqttTransport, pool: WorkerPool) -> None:
     objects = HttpObjects(config.cache_dir, trusted_addresses(config))
     agent = Agent(config, transport, objects, pool.for_device(config.worker_env))
     try:

@@ -1,4 +1,6 @@
-"""``mledgeops bench``: measures the cloud's start, runs, memory, rollouts, reconciliation."""
+"""``mledgeops bench``: measures the cloud's start, runs, rounds beside Flower's own deployment,
+memory, rollouts, reconciliation.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,19 @@ from pipelines.cli.commands.measure.bench_aggregation import (
 )
 from pipelines.cli.commands.measure.bench_registry import reconcile_measures, rollout_measures
 from pipelines.cli.commands.measure.bench_run import agent_measures, run_measures, start_measures
+from pipelines.cli.commands.measure.bench_scale import (
+    ROUNDS,
+    SMALL,
+    first_and_last_measures,
+    peer_measures,
+    scale_measures,
+)
 from pipelines.cli.commands.measure.measure import Measure
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
 from pipelines.errors import UsageError
 
+SIZES = [8, 64]
 Part = Callable[[], list[Measure]]
 
 
@@ -46,7 +56,22 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="PART",
-        help="measure this part only: cloud, run, agent, rollout, reconcile, mean, robust, memory",
+        help="measure this part only: cloud, start, run, agent, scale, flower, rollout, reconcile, "
+        "mean, robust, memory",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help=f"fleets whose rounds of 100,000 parameters are measured (default {SIZES})",
+    )
+    parser.add_argument(
+        "--parameters",
+        type=int,
+        default=SMALL,
+        help="size of the model that Flower's own deployment is compared with (default 100,000)",
     )
     declare(parser, bench, cloud=False)
 
@@ -86,10 +111,16 @@ def chosen_parts(parts: dict[str, Part], only: list[str]) -> list[Part]:
 def _parts(folder: Path, arguments: argparse.Namespace) -> dict[str, Part]:
     """The parts by name, each with a local cloud of its own."""
     app, devices, rounds = arguments.app, arguments.devices, arguments.rounds
+    small = arguments.parameters <= SMALL
     return {
         "cloud": lambda: start_measures(folder / "cloud"),
+        "start": lambda: first_and_last_measures(folder / "start"),
         "run": lambda: run_measures(folder / "run", app, devices, rounds),
         "agent": lambda: agent_measures(folder / "agent"),
+        "scale": lambda: scale_measures(folder / "scale", arguments.sizes or SIZES),
+        "flower": lambda: peer_measures(
+            folder / "flower", 8 if small else 4, arguments.parameters, ROUNDS
+        ),
         "rollout": lambda: rollout_measures(folder / "rollout", arguments.rollout_app),
         "reconcile": lambda: reconcile_measures(folder / "reconcile"),
         "mean": lambda: mean_measures(filled(folder / "mean")),
