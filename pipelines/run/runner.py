@@ -58,14 +58,16 @@ class Runner:
         """Yield each finished round until the pipeline has ended. ``check`` is called at each poll
         and may raise.
         """
-        seen = 0
+        seen, run = 0, ""
         while True:
             check()
-            now = self._executions.read(started.arn)
-            for record in finished_rounds(self._clients.objects, now.run, seen) if now.run else ():
+            # The steps are read until one of them names the run: then the status is enough.
+            ended = self._executions.ended(started.arn)
+            run = run or self._executions.read(started.arn).run
+            for record in finished_rounds(self._clients.objects, run, seen) if run else ():
                 seen = record.round
                 yield record
-            if now.ended:
+            if ended:
                 return
             self._sleep(POLL_SECONDS)
 

@@ -58,9 +58,10 @@ class EcsAgent:
         self._stop_old_tasks()
         while not self._stop.wait(POLL_SECONDS):
             try:
-                self._start_new()
+                running = self._running()
+                self._start_new(running)
                 self._reap()
-                self._end_stopped()
+                self._end_stopped(running)
             except (ClientError, BotoCoreError) as error:
                 event(logger, "ecs-poll-failed", logging.WARNING, reason=str(error))
         for task in self._tasks.values():
@@ -80,12 +81,13 @@ class EcsAgent:
             )
 
     def _running(self) -> list[str]:
-        listed = self._ecs.list_tasks(cluster=self._cluster, desiredStatus="RUNNING")
-        arns: list[str] = listed["taskArns"]
-        return arns
+        pages = self._ecs.get_paginator("list_tasks").paginate(
+            cluster=self._cluster, desiredStatus="RUNNING"
+        )
+        return [arn for page in pages for arn in page["taskArns"]]
 
-    def _start_new(self) -> None:
-        arns = [arn for arn in self._running() if arn not in self._seen]
+    def _start_new(self, running: list[str]) -> None:
+        arns = [arn for arn in running if arn not in self._seen]
         if not arns:
             return
         for description in self._ecs.describe_tasks(cluster=self._cluster, tasks=arns)["tasks"]:
@@ -120,14 +122,10 @@ class EcsAgent:
             self._ecs.stop_task(cluster=self._cluster, task=arn, reason=reason)
             event(logger, "task-ended", task=arn, code=code)
 
-    def _end_stopped(self) -> None:
-        """End the processes of tasks that were stopped by the API."""
-        if not self._tasks:
-            return
-        described = self._ecs.describe_tasks(cluster=self._cluster, tasks=list(self._tasks))
-        for description in described["tasks"]:
-            if description["lastStatus"] == "STOPPED":
-                self._tasks.pop(description["taskArn"]).end(END_SECONDS)
+    def _end_stopped(self, running: list[str]) -> None:
+        """End the processes of tasks that were stopped by the API: those that run no more."""
+        for arn in self._tasks.keys() - set(running):
+            self._tasks.pop(arn).end(END_SECONDS)
 
     def _fail_token(self, task: EcsTask, reason: str) -> None:
         if not task.token:

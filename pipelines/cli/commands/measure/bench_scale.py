@@ -6,8 +6,8 @@ import os
 import statistics
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipelines.bench.flower import run_on_flower
 from pipelines.bench.stamps import round_seconds
@@ -23,6 +23,10 @@ ROUNDS = 7
 """The first imports the app, and of the others' five differences the median counts."""
 SHARE_OF_FLOWER = {SMALL: 1 / 20, LARGE: 1 / 6}
 """Seconds a round, as a part of what Flower's own deployment takes in the same run."""
+USUAL, LARGEST = 64, 1000
+"""Devices of the fleets whose seconds a device are compared."""
+TARGETS = {USUAL: 1.2, LARGEST: 15.0}
+"""Seconds a round of 100,000 parameters, by the number of devices."""
 GIVE_UP_SECONDS = 1800.0
 
 
@@ -50,35 +54,35 @@ def first_and_last_measures(home: Path, devices: int = 8) -> list[Measure]:
 
 
 def scale_measures(home: Path, sizes: list[int], rounds: int = ROUNDS) -> list[Measure]:
-    """Seconds a round of 100,000 parameters by the number of devices, and by device."""
-    found = {count: _ours(home / str(count), count, SMALL, rounds) for count in sizes}
+    """Seconds a round of 100,000 parameters, for fleets of several sizes."""
+    return by_size({count: _ours(home / str(count), count, SMALL, rounds) for count in sizes})
+
+
+def by_size(seconds: Mapping[int, float]) -> list[Measure]:
+    """Seconds a round by the number of devices, and a device's share in the largest fleet, which is
+    to be no more than in the usual one.
+    """
     measures = [
         Measure(
-            name=f"round, {count} devices, 100k", value=seconds, unit="s", target=TARGETS.get(count)
+            name=f"round, {count} devices, 100k", value=value, unit="s", target=TARGETS.get(count)
         )
-        for count, (seconds, _) in found.items()
+        for count, value in seconds.items()
     ]
-    if LARGEST in found and REFERENCE in found:
-        each = {count: found[count][0] / count for count in (REFERENCE, LARGEST)}
+    if {USUAL, LARGEST} <= seconds.keys():
         measures.append(
             Measure(
                 name=f"seconds a device, {LARGEST} devices",
-                value=each[LARGEST],
+                value=seconds[LARGEST] / LARGEST,
                 unit="s",
-                target=each[REFERENCE],
+                target=seconds[USUAL] / USUAL,
             )
         )
     return measures
 
 
-TARGETS = {64: 1.2, 1000: 15.0}
-"""Seconds a round, by the number of devices."""
-REFERENCE, LARGEST = 64, 1000
-
-
 def peer_measures(home: Path, devices: int, parameters: int, rounds: int) -> list[Measure]:
     """Seconds a round of the same app here and on Flower's own deployment, one after the other."""
-    ours, _ = _ours(home / "ours", devices, parameters, rounds)
+    ours = _ours(home / "ours", devices, parameters, rounds)
     stamps = home / "flower" / "stamps"
     stamps.mkdir(parents=True)
     settings = {
@@ -101,8 +105,8 @@ def peer_measures(home: Path, devices: int, parameters: int, rounds: int) -> lis
     ]
 
 
-def _ours(home: Path, devices: int, parameters: int, rounds: int) -> tuple[float, dict[str, Any]]:
-    """The median of the seconds a round, and the run's report."""
+def _ours(home: Path, devices: int, parameters: int, rounds: int) -> float:
+    """The median of the seconds a round of a run on a local cloud of its own."""
     options = _settings(home, devices, parameters)
     done = subprocess.run(
         run_command(APP, *options, devices=devices, rounds=rounds),
@@ -111,8 +115,8 @@ def _ours(home: Path, devices: int, parameters: int, rounds: int) -> tuple[float
         check=False,
         timeout=GIVE_UP_SECONDS,
     )
-    report = succeeded(done.stdout)
-    return statistics.median(round_seconds(home / "stamps")), report
+    succeeded(done.stdout)
+    return statistics.median(round_seconds(home / "stamps"))
 
 
 def _settings(home: Path, devices: int, parameters: int) -> list[str]:

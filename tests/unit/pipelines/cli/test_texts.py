@@ -23,6 +23,7 @@ from pipelines.cli.commands.measure.bench_run import (
     run_command,
     succeeded,
 )
+from pipelines.cli.commands.measure.bench_scale import APP, by_size
 from pipelines.cli.commands.measure.chaos import suite_text, verdict_text
 from pipelines.cli.commands.measure.measure import Measure
 from pipelines.cli.commands.operate import synth
@@ -413,3 +414,12 @@ def test_what_an_app_uses_is_told_with_its_place_and_how_it_runs() -> None:
     text = check_text(found)
     assert "a 1.0: 4 devices\nends with an analysis: it registers no model\n" in text
     assert "FedAvg (a/server.py:7)\n    Cohorts average.\nmods\n    Cohorts average." in text
+
+
+def test_a_thousand_devices_may_take_no_longer_each_than_sixty_four() -> None:
+    slower = by_size({8: 0.4, 64: 1.28, 1000: 30.0})
+    assert [m.target for m in slower] == [None, 1.2, 15.0, 0.02]
+    assert [m.is_met for m in slower] == [True, False, False, False]
+    assert all(m.is_met for m in by_size({64: 1.0, 1000: 14.0}))
+    assert len(by_size({8: 0.4})) == 1
+    assert (APP / "pyproject.toml").is_file()

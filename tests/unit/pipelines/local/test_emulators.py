@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,8 +151,11 @@ class Ecs:
     def __init__(self, module: str, old: list[str]) -> None:
         self.module, self.running, self.stopped = module, list(old), []
 
-    def list_tasks(self, **_: str) -> dict:
-        return {"taskArns": self.running}
+    def get_paginator(self, name: str) -> Any:
+        assert name == "list_tasks"
+        return SimpleNamespace(
+            paginate=lambda **_: [{"taskArns": self.running[:1]}, {"taskArns": self.running[1:]}]
+        )
 
     def describe_tasks(self, cluster: str, tasks: list[str]) -> dict:
         override = {"environment": [{"name": "B", "value": "2"}]}
@@ -203,7 +207,7 @@ def test_the_agent_runs_tasks_and_fails_the_token_of_one_that_dies(
     agent._stop_old_tasks()
     assert ecs.stopped == [("arn:old", "The local cloud was restarted.")]
     ecs.running.append("arn:task/c/new")
-    agent._start_new()
+    agent._start_new(agent._running())
     deadline = time.monotonic() + 30
     while len(ecs.stopped) < 2 and time.monotonic() < deadline:
         agent._reap()
@@ -213,6 +217,26 @@ def test_the_agent_runs_tasks_and_fails_the_token_of_one_that_dies(
     assert (tmp_path / "logs" / "task-server.log").read_text() == "1 2\n"
     agent.stop()
     agent.serve()
+
+
+def test_the_agent_ends_a_task_that_was_stopped_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "waits.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    ecs = Ecs("waits", old=[])
+    clients = {"ecs": ecs, "stepfunctions": Steps(), "sts": Sts(), "logs": Logs()}
+    agent = EcsAgent("c", clients, {}, tmp_path / "logs")
+    ecs.running += ["arn:task/c/one", "arn:task/c/two"]
+    agent._start_new(agent._running())
+    one, two = (agent._tasks[arn].process for arn in list(ecs.running))
+    ecs.stop_task("c", "arn:task/c/one", "asked to")
+    agent._end_stopped(agent._running())
+    assert one.poll() is not None
+    assert two.poll() is None
+    agent.stop()
+    agent.serve()
+    assert two.poll() is not None
 
 
 class Pages:

@@ -49,15 +49,15 @@ class SageMaker:
     def __init__(self, *snapshots: tuple[str, list[dict[str, Any]]]) -> None:
         self.snapshots = list(snapshots)
         self.stopped: list[str] = []
+        self.steps_read = 0
 
     def describe_pipeline_execution(self, PipelineExecutionArn: str) -> dict[str, Any]:
-        return {"PipelineExecutionStatus": self.snapshots[0][0], "FailureReason": "it ended"}
+        self.now = self.snapshots.pop(0) if len(self.snapshots) > 1 else self.snapshots[0]
+        return {"PipelineExecutionStatus": self.now[0], "FailureReason": "it ended"}
 
     def list_pipeline_execution_steps(self, PipelineExecutionArn: str) -> dict[str, Any]:
-        steps = self.snapshots[0][1]
-        if len(self.snapshots) > 1:
-            del self.snapshots[0]
-        return {"PipelineExecutionSteps": steps}
+        self.steps_read += 1
+        return {"PipelineExecutionSteps": self.now[1]}
 
     def stop_pipeline_execution(self, PipelineExecutionArn: str, ClientRequestToken: str) -> None:
         self.stopped.append(ClientRequestToken)
@@ -94,6 +94,7 @@ def test_each_round_is_yielded_once() -> None:
     )
     runner, started = made(sagemaker, with_rounds(1, 2))
     assert [found.round for found in runner.follow(started)] == [1, 2]
+    assert sagemaker.steps_read == 1  # the run has a name by then
 
 
 def test_a_check_may_end_the_following() -> None:
