@@ -6,6 +6,7 @@ its devices for statistics, leaves tables and files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,6 +41,10 @@ EVALUATION = "evaluation.json"
 NOTHING = "-"
 """Stands for what an analysis does not have: the pipeline allows no empty output."""
 NOT_COMPARED = Comparison(champion=None, round=0, devices=[], reason="The app runs its own rounds.")
+
+
+_NOT_IN_A_NAME = re.compile(r"[^\w\- ]")
+"""What a table's name, which becomes a file's, does not keep."""
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +150,7 @@ def tables_of(state: RecordDict) -> dict[str, dict[str, list[Any]]]:
             columns = {key: [value] for key, value in record.items()}
         lengths = {len(column) for column in columns.values()}
         if columns and len(columns) == len(record) and len(lengths) == 1:
-            tables[name] = columns
+            tables[_NOT_IN_A_NAME.sub("_", name)[:200]] = columns
     return tables
 
 

@@ -66,6 +66,8 @@ class Desk(contextlib.AbstractContextManager["Desk"]):
         import pandas as pd
 
         rows = [msgspec.to_builtins(record) for record in report.rounds]
+        if not rows:  # an app need not send anything
+            return pd.DataFrame()
         return pd.json_normalize(rows).drop(columns="devices").set_index("round")
 
     def tables(self, report: RunReport) -> dict[str, pd.DataFrame]:

@@ -38,7 +38,7 @@ def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) ->
             own_starts(results.append),
             grid.seen_by(own.add),
         ):
-            app(grid, context)
+            _call(app, grid, context)
             grid.settle()
             own.finish()
         loop.compare()
@@ -54,3 +54,14 @@ def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) ->
     result = results[-1] if results else Result()
     result.arrays = own.model(result.arrays, context.state) or ArrayRecord()
     return FinishedRounds(result, loop.starts.last_round)
+
+
+def _call(app: ServerApp, grid: IoTGrid, context: Context) -> None:
+    """Run the app; ``sys.exit()`` ends it, and not the server."""
+    try:
+        app(grid, context)
+    except SystemExit as end:
+        if end.code:
+            raise RunFailed(
+                "server-app", f"The app's ServerApp ended itself with the code {end.code!r}."
+            ) from end

@@ -261,7 +261,10 @@ class _StartedRounds:
             _put_plain(result.train_metrics_clientapp, number, record.train)
             _put_plain(result.evaluate_metrics_clientapp, number, record.evaluate)
             _put_plain(result.evaluate_metrics_serverapp, number, record.server)
+        spec, best = self._loop.spec, self._loop.stopping.best
         if start.over:
+            if spec.resume_from:  # its models are in the other run's place
+                phases.weights.adopt(start.rounds[-1].model, spec.resume_from)
             self._arrays = result.arrays = to_record(phases.weights.load(start.rounds[-1].model))
         if start.checkpoint is None:
             return len(start.rounds) + 1
@@ -270,7 +273,6 @@ class _StartedRounds:
         restore(start.checkpoint, initial, self._strategy)
         phases.resume_at(start.checkpoint.sequence)
         self._arrays = result.arrays = to_record(start.checkpoint.arrays)
-        spec, best = self._loop.spec, self._loop.stopping.best
         # The best round's model may be needed at the end, and the other run's objects expire.
         if spec.resume_from and best is not None:
             phases.weights.adopt(best.model, spec.resume_from)

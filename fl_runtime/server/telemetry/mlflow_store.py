@@ -6,6 +6,8 @@ MLflow's ids are passed explicitly: there is no global active run, so threads ca
 from __future__ import annotations
 
 import logging
+import posixpath
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import msgspec
 
 from edge.logs import event
 from edge.training.app_bundle import FlowerApp
+from fl_runtime.cohort.updates import METRIC_NAME_CHARACTERS
 from fl_runtime.run import mlflow_runs
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
@@ -26,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 Table = Mapping[str, Sequence[Any]]
 """A table by columns of equal length."""
+
+
+_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]")
 
 
 class MlflowStore:
@@ -125,8 +131,18 @@ def metrics_of(record: RoundRecord) -> dict[str, float]:
     for group, metrics in groups.items():
         for key, value in metrics.items():
             if isinstance(value, int | float):
-                values[f"{group}.{key}"] = value
+                values[_metric_name(f"{group}.{key}")] = value
     return values
+
+
+def _metric_name(name: str) -> str:
+    """A name that MLflow takes: apps call metrics ``acc@1`` or ``loss (%)``.
+
+    https://mlflow.org/docs/latest/ml/tracking/
+    """
+    allowed = _NOT_IN_A_NAME.sub("_", name)[:METRIC_NAME_CHARACTERS]
+    # It also is a path, and must be one in its shortest form.
+    return allowed if posixpath.normpath(allowed) == allowed else allowed.replace("/", "_")
 
 
 def _device_columns(rows: Sequence[DeviceRow]) -> dict[str, list[Any]]:

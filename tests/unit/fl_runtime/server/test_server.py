@@ -330,6 +330,35 @@ def test_numpy_scalars_of_the_servers_evaluation_judge_the_model(tmp_path: Path)
     assert read_round(world.objects, "run-1", 1).server == {"accuracy": 0.5, "by_class": [0.25]}
 
 
+@pytest.mark.parametrize(("code", "fails"), [("0", False), ("'no data'", True)])
+def test_an_app_that_exits_ends_and_not_its_server(tmp_path: Path, code: str, fails: bool) -> None:
+    server = f"{SERVER}    import sys\n    sys.exit({code})\n"
+    world = World(write_app(tmp_path / f"exiting_{fails}_app", server=server))
+    world.add()
+    if fails:
+        with pytest.raises(RunFailed, match="ended itself with the code 'no data'"):
+            world.server().serve()
+    else:
+        assert world.server().serve().outcome == "model"
+
+
+def test_a_run_continues_another_one_that_was_in_its_second_start(tmp_path: Path) -> None:
+    twice = SERVER.replace(
+        "    FedAvg().start(grid=grid, initial_arrays=initial, num_rounds=rounds)\n",
+        "    first = FedAvg().start(grid=grid, initial_arrays=initial, num_rounds=2)\n"
+        "    FedAvg().start(grid=grid, initial_arrays=first.arrays, num_rounds=rounds)\n",
+    )
+    world = World(write_app(tmp_path / "twice_app", server=twice))
+    world.add(num_rounds=1)
+    assert world.server().serve().rounds == 3
+    world.runs.update("run-1", state="Succeeded")
+    world.add("run-2", num_rounds=3, resume_from="run-1")
+    assert world.server("run-2").serve().rounds == 5
+    starts = [read_round(world.objects, "run-2", number).start for number in range(1, 6)]
+    assert starts == [1, 1, 2, 2, 2]
+    assert world.runs.get("run-2").finished_round == 5
+
+
 def test_a_fleet_that_fails_is_the_runs_reason(tmp_path: Path) -> None:
     world = World(write_app(tmp_path / "failing_app"), dict.fromkeys(DEVICES, failing("app-error")))
     world.add()
@@ -348,3 +377,5 @@ def test_only_columns_of_one_length_are_a_table() -> None:
     assert tables_of(state) == {"table": {"step": [1, 2], "loss": [0.5, 0.25]}}
     row = RecordDict({"best": MetricRecord({"loss": 0.5, "round": 2})})
     assert tables_of(row) == {"best": {"loss": [0.5], "round": [2]}}
+    path = RecordDict({"../a/b.c": MetricRecord({"loss": 0.5})})
+    assert tables_of(path) == {"___a_b_c": {"loss": [0.5]}}

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from fakes.mlflow_client import MemoryMlflow
 from fakes.run_store import MemoryRunStore
+from mlflow.utils.validation import _validate_metric_name
 
 from fl_runtime.run.concurrency import THREADS
 from fl_runtime.run.errors import RunFailed
@@ -248,3 +249,13 @@ def test_metrics_keep_their_names_in_mlflow() -> None:
         "train.loss": 2.0,
         "evaluate.accuracy": 0.5,
     }
+
+
+def test_metrics_get_names_that_mlflow_takes() -> None:
+    names = ["acc@1", "loss (%)", "a//b", "x/", "../up", "n" * 300, "plain"]
+    named = msgspec.structs.replace(record(1), train=dict.fromkeys(names, 0.5))
+    found = [name for name in metrics_of(named) if name.startswith("train.")]
+    assert len(found) == len(names)
+    for name in found:
+        _validate_metric_name(name)
+    assert {"train.acc_1", "train.plain"} <= set(found)
