@@ -9,6 +9,7 @@ MLEdgeOpsError
     x NoModel            a device has no model to predict with
     x RunFailed          a run ended without a model
   x AppError           a Flower app cannot be loaded or does not do what it says
+  x ForkingUnsafe      workers are started one by one instead
   x ConfigError        a device's configuration (also a ValueError)
   x RecipeError        a Greengrass recipe (also a ValueError)
   x TransportError     no way to the cloud, or back

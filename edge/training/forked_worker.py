@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
+from edge.errors import MLEdgeOpsError
 from edge.frames import STOP_SECONDS, LastWords, ask, cause_of_death
 from edge.training.worker_template import MESSAGE_BYTES
 
@@ -17,7 +18,7 @@ START_SECONDS = 120.0
 """How long a template may take to import what it was given."""
 
 
-class ForkingUnsafe(Exception):
+class ForkingUnsafe(MLEdgeOpsError):
     """No worker can be forked: a module started threads, or the template did not start."""
 
 
