@@ -72,8 +72,10 @@ DECIDING = (
 Task = tuple[int, Mutant, list[str]]
 Outcome = tuple[int, str] | None
 MAY_SURVIVE = 0.05
-TESTS_SECONDS = 20.0
+TESTS_SECONDS = 10.0
 """Tests of a mutant, by their usual duration; the quickest are taken."""
+SECONDS = 150.0
+"""Longest time for a mutant, also on a busy machine: of one that waits for ever."""
 
 
 @cache
@@ -126,8 +128,7 @@ def work(folder: str, tasks: list[Task], outcomes: SimpleQueue[Outcome]) -> None
         for number, mutant, recorded in tasks:
             tests = [test for test in recorded if test in there]
             text = mutant.applied(sources()[mutant.module])
-            seconds = 3 * TESTS_SECONDS + 30
-            tried = workers.tried(copy / mutant.module, text, tests, seconds) if tests else None
+            tried = workers.tried(copy / mutant.module, text, tests, SECONDS) if tests else None
             outcomes.put((number, tried or workers.SURVIVED))
     finally:
         outcomes.put(None)

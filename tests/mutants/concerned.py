@@ -1,8 +1,8 @@
 """Which tests run which functions of the modules that decide.
 
 ``python -m mutants.concerned FILE --modules M... --tests T...`` runs test files once, under
-coverage.py, and writes a JSON file (:class:`Concerned`). Exits with pytest's code when a test
-fails.
+coverage.py, and writes a JSON file (:class:`Concerned`). Tests that fail are named and left out:
+they could not tell a mutant from the code.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Recorder:
     def __init__(self, measured: coverage.Coverage) -> None:
         self._measured = measured
         self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -113,25 +114,25 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         before = self.seconds.get(report.nodeid, 0.0)
         self.seconds[report.nodeid] = before + report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
 
 
-def recorded(modules: Iterable[str], tests: Sequence[str]) -> Concerned | int:
-    """Run test files of this folder; pytest's exit code if a test fails."""
+def recorded(modules: Iterable[str], tests: Sequence[str]) -> Concerned:
+    """Run test files of this folder."""
     root = Path.cwd()
     measured = coverage.Coverage(data_file=None, include=list(modules), config_file=False)
     recorder = Recorder(measured)
     measured.start()
-    code = pytest.main(["-q", "-x", "-m", "not cloud and not proof", *tests], [recorder])
+    pytest.main(["-q", "--tb=line", "-m", "not cloud and not proof", *tests], [recorder])
     measured.stop()
-    if code:
-        return int(code)
     functions: dict[str, dict[str, list[str]]] = {}
     data = measured.get_data()
     for file in data.measured_files():
         names = by_line(Path(file).read_bytes())
         ran: dict[str, set[str]] = {}
         for line, contexts in data.contexts_by_lineno(file).items():
-            for test in filter(None, contexts):
+            for test in {*contexts} - {""} - recorder.failed:
                 ran.setdefault(test, set()).add(names.get(line, ""))
         module = str(Path(file).relative_to(root))
         functions[module] = {test: sorted(found) for test, found in ran.items()}
@@ -147,8 +148,6 @@ def main() -> int:
     parser.add_argument("--tests", nargs="+", required=True)
     options = parser.parse_args()
     found = recorded(options.modules, options.tests)
-    if isinstance(found, int):
-        return found
     options.file.write_bytes(msgspec.json.encode(found))
     return 0
 

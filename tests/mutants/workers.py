@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import py_compile
+import resource
 import shutil
 import signal
 import sys
@@ -28,6 +29,8 @@ LOADED = ("mlflow.tracking", "flwr.clientapp", "flwr.serverapp.strategy", "panda
 """Libraries that tests load when they run, and take seconds."""
 NOT_LOADED = ("grpc", "awscrt", "awsiot", "torch")
 """Libraries with threads of their own, which a forked process would lack."""
+CPU_SECONDS = 12
+"""Processor time of a mutant's tests, far above what they take: of a loop without an end."""
 SURVIVED, KILLED, ENDLESS = "survived", "killed", "endless"
 
 
@@ -94,7 +97,9 @@ def tried(file: Path, text: bytes, tests: Sequence[str], seconds: float) -> str:
         code = _pytest(["-x", *tests], seconds)
     finally:
         file.write_bytes(before)
-    return ENDLESS if code is None else KILLED if code else SURVIVED
+    if code in (None, -signal.SIGXCPU):
+        return ENDLESS
+    return KILLED if code else SURVIVED
 
 
 class _Listing:
@@ -141,11 +146,13 @@ def _run_and_exit(arguments: Sequence[str], plugins: Sequence[object]) -> None:
     code = 70
     try:
         os.setpgid(0, 0)
+        if not plugins:
+            resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
         # The rewritten tests are kept when they are collected; they never change.
         sys.dont_write_bytecode = not plugins
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
-        code = int(pytest.main(["-q", *arguments], plugins))
+        code = int(pytest.main(["-q", "--tb=no", *arguments], plugins))
     finally:
         os._exit(code)

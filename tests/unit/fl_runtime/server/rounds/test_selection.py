@@ -57,6 +57,7 @@ def test_a_stratified_round_has_each_site_and_those_without_one() -> None:
         sites = {MEMBERS[int(name[1:])].labels.get("site", "") for name in found}
         assert sites == {"", "a", "b"}
     assert sorted(chosen(10, selection="stratified:site")) == names(MEMBERS)
+    assert [len(chosen(n, selection="stratified:site")) for n in (1, 4, 7)] == [1, 4, 7]
     assert len(set(chosen(7, selection="stratified:site"))) == 7
     assert len({tuple(chosen(1, number, selection="stratified:site")) for number in range(20)}) > 3
 
