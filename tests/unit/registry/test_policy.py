@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
 from fakes.objects import MemoryObjects
 from fakes.trail import MemoryEntries
+from support.paths import ROOT
 
 from registry.audit import AuditTrail
 from registry.errors import RegistryError
@@ -83,3 +85,51 @@ def test_a_policy_that_nobody_put_in_force_decides_nothing(
         recorded_policy(objects, trail)
     put_in_force(objects, trail, Policy(), who="ann", at=2.0)
     assert recorded_policy(objects, trail) == Policy()
+
+
+def test_the_documents_example_is_what_holds_without_a_policy(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "registry.md").read_text()
+    file = tmp_path / "policy.toml"
+    file.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    assert read_policy(file) == Policy()
+    assert set(tomllib.loads(file.read_text())["gates"]) == set(PrecheckPolicy.__struct_fields__)
+    assert set(tomllib.loads(file.read_text())["rollout"]) == set(RolloutPolicy.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("gates.better_by", -1.0, 1.0),
+        ("gates.group_worse_by", 0.0, 1.0),
+        ("gates.group_devices", 1, 10**6),
+        ("gates.participants", 1, 10**6),
+        ("gates.drift", 0.0, 1e6),
+        ("rollout.canary", 0.0, 1.0),
+        ("rollout.canary_devices", 1, 10**6),
+        ("rollout.soak_seconds", 0.0, 30 * 86_400),
+        ("rollout.wave_seconds", 0.5, 30 * 86_400),
+        ("rollout.manifest_days", 0, 3650),
+    ],
+)
+def test_a_policys_numbers_have_bounds(tmp_path: Path, key: str, least: float, most: float) -> None:
+    table, _, name = key.partition(".")
+    file = tmp_path / "policy.toml"
+    for value in (least, most):
+        file.write_text(f"[{table}]\n{name} = {value}")
+        read_policy(file)
+    for value in (least - 1, *([most + 1] if most != 10**6 and most != 1e6 else [])):
+        file.write_text(f"[{table}]\n{name} = {value}")
+        with pytest.raises(RegistryError, match=name):
+            read_policy(file)
+
+
+def test_a_rollout_has_at_most_ten_waves(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    for count in (1, 10):
+        waves = [*(number / 20 for number in range(count - 1)), 1.0]
+        file.write_text(f"[rollout]\nwaves = {waves}")
+        assert len(read_policy(file).rollout.waves) == count
+    for waves in ([], [*(number / 20 for number in range(10)), 1.0]):
+        file.write_text(f"[rollout]\nwaves = {waves}")
+        with pytest.raises(RegistryError, match="waves"):
+            read_policy(file)

@@ -49,6 +49,11 @@ def test_answers_are_counted_and_reasons_kept() -> None:
         (9, 0, 1, 1.0, "wait"),
         (9, 0, 1, 100.0, "proceed"),  # the wave has waited long enough
         (0, 0, 10, 100.0, "roll back"),  # a canary that says nothing
+        (0, 0, 10, 99.9, "wait"),
+        (8, 1, 1, 100.0, "roll back"),  # 89 % of those that answered
+        (8, 2, 5, 1.0, "wait"),  # exactly the share that may fail
+        (0, 2, 8, 1.0, "wait"),
+        (1, 0, 0, 1.0, "proceed"),
     ],
 )
 def test_the_verdict(switched: int, failed: int, waiting: int, now: float, expected: str) -> None:
@@ -77,3 +82,10 @@ def test_a_canary_is_lost_when_devices_vanish_or_drop_the_model() -> None:
     for devices in (old, away, {"a": good["a"]}):
         assert "1 of 2 canary devices" in lost_canary(soaking, ["a", "b"], devices, soak_over=True)
     assert not lost_canary(rollout(), ["a", "b"], away, soak_over=True), "no soak time"
+
+
+def test_a_canary_may_lose_the_share_of_devices_that_may_fail() -> None:
+    policy = msgspec.structs.replace(POLICY, soak_seconds=50.0, abort=0.5)
+    soaking, there = rollout(policy=policy), {"a": DeviceState("wind/1", online=True)}
+    assert lost_canary(soaking, ["a", "b"], there, soak_over=True) == ""
+    assert "2 of 3" in lost_canary(soaking, ["a", "b", "c"], there, soak_over=False)
