@@ -16,6 +16,7 @@ from edge.training import forked_worker
 from edge.training.worker import WorkerJob, WorkerResult
 from edge.training.worker_pool import WorkerPool
 from edge.training.worker_template import is_fork_safe
+from pipelines.cli.commands.measure import bench_workers
 
 APP = """
 import os, random, signal, sys, time
@@ -154,3 +155,11 @@ def test_a_process_with_another_thread_must_not_fork() -> None:
     assert not is_fork_safe()
     stop.set()
     thread.join()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="memory is read on Linux only")
+def test_the_bench_measures_workers(tmp_path: Path) -> None:
+    peak, seconds = asyncio.run(bench_workers._large_model(tmp_path, parameters=1000))
+    assert (peak.value > 50, seconds.value > 0) == (True, True)
+    _, own = asyncio.run(bench_workers._forks(2))
+    assert 0 < own.value < peak.value

@@ -25,6 +25,7 @@ from pipelines.cli.commands.measure.bench_scale import (
     peer_measures,
     scale_measures,
 )
+from pipelines.cli.commands.measure.bench_workers import worker_measures
 from pipelines.cli.commands.measure.measure import Measure
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
@@ -57,7 +58,7 @@ def add_parser(commands: Any) -> None:
         default=[],
         metavar="PART",
         help="measure this part only: cloud, start, run, agent, scale, flower, rollout, reconcile, "
-        "mean, robust, memory",
+        "mean, robust, workers, memory",
     )
     parser.add_argument(
         "--sizes",
@@ -125,5 +126,6 @@ def _parts(folder: Path, arguments: argparse.Namespace) -> dict[str, Part]:
         "reconcile": lambda: reconcile_measures(folder / "reconcile"),
         "mean": lambda: mean_measures(filled(folder / "mean")),
         "robust": lambda: robust_measures(filled(folder / "robust")),
+        "workers": lambda: worker_measures(folder / "workers"),
         "memory": lambda: memory_measures_of_tasks(filled(folder / "memory")),
     }
