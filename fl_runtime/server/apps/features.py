@@ -68,7 +68,7 @@ FEATURES = {
     "own-start": Feature(
         "a strategy that overrides start()",
         "It runs as written. Rounds are recorded by the server-round that its messages carry; "
-        "resume, quorum and stopping criteria need Flower's start().",
+        "--strategy, --resume, --selection and --quorum need Flower's start().",
     ),
     "own-loop": Feature(
         "messages that the ServerApp sends itself",
