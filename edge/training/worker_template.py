@@ -80,8 +80,12 @@ class Template:
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wake-up happens
+        # Not select(), which takes no descriptor above 1,023: 1,000 devices have more.
+        waiting = select.poll()
+        for source in (self._control.fileno(), awake):
+            waiting.register(source, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._control.fileno(), awake], [], [])
+            ready = {source for source, _ in waiting.poll()}
             if awake in ready:
                 os.read(awake, MESSAGE_BYTES)
                 self._reap()
