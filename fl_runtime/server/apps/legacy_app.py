@@ -1,7 +1,7 @@
 """Apps of Flower's older ``server_fn`` interface: their own strategy and server, our records.
 
 Such a strategy sends each client its own message through Flower's compatibility layer, so nothing
-is folded, and one phase consists of many messages sent concurrently.
+is folded. Messages that are sent at the same time are one phase.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult
 from fl_runtime.run.records import PhaseStats, plain, summarize
 from fl_runtime.server.apps.own_rounds import EndedEarlyError, check_options
+from fl_runtime.server.grid.combining import CombiningGrid
 from fl_runtime.server.grid.flower_compat import server_components, start_compatible
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
@@ -168,7 +169,7 @@ def run_server_fn(
     recorder = LegacyRounds(grid.phases, loop.record, loop.stopped, loop.stopping)
     strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
     with contextlib.suppress(EndedEarlyError):
-        start_compatible(components, strategy, grid)
+        start_compatible(components, strategy, CombiningGrid(grid))
         recorder.finish()
     return FinishedRounds(recorder.result, recorder.finished)
 

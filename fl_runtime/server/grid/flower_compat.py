@@ -15,7 +15,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.compat.server import ServerAppComponents
-from flwr.server import ServerConfig
+from flwr.server import Server, ServerConfig, SimpleClientManager
 from flwr.server.compat import start_grid
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Bulyan, Result, Strategy
@@ -121,16 +121,14 @@ def server_components(app: ServerApp, context: Context) -> ServerAppComponents:
 
 def start_compatible(components: ServerAppComponents, strategy: Any, grid: Grid) -> None:
     """Run Flower's compatibility loop with ``strategy`` in the place of the app's."""
+    manager = components.client_manager or SimpleClientManager()
+    server = components.server or Server(client_manager=manager)
     # A server object of the app's own brings its strategy with it.
-    if components.server is not None:
-        components.server.strategy = strategy
-    start_grid(
-        grid=grid,
-        server=components.server,
-        config=components.config or ServerConfig(),
-        strategy=strategy,
-        client_manager=components.client_manager,
-    )
+    server.strategy = strategy
+    if server.max_workers is None:
+        # Each client is asked from a thread of its own: all at the same time, not six at a time.
+        server.set_max_workers(max(1, len(list(grid.get_node_ids()))))
+    start_grid(grid=grid, server=server, config=components.config or ServerConfig())
 
 
 @contextlib.contextmanager

@@ -302,6 +302,8 @@ def test_an_app_with_server_fn_runs_its_own_strategy_and_is_recorded() -> None:
     expected = theirs(FedAvg(), rounds=2)
     np.testing.assert_allclose(result.arrays["0"].numpy(), expected.arrays["w"].numpy(), rtol=1e-5)
     assert [(record.round, record.participants) for record in records] == [(1, 6), (2, 6)]
+    phases = {row.phase for row in records[0].devices}
+    assert len(phases) == 2, "one phase trains all devices, and one evaluates them"
     assert records[1].evaluate["loss"] == pytest.approx(
         expected.evaluate_metrics_clientapp[2]["loss"], rel=1e-5
     )
