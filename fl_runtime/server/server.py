@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from flwr.app import Context, RecordDict
 
+from edge.logs import event
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import set_identity
 from fl_runtime.cohort.kept import KeptUpdates
@@ -49,6 +51,8 @@ from fl_runtime.server.rounds.starts import Resumed
 from fl_runtime.server.rounds.stopping import StoppingCriteria
 from fl_runtime.server.telemetry.log_events import RoundLog
 from fl_runtime.server.telemetry.tracking import RunStore, RunTracker
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +255,12 @@ class Server:
 def _with_rounds(spec: RunSpec, app: FlowerApp) -> RunSpec:
     """The run's number of rounds as the app's setting, for devices too.
 
-    The command line sets it; a pipeline that was started in Studio gives the number alone.
+    The command line sets it; a pipeline that was started in Studio gives the number alone. It has
+    no effect on an app without such a setting.
     """
     if not spec.num_rounds or not app.rounds_key:
+        if spec.num_rounds:
+            event(logger, "rounds-not-set", logging.WARNING, run=spec.run, rounds=spec.num_rounds)
         return spec
     config = {**spec.run_config, app.rounds_key: spec.num_rounds}
     return msgspec.structs.replace(spec, run_config=config)

@@ -286,6 +286,18 @@ def test_an_app_that_only_asks_ends_as_an_analysis_with_its_tables_and_files(
     assert model_key("run-1", "tables/counts.json") in world.objects.data
 
 
+def test_a_successor_runs_an_apps_own_loop_anew_and_logs_no_round_twice(tmp_path: Path) -> None:
+    def device(command: Command, content: Records) -> Records:
+        return Records(metrics={"found": {"mean": 40.0}})
+
+    world = World(write_app(tmp_path / "again_app", server=QUERY), dict.fromkeys(DEVICES, device))
+    world.add(metric="")
+    for _ in range(2):
+        assert world.server().serve().rounds == 2
+    assert world.store.rounds == [1, 2]
+    assert world.runs.get("run-1").finished_round == 2
+
+
 def test_a_model_that_nothing_judges_is_said_to_be_not_judged(tmp_path: Path) -> None:
     """No device evaluates, the server does not, and training reports nothing but its examples."""
 
