@@ -177,7 +177,7 @@ class OurEngine:
         with _identities_by_thread():
             thread.start()
             try:
-                assert ready.wait(20), "the agents did not connect"
+                assert ready.wait(60), "the agents did not connect"
                 yield CohortRunner(wire, wire, self.objects, clock=time.monotonic, sleep=_briefly)
             finally:
                 loop.call_soon_threadsafe(ended.set)
@@ -194,7 +194,7 @@ class OurEngine:
             app_name=self.app.name,
             num_rounds=wanted.rounds,
             min_devices=1,
-            phase_seconds=30.0,
+            phase_seconds=120.0,
             strategy=options.strategy,
             strategy_params=options.strategy_params(),
             run_config={**options.run_config(), **rounds},

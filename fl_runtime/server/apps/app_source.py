@@ -90,7 +90,7 @@ def uses_of(files: Iterable[Path], root: Path) -> list[Use]:
 def _parsed(file: Path, root: Path) -> _Module | None:
     try:
         return _Module(file.relative_to(root).as_posix(), ast.parse(file.read_bytes()))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # a file that the app does not import may be anything
 
 

@@ -77,4 +77,6 @@ def test_two_starts_are_told_from_one_and_from_threads(tmp_path: Path) -> None:
 
 
 def test_names_of_the_apps_own_and_files_that_are_no_python_are_not_flowers(tmp_path: Path) -> None:
-    assert found(tmp_path, "class FedAvg: ...\nFedAvg()\nopen('a')", "def (") == {}
+    nested, binary = "(" * 5000, "x = '\0'"
+    texts = ("class FedAvg: ...\nFedAvg()\nopen('a')", "def (", nested, binary, "a" + ".b" * 3000)
+    assert found(tmp_path, *texts) == {}
