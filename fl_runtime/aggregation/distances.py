@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.protocol.records import ArrayMap
-from fl_runtime.aggregation.blocks import blocks
-
-BLOCK = 2**14
-"""Elements of a block."""
+from fl_runtime.aggregation.blocks import DOT, blocks
 
 
 def squared_distances(updates: Sequence[ArrayMap]) -> NDArray[np.float64]:
@@ -25,12 +22,14 @@ def squared_distances(updates: Sequence[ArrayMap]) -> NDArray[np.float64]:
     for name, first in updates[0].items():
         dtype = np.result_type(first.dtype, np.float32)
         rows = [update[name].reshape(-1) for update in updates]
-        buffer = np.empty((len(rows), min(BLOCK, first.size)), dtype)
-        for at in blocks(rows, first.size, BLOCK):
+        buffer = np.empty((len(rows), min(DOT, first.size)), dtype)
+        for at in blocks(rows, first.size, DOT):
             change = buffer[:, : at.stop - at.start]
             for row, source in zip(change, rows, strict=True):
                 np.subtract(source[at], rows[0][at], out=row, dtype=dtype, casting="unsafe")
-            gram += change @ change.T
+            for row in range(len(rows)):  # a matrix product would start BLAS's threads
+                gram[row, row:] += np.vecdot(change[row:], change[row])
+    gram += np.triu(gram, 1).T
     squares = np.diag(gram)
     distances: NDArray[np.float64] = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0.0)
     return distances

@@ -7,14 +7,15 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.serverapp.strategy.multikrum import select_multikrum
 
-from fl_runtime.aggregation.distances import BLOCK, krum_order, squared_distances
+from fl_runtime.aggregation.blocks import DOT
+from fl_runtime.aggregation.distances import krum_order, squared_distances
 
 
 def updates(count: int, offset: float = 0.0) -> list[dict[str, np.ndarray]]:
     generator = np.random.default_rng(count)
     return [
         {
-            "a": (generator.standard_normal(BLOCK + 7) + offset).astype(np.float32),
+            "a": (generator.standard_normal(DOT + 7) + offset).astype(np.float32),
             "b": generator.standard_normal((3, 2)).astype(np.float64),
             "n": np.array(number),
         }
