@@ -50,6 +50,11 @@ def is_fork_safe() -> bool:
         return False
 
 
+def die_with_parent() -> None:
+    """Have the kernel end this process with the one that started it. Linux only."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
 def preload(modules: Sequence[str]) -> None:
     """Import Flower's side of a worker, and whatever else can be imported."""
     importlib.import_module("edge.training.flower_compat")
@@ -131,8 +136,9 @@ class Template:
         """Run jobs in a forked process, and never return."""
         code = 1
         try:
-            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+            die_with_parent()
             signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
             for descriptor in own:
@@ -172,6 +178,10 @@ def _work(frames: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until the agent closes its end. Exit code 3: forking is not safe."""
+    # Importing takes seconds, in which nobody would see that the agent has ended; and Ctrl-C is the
+    # agent's to answer.
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(arguments[0])) as control:
         preload(arguments[1:])
         if not is_fork_safe():
