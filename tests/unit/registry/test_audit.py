@@ -187,6 +187,14 @@ class OneKey:
         if self.code:
             raise Taken(self.code)
 
+    def get_paginator(self, name: str) -> OneKey:
+        return self
+
+    def paginate(self, **request: object) -> list[dict]:
+        assert (request["Bucket"], request["Prefix"]) == ("b", "audit/")
+        pages: list[dict] = [{"Contents": [{"Key": "2"}, {"Key": "1"}]}, {}]
+        return [*pages, {"Contents": [{"Key": "0"}]}]
+
 
 def test_a_write_that_lost_is_told_from_one_that_failed() -> None:
     assert S3Entries(OneKey(""), "b").put_new("k", b"") is True
@@ -194,3 +202,7 @@ def test_a_write_that_lost_is_told_from_one_that_failed() -> None:
         assert S3Entries(OneKey(code), "b").put_new("k", b"") is False
     with pytest.raises(Taken):
         S3Entries(OneKey("AccessDenied"), "b").put_new("k", b"")
+
+
+def test_the_keys_of_all_pages_are_listed_in_order() -> None:
+    assert S3Entries(OneKey(""), "b").keys("audit/") == ["0", "1", "2"]

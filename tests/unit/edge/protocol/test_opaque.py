@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -52,3 +53,16 @@ def test_a_forged_numpy_header_is_refused(data: bytes) -> None:
 def test_numpys_other_dtypes_are_let_through() -> None:
     data = npy(np.array([1 + 2j]))
     assert opened(opaque_array(data, Form("complex128", [1], NUMPY))).data == data
+
+
+@pytest.mark.parametrize("array", [np.zeros(4, np.float32), np.zeros((2, 2), np.uint8)])
+def test_only_a_row_of_bytes_is_an_array_of_the_apps_own(array: np.ndarray) -> None:
+    blob = encode_records(Records(arrays={"a": {"q": opaque_array(b"\0" * array.nbytes, FORM)}}))
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    header["0"] |= {
+        "dtype": {"f": "F32", "u": "U8"}[array.dtype.kind],
+        "shape": list(array.shape),
+    }
+    text = json.dumps(header).encode()
+    with pytest.raises(ProtocolError, match="no row of bytes"):
+        decode_records(len(text).to_bytes(8, "little") + text + array.tobytes())

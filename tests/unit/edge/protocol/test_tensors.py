@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
 from edge.protocol.errors import ProtocolError
-from edge.protocol.records import Records, digest, encode_records, encode_skeleton, write_records
+from edge.protocol.records import (
+    Records,
+    decode_records,
+    digest,
+    encode_records,
+    encode_skeleton,
+    write_records,
+)
 from edge.protocol.tensors import is_number
 
 KINDS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
@@ -45,3 +53,24 @@ def test_what_is_no_number_is_refused_before_a_byte_is_written() -> None:
     with pytest.raises(ProtocolError, match="complex64"):
         write_records(Records(arrays={"a": {"x": np.zeros(2, "c8")}}), stream)
     assert stream.getvalue() == b""
+
+
+def file_of(shape: list[int], dtype: str = "F32", data: bytes = b"") -> bytes:
+    """A weights file of one tensor, as anybody may write it."""
+    skeleton = '{"order":["a"],"arrays":{"a":["w"]},"metrics":{},"configs":{}}'
+    tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": {"records": skeleton}, "0": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def test_a_tensor_has_at_most_32_dimensions_each_of_a_size_that_is_possible() -> None:
+    read = decode_records(file_of([1] * 32, data=b"\0" * 4))
+    assert read.arrays["a"]["w"].ndim == 32
+    for shape, data in (
+        ([1] * 33, b"\0" * 4),
+        ([0, *[1] * 30, 2**63], b""),
+        ([0, *[1] * 30, -1], b""),
+        ([2**63, 0], b""),
+    ):
+        with pytest.raises(ProtocolError):
+            decode_records(file_of(shape, data=data))

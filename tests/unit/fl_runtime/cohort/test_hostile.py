@@ -37,7 +37,7 @@ from fl_runtime.run.messages import DeviceResult, Folded, Target, array_specs
 from fl_runtime.run.ports import StoredReply
 from fl_runtime.run.spec import RunSpec
 
-COUNT = 10_000
+COUNTS = [3_000, pytest.param(10_000, marks=pytest.mark.proof)]
 MEMORY = 64 * 2**20
 """Bytes that all of them together may take at once, beside what the test itself holds."""
 BLOB = encode_records(Records(arrays={"arrays": MODEL}))
@@ -87,11 +87,12 @@ def message_of(device: str) -> str:
     return f"m-{device.removeprefix('d')}"
 
 
-def test_ten_thousand_hostile_inputs() -> None:
+@pytest.mark.parametrize("count", COUNTS)
+def test_thousands_of_hostile_inputs(count: int) -> None:
     inputs: dict[str, list] = {}
-    for number, (kind, item) in enumerate(corpus(COUNT)):
+    for number, (kind, item) in enumerate(corpus(count)):
         inputs.setdefault(kind, []).append((number, item))
-    assert sum(map(len, inputs.values())) == COUNT
+    assert sum(map(len, inputs.values())) == count
     tracemalloc.start()
     try:
         rows = [

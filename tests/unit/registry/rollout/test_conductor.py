@@ -257,3 +257,17 @@ def test_a_rollback_returns_to_what_was_verified_when_the_rollout_began() -> Non
     assert set(drive.plant.models.values()) == {"wind/1"}
     back = list(drive.plant.documents.values())[-1]
     assert (back.digest, back.forced) == (candidate(1).digest, True)
+
+
+def test_a_rollback_waits_for_each_device_until_its_wave_is_over() -> None:
+    drive = Drive(Plant(10, dislike={"wind/2": set(range(10))}))
+    drive.to_end(drive.begin(1))
+    everybody = msgspec.structs.replace(POLICY, canary=1.0, abort=0.9)
+    drive.begin(2, policy=everybody)
+    drive.conductor.advance("f", 2, drive.now)
+    drive.plant.away = {"d001"}
+    began = drive.now
+    drive.conductor.abort("f", 2, "smoke", began)
+    assert drive.conductor.advance("f", 2, began + 99.0).state == "TurningBack"
+    done = drive.conductor.advance("f", 2, began + 100.0)
+    assert (done.state, done.changed_at, done.ended_at) == ("RolledBack", *[began + 100.0] * 2)
