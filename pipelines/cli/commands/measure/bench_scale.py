@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.bench.cpu import CpuMeter
 from pipelines.bench.flower import run_on_flower
 from pipelines.bench.stamps import round_seconds
 from pipelines.cli.commands.measure.bench_run import run_command, succeeded
@@ -37,19 +38,31 @@ def first_and_last_measures(home: Path, devices: int = 8) -> list[Measure]:
     command = [*run_command(APP, *_settings(home, devices, SMALL), devices=devices, rounds=3)]
     command.remove("--json")
     began, told = time.monotonic(), []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, VARIABLE: str(home)}
-    ) as process:
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, VARIABLE: str(home)}
+        ) as process,
+        CpuMeter(process.pid) as meter,
+    ):
         for line in process.stdout or ():
             if line.startswith("round "):
-                told.append(time.monotonic())
+                told.append((time.monotonic(), meter.seconds()))
     if process.returncode or not told:
         raise UsageError(f"The run to measure ended with code {process.returncode}.")
-    ended = time.monotonic()
-    name = f"{devices} devices"
+    ended, used = time.monotonic(), meter.seconds()
+    (first, until_first), (last, until_last) = told[0], told[-1]
     return [
-        Measure(name=f"start to first round, {name}", value=told[0] - began, unit="s", target=7.0),
-        Measure(name=f"last round to exit, {name}", value=ended - told[-1], unit="s", target=6.0),
+        Measure(
+            name=f"start to first round, {devices} devices",
+            value=first - began,
+            unit="s",
+            target=7.0,
+        ),
+        Measure(
+            name=f"last round to exit, {devices} devices", value=ended - last, unit="s", target=6.0
+        ),
+        Measure(name="CPU, start to first round", value=until_first, unit="s"),
+        Measure(name="CPU, last round to exit", value=used - until_last, unit="s"),
     ]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from edge.training.app_bundle import load_app
 from pipelines.bench import flower
 from pipelines.bench.app.sized import client_app, server_app
+from pipelines.bench.cpu import CpuMeter
 from pipelines.bench.stamps import devices_asked, round_seconds
 from pipelines.errors import UsageError
 
@@ -61,3 +66,15 @@ def test_a_deployment_of_flowers_that_does_not_start_says_so(
     with pytest.raises(UsageError, match=r"SuperLink did not start: see the logs in"):
         flower.run_on_flower(tmp_path, APP, 1, {}, 1.0)
     assert "insecure = true" in (tmp_path / "config.toml").read_text()
+
+
+def test_the_cpu_time_of_processes_that_have_ended_counts() -> None:
+    with CpuMeter(os.getpid()) as meter:
+        before = meter.seconds()
+        busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass\ninput()"]
+        with subprocess.Popen(busy, stdin=subprocess.PIPE) as child:
+            deadline = time.monotonic() + 30
+            while meter.seconds() - before < 0.3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            child.communicate(b"\n")
+        assert meter.seconds() - before >= 0.3
