@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +62,7 @@ def running_fleet(
         if app is not None:
             install(app, config.apps_dir)
 
-    with ThreadPoolExecutor(ENROLLED_AT_ONCE) as pool:
-        list(pool.map(bring_up, configs))
+    side_by_side(bring_up, configs)
     files = [str(Path(config.home) / "device.json") for config in configs]
     with contextlib.ExitStack() as stack:
         lock, refusal = cloud.home.devices / fleet / "lock", f"Fleet {fleet} is running."
@@ -77,6 +76,16 @@ def running_fleet(
         process = spawn("edge.agent.fleet", files, {}, fleet_log(cloud, fleet), leash=True)
         stack.callback(end, process)
         yield process
+
+
+def side_by_side(call: Callable[[DeviceConfig], None], configs: Sequence[DeviceConfig]) -> None:
+    """Call with each device, some at once. An error or Ctrl-C leaves out those not begun."""
+    pool = ThreadPoolExecutor(ENROLLED_AT_ONCE)
+    try:
+        for done in [pool.submit(call, config) for config in configs]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def fleet_log(cloud: LocalCloud, fleet: str) -> Path:

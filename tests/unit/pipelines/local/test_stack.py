@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.local.fleet import (
     fleet_log,
     heartbeat_seconds,
     install,
+    side_by_side,
 )
 from pipelines.local.home import CloudInfo, Home, LocalCloudError
 from pipelines.local.sagemaker.service import SageMaker
@@ -153,3 +155,17 @@ def test_local_devices_are_heard_of_three_times_while_they_count_as_fresh() -> N
         assert 3 * heartbeat_seconds(devices) <= float(FRESH_SECONDS)
     assert heartbeat_seconds(8) == 2.0
     assert 1_000 / heartbeat_seconds(1_000) < 100
+
+
+def test_ctrl_c_does_not_wait_until_a_thousand_devices_are_enrolled() -> None:
+    begun: list[Any] = []
+
+    def interrupted(device: Any) -> None:
+        begun.append(device)
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    devices: Any = range(1_000)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(interrupted, devices)
+    assert len(begun) < 100
