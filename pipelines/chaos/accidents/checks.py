@@ -49,7 +49,7 @@ def all_ended(shell: Shell, known: Collection[str] = ()) -> Iterator[str]:
     """Every run of the home has an end, and those in ``known`` are listed."""
     said = shell.run("runs", "--json")
     yield from told(said, (0,))
-    runs = msgspec.convert(said.document.get("runs", []), list[dict[str, object]])
+    runs = _runs(said)
     for run in runs:
         if run["status"] not in ("Succeeded", "Failed", "Stopped"):
             yield f"{run['run_id']} is {run['status']} though nothing is under way"
@@ -67,5 +67,8 @@ def works_again(shell: Shell) -> Iterator[str]:
 
 def known_runs(shell: Shell) -> list[str]:
     """Ids of the runs that the home lists."""
-    runs = shell.run("runs", "--json").document.get("runs", [])
-    return [run["run_id"] for run in msgspec.convert(runs, list[dict[str, str]], strict=False)]
+    return [str(run["run_id"]) for run in _runs(shell.run("runs", "--json"))]
+
+
+def _runs(said: Said) -> list[dict[str, object]]:
+    return msgspec.convert(said.document.get("runs", []), list[dict[str, object]])

@@ -13,7 +13,7 @@ import pytest
 from pipelines.chaos.accidents import checks, shell
 from pipelines.chaos.accidents.accident import Scene
 from pipelines.chaos.accidents.catalogue import ACCIDENTS, damaged, fill
-from pipelines.chaos.accidents.checks import all_ended, nothing_left, told, works_again
+from pipelines.chaos.accidents.checks import all_ended, known_runs, nothing_left, told, works_again
 from pipelines.chaos.accidents.shell import Said, Shell, UserCommand
 from pipelines.chaos.mounts import NOT_ALLOWED, small_disk
 from pipelines.chaos.slowness import Slowness
@@ -79,8 +79,12 @@ def test_what_is_left_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_runs_without_an_end_and_runs_that_are_lost_are_named(tmp_path: Path) -> None:
-    rows = [{"run_id": "run-1", "status": "Running"}, {"run_id": "run-2", "status": "Failed"}]
-    here: Any = Answers(Home(tmp_path), said(0, runs=rows))
+    rows = [
+        {"run_id": "run-1", "status": "Running", "rounds": 3},
+        {"run_id": "run-2", "status": "Failed", "rounds": 0},
+    ]
+    here: Any = Answers(Home(tmp_path), said(0, runs=rows), said(0, runs=rows))
+    assert known_runs(here) == ["run-1", "run-2"]
     assert list(all_ended(here, ["run-2", "run-3"])) == [
         "run-1 is Running though nothing is under way",
         "the runs ['run-3'] are not listed any more",
