@@ -19,6 +19,7 @@ READY_SECONDS = 60.0
 
 def start_emulator(home: Home, info: CloudInfo) -> subprocess.Popen[bytes]:
     """Start the emulator on the ports of ``info``, with its state in the home folder."""
+    set_aside_orphans(home)
     unpacked = home.root / "tmp"  # functions' code, also that of earlier clouds
     shutil.rmtree(unpacked, ignore_errors=True)
     unpacked.mkdir(parents=True)
@@ -44,6 +45,18 @@ def start_emulator(home: Home, info: CloudInfo) -> subprocess.Popen[bytes]:
         "AWS_ENDPOINT_URL_SAGEMAKER": f"http://127.0.0.1:{info.sagemaker_port}",
     }
     return spawn(MODULE, [], environment, emulator_log(home))
+
+
+def set_aside_orphans(home: Home) -> None:
+    """Move objects out of the way that belong to no stack: the first cloud of this home ended, by a
+    full disk or a power cut, before the emulator had saved its state. Objects are on the disk at
+    once, and a new stack would be refused for ever because its bucket is there.
+    """
+    objects, stacks = home.root / "s3", home.root / "state" / "cloudformation.json"
+    if objects.is_dir() and not stacks.is_file():
+        aside = home.root / "s3.orphaned"
+        shutil.rmtree(aside, ignore_errors=True)
+        objects.rename(aside)
 
 
 def await_emulator(process: subprocess.Popen[bytes], home: Home, info: CloudInfo) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pipelines.local.cloud import LocalCloud, stop_running
+from pipelines.local.emulator import set_aside_orphans
 from pipelines.local.home import FOREIGN_VARIABLES, CloudInfo, Home, LocalCloudError, enter, locked
 from pipelines.local.processes import identity
 
@@ -93,3 +94,20 @@ def test_a_lock_is_held_once_and_freed_at_the_end(tmp_path: Path) -> None:
         pass
     with locked(file, "taken"):
         pass
+
+
+def test_objects_that_no_stack_owns_are_set_aside_and_all_others_stay(tmp_path: Path) -> None:
+    """They are left by a home's first cloud when the disk was full, and no new one could start."""
+    home = Home(tmp_path)
+    set_aside_orphans(home)
+    for content in ("first", "second"):
+        (tmp_path / "s3").mkdir()
+        (tmp_path / "s3" / "object").write_text(content)
+        set_aside_orphans(home)
+        assert not (tmp_path / "s3").exists()
+        assert (tmp_path / "s3.orphaned" / "object").read_text() == content
+    (tmp_path / "s3").mkdir()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "cloudformation.json").write_text("{}")
+    set_aside_orphans(home)
+    assert (tmp_path / "s3").is_dir()
