@@ -6,11 +6,14 @@ import contextlib
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edge.training.app_bundle import AppError, site_of
+
+_INVALIDATING = threading.Lock()
 
 
 def import_roots(folder: Path) -> list[str]:
@@ -54,7 +57,9 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
     if site not in sys.path and Path(site).is_dir():
         # Last: the packages that the agent itself runs with take precedence.
         sys.path.append(site)
-    importlib.invalidate_caches()
+    # Two threads that invalidate at the same time delete an entry twice, and Python raises.
+    with _INVALIDATING:
+        importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
         component: Any = functools.reduce(getattr, attribute.split("."), module)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,25 @@ def test_a_component_is_imported_with_its_own_dependencies(tmp_path: Path) -> No
     (site / "its_own.py").write_text("value = 7\n")
     assert load_component(app, "power_app:predict", object)() == 7
     assert sys.path[-1] == str(site), "the agent's own packages take precedence"
+
+
+def test_two_threads_may_import_at_the_same_time(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    app = an_app(tmp_path / "a", "value = 7\n")
+    together = threading.Barrier(2, timeout=10)
+
+    def load(_: int) -> int:
+        together.wait()
+        return int(load_component(app, "power_app:value", int))
+
+    for attempt in range(3):
+        # What Python forgets on the way: folders that are gone.
+        sys.path_importer_cache.update({f"/gone/{attempt}/{n}": None for n in range(5000)})
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(load, range(2))) == [7, 7]
 
 
 @pytest.mark.parametrize(
