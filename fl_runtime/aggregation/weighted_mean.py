@@ -25,7 +25,7 @@ from fl_runtime.aggregation.blocks import add_weighted, blocks
 from fl_runtime.run.messages import ArraySpec
 
 AT_ONCE = 4
-"""Updates added in one pass over the sums: more would not be faster."""
+"""Updates added in one pass over the sums."""
 
 _Vectors = Mapping[str, NDArray[np.float64]]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from edge.protocol.upload_form import upload_request
 from fl_runtime.run.aws import (
@@ -94,7 +96,7 @@ class S3(Paged):
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         if Key != "a":
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
-        return {"ContentLength": 5, "Body": io.BytesIO(b"12345")}
+        return {"ContentLength": 5, "Body": StreamingBody(io.BytesIO(b"12345"), 5)}
 
     def head_object(self, Bucket: str, Key: str) -> dict[str, Any]:
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "HeadObject")
@@ -115,6 +117,16 @@ def test_objects_are_read_up_to_their_announced_size() -> None:
         objects.get("a", 4)
     with pytest.raises(ObjectMissing, match="s3://b/x is not there"):
         objects.get("x")
+
+
+def test_a_download_is_hashed_and_read_up_to_its_announced_size() -> None:
+    objects, file = S3Objects(S3(), "b"), io.BytesIO()
+    assert objects.download("a", file, 5) == hashlib.sha256(b"12345").hexdigest()
+    assert file.getvalue() == b"12345"
+    with pytest.raises(ObjectMissing, match="larger than announced"):
+        objects.download("a", io.BytesIO(), 4)
+    with pytest.raises(ObjectMissing, match="s3://b/x is not there"):
+        objects.download("x", io.BytesIO(), 5)
 
 
 def test_other_errors_of_s3_are_not_hidden() -> None:
