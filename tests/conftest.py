@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "ci",
     deadline=None,
-    max_examples=80,
+    max_examples=50,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
