@@ -49,21 +49,14 @@ class Threads:
         """See :meth:`Concurrency.each`. No more than ``at_once`` answers wait to be taken: they may
         be large.
         """
-        waiting: set[Future[Answer]] = set()
+        waiting: list[Future[Answer]] = []
         with ThreadPoolExecutor(at_once, thread_name_prefix="each") as pool:
             for item in items:
-                waiting.add(pool.submit(call, item))
+                waiting.append(pool.submit(call, item))
                 if len(waiting) == at_once:
-                    wait(waiting, return_when=FIRST_COMPLETED)
-                    ready = {future for future in waiting if future.done()}
-                    waiting -= ready
-                    while ready:
-                        yield ready.pop().result()
+                    yield _first_ready(waiting)
             while waiting:
-                wait(waiting, return_when=FIRST_COMPLETED)
-                future = next(future for future in waiting if future.done())
-                waiting.discard(future)
-                yield future.result()
+                yield _first_ready(waiting)
 
     def merged(self, streams: Sequence[Iterator[Item]]) -> Iterator[Item]:
         """See :meth:`Concurrency.merged`. A single stream needs no thread. A few items wait to be
@@ -113,6 +106,13 @@ class Threads:
     def aside(self, call: Callable[[], None]) -> None:
         """See :meth:`Concurrency.aside`."""
         threading.Thread(target=call, daemon=True).start()
+
+
+def _first_ready(waiting: list[Future[Answer]]) -> Answer:
+    """Wait for an answer and take it; of several, that of the earliest call."""
+    wait(waiting, return_when=FIRST_COMPLETED)
+    at = next(at for at, future in enumerate(waiting) if future.done())
+    return waiting.pop(at).result()
 
 
 THREADS = Threads()
