@@ -82,6 +82,8 @@ def test_a_device_is_named_only_far_beyond_what_is_left_out() -> None:
     """
     near = evaluated(1.0, 1.0, 1.0, 1.0, 1.4)
     assert robust_metrics({"acc": 1.08}, near) == ({"acc": 1.0}, {})
+    ten = evaluated(20.0, 20.0, 20.0, 20.0, 30.0)
+    assert robust_metrics({"acc": 22.0}, ten) == ({"acc": 20.0}, {})
     far = evaluated(1.0, 1.0, 1.0, 1.0, 1.6)
     assert robust_metrics({"acc": 1.12}, far) == ({"acc": 1.0}, {"acc": ["d4"]})
     many = evaluated(*[1.0] * 61, *[9.0] * 60)

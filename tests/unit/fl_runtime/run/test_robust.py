@@ -48,6 +48,9 @@ def test_a_value_at_the_limit_counts_and_one_beyond_it_does_not() -> None:
     at = [1.0, 1.0, 1.0, 1.0, 1.174]
     assert robust_mean(at, [1.0] * 5) == pytest.approx(sum(at) / 5)
     assert robust_mean([1.0, 1.0, 1.0, 1.0, 1.176], [1.0] * 5) == 1.0
+    exactly = [20.0, 20.0, 20.0, 20.0, 23.5]
+    assert deviations(exactly)[4] == 3.5
+    assert robust_mean(exactly, [1.0] * 5) == sum(exactly) / 5
 
 
 def test_negative_and_missing_weights() -> None:

@@ -43,6 +43,8 @@ def test_where_no_device_evaluated_both_the_commonest_reason_is_said() -> None:
     found = compare(comparison(devices=rows), "loss", "minimize")
     assert (found.champion, found.champion_value, found.devices) == ("x/1", None, 6)
     assert found.reason == "no device evaluated both (old)"
+    cut = compare(comparison(devices=rows, reason="it took too long"), "loss", "minimize")
+    assert cut.reason == "it took too long"
     silent = compare(comparison(devices=[]), "loss", "minimize")
     assert silent.reason == "no device evaluated both (none reports loss)"
 

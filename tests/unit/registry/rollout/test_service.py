@@ -102,6 +102,9 @@ def test_a_rollout_is_claimed_recorded_and_handed_to_the_state_machine_once() ->
     assert begun is not None
     bench.service.resume(begun)
     assert bench.steps.started == {"f-1": '{"fleet":"f","number":1}'}
+    bench.steps.started.clear()
+    bench.service.resume(begun)
+    assert list(bench.steps.started) == ["f-1"], "one that has ended is started again"
     assert bench.said() == ["rollout"]
 
 
