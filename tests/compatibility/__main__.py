@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,4 +92,7 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-raise SystemExit(main())
+code = main()
+sys.stdout.flush()
+# After a failure Flower's simulation engine leaves a thread behind that waits for ever.
+os._exit(code)

@@ -24,6 +24,7 @@ from flwr.server.server import Server
 from flwr.server.workflow import DefaultWorkflow
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore.object_ref import validate
 from flwr.supercore.run import Run
 
 from compatibility.outcome import Metrics, Outcome
@@ -174,6 +175,9 @@ class Watch:
 
 def run(app: FlowerApp, nodes: Sequence[Member], folder: Path) -> Outcome:
     """Run an app to its end; ``folder`` is its working directory."""
+    for reference in (app.server_app, app.client_app):
+        valid, reason = validate(reference, project_dir=app.folder)
+        assert valid, f"`flwr run` would refuse the app: {reason}"
     forget_modules(app.folder, app.client_app)
     with app_on_path(app.folder), contextlib.chdir(folder):
         server: ServerApp = load_component(app.folder, app.server_app, ServerApp)

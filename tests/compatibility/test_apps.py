@@ -56,5 +56,5 @@ def test_checking_an_app_says_what_it_uses_and_how_it_will_run(tmp_path: Path) -
     found = asked("check", str(app.write(tmp_path).folder), home=tmp_path)
     assert (found["app"], found["ends_with"], found["rounds_key"]) == ("kaplan-meier", "either", "")
     uses = {use["uses"]: use for use in found["features"]}
-    assert uses["Fitter"]["where"] == "kaplan_meier/kaplan_meier.py:20"
+    assert uses["Fitter"]["where"] == "kaplan_meier/kaplan_meier.py:21"
     assert "run" in uses["write_text"]["runs"]

@@ -7,7 +7,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import to_numpy, to_record
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 def arrays() -> dict[str, np.ndarray]:

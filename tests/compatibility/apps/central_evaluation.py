@@ -7,7 +7,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import central_loss, initial, plain_client, to_numpy
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 def evaluated(number: int, arrays: ArrayRecord) -> MetricRecord:

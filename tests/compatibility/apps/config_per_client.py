@@ -9,7 +9,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import data, evaluate, initial, loss, partition_of, to_numpy, to_record, trained
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 client.evaluate()(evaluate)
 
 

@@ -7,7 +7,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import initial, plain_client
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 def spread(contents: list[RecordDict], weighted_by: str) -> MetricRecord:

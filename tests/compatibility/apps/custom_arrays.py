@@ -10,7 +10,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import data, initial, loss, partition_of, round_of, to_numpy, to_record, trained
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 STYPE = "app.float16"
 
 

@@ -14,7 +14,8 @@ from flwr.supercore import log
 
 from .task import partition_of, rng
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 class Fitter(Strategy):

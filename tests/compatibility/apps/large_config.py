@@ -8,7 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import partition_of, rng
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 @server.main()

@@ -37,7 +37,8 @@ def inner(message: Message, context: Context, call_next: ClientAppCallable) -> M
     return reply
 
 
-server, client = ServerApp(), ClientApp(mods=[message_size_mod])
+server = ServerApp()
+client = ClientApp(mods=[message_size_mod])
 client.evaluate()(evaluate)
 
 

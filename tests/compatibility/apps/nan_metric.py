@@ -19,7 +19,8 @@ from .task import (
     trained,
 )
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 client.evaluate()(evaluate)
 
 

@@ -6,7 +6,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import partition_of
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 @server.main()

@@ -7,7 +7,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import initial, loss, partition_of, to_numpy, to_record, trained
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 @server.main()

@@ -6,7 +6,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import initial, plain_client, to_numpy, to_record
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 def ask(grid: Grid, kind: str, arrays: ArrayRecord, number: int) -> list[RecordDict]:

@@ -6,7 +6,8 @@ from flwr.serverapp.strategy import FedAvg, Result
 
 from .task import initial, plain_client
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 class Pairs(FedAvg):

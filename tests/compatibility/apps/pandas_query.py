@@ -8,7 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import data, partition_of
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 COLUMNS = ["a", "b", "c", "d"]
 
 

@@ -20,7 +20,8 @@ MODS = {
     "adaptive": adaptiveclipping_mod,
     "local": LocalDpMod(clipping_norm=0.5, sensitivity=0.1, epsilon=1.0, delta=1e-5),
 }
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 client.evaluate()(task.evaluate)
 
 

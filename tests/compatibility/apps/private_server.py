@@ -11,7 +11,8 @@ from flwr.serverapp.strategy import (
 
 from .task import initial, plain_client
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 @server.main()

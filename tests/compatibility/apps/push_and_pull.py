@@ -8,7 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import initial, plain_client, to_numpy, to_record
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 @server.main()

@@ -64,4 +64,5 @@ def server_fn(context: Context) -> ServerAppComponents:
     return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=rounds))
 
 
-client, server = ClientApp(client_fn), ServerApp(server_fn=server_fn)
+client = ClientApp(client_fn)
+server = ServerApp(server_fn=server_fn)

@@ -12,7 +12,8 @@ from torch import nn
 
 from .task import FEATURES, data, partition_of, round_of
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 
 def network() -> nn.Module:

@@ -6,7 +6,8 @@ from flwr.serverapp.strategy import FedAvg
 
 from .task import initial, plain_client
 
-server, client = ServerApp(), plain_client()
+server = ServerApp()
+client = plain_client()
 
 
 @server.main()

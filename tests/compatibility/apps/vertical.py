@@ -7,7 +7,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from .task import data, partition_of
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 EXAMPLES = data(5)
 """Of all clients together: they hold columns of the same rows."""
 

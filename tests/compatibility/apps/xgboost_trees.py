@@ -9,7 +9,8 @@ from flwr.serverapp.strategy import FedXgbBagging, FedXgbCyclic
 
 from .task import data, partition_of
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 PARAMETERS = {"max_depth": 2, "eta": 0.5, "nthread": 1, "seed": 1, "tree_method": "exact"}
 
 
