@@ -42,7 +42,8 @@ def test_orders_of_two_runs_may_cross(tmp_path: Path) -> None:
 def test_an_order_whose_deadline_lies_before_a_later_one_is_refused(tmp_path: Path) -> None:
     freshness = Freshness(tmp_path / "orders.json")
     freshness.use(order("b", NOON))
-    assert refused(freshness, order("a", NOON - 61_000))
+    assert refused(freshness, order("a", NOON - 61_000), order("a", NOON - 60_001))
+    freshness.use(order("a", NOON - 60_000))
 
 
 def test_what_no_longer_fits_is_refused_and_not_forgotten(tmp_path: Path) -> None:

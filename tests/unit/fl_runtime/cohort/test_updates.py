@@ -16,6 +16,7 @@ from fl_runtime.cohort.norm_filter import NormFilter
 from fl_runtime.cohort.updates import (
     ReplyChecker,
     UpdateCheck,
+    check_finite,
     overwritten,
     read_again,
     read_update,
@@ -157,3 +158,13 @@ def test_an_update_that_changed_after_its_check_does_not_count() -> None:
     assert (result.code, content) == ("bad-digest", None)
     assert "changed after it had been checked" in result.reason
     assert overwritten(device_result("a"), ValueError("x")).status == "error"
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_an_array_of_doubles_holds_no_value_whose_sum_could_overflow(measured: bool) -> None:
+    def holding(value: float) -> Records:
+        return Records(arrays={"arrays": {"w": np.array([0.0, value])}})
+
+    check_finite(holding(1e200), measured=measured)
+    with pytest.raises(ProtocolError, match="beyond 1e"):
+        check_finite(holding(-1e201), measured=measured)
