@@ -5,7 +5,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import to_numpy, to_record
+from .task import to_numpy, to_record, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -28,6 +28,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     content = RecordDict({"arrays": to_record(arrays())})
     messages = [Message(content, node, "query") for node in grid.get_node_ids()]
     same, types = [], []

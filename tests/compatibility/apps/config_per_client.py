@@ -7,7 +7,17 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from .task import data, evaluate, initial, loss, partition_of, to_numpy, to_record, trained
+from .task import (
+    data,
+    evaluate,
+    initial,
+    loss,
+    partition_of,
+    to_numpy,
+    to_record,
+    trained,
+    wait_for_nodes,
+)
 
 server = ServerApp()
 client = ClientApp()
@@ -34,6 +44,7 @@ class OwnConfig(FedAvg):
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     OwnConfig().start(
         grid=grid, initial_arrays=initial(), num_rounds=context.run_config["num-server-rounds"]
     )

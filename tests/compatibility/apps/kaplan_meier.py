@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
-from .task import partition_of, rng
+from .task import partition_of, rng, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -56,6 +56,7 @@ class Fitter(Strategy):
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     arrays = Fitter().start(grid=grid).arrays
     curve = {name: array.numpy().round(9).tolist() for name, array in arrays.items()}
     context.state["curve"] = ConfigRecord(curve)

@@ -6,7 +6,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import partition_of, rng
+from .task import partition_of, rng, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -14,6 +14,7 @@ client = ClientApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     messages = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
     found = [reply.content["blob"]["data"] for reply in grid.send_and_receive(messages)]
     digests = sorted(hashlib.sha256(data).hexdigest() for data in found)

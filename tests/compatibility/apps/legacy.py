@@ -11,7 +11,7 @@ from flwr.server.strategy import FedAvg
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import Grid, ServerApp
 
-from .task import FEATURES, data, loss, trained
+from .task import FEATURES, data, loss, trained, wait_for_nodes
 
 
 class Flower(NumPyClient):
@@ -45,6 +45,7 @@ server = ServerApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     start = [np.zeros(FEATURES, np.float32), np.zeros(1, np.float32)]
     strategy = FedAvg(
         min_available_clients=len(list(grid.get_node_ids())),

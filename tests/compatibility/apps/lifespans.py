@@ -6,7 +6,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import partition_of
+from .task import partition_of, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -27,6 +27,7 @@ def living(context: Context) -> Iterator[None]:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     table: dict[str, list] = {"action": [], "partition": [], "calls": []}
     for action in ("train.first", "train.second", "evaluate.third", "query.first"):
         messages = [Message(RecordDict(), node, action) for node in grid.get_node_ids()]

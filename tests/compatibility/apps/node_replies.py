@@ -4,7 +4,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import partition_of
+from .task import partition_of, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -12,6 +12,7 @@ client = ClientApp()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     nodes = sorted(grid.get_node_ids())
     content = RecordDict({"config": ConfigRecord({"number": 7})})
     asked = [Message(content, node, "query.echo", group_id="g1") for node in nodes]

@@ -4,7 +4,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from .task import initial, plain_client, to_numpy, to_record
+from .task import initial, plain_client, to_numpy, to_record, wait_for_nodes
 
 server = ServerApp()
 client = plain_client()
@@ -20,6 +20,7 @@ def ask(grid: Grid, kind: str, arrays: ArrayRecord, number: int) -> list[RecordD
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     arrays, losses = initial(), []
     for number in range(1, context.run_config["num-server-rounds"] + 1):
         updates = [to_numpy(content["arrays"]) for content in ask(grid, "train", arrays, number)]

@@ -6,7 +6,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import data, partition_of
+from .task import data, partition_of, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -15,6 +15,7 @@ COLUMNS = ["a", "b", "c", "d"]
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     edges = ConfigRecord({"edges": np.linspace(-3, 3, 7).tolist(), "columns": COLUMNS})
     messages = [
         Message(RecordDict({"query": edges}), node, "query") for node in grid.get_node_ids()

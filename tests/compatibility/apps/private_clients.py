@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import (
 )
 
 from . import task
-from .task import initial, partition_of, round_of
+from .task import initial, partition_of, round_of, wait_for_nodes
 
 MODS = {
     "fixed": fixedclipping_mod,
@@ -27,6 +27,7 @@ client.evaluate()(task.evaluate)
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     np.random.seed(3)  # Flower draws the noise from numpy's global generator
     clients = len(list(grid.get_node_ids()))
     strategy = FedAvg()

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import (
     FedAvg,
 )
 
-from .task import initial, plain_client
+from .task import initial, plain_client, wait_for_nodes
 
 server = ServerApp()
 client = plain_client()
@@ -17,6 +17,7 @@ client = plain_client()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     np.random.seed(3)  # Flower draws the noise from numpy's global generator
     clients = len(list(grid.get_node_ids()))
     if context.run_config["adaptive"]:

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from .task import initial, plain_client, to_numpy, to_record
+from .task import initial, plain_client, to_numpy, to_record, wait_for_nodes
 
 server = ServerApp()
 client = plain_client()
@@ -14,6 +14,7 @@ client = plain_client()
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     arrays = initial()
     for number in range(1, context.run_config["num-server-rounds"] + 1):
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({"server-round": number})})

@@ -4,6 +4,8 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from .task import wait_for_nodes
+
 server = ServerApp()
 client = ClientApp()
 VALUES = {
@@ -23,6 +25,7 @@ VALUES = {
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     content = RecordDict(
         {"values": ConfigRecord(VALUES), "numbers": MetricRecord({"one": 1, "some": [0.5, 2.0]})}
     )

@@ -6,9 +6,12 @@ that it does not depend on the process that makes it.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 
 FEATURES = 4
 
@@ -69,6 +72,13 @@ def loss(weights: dict[str, np.ndarray], partition: int) -> float:
 def central_loss(weights: dict[str, np.ndarray]) -> float:
     """Mean squared error on data of the server's own."""
     return loss(weights, 99)
+
+
+def wait_for_nodes(grid: Grid, context: Context) -> None:
+    """Wait until all nodes are there, as Flower's strategies do by themselves."""
+    wanted, end = context.run_config["num-devices"], time.monotonic() + 60
+    while len(list(grid.get_node_ids())) < wanted and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def partition_of(context: Context) -> int:

@@ -5,7 +5,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .task import data, partition_of
+from .task import data, partition_of, wait_for_nodes
 
 server = ServerApp()
 client = ClientApp()
@@ -15,6 +15,7 @@ EXAMPLES = data(5)
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    wait_for_nodes(grid, context)
     _, y = EXAMPLES
     losses = []
     for number in range(1, context.run_config["num-server-rounds"] + 1):
