@@ -27,6 +27,7 @@ SIGNING_EXPORTS = {
 """Names of the signing keys' exports, by what they sign."""
 SIGNER = {"records": "link"}
 """The one role that may use a signing key, where not even an administrator may."""
+DATA_ALIAS = "KeyAlias05F1A7FE"
 KEPT_IMAGES = 20
 FALSE_FINDINGS = {
     "F3033": "the empty default of a key's parameter is used nowhere: then a new key is created",
@@ -65,7 +66,8 @@ class BaseStack(Stack):
             key.add_to_resource_policy(grant)
         made = cast(kms.CfnKey, key.node.default_child)
         arn = self._kept_or_new("data", made)
-        self._alias("KeyAlias", f"alias/{self.prefix}", arn)
+        # Under its id in 0.4: under another it would be created a second time.
+        self._alias(DATA_ALIAS, f"alias/{self.prefix}", arn)
         return kms.Key.from_key_arn(self, "DataKeyUsed", arn)
 
     def _kept_or_new(self, purpose: str, key: kms.CfnKey) -> str:

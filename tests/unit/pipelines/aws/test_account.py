@@ -185,3 +185,8 @@ def test_ecs_gets_its_role_in_an_account_that_never_used_it() -> None:
     make_service_role(Iam("Service role name AWSServiceRoleForECS has been taken in this account"))
     with pytest.raises(_Refused):
         make_service_role(Iam("not this"))
+
+
+def test_a_deployment_of_0_4_keeps_its_alias() -> None:
+    """Under another logical id CloudFormation would create it again, before the old one goes."""
+    assert "KeyAlias05F1A7FE" in template("base")["Resources"]
