@@ -15,6 +15,8 @@ MLEdgeOpsError
   x TransportError     no way to the cloud, or back
   x ObjectMissing      an S3 object is absent, or larger than announced
   x SettingMissing     the environment of a task or function lacks a variable
+  x StreamRefused      what a proxy or its server sends is no message
+  x EndedEarlyError    leaves an app's own loop of rounds
   x RegistryError      a version, a package, a rollout
   x UsageError         what was asked for cannot be done
   x EnrolledAlready    a claim is asked for a device that has a certificate

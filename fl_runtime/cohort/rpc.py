@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from edge.errors import MLEdgeOpsError
 from edge.protocol.text import printable
 from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseDone, PhaseRequest
 
@@ -45,8 +46,11 @@ class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
     """
 
 
-class StreamRefused(Exception):
+class StreamRefused(MLEdgeOpsError):
     """What comes is no message, or a longer one than its receiver accepts."""
+
+    exit_code = 1
+    code = "stream-refused"
 
 
 FromProxy = DeviceResult | FoldedPart | Folded | PhaseDone

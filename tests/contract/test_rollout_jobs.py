@@ -18,7 +18,7 @@ from fl_runtime.run.devices import DeviceTable
 from pipelines.local.cloud import LocalCloud
 from registry.errors import RegistryError
 from registry.rollout.aws import HeartbeatFleet, IotJobs
-from registry.rollout.model import DeviceState
+from registry.rollout.model import Answer, DeviceState
 from registry.rollout.ports import FleetStatus, RolloutJobs
 
 
@@ -56,12 +56,12 @@ class JobsContract:
 
     def test_a_job_waits_for_devices_that_are_away(self, site: Site, job: str) -> None:
         site.jobs.create(job, site.devices, document(manifest("f")))
-        assert site.jobs.executions(job) == dict.fromkeys(site.devices, ("QUEUED", ""))
+        assert site.jobs.executions(job) == dict.fromkeys(site.devices, Answer("QUEUED"))
 
     def test_creating_a_job_again_changes_nothing(self, site: Site, job: str) -> None:
         site.jobs.create(job, site.devices[:1], document(manifest("f")))
         site.jobs.create(job, site.devices[:1], document(manifest("f")))
-        assert site.jobs.executions(job) == {site.devices[0]: ("QUEUED", "")}
+        assert site.jobs.executions(job) == {site.devices[0]: Answer("QUEUED")}
 
     def test_an_id_that_another_job_has_is_refused(self, site: Site, job: str) -> None:
         site.jobs.create(job, site.devices[:1], document(manifest("f")))
@@ -73,7 +73,7 @@ class JobsContract:
         site.jobs.create(job, site.devices, document(manifest("f")))
         for _ in range(2):
             site.jobs.cancel(job)
-        statuses = {status for status, _ in site.jobs.executions(job).values()}
+        statuses = {answer.status for answer in site.jobs.executions(job).values()}
         assert statuses <= {"CANCELED"}
 
     def test_cancelling_an_unknown_job_is_no_error(self, site: Site, job: str) -> None:

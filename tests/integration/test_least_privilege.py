@@ -109,13 +109,7 @@ NO_LOCAL_CALL = {
     "provisioning iot:DescribeThing": (
         "a read of RegisterThing, which the emulator does not authorise"
     ),
-    "provisioning iot:DescribeThingGroup": (
-        "a read of RegisterThing, which the emulator does not authorise"
-    ),
     "provisioning iot:DescribeThingType": (
-        "a read of RegisterThing, which the emulator does not authorise"
-    ),
-    "provisioning iot:ListThingGroupsForThing": (
         "a read of RegisterThing, which the emulator does not authorise"
     ),
     "provisioning iot:RegisterThing": (
@@ -354,9 +348,7 @@ IDLE = {
     "role/mledgeops-execution": "passed with the task definition",
     "thingtype/mledgeops-device": "RegisterThing's decision on the type",
     "/mlflow/*": "MLflow's artifacts are files here; managed MLflow's go to S3",
-    "thing/*": (
-        "AddThingToThingGroup and AttachThingPrincipal are decided on either of two resources"
-    ),
+    "thing/*": ("AttachThingPrincipal is decided on either of two resources"),
     "cert/*": "the same",
 }
 """Patterns for a second kind of resource that AWS wants named beside the first."""

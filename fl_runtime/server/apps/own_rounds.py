@@ -13,6 +13,7 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from edge.errors import MLEdgeOpsError
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import EXAMPLES
 from fl_runtime.run.records import PhaseStats, RoundRecord, plain, summarize
@@ -27,8 +28,11 @@ LEGACY_EXAMPLES = "num_examples"
 _MODEL_KINDS = ("train", "evaluate")
 
 
-class EndedEarlyError(Exception):
+class EndedEarlyError(MLEdgeOpsError):
     """Leaves the app's own loop when no further round is to be run."""
+
+    exit_code = 1
+    code = "ended-early"
 
 
 class OwnRounds:

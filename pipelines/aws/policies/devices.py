@@ -173,14 +173,8 @@ def _provisioning(d: Deployment) -> list[Statement]:
                 "iot:DescribeThing",
                 "iot:UpdateThing",
                 "iot:AttachThingPrincipal",
-                "iot:AddThingToThingGroup",
-                "iot:ListThingGroupsForThing",
             ],
             [f"{base}:thing/*"],
-        ),
-        allow(
-            ["iot:AddThingToThingGroup", "iot:DescribeThingGroup"],
-            [f"{base}:thinggroup/{d.thing_group}"],
         ),
         allow(["iot:CreateThing", "iot:DescribeThingType"], [f"{base}:thingtype/{d.thing_type}"]),
         allow(["iot:RegisterThing"], ["*"]),  # the action knows no resource

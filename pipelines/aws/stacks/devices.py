@@ -118,8 +118,8 @@ class Devices(Construct):
 
 def provisioning_template(d: Deployment) -> dict[str, Any]:
     """What enrolment does: the thing exists already, because the operator expects it, and gets the
-    new certificate. Its attributes stay the operator's: the fleet that a device names is checked by
-    the hook, and written nowhere.
+    new certificate. Its attributes and groups stay the operator's: the fleet that a device names is
+    checked by the hook, and written nowhere.
     """
     return {
         "Parameters": {
@@ -132,13 +132,8 @@ def provisioning_template(d: Deployment) -> dict[str, Any]:
                 "Properties": {
                     "ThingName": {"Ref": "SerialNumber"},
                     "ThingTypeName": d.thing_type,
-                    "ThingGroups": [d.thing_group],
                 },
-                "OverrideSettings": {
-                    "ThingTypeName": "REPLACE",
-                    # A renewal must not take the device out of the operator's own groups.
-                    "ThingGroups": "DO_NOTHING",
-                },
+                "OverrideSettings": {"ThingTypeName": "REPLACE"},
             },
             "certificate": {
                 "Type": "AWS::IoT::Certificate",

@@ -95,6 +95,7 @@ async def _forks(count: int) -> list[Measure]:
     """Time and memory of workers that are forked from one template, after its start."""
     if sys.platform != "linux":
         return []
+    others = {child.pid for child in psutil.Process().children()}
     template = WorkerTemplate(["torch"], {"OMP_NUM_THREADS": "1"})
     workers: list[ForkedWorker] = []
     try:
@@ -103,7 +104,8 @@ async def _forks(count: int) -> list[Measure]:
         while len(workers) < count:
             workers.append(await template.fork())
         seconds = time.monotonic() - began
-        (process,) = psutil.Process().children()
+        # Whoever measures may have other children.
+        (process,) = (c for c in psutil.Process().children() if c.pid not in others)
         own = sorted(child.memory_full_info().uss / MIB for child in process.children())
     except ForkingUnsafe:
         return []
