@@ -15,7 +15,7 @@ run: $(READY)
 
 # Ruff, mypy and the validators of what deploys are tests too; `make lint` is the quick way to the first two.
 test check: $(TESTS) $(TOOLS)
-	@echo "make test: about 9 minutes on 2 idle cores; make unit: about one."
+	@echo "make test: about 8 minutes on 2 idle cores; make unit: less than one."
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # No cloud, no network, no processes of long life: the packages and the fakes' side of the contracts.

@@ -24,6 +24,9 @@ SUITES = (
     "tests/unit/fl_runtime",
     "tests/unit/registry",
     "tests/contract",
+    "tests/integration/test_block_strategies.py",
+    "tests/integration/test_hostile_inputs.py",
+    "tests/integration/test_sybils.py",
 )
 
 
