@@ -153,24 +153,25 @@ class S3Objects:
 
     def get(self, key: str, limit: int | None = None) -> bytes:
         """Checks the length before it reads the body."""
-        with self._missing(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=key)
-        if limit is not None and answer["ContentLength"] > limit:
-            raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
-        data: bytes = answer["Body"].read()
+        data: bytes = self._body(key, limit).read()
         return data
 
     def download(self, key: str, file: BinaryIO, limit: int) -> str:
         """Checks the length before it reads the body."""
-        with self._missing(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=key)
-        if answer["ContentLength"] > limit:
-            raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
+        body = self._body(key, limit)
         found = hashlib.sha256()
-        for part in answer["Body"].iter_chunks(_PART):
+        for part in body.iter_chunks(_PART):
             found.update(part)
             file.write(part)
         return found.hexdigest()
+
+    def _body(self, key: str, limit: int | None = None) -> Any:
+        """An object's stream. Raises ObjectMissing, also for a larger one than ``limit``."""
+        with _missing(self.bucket, key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+        if limit is not None and answer["ContentLength"] > limit:
+            raise ObjectMissing(f"s3://{self.bucket}/{key} is larger than announced")
+        return answer["Body"]
 
     def put(self, key: str, data: bytes) -> None:
         """Encrypted as the bucket's default says."""
@@ -185,15 +186,13 @@ class S3Objects:
 
     def size(self, key: str) -> int:
         """Size of an object in bytes. Raises ObjectMissing."""
-        with self._missing(key):
+        with _missing(self.bucket, key):
             return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
 
     def digest(self, key: str) -> str:
         """SHA-256 of an object in hex; it is read in parts. Raises ObjectMissing."""
-        with self._missing(key):
-            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
         found = hashlib.sha256()
-        for part in body.iter_chunks(_PART):
+        for part in self._body(key).iter_chunks(_PART):
             found.update(part)
         return found.hexdigest()
 
@@ -222,23 +221,24 @@ class S3Objects:
         )
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
-    @contextlib.contextmanager
-    def _missing(self, key: str) -> Iterator[None]:
-        """Translate S3's errors for an absent object to ObjectMissing."""
-        try:
-            yield
-        except ClientError as error:
-            # HEAD has no body, so its error code is the bare status:
-            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
-                raise ObjectMissing(f"s3://{self.bucket}/{key} is not there") from error
-            raise
-
     def _presign(self, operation: str, key: str, seconds: float) -> str:
         url: str = self._client.generate_presigned_url(
             operation, Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=_expires(seconds)
         )
         return url
+
+
+@contextlib.contextmanager
+def _missing(bucket: str, key: str) -> Iterator[None]:
+    """Translate S3's errors for an absent object to ObjectMissing."""
+    try:
+        yield
+    except ClientError as error:
+        # HEAD has no body, so its error code is the bare status:
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404", "NoSuchBucket"):
+            raise ObjectMissing(f"s3://{bucket}/{key} is not there") from error
+        raise
 
 
 def _expires(seconds: float) -> int:
