@@ -3,62 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edge.errors import MLEdgeOpsError
 from pipelines.cli import INTERRUPTED
-from pipelines.cli.commands.measure import bench, chaos
-from pipelines.cli.commands.operate import (
-    cloud,
-    component,
-    dashboard,
-    deploy,
-    destroy,
-    devices,
-    enrolment,
-)
-from pipelines.cli.commands.registry import (
-    audit,
-    decisions,
-    models,
-    policy,
-    reconcile,
-    rollout,
-    trace,
-)
-from pipelines.cli.commands.runs import check, history, logs, run, schedules
+from pipelines.cli.catalogue import COMMANDS, PACKAGE, as_text
 from pipelines.cli.output import readable, show_json
 from pipelines.errors import UsageError
 
-MODULES = (
-    run,
-    check,
-    history,
-    logs,
-    models,
-    decisions,
-    rollout,
-    policy,
-    audit,
-    reconcile,
-    trace,
-    devices,
-    enrolment,
-    schedules,
-    dashboard,
-    deploy,
-    destroy,
-    component,
-    cloud,
-    bench,
-    chaos,
-)
-"""In the order of ``mledgeops --help``."""
+PROGRAM = "mledgeops"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
-        options = _parser().parse_args(given)
+        options = _parser(given).parse_args(given)
         code: int = options.function(options)
     except MLEdgeOpsError as error:
         return _refuse(str(error), error.code, error.exit_code, as_json=as_json)
@@ -114,19 +73,51 @@ def _refuse(reason: str, code: str, exit_code: int, *, as_json: bool) -> int:
     return exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that ``given`` names: the others are not imported."""
     parser = _Parser(
-        prog="mledgeops",
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [-h] [--version] COMMAND ...",
         description="Federated learning on AWS IoT fleets, as SageMaker pipelines.",
+        epilog=f"{as_text()}\n\n`{PROGRAM} COMMAND --help` tells a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"%(prog)s {metadata.version('mledgeops')}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        prog=PROGRAM,
+        parser_class=_Parser,
+        help=argparse.SUPPRESS,
     )
-    for module in MODULES:
-        module.add_parser(commands)
+    name = next((word for word in given if not word.startswith("-")), "")
+    if name in COMMANDS:
+        importlib.import_module(f"{PACKAGE}.{COMMANDS[name].module}").add_parser(commands)
+        for declared, command in commands.choices.items():
+            command.description = COMMANDS[declared].help
+    elif name:
+        raise UsageError(f"There is no command {name!r}{_meant(name)} See `{PROGRAM} --help`.")
     return parser
+
+
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f": did you mean `{close[0]}`?" if close else "."
+
+
+class _Version(argparse.Action):
+    """``--version``: what is installed is looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Print it and exit."""
+        from importlib import metadata
+
+        print(f"{PROGRAM} {metadata.version('mledgeops')}")
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ Part = Callable[[], list[Measure]]
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("bench", help="measure the flagship run")
+    parser = commands.add_parser("bench")
     parser.add_argument(
         "--app",
         type=Path,

@@ -29,7 +29,7 @@ FEW = 20
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("chaos", help="run under seeded faults, and check invariants")
+    parser = commands.add_parser("chaos")
     parser.add_argument("--seeds", type=int, default=10, help="how many seeds (default 10)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument(

@@ -24,7 +24,7 @@ from pipelines.run.plan import plan
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    local = commands.add_parser("local", help="a local cloud that stays").add_subparsers(
+    local = commands.add_parser("local").add_subparsers(
         dest="action", required=True, metavar="up|down|status"
     )
     up = local.add_parser("up", help="start it")

@@ -32,9 +32,7 @@ UNPUBLISHED = "s3://bucket/components"
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "component", help="make the agent, or a Flower app, a Greengrass component"
-    )
+    parser = commands.add_parser("component")
     parser.add_argument("what", help=f"`{AGENT}`, or the Flower app's folder")
     parser.add_argument(
         "--version",

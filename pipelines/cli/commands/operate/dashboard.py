@@ -28,7 +28,7 @@ _SEARCH = re.compile(
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("dashboard", help="draw the dashboard and the alarms as a page")
+    parser = commands.add_parser("dashboard")
     parser.add_argument(
         "--out",
         type=Path,

@@ -31,7 +31,7 @@ from pipelines.errors import DeployError, UsageError
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    deploy = commands.add_parser("deploy", help="deploy to the AWS account of your credentials")
+    deploy = commands.add_parser("deploy")
     what = deploy.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--synth",

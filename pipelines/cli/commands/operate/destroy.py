@@ -17,9 +17,7 @@ from pipelines.errors import UsageError
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    destroy = commands.add_parser(
-        "destroy", help="delete the stacks; buckets, run records, images and models stay"
-    )
+    destroy = commands.add_parser("destroy")
     destroy.add_argument(
         "--data-too", action="store_true", help="delete the data as well, for good"
     )

@@ -31,7 +31,7 @@ _LAST_MOMENT = 4e9
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    fleet = commands.add_parser("fleet", help="show the devices and the model each runs")
+    fleet = commands.add_parser("fleet")
     fleet.add_argument(
         "--refusals",
         action="store_true",

@@ -23,9 +23,7 @@ from pipelines.errors import UsageError
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    devices = commands.add_parser(
-        "devices", help="enrol devices, rotate their certificates, shut one out"
-    ).add_subparsers(
+    devices = commands.add_parser("devices").add_subparsers(
         dest="action", required=True, metavar="expect|core|rotate|retire|block|unblock"
     )
     expecting = devices.add_parser(

@@ -15,7 +15,7 @@ from registry.audit import AuditEntry
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    audit = commands.add_parser("audit", help="show the audit trail and whether it is intact")
+    audit = commands.add_parser("audit")
     declare(audit, show_audit)
 
 

@@ -22,8 +22,8 @@ from registry.rollout.model import Rollout
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    approving = commands.add_parser("approve", help="approve a version: it goes to the fleet")
-    rejecting = commands.add_parser("reject", help="reject a version")
+    approving = commands.add_parser("approve")
+    rejecting = commands.add_parser("reject")
     for parser, function in ((approving, approve), (rejecting, reject)):
         parser.add_argument("version", help=VERSION_HELP)
         parser.add_argument(
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="approve although prechecks fail; kept with the reason",
     )
-    back = commands.add_parser("rollback", help="make an earlier approved version champion again")
+    back = commands.add_parser("rollback")
     back.add_argument(
         "version",
         nargs="?",

@@ -24,10 +24,8 @@ NO_MODELS = "no models yet: `mledgeops run APP` makes one"
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    declare(commands.add_parser("models", help="list model versions"), list_models)
-    card = commands.add_parser(
-        "card", help="show the model card that an approver judges a version by"
-    )
+    declare(commands.add_parser("models"), list_models)
+    card = commands.add_parser("card")
     card.add_argument("version", help=VERSION_HELP)
     card.add_argument(
         "--out",

@@ -17,9 +17,7 @@ from registry.policy import read_policy
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    policy = commands.add_parser(
-        "policy", help="show the policy of prechecks and rollouts, or put one in force"
-    )
+    policy = commands.add_parser("policy")
     policy.add_argument(
         "file", type=Path, nargs="?", help="a TOML file with the tables [gates] and [rollout]"
     )

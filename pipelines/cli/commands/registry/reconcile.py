@@ -26,7 +26,7 @@ AGREE = "both registries, the fleet and MLflow agree: nothing to do"
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("reconcile", help="make both registries and the fleet agree again")
+    parser = commands.add_parser("reconcile")
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be done, and do nothing"
     )

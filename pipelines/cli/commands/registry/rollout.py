@@ -23,9 +23,7 @@ from registry.wiring import Registry
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    rollout = commands.add_parser(
-        "rollout", help="show rollouts; send an approved version to its fleet; roll one back"
-    )
+    rollout = commands.add_parser("rollout")
     rollout.add_argument(
         "version",
         nargs="?",

@@ -19,7 +19,7 @@ Node = tuple[str, list["Node"]]
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    trace = commands.add_parser("trace", help="show the lineage of a model from any name in it")
+    trace = commands.add_parser("trace")
     trace.add_argument(
         "name",
         help="a run, RUN/ROUND, an ARN, an MLflow run, NAME/VERSION, a digest, FLEET-ROLLOUT, "

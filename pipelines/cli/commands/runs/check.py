@@ -25,9 +25,7 @@ ENDS = {
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser(
-        "check", help="say what a Flower app uses, and how each of it will run"
-    )
+    parser = commands.add_parser("check")
     parser.add_argument("app", type=Path, help="the Flower app's folder")
     declare(parser, check, cloud=False)
 

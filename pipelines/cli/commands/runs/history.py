@@ -19,8 +19,8 @@ NO_RUNS = "no runs yet: start one with `mledgeops run APP`"
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    declare(commands.add_parser("runs", help="list runs"), list_runs)
-    show = commands.add_parser("show", help="show one run")
+    declare(commands.add_parser("runs"), list_runs)
+    show = commands.add_parser("show")
     show.add_argument("run", help="the run's id")
     declare(show, show_run)
 

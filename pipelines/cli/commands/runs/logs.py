@@ -22,7 +22,7 @@ from pipelines.run.executions import Executions
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    logs = commands.add_parser("logs", help="print a run's logs")
+    logs = commands.add_parser("logs")
     logs.add_argument("run", help="the run's id")
     logs.add_argument(
         "--level",
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         help="only lines of this level and above",
     )
     declare(logs, print_logs)
-    stop = commands.add_parser("stop", help="stop a run under way")
+    stop = commands.add_parser("stop")
     stop.add_argument("run", help="the run's id")
     declare(stop, stop_run)
 

@@ -19,7 +19,7 @@ from pipelines.run.resume import resumption
 
 def add_parser(commands: Any) -> None:
     """Declare the command."""
-    parser = commands.add_parser("run", help="federate a Flower app as a pipeline")
+    parser = commands.add_parser("run")
     parser.add_argument("app", type=Path, nargs="?", help="the Flower app's folder")
     parser.add_argument(
         "--resume",

@@ -29,7 +29,7 @@ _NAME = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 
 def add_parser(commands: Any) -> None:
     """Declare the commands."""
-    schedule = commands.add_parser("schedule", help="retrain on a schedule").add_subparsers(
+    schedule = commands.add_parser("schedule").add_subparsers(
         dest="action", required=True, metavar="add|list|remove"
     )
     adding = schedule.add_parser("add", help="add or replace a schedule")

@@ -20,7 +20,7 @@ def importing(name, *rest, **more):
         os.kill(os.getpid(), signal.SIGINT)
     return original(name, *rest, **more)
 builtins.__import__ = importing
-sys.argv = ["mledgeops", "--version"]
+sys.argv = ["mledgeops", "runs", "--help"]
 runpy.run_module("pipelines.cli", run_name="__main__")
 """
 

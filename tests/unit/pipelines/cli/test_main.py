@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.commands import complaint
-from support.paths import APPS
+from support.paths import APPS, ROOT
 
 from edge.errors import MLEdgeOpsError
-from pipelines.cli import main as command_line
-from pipelines.cli.main import INTERRUPTED, MODULES, main
+from pipelines.cli.catalogue import COMMANDS, PACKAGE
+from pipelines.cli.commands.runs import history
+from pipelines.cli.main import INTERRUPTED, main
 from pipelines.errors import UsageError
 from pipelines.local.home import locked
 
+PACKAGES = ROOT / "pipelines" / "cli" / "commands"
 DIGITS = str(APPS / "digits")
 
 
@@ -53,7 +59,7 @@ DIGITS = str(APPS / "digits")
         (["local", "up", "--devices", "3"], "--devices needs --app"),
         (["local", "down"], "No local cloud is running"),
         (["deploy", "--plan", "--set", "x"], "not PARAMETER=VALUE"),
-        (["dance"], "invalid choice"),
+        (["dance"], "no command 'dance'"),
     ],
 )
 def test_bad_usage_is_answered_in_one_sentence(
@@ -132,18 +138,11 @@ class Failed(MLEdgeOpsError):
 def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """A command line with one command, which raises."""
 
-    class Module:
-        @staticmethod
-        def add_parser(commands: object) -> None:
-            def work(_: object) -> int:
-                raise error
+    def work(_: object) -> int:
+        raise error
 
-            parser = commands.add_parser("work")
-            parser.add_argument("--json", action="store_true")
-            parser.set_defaults(function=work)
-
-    monkeypatch.setattr(command_line, "MODULES", (Module,))
-    return lambda *options: main(["work", *options])
+    monkeypatch.setattr(history, "list_runs", work)
+    return lambda *options: main(["runs", *options])
 
 
 @pytest.mark.parametrize(
@@ -185,5 +184,43 @@ def test_a_bug_is_raised_where_somebody_debugs(monkeypatch: pytest.MonkeyPatch) 
         failing(ValueError("oops"), monkeypatch)()
 
 
-def test_every_module_declares_its_commands() -> None:
-    assert len(MODULES) == len(set(MODULES)) == 21
+@pytest.mark.parametrize("module", sorted({entry.module for entry in COMMANDS.values()}))
+def test_a_module_declares_the_commands_that_the_catalogue_has_of_it(module: str) -> None:
+    commands = argparse.ArgumentParser().add_subparsers()
+    importlib.import_module(f"{PACKAGE}.{module}").add_parser(commands)
+    assert set(commands.choices) == {e.name for e in COMMANDS.values() if e.module == module}
+
+
+def test_every_module_of_commands_is_in_the_catalogue() -> None:
+    declaring = {
+        ".".join(path.relative_to(PACKAGES).with_suffix("").parts)
+        for path in PACKAGES.rglob("*.py")
+        if "\ndef add_parser(" in path.read_text()
+    }
+    assert declaring == {entry.module for entry in COMMANDS.values()}
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    code = (
+        "import sys; from pipelines.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert not any(m.startswith(('boto3', 'pipelines.cli.commands', 'msgspec')) "
+        "for m in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for entry in COMMANDS.values():
+        assert f"  {entry.name} " in done.stdout and entry.help in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("apporve", "no command 'apporve': did you mean `approve`?"),
+        ("zzz", "no command 'zzz'. See"),
+    ],
+)
+def test_a_misspelt_command_is_told_the_nearest(given: str, text: str, tmp_path: Path) -> None:
+    assert text in complaint(given, home=tmp_path)
