@@ -10,16 +10,18 @@ writers meet without mixing their bytes; the last one to finish wins.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ParamSpec
 
 _PART = ".part"
+_Arguments = ParamSpec("_Arguments")
 
 
 def write_atomically(file: Path, content: bytes, *, durable: bool, mode: int = 0o644) -> None:
@@ -93,6 +95,17 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     _sync(folder.parent)
+
+
+async def written(
+    write: Callable[_Arguments, None], *args: _Arguments.args, **named: _Arguments.kwargs
+) -> None:
+    """Call what writes durably in a thread, and wait for it.
+
+    To sync a file takes milliseconds, in which the other devices of a process would wait. Once
+    begun, it is carried out even if the caller is cancelled.
+    """
+    await asyncio.shield(asyncio.to_thread(write, *args, **named))
 
 
 def disk_code(error: OSError) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from edge.agent.execution import CommandExecution
 from edge.agent.order_gate import GrantedClaim, GrantedCommand, OrderGate, refusal
 from edge.agent.spool import Outbox
+from edge.files import written
 from edge.logs import event
 from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
@@ -157,7 +158,7 @@ class CommandLoop:
             await self._outbox.send(order.message_id, earlier)
             return False
         try:
-            self._gate.admit(order)
+            await written(self._gate.admit, order)
         except ProtocolError as error:
             _refused(error.code, str(error))
             return False

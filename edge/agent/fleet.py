@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from awscrt import io
@@ -31,9 +32,14 @@ logger = logging.getLogger(__name__)
 CONNECTING = 16
 """Devices that connect at once: each has a TLS handshake, and 1,000 together would all be late."""
 
+WRITING = 32
+"""Devices that write to the disk at once: a file system syncs many files in the time of one."""
+
 
 async def serve_fleet(configs: list[DeviceConfig], workers: int = WORKERS) -> None:
     """Run all devices until cancelled. One that cannot connect is logged and left out."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(WRITING, thread_name_prefix="disk"))
     group = io.EventLoopGroup(1)
     bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
     pool, turns = WorkerPool(workers), asyncio.Semaphore(CONNECTING)

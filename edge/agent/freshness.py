@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ class _Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Freshness:
-    """Remembers the orders that this device has begun, in one file.
+    """Remembers the orders that this device has begun, in one file. Threads may share it.
 
     A file that cannot be read counts as none. On a disk that cannot be written, orders are
     remembered until the process ends.
@@ -46,6 +47,7 @@ class Freshness:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._seen = _read(file)
+        self._lock = threading.Lock()
 
     def latest(self) -> float:
         """Return when the latest order that was carried out had been issued, in Unix seconds."""
@@ -58,13 +60,16 @@ class Freshness:
             ProtocolError: ``outdated`` when it was begun before, or is too old.
 
         """
-        seen, name = self._seen, hashlib.sha256(order.message_id.encode()).hexdigest()[:32]
+        name = hashlib.sha256(order.message_id.encode()).hexdigest()[:32]
         deadline = order.issued + int(order.seconds * 1000)
-        if deadline < seen.latest:
-            raise ProtocolError("outdated", "The order's deadline had passed when it came.")
-        if order.issued <= max(seen.floor, seen.issued.get(name, -1)):
-            raise ProtocolError("outdated", "The order was seen before, or is too old to tell.")
-        self._keep(max(seen.latest, order.issued), {**seen.issued, name: order.issued})
+        # Two threads could both find the same order new.
+        with self._lock:
+            seen = self._seen
+            if deadline < seen.latest:
+                raise ProtocolError("outdated", "The order's deadline had passed when it came.")
+            if order.issued <= max(seen.floor, seen.issued.get(name, -1)):
+                raise ProtocolError("outdated", "The order was seen before, or is too old to tell.")
+            self._keep(max(seen.latest, order.issued), {**seen.issued, name: order.issued})
 
     def _keep(self, latest: int, issued: dict[str, int]) -> None:
         newest = sorted(issued.items(), key=lambda item: item[1], reverse=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import msgspec
 
-from edge.files import make_folder, remove_parts, write_atomically
+from edge.files import make_folder, remove_parts, write_atomically, written
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT
 from edge.transports import Transport, TransportError
@@ -35,11 +36,14 @@ class SpooledReply(msgspec.Struct, frozen=True):
 
 
 class Spool:
-    """The last replies. On a disk that cannot be written, they are kept in memory only."""
+    """The last replies. On a disk that cannot be written, they are kept in memory only. Threads may
+    share it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._replies: dict[str, SpooledReply] = {}
+        self._lock = threading.Lock()
         remove_parts(folder)
         for file in folder.glob("*.json") if folder.is_dir() else []:
             try:
@@ -59,27 +63,28 @@ class Spool:
         """Store a reply that is still to be sent."""
         if len(payload) > 4 * COMMAND_LIMIT:
             raise ValueError(f"a reply of {len(payload)} bytes cannot be sent")
-        self._number += 1
-        self._put(SpooledReply(message_id, payload, False, self._number))
-        for old in sorted(self._replies.values(), key=lambda reply: reply.number)[:-KEPT]:
-            del self._replies[old.message_id]
-            self._file(old.message_id).unlink(missing_ok=True)
+        with self._lock:
+            self._number += 1
+            self._put(SpooledReply(message_id, payload, False, self._number))
+            for old in sorted(self._replies.values(), key=lambda reply: reply.number)[:-KEPT]:
+                del self._replies[old.message_id]
+                self._file(old.message_id).unlink(missing_ok=True)
 
     def mark_sent(self, message_id: str) -> None:
         """Note that the broker has the reply."""
-        reply = self._replies.get(message_id)
-        if reply is not None and not reply.sent:
-            self._put(msgspec.structs.replace(reply, sent=True))
+        with self._lock:
+            reply = self._replies.get(message_id)
+            if reply is not None and not reply.sent:
+                self._put(msgspec.structs.replace(reply, sent=True))
 
     def unsent(self) -> list[SpooledReply]:
         """Return the replies that the broker does not have yet, oldest first."""
         return sorted(
-            (reply for reply in self._replies.values() if not reply.sent),
+            (reply for reply in list(self._replies.values()) if not reply.sent),
             key=lambda reply: reply.number,
         )
 
     def _put(self, reply: SpooledReply) -> None:
-        self._replies[reply.message_id] = reply
         file = self._file(reply.message_id)
         try:
             make_folder(self._folder)
@@ -87,6 +92,8 @@ class Spool:
             write_atomically(file, msgspec.json.encode(reply), durable=not reply.sent)
         except OSError as error:
             event(logger, "spool-not-written", logging.WARNING, reason=str(error))
+        # After it is stored: a heartbeat that comes meanwhile must not send it.
+        self._replies[reply.message_id] = reply
 
     def _file(self, message_id: str) -> Path:
         """Name a reply's file by a digest: a command's id may hold any characters."""
@@ -108,7 +115,7 @@ class Outbox:
     async def send(self, message_id: str, payload: bytes) -> None:
         """Publish a reply; store it first when it is new. A lost connection only delays it."""
         if self._spool.get(message_id) is None:
-            self._spool.keep(message_id, payload)
+            await written(self._spool.keep, message_id, payload)
         await self._publish(message_id, payload)
 
     async def send_once(self, payload: bytes) -> None:
@@ -130,4 +137,5 @@ class Outbox:
         except TransportError as error:
             event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
         else:
+            # At once and not in a thread: the next heartbeat sends what is not marked.
             self._spool.mark_sent(message_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from edge.agent.order_gate import GrantedCommand, OrderGate
 from edge.agent.spool import KEPT, Outbox, Spool
 from edge.identity.trust import Trust
 from edge.object_transfer import Objects
-from edge.protocol.messages import ObjectRef, Reply, encode
+from edge.protocol.messages import Claim, Command, ObjectRef, Reply, encode
 from edge.protocol.records import decode_skeleton
 from fl_runtime.run.order_keys import new_key_pair
 
@@ -193,21 +194,78 @@ def test_an_older_cloud_is_told_to_deploy_this_release(tmp_path: Path) -> None:
     assert list(device.config.spool_dir.glob("*")) == [], "anybody could fill the spool"
 
 
+class SlowDisk(Freshness):
+    """Does not note an order before it is let."""
+
+    def __init__(self, file: Path, ready: threading.Event) -> None:
+        super().__init__(file)
+        self._ready = ready
+
+    def use(self, order: Command | Claim) -> None:
+        assert self._ready.wait(5), "the rest of the process waits for this disk"
+        super().use(order)
+
+
+class SlowSpool(Spool):
+    """Does not store a reply before it is let."""
+
+    def __init__(self, folder: Path, ready: threading.Event) -> None:
+        super().__init__(folder)
+        self._ready = ready
+
+    def keep(self, message_id: str, payload: bytes) -> None:
+        assert self._ready.wait(5), "the rest of the process waits for this disk"
+        super().keep(message_id, payload)
+
+
+def test_devices_of_one_process_do_not_wait_for_each_others_disks(tmp_path: Path) -> None:
+    """An order and a reply are each synced, which takes milliseconds: 64 devices took seconds."""
+
+    async def main() -> None:
+        noted, stored = threading.Event(), threading.Event()
+        slow = Loop(
+            tmp_path / "slow",
+            freshness=SlowDisk(tmp_path / "slow" / "orders.json", noted),
+            spool=SlowSpool(tmp_path / "slow" / "spool", stored),
+        )
+        other = Loop(tmp_path / "other")
+        running = [asyncio.ensure_future(loop.commands.run()) for loop in (slow, other)]
+        try:
+            for number, disk in enumerate((noted, stored)):
+                for loop in (slow, other):
+                    loop.gate.set()
+                    loop.commands.receive(COMMANDS, sealed(a_command(f"m{number}")))
+                await other.transport.until(number + 1, "/reply")
+                assert len(slow.transport.published) == 0
+                disk.set()
+            await slow.transport.until(2, "/reply")
+        finally:
+            noted.set()
+            stored.set()
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(main())
+
+
 class Loop:
     """A command loop whose app answers when it is let."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, freshness: Freshness | None = None, spool: Spool | None = None
+    ) -> None:
         self.device, self.transport = Device(folder, instant()), MemoryTransport()
         self.gate = asyncio.Event()
         self.answered: list[str] = []
-        spool = Spool(folder / "spool")
+        spool = spool or Spool(folder / "spool")
         self.commands = CommandLoop(
             "fl/f/d0/command",
             OrderGate(
                 "f",
                 "d0",
                 Trust.of(self.device.config.trust_file),
-                Freshness(folder / "orders.json"),
+                freshness or Freshness(folder / "orders.json"),
             ),
             self,  # type: ignore[arg-type]  # stands for the execution
             self.device.objects,
@@ -225,6 +283,11 @@ class Loop:
         return Reply(
             run=command.run, phase=command.phase, message_id=command.message_id, status="ok"
         )
+
+    async def until_idle(self) -> None:
+        async with asyncio.timeout(5):
+            while not self.commands.is_idle():
+                await asyncio.sleep(0.001)
 
 
 def with_loop(folder: Path, test: Callable[[Loop], Awaitable[None]]) -> None:
@@ -251,8 +314,7 @@ def test_a_flood_is_dropped_and_the_first_commands_are_answered_in_order(tmp_pat
         loop.gate.set()
         await loop.transport.until(1 + WAITING_COMMANDS, "/reply")
         assert loop.answered == [f"m{number}" for number in range(1 + WAITING_COMMANDS)]
-        await asyncio.sleep(0)
-        assert loop.commands.is_idle()
+        await loop.until_idle()
 
     with_loop(tmp_path, test)
 
@@ -331,8 +393,7 @@ def test_a_fault_of_ours_ends_neither_the_loop_nor_its_busy_state(tmp_path: Path
         loop.commands.receive(COMMANDS, sealed(a_command("m1")))
         await loop.transport.until(1, "/reply")
         assert loop.answered == ["m1"]
-        await asyncio.sleep(0)
-        assert loop.commands.is_idle()
+        await loop.until_idle()
 
     with_loop(tmp_path, test)
 
