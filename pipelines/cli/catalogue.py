@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
     "runs": (
+        Entry("new", "runs.new", "write a Flower app to start from"),
         Entry("run", "runs.run", "federate a Flower app as a pipeline"),
         Entry("check", "runs.check", "say what a Flower app uses, and how each of it will run"),
         Entry("runs", "runs.history", "list runs"),

@@ -39,7 +39,7 @@ LAYERS: dict[str, list[set[str]]] = {
     ],
     "pipelines": [
         {"deployment", "errors"},
-        {"aws", "devices", "run"},
+        {"aws", "devices", "run", "starters"},
         {"handlers", "local"},
         {"desk"},
         {"bench", "chaos"},
