@@ -193,10 +193,10 @@ def enrolled_anew(cloud: Version, other: Version, home: Path) -> list[str]:
     """A cloud enrols devices of another version, by claim and by itself."""
     steps = Steps(home)
     steps(cloud, "local", "up")
-    claims = ["--out", str(home / "claims"), "--device-home", str(home / "press-1")]
-    steps(cloud, "devices", "expect", "press-1", "--fleet", "hall", *claims)
-    (claim,) = (home / "claims").glob("*press-1*")
-    steps(other, str(claim), program="mledgeops-enrol")
+    claims, device = home / "claims", home / "press-1"
+    folders = ["--out", str(claims), "--device-home", str(device)]
+    steps(cloud, "devices", "expect", "press-1", "--fleet", "hall", *folders)
+    steps(other, str(_installed(claims, device)), program="mledgeops-enrol")
     steps(cloud, *RUN, "--rounds", "1")
     with agents(other, steps):
         use(cloud, steps, "1")
@@ -204,11 +204,19 @@ def enrolled_anew(cloud: Version, other: Version, home: Path) -> list[str]:
     return steps.broken
 
 
+def _installed(claims: Path, device: Path) -> Path:
+    """Put a device's files where ``edge/systemd/install.sh`` does; returns its claim file."""
+    shutil.copytree(claims / "current", device / "claim")
+    for name in ("ca.pem", "trust.json"):
+        shutil.copyfile(claims / name, device / name)
+    return Path(shutil.copyfile(claims / f"{device.name}.json", device / "claim" / "claim.json"))
+
+
 def use(cloud: Version, steps: Steps, version: str) -> None:
     """What a user does with devices."""
     steps(cloud, "fleet")
     steps(cloud, *RUN, "--rounds", "2")
-    steps(cloud, "approve", f"{FLEET}/{version}", "--reason", "mixed versions", "--json")
+    steps(cloud, "approve", f"{FLEET}/{version}", "--reason", "mixed versions")
 
 
 def main(arguments: Sequence[str]) -> int:

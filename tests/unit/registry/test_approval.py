@@ -128,3 +128,15 @@ def test_a_version_is_found_by_number_name_or_package() -> None:
     ):
         with pytest.raises(RegistryError, match=message):
             find(versions, wanted)
+
+
+@pytest.mark.parametrize("approval", ["Approved", "Rejected"])
+def test_what_was_rejected_in_studio_stays_rejected(approval: str) -> None:
+    """SageMaker says so; the trail holds no entry of it."""
+    trail = AuditTrail(MemoryEntries())
+    both = Registries(trail)
+    both.approval = "Rejected"
+    with pytest.raises(RegistryError, match=r"is Rejected already|a rejection is final"):
+        decide(both, both, trail, version(), approval, "good", who=ANN, sleep=lambda _: None)
+    assert both.approval == "Rejected"
+    assert list(trail.entries()) == []

@@ -206,3 +206,15 @@ def test_a_write_that_lost_is_told_from_one_that_failed() -> None:
 
 def test_the_keys_of_all_pages_are_listed_in_order() -> None:
     assert S3Entries(OneKey(""), "b").keys("audit/") == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("key", ["audit/00000003.json", "audit/00000002.json"])
+def test_an_entry_says_its_number_where_it_stands(key: str) -> None:
+    """An entry that was moved, and one whose own number was changed."""
+    memory, trail, _ = filled(2)
+    (first, second) = sorted(memory.data)
+    entry = msgspec.json.decode(memory.data.pop(second), type=AuditEntry)
+    if key == second:
+        entry = msgspec.structs.replace(entry, number=3)
+    memory.data[key] = msgspec.json.encode(entry)
+    assert trail.verify() == [f"Entry 2 is missing: {key} stands in its place."], first

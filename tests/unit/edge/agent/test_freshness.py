@@ -37,6 +37,7 @@ def test_orders_of_two_runs_may_cross(tmp_path: Path) -> None:
     freshness = Freshness(tmp_path / "orders.json")
     freshness.use(order("a", NOON))
     freshness.use(order("b", NOON - 5_000))
+    assert freshness.latest() == NOON / 1000, "in seconds"
 
 
 def test_an_order_whose_deadline_lies_before_a_later_one_is_refused(tmp_path: Path) -> None:

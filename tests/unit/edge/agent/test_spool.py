@@ -38,6 +38,7 @@ def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_
         spool.keep(f"m/../{number}", f"p{number}".encode())
     spool.mark_sent("m/../7")
     (tmp_path / "torn.json").write_bytes(b'{"message_id": "x"')
+    (tmp_path / ".0.json.1234.part").write_bytes(b'{"mess')
     again = Spool(tmp_path)
     assert [entry.payload for entry in again.unsent()] == [
         f"p{n}".encode() for n in range(5, KEPT + 5) if n != 7

@@ -306,3 +306,22 @@ def test_the_names_of_many_groups_cost_no_more_than_they_are() -> None:
     began = time.process_time()
     assert len(Records(metrics=groups, order=tuple(reversed(groups))).names()) == 20_000
     assert time.process_time() - began < 1.0
+
+
+def test_lists_hold_as_many_numbers_as_they_may_also_without_a_model() -> None:
+    assert len(decode_records(with_a_list(np.ones(10_000))).metrics["m"]["x"]) == 10_000
+    with pytest.raises(ProtocolError, match="may hold 4194304"):
+        decode_records(with_a_list(np.ones(2**22 + 1, "<f2")))
+    assert decode_records(with_a_list(np.ones(2**17)), bounds_of("w")).metrics["m"]["x"]
+    with pytest.raises(ProtocolError, match="may hold 131072"):
+        decode_records(with_a_list(np.ones(2**17 + 1)), bounds_of("w"))
+
+
+@pytest.mark.parametrize("value", ["text", True, {"$bytes": "eA=="}, [True], ["a"]])
+def test_metrics_are_numbers_and_configs_may_be_more(value: object) -> None:
+    def skeleton(**groups: object) -> str:
+        return json.dumps({"order": [], "arrays": {}, "metrics": {}, "configs": {}} | groups)
+
+    assert decode_skeleton(skeleton(configs={"m": {"x": value}})).configs["m"]
+    with pytest.raises(ProtocolError, match="not accepted here"):
+        decode_skeleton(skeleton(metrics={"m": {"x": value}}))

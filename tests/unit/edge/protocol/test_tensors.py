@@ -18,7 +18,7 @@ from edge.protocol.records import (
     encode_skeleton,
     write_records,
 )
-from edge.protocol.tensors import is_number
+from edge.protocol.tensors import Bounds, is_number
 
 KINDS = ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
 ARRAYS = {
@@ -74,3 +74,21 @@ def test_a_tensor_has_at_most_32_dimensions_each_of_a_size_that_is_possible() ->
     ):
         with pytest.raises(ProtocolError):
             decode_records(file_of(shape, data=data))
+
+
+def test_a_file_has_as_many_tensors_as_it_may_and_a_whole_header() -> None:
+    blob = encode_records(Records(arrays={"a": {name: np.zeros(1) for name in "vwx"}}))
+    assert list(decode_records(blob, Bounds(tensors=3)).arrays["a"]) == ["v", "w", "x"]
+    with pytest.raises(ProtocolError, match="tensors"):
+        decode_records(blob, Bounds(tensors=2))
+    length = int.from_bytes(blob[:8], "little")
+    assert decode_records(blob, Bounds(header=length)).arrays
+    with pytest.raises(ProtocolError, match=f"a header of {length} bytes"):
+        decode_records(blob, Bounds(header=length - 1))
+    for size in range(8):
+        with pytest.raises(ProtocolError) as refused:
+            decode_records(blob[:size])
+        assert refused.value.code == "truncated"
+    for names in ("w", "wx", "layer"):
+        head = encode_records(Records(arrays={names: {}}))[:8]
+        assert int.from_bytes(head, "little") % 8 == 0, "tensors begin where floats may"

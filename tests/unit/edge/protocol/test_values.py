@@ -138,3 +138,17 @@ def test_a_tensor_is_one_value_of_its_type(metrics: object, configs: object) -> 
         decode_records(
             forged({"m": {"x": {"$list": 0}}}, {}, np.zeros((2, 2), np.float32)),
         )
+
+
+def test_long_lists_of_large_integers_may_hold_zero_and_nothing_below() -> None:
+    large = [0, 2**64 - 1] * LONG_LIST
+    blob = encode_records(Records(configs={"c": {"ids": large}}))
+    assert decode_records(blob).configs["c"]["ids"] == large
+    with pytest.raises(ProtocolError, match="64 bits cannot hold"):
+        encode_records(Records(configs={"c": {"ids": [-1, *large]}}))
+
+
+def test_a_tensor_that_no_value_names_is_refused_whatever_its_number() -> None:
+    blob = forged({}, {}, np.zeros(3, np.float32)).replace(b', "0": {', b', "7": {')
+    with pytest.raises(ProtocolError, match="not described"):
+        decode_records(blob)

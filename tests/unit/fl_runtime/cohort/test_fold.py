@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes.phases import device_result, phase_request, update
 
-from edge.protocol.records import decode_records
+from edge.protocol.records import Records, decode_records
 from fl_runtime.cohort.fold import Fold, is_expected
 from fl_runtime.run.messages import Target
 
@@ -54,3 +54,15 @@ def test_only_what_earlier_rounds_had_is_folded_at_once(
     result = device_result("a", metrics={"loss": 1.0}, examples=examples)
     target = Target("a", 1, "m-a", weight_limit=100.0)
     assert is_expected(phase_request("a", layout=layout), result, target) is expected
+
+
+def test_arrays_that_differ_are_told_from_metrics_that_do() -> None:
+    fold = Fold("p", "num-examples")
+    good = device_result("a", metrics={"num-examples": 10})
+    assert fold.add(good, update(1.0)).status == "ok"
+    odd = Records(
+        arrays={"arrays": {"w": np.zeros(4, np.float32)}}, metrics={"metrics": {"num-examples": 10}}
+    )
+    refused = fold.add(device_result("b", metrics={"num-examples": 10}), odd)
+    assert (refused.status, refused.code) == ("error", "arrays")
+    assert "differ from those of the other devices" in refused.reason

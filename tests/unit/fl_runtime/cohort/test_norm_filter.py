@@ -38,3 +38,11 @@ def test_other_phases_are_not_filtered(changes: dict) -> None:
     found = norm_filter(**changes)
     assert (found.measures, found.is_unjudged, found.measure(update(99.0))) == (False, False, 0)
     found.judge(found.measure(Records()))
+
+
+def test_a_limit_below_one_is_a_limit_and_a_change_may_equal_it() -> None:
+    found = norm_filter(norm_limit=0.5)
+    assert not found.is_unjudged
+    found.judge(0.5)
+    with pytest.raises(ProtocolError, match=r"at most 0\.5 is plausible"):
+        found.judge(0.51)

@@ -168,3 +168,52 @@ def test_an_array_of_doubles_holds_no_value_whose_sum_could_overflow(measured: b
     check_finite(holding(1e200), measured=measured)
     with pytest.raises(ProtocolError, match="beyond 1e"):
         check_finite(holding(-1e201), measured=measured)
+
+
+def test_a_metrics_name_may_be_as_long_as_mlflow_takes() -> None:
+    check = UpdateCheck(weighted_by="num-examples", arrays=None)
+    assert check.weight_of(records({}, **{"m" * 250: 1.0})) == 5.0
+    with pytest.raises(ProtocolError, match="not a name for a metric"):
+        check.weight_of(records({}, **{"m" * 251: 1.0}))
+
+
+def test_every_array_is_looked_at_for_numbers_that_are_none() -> None:
+    bad = {"counts": np.array([1, 2]), "w": np.array([np.nan], np.float32)}
+    with pytest.raises(ProtocolError, match="'w' holds NaN"):
+        check_finite(Records(arrays={"arrays": bad}))
+
+
+class Broken(MemoryObjects):
+    """A store whose reads fail as nobody has foreseen."""
+
+    def get(self, *given: object) -> bytes:
+        raise OSError("the disk is gone")
+
+
+def test_a_fault_of_ours_when_an_update_is_read_again_costs_one_device() -> None:
+    result, content = read_again(
+        Broken(), phase_request("a"), device_result("a", update=REF), KeptUpdates()
+    )
+    assert (result.device, result.status, result.code) == ("a", "error", "not-opened")
+    assert content is None
+
+
+def code_of(**metrics: object) -> str:
+    """Why an update with these metrics is refused; empty when it counts."""
+    try:
+        UpdateCheck(weighted_by="num-examples", arrays=None).weight_of(records({}, **metrics))
+    except ProtocolError as refused:
+        return refused.code
+    return ""
+
+
+def test_metrics_are_bounded_in_number_name_and_size_and_what_equals_a_bound_counts() -> None:
+    assert code_of(m=1.0) == ""
+    assert code_of(**{"": 1.0}) == "metrics"
+    assert code_of(m=[0.0, -1e200]) == ""
+    assert code_of(m=[0.0, -1.1e200]) == "not-finite"
+    assert code_of(m=[0.0, float("nan")]) == "not-finite"
+    assert code_of(a=[0.0] * 50_000, b=[0.0] * 49_999) == "", "with the examples 100,000"
+    assert code_of(a=[0.0] * 50_000, b=[0.0] * 50_000) == "metrics"
+    assert code_of(**{f"m{number}": 1.0 for number in range(999)}) == ""
+    assert code_of(**{f"m{number}": 1.0 for number in range(1000)}) == "metrics"

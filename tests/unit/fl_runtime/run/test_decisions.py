@@ -84,8 +84,8 @@ def test_a_device_is_named_only_far_beyond_what_is_left_out() -> None:
     assert robust_metrics({"acc": 1.08}, near) == ({"acc": 1.0}, {})
     ten = evaluated(20.0, 20.0, 20.0, 20.0, 30.0)
     assert robust_metrics({"acc": 22.0}, ten) == ({"acc": 20.0}, {})
-    far = evaluated(1.0, 1.0, 1.0, 1.0, 1.6)
-    assert robust_metrics({"acc": 1.12}, far) == ({"acc": 1.0}, {"acc": ["d4"]})
+    far = evaluated(1.0, 1.0, 1.0, 1.0, 1.51)
+    assert robust_metrics({"acc": 1.102}, far) == ({"acc": 1.0}, {"acc": ["d4"]})
     many = evaluated(*[1.0] * 61, *[9.0] * 60)
     _, outliers = robust_metrics({"acc": 601 / 121}, many)
     assert outliers["acc"] == sorted(f"d{at}" for at in range(61, 121))[:50]
@@ -112,3 +112,8 @@ def test_values_that_are_as_good_as_infinite_are_left_out(value: float) -> None:
         {"acc": ["d3"]},
     )
     assert robust_metrics({"acc": math.inf}, evaluated(value, value, value)) == ({}, {})
+
+
+def test_the_largest_value_that_counts_is_one_of_the_values() -> None:
+    results = evaluated(1e200, 1e200, 1e200)
+    assert robust_metrics({"acc": math.inf}, results) == ({"acc": pytest.approx(1e200)}, {})

@@ -104,6 +104,9 @@ def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> Non
     comparison = msgspec.json.decode(data, type=Comparison)
     assert "no earlier version" in comparison.reason
     assert comparison.goal == "minimize"
+    assert world.store.artifacts["comparison.json"] == data
+    evaluation = world.objects.data[model_key("run-1", "evaluation.json")]
+    assert world.store.artifacts["evaluation.json"] == evaluation
     assert world.store.rounds == [1, 2]
     assert read_round(world.objects, "run-1", 1).finished_at > 0
     assert world.store.tags["mledgeops.devices"] == "6"

@@ -53,6 +53,8 @@ def test_without_a_champion_devices_are_judged_by_the_metric_alone() -> None:
     found = compare(comparison(None, reason="no earlier version"), "loss", "minimize")
     assert (found.champion, found.reason, found.devices) == ("", "no earlier version", 6)
     assert found.worst[0].device == "d0"
+    assert {device.worse_by for device in found.worst} == {0.0}
+    assert {group.worse_by for group in found.groups} == {0.0}
     assert compare(comparison(None), "loss", "maximize").worst[0].device == "d3"
     assert found.distribution == sorted(abs(CANDIDATE - i) for i in range(len(DEVICES)))
 
@@ -85,3 +87,36 @@ def test_devices_that_do_not_report_the_candidates_metric_count_for_neither() ->
     found = compare(comparison(devices=rows), "loss", "minimize")
     assert {device.device for device in found.worst} == {"d0", "d4", "d5"}
     assert (found.devices, len(found.distribution)) == (3, 3)
+
+
+def deviating(*losses: float) -> Any:
+    """A comparison without a champion, of devices with these losses and as many examples each."""
+    rows = [
+        msgspec.structs.replace(row, candidate={"loss": loss, "num-examples": 10})
+        for row, loss in zip(comparison(None).devices, losses, strict=False)
+    ]
+    return compare(comparison(None, devices=rows), "loss", "minimize")
+
+
+def test_a_device_out_of_all_proportion_is_in_no_group_and_the_others_are() -> None:
+    found = deviating(1e9, 20.0, 20.0, 20.0, 20.0)
+    assert found.worst[0].device == "d0"
+    north = next(group for group in found.groups if group.name == "north")
+    assert (north.devices, north.candidate) == (3, 20.0)
+
+
+def test_a_device_at_the_limit_of_proportion_is_in_its_group() -> None:
+    """The deviation is 5 % of the median 20: 30 deviates by exactly ten times as much."""
+    north = next(g for g in deviating(30.0, 20.0, 20.0, 20.0, 20.0).groups if g.name == "north")
+    assert north.devices == 4
+    north = next(g for g in deviating(30.1, 20.0, 20.0, 20.0, 20.0).groups if g.name == "north")
+    assert north.devices == 3
+
+
+def test_devices_that_tell_no_examples_weigh_nothing_beside_those_that_do() -> None:
+    rows = comparison().devices
+    told = {**rows[0].candidate}
+    del told["num-examples"]
+    rows[0] = msgspec.structs.replace(rows[0], candidate=told)
+    found = compare(comparison(devices=rows), "loss", "minimize")
+    assert next(d for d in found.worst if d.device == "d0").examples == 0.0

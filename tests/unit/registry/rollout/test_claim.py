@@ -9,6 +9,7 @@ from fakes.rollouts import Plant, candidate
 
 from registry.errors import RegistryError, RolloutBusy
 from registry.rollout.claim import begin, queue_next, release
+from registry.rollout.model import FleetRecord
 
 
 def test_one_rollout_at_a_time_and_the_next_waits_its_turn() -> None:
@@ -61,3 +62,21 @@ def test_a_forced_rollout_may_bring_what_the_fleet_runs_already() -> None:
     drive = Drive(Plant(3))
     drive.to_end(drive.begin(1))
     assert drive.begin(1, forced=True).number == 2
+
+
+def test_a_release_that_somebody_else_came_before_is_tried_again() -> None:
+    drive = Drive(Plant(3))
+    rollout = drive.begin(1)
+    replace, others = drive.store.replace, [True]
+
+    def busy(before: FleetRecord, after: FleetRecord) -> bool:
+        if others.pop() if others else False:
+            queue_next_of_another = msgspec.structs.replace(before, next="wind/9")
+            assert replace(before, queue_next_of_another)
+            return False
+        return replace(before, after)
+
+    drive.store.replace = busy
+    release(drive.store, msgspec.structs.replace(rollout, state="Succeeded"))
+    current = drive.store.current("f")
+    assert (current.under_way, current.candidate, current.next) == (0, candidate(1), "wind/9")

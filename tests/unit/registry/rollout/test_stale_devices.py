@@ -6,6 +6,7 @@ import msgspec
 from fakes.rollout_drive import POLICY, Drive
 from fakes.rollouts import Plant
 
+from registry.rollout.job_ids import JobIds
 from registry.rollout.manifests import DAY
 
 
@@ -115,3 +116,35 @@ def test_after_a_rollback_devices_that_came_meanwhile_get_the_earlier_model() ->
     assert drive.stale_devices.find("f") == ["new"]
     drive.stale_devices.update("f")
     assert drive.plant.models["new"] == "wind/1"
+
+
+def test_a_job_is_withdrawn_at_the_moment_when_its_manifest_expires() -> None:
+    drive = Drive(Plant(4, away={3}))
+    rollout = drive.to_end(drive.begin(1), step=60.0)
+    jobs = [job for wave in rollout.waves for job in wave.jobs]
+    (waiting,) = filter(drive.stale_devices.is_waiting, jobs)
+    expires = drive.plant.documents[waiting].expires
+    drive.now = expires - 1.0
+    drive.stale_devices.withdraw_expired("f")
+    assert drive.stale_devices.is_waiting(waiting)
+    drive.now = float(expires)
+    drive.stale_devices.withdraw_expired("f")
+    assert not drive.stale_devices.is_waiting(waiting)
+
+
+def test_a_job_that_nobody_has_to_do_waits_for_nobody() -> None:
+    drive = Drive(Plant(2))
+    assert not drive.stale_devices.is_waiting("no-such-job")
+    drive.to_end(drive.begin(1))
+    drive.plant.models |= {"new1": "", "new2": ""}
+    drive.plant.away.add("new2")
+    jobs = drive.stale_devices.update("f", ["new1", "new2"])
+    assert [drive.stale_devices.is_waiting(job) for job in jobs] == [False, True]
+
+
+def test_the_first_job_of_a_device_is_that_of_the_first_period() -> None:
+    drive = Drive(Plant(2))
+    rollout = drive.to_end(drive.begin(1))
+    drive.plant.models["new"] = ""
+    ids = JobIds("mledgeops")
+    assert drive.stale_devices.update("f") == [ids.stale_device("f", rollout.number, "new", 0)]

@@ -72,3 +72,7 @@ def test_a_wave_is_planned_before_its_jobs_exist_and_created_in_batches() -> Non
     assert {answer.status for answer in jobs.answers(wave).values()} == {"QUEUED"}
     jobs.cancel([wave])
     assert {answer.status for answer in jobs.answers(wave).values()} == {"CANCELED"}
+
+
+def test_a_share_that_lacks_one_device_is_filled_by_one() -> None:
+    assert len(choose_wave(rollout(asked=9), fleet(20))) == 1

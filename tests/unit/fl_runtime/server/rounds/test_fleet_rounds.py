@@ -71,6 +71,14 @@ def test_a_round_that_misses_its_quorum_is_tried_again_and_then_ends_the_run() -
         run_rounds(FedAvg(), {**GOOD, "d0": failing(), "d1": failing()}, quorum_fraction=0.75)
 
 
+def test_a_round_is_tried_three_times() -> None:
+    flaky = {**GOOD, "d0": failing(times=2)}
+    _, records = run_rounds(FedAvg(), flaky, quorum=6)
+    assert records[0].participants == 6
+    with pytest.raises(RunFailed, match="Only 5 devices gave a valid update"):
+        run_rounds(FedAvg(), {**GOOD, "d0": failing(times=3)}, quorum=6)
+
+
 def test_a_store_that_is_away_costs_an_attempt_and_not_the_run() -> None:
     class Away(MemoryObjects):
         def get(self, key: str, limit: int | None = None) -> bytes:
