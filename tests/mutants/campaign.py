@@ -72,6 +72,8 @@ DECIDING = (
 Task = tuple[int, Mutant, list[str]]
 Outcome = tuple[int, str] | None
 MAY_SURVIVE = 0.05
+SAID_EVERY = 50
+"""Mutants after which it is said how far a campaign has come: it may take an hour."""
 TESTS_SECONDS = 10.0
 """Tests of a mutant, by their usual duration; the quickest are taken."""
 SECONDS = 150.0
@@ -189,6 +191,9 @@ def main() -> int:
                     _, mutant, tests = chosen[number]
                     text = mutant.described(sources()[mutant.module])
                     print(f"survived {len(tests)} tests: {text}", flush=True)
+                if len(outcomes) % SAID_EVERY == 0:
+                    survived = Counter(outcomes.values())[workers.SURVIVED]
+                    print(f"{len(outcomes)} tried, {survived} survived", flush=True)
         for process in processes:
             process.join()
     if len(outcomes) < len(chosen):

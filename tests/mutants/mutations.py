@@ -2,7 +2,8 @@
 
 Comparisons, ``and`` and ``or``, conditions, arithmetic, numbers, truth values, what is returned,
 and statements that are left out. Not changed are texts (a message in other words is no other
-decision), annotations, decorators, imports, what is logged, and ``__repr__``.
+decision), annotations, decorators, imports, what is logged, ``__repr__``, and arguments that decide
+nothing: ``strict`` of ``zip``, ``copy`` of NumPy.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ SWAPPED: dict[type, str] = {
 TWINS = {"min": "max", "max": "min", "any": "all", "all": "any"}
 """Functions that are taken for each other."""
 LOGGING = ("event", "log")
+DECIDE_NOTHING = ("strict", "copy")
+"""Arguments that check what is so already, or say where memory comes from."""
 
 
 class Change(NamedTuple):
@@ -116,6 +119,8 @@ def _left_alone(node: ast.AST) -> bool:
             return True
         case ast.FunctionDef(name="__repr__"):
             return True
+        case ast.keyword(arg=name) if name in DECIDE_NOTHING:
+            return True
         case ast.Expr(value=ast.Constant()):  # A docstring.
             return True
         case ast.Expr(value=ast.Call(func=called)):
@@ -171,11 +176,15 @@ def _value(node: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
         case ast.Constant(value=bool(value)):
             yield "truth value", node, str(not value)
         case ast.Constant(value=int(value) | float(value)):
-            yield "number", node, repr(value + 1)
+            # One more is the same number for a large float.
+            yield "number", node, repr(value + 1 if value + 1 != value else value * 2)
         case ast.Call(func=ast.Name(id=name) as function) if name in TWINS:
             yield "function", function, TWINS[name]
         case ast.Return(value=ast.AST() as value):
-            if not (isinstance(value, ast.Constant) and value.value is None):
+            # A bool's truth value changes anyway, and None in its place is mypy's to notice.
+            if not (
+                isinstance(value, ast.Constant) and (value.value is None or value.value is False)
+            ):
                 yield "returned", value, "None"
 
 

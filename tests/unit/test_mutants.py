@@ -32,6 +32,7 @@ def changed(text: str) -> list[str]:
         ("raise E(1)", ["pass", "raise E(2)"]),
         ("x += 1", ["pass", "x += 2", "x -= 1"]),
         ("def f():\n    return g(x)", ["def f():\n    return None"]),
+        ("x = 1e200", ["x = 2e+200"]),
         ("s = 'é'; f(2)", ["s = 'é'; f(3)", "s = 'é'; pass"]),
     ],
 )
@@ -51,6 +52,8 @@ def test_each_mutant_has_one_small_change(text: str, mutated: list[str]) -> None
         "x = 'a' + 'b'",
         "x = f'{a:.3f}'",
         "def f():\n    return None",
+        "x = zip(a, b, strict=True)",
+        "x = a.astype(b, copy=False)",
     ],
 )
 def test_texts_annotations_and_logs_are_left_alone(text: str) -> None:

@@ -70,3 +70,13 @@ def test_on_a_disk_that_cannot_be_written_orders_are_still_remembered(tmp_path: 
     freshness = Freshness(tmp_path / "file" / "orders.json")
     freshness.use(order("a", NOON))
     assert refused(freshness, order("a", NOON))
+
+
+def test_of_many_orders_the_latest_are_remembered_so_that_others_may_still_cross_them(
+    tmp_path: Path,
+) -> None:
+    freshness = Freshness(tmp_path / "orders.json")
+    for number in range(KEPT + 10):
+        freshness.use(order(f"m{number}", NOON + number, 1e5))
+    freshness.use(order("crosses", NOON + KEPT, 1e5))
+    assert refused(freshness, order("too old to tell", NOON + 9, 1e5))

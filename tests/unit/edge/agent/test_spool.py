@@ -37,6 +37,7 @@ def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_
     for number in range(KEPT + 5):
         spool.keep(f"m/../{number}", f"p{number}".encode())
     spool.mark_sent("m/../7")
+    spool.mark_sent("never kept")
     (tmp_path / "torn.json").write_bytes(b'{"message_id": "x"')
     (tmp_path / ".0.json.1234.part").write_bytes(b'{"mess')
     again = Spool(tmp_path)

@@ -87,6 +87,21 @@ def test_what_the_app_declares_is_held_against_metrics(metrics: dict, code: str)
     assert refused.value.code == code
 
 
+def test_the_largest_example_count_that_is_plausible_counts() -> None:
+    check = UpdateCheck(weighted_by="num-examples", arrays=None)
+    assert check.weight_of(records({}, **{"num-examples": 10**12})) == 1e12
+    with pytest.raises(ProtocolError, match="not a plausible"):
+        check.weight_of(records({}, **{"num-examples": 10**12 + 0.5}))
+
+
+def test_what_is_not_checked_has_neither_norm_nor_examples() -> None:
+    objects = stored_weights()
+    objects.put(update_key("run-1", PHASE, "a"), GOOD)
+    reading, request = reader(objects, checked=False)
+    result, _ = reading.check(stored(), request.targets[0])
+    assert (result.status, result.norm, result.examples) == ("ok", 0.0, 0.0)
+
+
 def test_the_weight_is_the_example_count() -> None:
     check = UpdateCheck(weighted_by="num-examples", arrays=None)
     assert check.weight_of(records({"any": np.zeros(1)})) == 5.0

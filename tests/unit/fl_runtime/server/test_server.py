@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -193,6 +194,51 @@ def test_a_run_that_cannot_be_continued_says_why(world: World, changes: dict, me
         world.server().serve()
 
 
+def test_a_run_is_over_when_mlflow_has_all_of_it(world: World) -> None:
+    """The pipeline's next step registers the model from there."""
+    world.add()
+    set_tag, seen = world.store.set_tag, []
+
+    def slow(run_id: str, key: str, value: str) -> None:
+        time.sleep(0.05)
+        set_tag(run_id, key, value)
+
+    world.store.set_tag = slow
+    get = world.runs.get
+
+    def asked(run: str) -> RunState | None:
+        seen.append("mledgeops.outcome" in world.store.tags)
+        return get(run)
+
+    world.runs.get = asked
+    world.server().serve()
+    assert seen[-1], "when it is looked whether the run was stopped, nothing is left to write"
+
+
+def test_a_model_has_the_value_that_is_reported_and_the_score_of_the_robust_one(
+    tmp_path: Path,
+) -> None:
+    def liar(command: Command, content: Records) -> Records:
+        answer = training_device("d0")(command, content)
+        if command.kind == "evaluate":
+            answer.metrics["metrics"]["loss"] = 1e9
+        return answer
+
+    world = World(write_app(tmp_path / "lied_app"), {**GOOD, "d0": liar})
+    world.add()
+    outcome = world.server().serve()
+    assert outcome.value > 1e6, "one of six lies"
+    assert outcome.reported_score == -outcome.value
+    assert -10 < outcome.score < 0
+
+
+def test_a_run_that_ends_at_its_target_says_so_in_its_outcome_and_its_tags(world: World) -> None:
+    world.add(num_rounds=5, target=1e9)
+    outcome = world.server().serve()
+    assert (outcome.rounds, outcome.ended) == (1, "the target of 1e+09 was reached in round 1")
+    assert world.store.tags["mledgeops.ended_early"] == outcome.ended
+
+
 def test_a_run_stopped_while_its_model_is_logged_ends_as_stopped(world: World) -> None:
     world.add()
     server = world.server()
@@ -314,7 +360,8 @@ def test_a_model_that_nothing_judges_is_said_to_be_not_judged(tmp_path: Path) ->
     world.add(metric="accuracy")
     outcome = world.server().serve()
     assert (outcome.outcome, outcome.metric, outcome.score) == ("model", "-", NO_CHAMPION)
-    assert len(world.store.models) == 1
+    (model,) = world.store.models
+    assert (model.goal, model.value) == ("minimize", 0.0)
     assert "mledgeops.metric" not in world.store.tags
 
 

@@ -45,6 +45,9 @@ def test_where_no_device_evaluated_both_the_commonest_reason_is_said() -> None:
     assert found.reason == "no device evaluated both (old)"
     cut = compare(comparison(devices=rows, reason="it took too long"), "loss", "minimize")
     assert cut.reason == "it took too long"
+    few = [msgspec.structs.replace(row, reason="") for row in rows[:-1]]
+    mostly = compare(comparison(devices=[*few, rows[-1]]), "loss", "minimize")
+    assert mostly.reason == "no device evaluated both (old)", "most say nothing"
     silent = compare(comparison(devices=[]), "loss", "minimize")
     assert silent.reason == "no device evaluated both (none reports loss)"
 

@@ -4,6 +4,7 @@ registries agree.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from registry.model_version import Package
-from registry.reconcile.plan import mirrors, plan
+from registry.model_version import RUN_TAG, Package
+from registry.reconcile.plan import link, mirrors, plan
 from registry.reconcile.repair import repair
 
 
@@ -113,3 +114,40 @@ def test_stale_devices_are_updated_unless_a_rollout_is_under_way() -> None:
     assert (item.act, item.subject, item.value) == ("catch-up", f"m/{world.runs}", "d1,d2")
     world.under_way = "9"
     assert plan(world.snapshot()) == []
+
+
+def test_a_package_leads_to_the_version_that_it_names_only_within_its_run() -> None:
+    world = World()
+    named = world.v[linked(world)]
+    package = world.p[named.model_package_arn]
+    lost = replace(named, model_package_arn="")
+    assert link([named], [package]) == link([named], []) == {package.arn: named}
+    assert link([lost], [package]) == {package.arn: lost}
+    assert link([replace(lost, run="another")], [package]) == {}
+    of_no_run = replace(package, metadata={**package.metadata, RUN_TAG: ""})
+    assert link([replace(lost, run="")], [of_no_run]) == {}
+    other = replace(named, version=str(int(named.version) + 1))
+    assert link([lost, other], [package]) == {package.arn: other}, "a version names it"
+
+
+def test_an_alias_where_none_may_be_goes_to_what_the_fleet_runs_or_away() -> None:
+    world = World()
+    good, bad = linked(world), linked(world)
+    world.held = {bad}
+    world.v[bad] = replace(world.v[bad], approval="Rejected", synced="Rejected")
+    arn = world.v[bad].model_package_arn
+    world.p[arn] = replace(world.p[arn], approval="Rejected")
+    world.set_champion("m", bad)
+    assert [item.act for item in plan(world.snapshot())] == ["drop-alias"]
+    world.runs = good
+    assert [(item.act, item.subject) for item in plan(world.snapshot())] == [
+        ("move-alias", f"m/{good}")
+    ]
+
+
+def test_of_a_fleet_that_is_not_known_nothing_runs_and_no_rollout_is_under_way() -> None:
+    world = World()
+    champion = linked(world)
+    world.set_champion("m", champion)
+    snapshot = dataclasses.replace(world.snapshot(), fleets={})
+    assert [item.act for item in plan(snapshot)] == ["approve", "set-tag", "roll-out"]

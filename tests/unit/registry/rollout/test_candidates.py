@@ -76,3 +76,13 @@ def test_a_version_whose_run_is_unknown_or_gone_is_refused() -> None:
         candidates.of(replace(version, run="../other"))
     with pytest.raises(RegistryError, match="run-9 made has no signed record"):
         candidates.of(replace(version, run="run-9"))
+
+
+def test_a_candidate_that_was_verified_is_not_read_again() -> None:
+    candidates, objects, version = made()
+    found = candidates.of(version)
+    candidates.verify(found)
+    objects.data.clear()
+    candidates.verify(found)
+    with pytest.raises(RegistryError):
+        candidates.verify(replace(found, size=found.size + 1))

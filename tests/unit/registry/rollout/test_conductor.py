@@ -271,3 +271,11 @@ def test_a_rollback_waits_for_each_device_until_its_wave_is_over() -> None:
     assert drive.conductor.advance("f", 2, began + 99.0).state == "TurningBack"
     done = drive.conductor.advance("f", 2, began + 100.0)
     assert (done.state, done.changed_at, done.ended_at) == ("RolledBack", *[began + 100.0] * 2)
+
+
+def test_the_devices_of_a_wave_that_has_just_begun_are_waited_for() -> None:
+    drive = Drive(Plant(20, away=set(range(20))))
+    drive.begin(1)
+    begun = drive.conductor.advance("f", 1, drive.now)
+    assert (begun.waiting, len(begun.asked)) == (2, 2)
+    assert drive.store.get("f", 1) == begun

@@ -136,6 +136,16 @@ def test_a_version_waits_behind_the_rollout_under_way_and_then_goes() -> None:
     assert (current.under_way, current.next) == (2, "")
 
 
+def test_a_version_that_waited_is_not_held_by_the_prechecks_that_were_overridden() -> None:
+    bench = Bench(passed=False)
+    first = bench.service.begin(bench.version(), by="ann", reason="r", override=True).rollout
+    assert first is not None
+    bench.service.begin(bench.version("2"), by="ann", reason="r", override=True)
+    release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
+    bench.service.begin_next("f")
+    assert bench.store.current("f").under_way == 2
+
+
 def test_a_queued_version_that_was_rejected_meanwhile_does_not_go() -> None:
     bench = Bench()
     first = bench.service.begin(bench.version(), by="ann", reason="r").rollout
@@ -154,8 +164,10 @@ def test_a_success_makes_the_champion_and_a_rollback_says_why() -> None:
     bench.outcomes.record(msgspec.structs.replace(rollout, state="RolledBack", why="worse"))
     assert not bench.version().champion
     assert bench.mlflow._client.items["x", "1"].tags[ROLLOUT_TAG] == "RolledBack: worse"
+    assert list(bench.audit.entries())[-1].why == "RolledBack: worse"
     bench.outcomes.record(msgspec.structs.replace(rollout, state="Succeeded"))
     assert bench.version().champion
+    assert list(bench.audit.entries())[-1].why == "Succeeded"
     assert bench.said() == ["rollout", "rollout-ended", "rollout-ended"]
     assert bench.audit.verify(bench.mlflow.audit_heads()) == []
 

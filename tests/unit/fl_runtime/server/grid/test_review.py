@@ -39,7 +39,8 @@ def test_of_equally_many_those_that_earlier_rounds_had_are_usual() -> None:
 def test_an_update_is_held_against_ten_times_the_median_norm_unless_a_limit_is_known() -> None:
     results = [result("x", norm=NORM_FACTOR * 1.1), result("a"), result("b")]
     assert judged(*results) == ["norm", "", ""]
-    assert judged(*results, norm_limit=1e9) == ["", "", ""]
+    for limit in (1e9, 0.5):
+        assert judged(*results, norm_limit=limit) == ["", "", ""], "cohorts have judged by it"
     assert judged(*results[:2]) == ["", ""], "two cannot tell which of them is one"
 
 

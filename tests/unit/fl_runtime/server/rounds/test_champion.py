@@ -149,3 +149,24 @@ def test_a_device_that_cannot_evaluate_the_champion_says_why() -> None:
     row = next(row for row in comparison.devices if row.device == "d0")
     assert (row.champion, row.reason) == ({}, "app-error: too old")
     assert row.candidate["loss"] > 0
+
+
+def test_only_devices_that_evaluated_the_candidate_evaluate_the_champion() -> None:
+    champions = []
+
+    def broken(command: Any, content: Records) -> Records | Reply:
+        if command.kind != "evaluate":
+            return training_device("d0")(command, content)
+        champions.append(float(content.arrays["arrays"]["w"][0]) == 9.0)
+        return Reply(
+            run=command.run,
+            phase=command.phase,
+            message_id=command.message_id,
+            status="error",
+            code="app-error",
+            reason="no test set",
+        )
+
+    comparison, _, _ = compared(devices={**GOOD, "d0": broken})
+    assert champions == [False, False], "once in each round"
+    assert {row.device for row in comparison.devices} == set(DEVICES) - {"d0"}
