@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
-from support.service_patterns import violations
+
+from pipelines.aws.rehearsal.patterns import violations
 
 
 class MemoryModels:

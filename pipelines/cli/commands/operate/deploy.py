@@ -1,11 +1,13 @@
-"""``mledgeops deploy --synth DIR | --plan | --apply``: the stacks in an AWS account."""
+"""``mledgeops deploy --rehearse | --synth DIR | --plan | --apply``: stacks in an AWS account."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,22 @@ from pipelines.aws.endpoints import zones_with_all
 from pipelines.aws.kept_keys import kept_keys
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import pins
+from pipelines.aws.rehearsal.clients import AccountClients
+from pipelines.aws.rehearsal.rehearsal import ACCOUNT, Report, rehearse
+from pipelines.aws.rehearsal.rehearsed import read_bundle
+from pipelines.aws.rehearsal.rules import RULES
 from pipelines.aws.runtime import PYTHON, TAGS
 from pipelines.aws.stack_specs import specs
 from pipelines.aws.wheels import hashed_options, platforms
-from pipelines.cli.commands.operate.synth import synthesize, synthesized_text
+from pipelines.cli.commands.operate.synth import ASSETS, synthesize, synthesized_text
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
 from pipelines.errors import DeployError, UsageError
+
+DEFAULT_REGION = "us-east-1"
+"""Of a rehearsal, where neither the command nor the environment names one."""
 
 
 def add_parser(commands: Any) -> None:
@@ -38,6 +47,13 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="DIR",
         help="write templates, functions' code and image contexts; calls no AWS",
+    )
+    what.add_argument(
+        "--rehearse",
+        nargs="?",
+        const="",
+        metavar="REGION",
+        help="say whether a new account would take it; needs no account",
     )
     what.add_argument("--plan", action="store_true", help="show what would change")
     what.add_argument("--apply", action="store_true", help="create or update the stacks")
@@ -58,12 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
         written = synthesize(arguments.synth, parameters)
         answer(arguments.json, written, synthesized_text(arguments.synth))
         return 0
+    if arguments.rehearse is not None:
+        report = rehearsed(arguments.rehearse, parameters, _code(parameters))
+        answer(arguments.json, msgspec.to_builtins(report), rehearsal_text(report))
+        return 0 if report.accepted else 1
     with clouds.use("aws") as cloud:
         stacks = Stacks(client("cloudformation"), client("s3"), cloud.deployment.code_bucket)
-        parameters = {**_found(cloud.deployment, stacks, parameters), **parameters}
+        parameters = {**_found(cloud.deployment, stacks, parameters, client), **parameters}
         if arguments.apply:
             make_service_role(client("iam"))
-            changes = _apply(cloud.deployment, stacks, client("s3"), parameters)
+            code = _code(parameters)
+            changes = _apply(cloud.deployment, stacks, client("s3"), parameters, code)
         else:
             changes = _plan(cloud.deployment, stacks, parameters)
     document = {
@@ -74,7 +95,50 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _found(d: Deployment, stacks: Stacks, given: dict[str, str]) -> dict[str, str]:
+def rehearsed(
+    region: str,
+    parameters: dict[str, str],
+    code: bytes,
+    images: Mapping[str, str] | None = None,
+) -> Report:
+    """What a new account would make of this deployment. ``region``: empty for the environment's;
+    ``images``: Dockerfiles by task, those that are shipped where none are given.
+    """
+    d = Deployment(
+        account=ACCOUNT,
+        region=region or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+        prefix=os.environ.get(clouds.PREFIX_VARIABLE, clouds.DEFAULT_PREFIX),
+    )
+
+    def deploy(clients: AccountClients) -> None:
+        formation, s3 = clients.client("cloudformation"), clients.client("s3")
+        stacks = Stacks(formation, s3, d.code_bucket, poll_seconds=0.0)
+        found = _found(d, stacks, parameters, clients.client)
+        make_service_role(clients.client("iam"))
+        _apply(d, stacks, s3, {**found, **parameters}, code)
+
+    if images is None:
+        images = {file.stem: file.read_text() for file in (ASSETS / "images").glob("*.Dockerfile")}
+    return rehearse(d, deploy, bundle=read_bundle(code), images=images)
+
+
+def rehearsal_text(report: Report) -> str:
+    """The findings as a table, and the answer."""
+    rows = [
+        ["refused" if f.refuses else "remark", f.rule, f.where, f.reason, f.page]
+        for f in report.findings
+    ]
+    found = table(["", "rule", "where", "what", "documentation"], rows) + "\n" if rows else ""
+    takes = "takes this" if report.accepted else "does not take this"
+    return (
+        f"{found}a new account in {report.region} {takes}: {report.resources} resources and "
+        f"{len(RULES)} rules"
+    )
+
+
+def _found(
+    d: Deployment, stacks: Stacks, given: dict[str, str], client: Callable[[str], Any]
+) -> dict[str, str]:
     """What the account says of a stack that is to be created: the keys that an earlier deployment
     left, and the zones in which the tasks reach every service. A stack that exists keeps its own.
     """
@@ -149,9 +213,11 @@ def _plan(d: Deployment, stacks: Stacks, parameters: dict[str, str]) -> list[Cha
     return changes
 
 
-def _apply(d: Deployment, stacks: Stacks, s3: Any, parameters: dict[str, str]) -> list[Change]:
+def _apply(
+    d: Deployment, stacks: Stacks, s3: Any, parameters: dict[str, str], code: bytes
+) -> list[Change]:
     """Create or update the stacks; returns what was changed."""
-    code, changes = _code(parameters), []
+    changes = []
     for spec in specs(d, {"CodeKey": code_key(code), **parameters}):
         changes += stacks.apply(spec)
         if spec.name == d.stacks[0]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import botocore.session
 import regex
-from botocore.model import OperationModel, Shape
+from botocore.model import OperationModel, ServiceModel, Shape
 
 
 def violations(service: str, operation: str, request: dict[str, Any]) -> list[str]:
     """What is wrong with a request's values, by their paths."""
-    return list(_wrong(_model(service).operation_model(operation).input_shape, request, ""))
+    return list(_wrong(operation_model(service, operation).input_shape, request, ""))
 
 
 def violations_of(model: OperationModel, request: dict[str, Any]) -> list[str]:
@@ -25,8 +25,20 @@ def violations_of(model: OperationModel, request: dict[str, Any]) -> list[str]:
 
 
 @cache
-def _model(service: str) -> Any:
-    return botocore.session.get_session().get_service_model(service)
+def session() -> botocore.session.Session:
+    """One session, which reads each service's model once."""
+    return botocore.session.get_session()
+
+
+@cache
+def operation_model(service: str, operation: str) -> OperationModel:
+    """The model of a call."""
+    return _model(service).operation_model(operation)
+
+
+@cache
+def _model(service: str) -> ServiceModel:
+    return session().get_service_model(service)
 
 
 def _wrong(shape: Shape, value: Any, path: str) -> Iterator[str]:
