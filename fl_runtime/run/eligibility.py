@@ -76,6 +76,15 @@ def foreign_orders(heartbeat: Heartbeat) -> str:
     return f"{theirs}, and this cloud gives {ORDER_VERSION}: deploy the agent's release"
 
 
+def is_of_earlier_release(heartbeat: Heartbeat | None) -> bool:
+    """Whether an agent is known to be too old for this cloud's orders and manifests. A last will
+    does not tell.
+    """
+    if heartbeat is None or heartbeat.state == "offline":
+        return False
+    return heartbeat.orders < ORDER_VERSION
+
+
 def left_out(
     devices: Iterable[DeviceStatus], app: str, now: float, fresh_seconds: float
 ) -> dict[str, str]:

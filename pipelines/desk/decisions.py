@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from fl_runtime.run.devices import DeviceStatus
+from fl_runtime.run.eligibility import foreign_orders, is_of_earlier_release
 from pipelines.desk.clouds import Cloud
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
@@ -61,6 +63,8 @@ def decide_on(
     fleet = _checked(registry, version, reason, override=override) if approval == "Approved" else ""
     before = registry.store.current(fleet).number if fleet else 0
     with devices_up(cloud, clients, fleet):
+        if fleet:
+            check_agents(registry.devices.fleet(fleet), fleet)
         decide(
             registry.mlflow,
             registry.sagemaker,
@@ -73,6 +77,18 @@ def decide_on(
         if fleet:
             ended = follow(cloud, registry, _begun(registry, fleet, before))
     return find(registry.mlflow.versions(version.name), version.model_version), ended
+
+
+def check_agents(devices: Iterable[DeviceStatus], fleet: str) -> None:
+    """Raise UsageError when no agent of a fleet could follow this cloud's manifest."""
+    beats = {status.device: status.heartbeat for status in devices}
+    told = {name: beat for name, beat in beats.items() if beat and beat.state != "offline"}
+    if told and all(map(is_of_earlier_release, told.values())):
+        name, beat = next(iter(told.items()))
+        raise UsageError(
+            f"No device of fleet {fleet} can take a model from this cloud; {name}: "
+            f"{foreign_orders(beat)}. Nothing was changed."
+        )
 
 
 def _checked(registry: Registry, version: Version, reason: str, *, override: bool) -> str:

@@ -13,6 +13,7 @@ from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
 from edge.protocol.text import parse_json, printable
 from fl_runtime.run.devices import DeviceStatus, text_of
+from fl_runtime.run.eligibility import is_of_earlier_release
 from registry.errors import RegistryError
 from registry.rollout.model import Answer, DeviceState, FleetRecord, Rollout
 from registry.rollout.ports import ObjectUrl
@@ -204,7 +205,10 @@ class HeartbeatFleet:
         self._fresh = fresh_seconds
 
     def devices(self, fleet: str) -> Mapping[str, DeviceState]:
-        """A device with a malformed heartbeat is offline and runs no model."""
+        """A device with a malformed heartbeat is offline and runs no model. One whose agent is of
+        an earlier release is left out: it would refuse the manifest, and a fleet that is being
+        updated would roll back. It is a stale device once its agent is updated.
+        """
         now = self._clock()
         return {
             status.device: DeviceState(
@@ -212,6 +216,7 @@ class HeartbeatFleet:
                 status.is_online(now, self._fresh),
             )
             for status in self._devices(fleet)
+            if not is_of_earlier_release(status.heartbeat)
         }
 
 

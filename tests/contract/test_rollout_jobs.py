@@ -11,7 +11,7 @@ from fakes.keys import document
 from fakes.rollouts import Plant
 from support.devices import device
 
-from edge.protocol.messages import Heartbeat, encode
+from edge.protocol.messages import ORDER_VERSION, Heartbeat, encode
 from edge.protocol.signed import Manifest
 from fl_runtime.run.aws import client
 from fl_runtime.run.devices import DeviceTable
@@ -133,7 +133,7 @@ class TestHeartbeatFleet(FleetContract):
             }
             dynamodb.put_item(TableName=table, Item=row)
 
-        put("here", Heartbeat(state="idle", model="wind/1"))
+        put("here", Heartbeat(state="idle", model="wind/1", orders=ORDER_VERSION))
         put("away", Heartbeat(state="offline"))
         fleet = HeartbeatFleet(DeviceTable(dynamodb, table).fleet, time.time, 90.0)
         return fleet, name, "here", "away"

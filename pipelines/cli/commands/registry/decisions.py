@@ -12,7 +12,7 @@ from pipelines.cli.commands.registry.rollout_text import DID_NOT_STAY, rollout_r
 from pipelines.cli.options import VERSION_HELP, declare
 from pipelines.cli.output import answer
 from pipelines.desk import clouds, wiring
-from pipelines.desk.decisions import decide_on, devices_up, follow, signed_candidate
+from pipelines.desk.decisions import check_agents, decide_on, devices_up, follow, signed_candidate
 from pipelines.errors import UsageError
 from registry.approval import find
 from registry.model_version import Approval, Version
@@ -76,7 +76,9 @@ def rollback(arguments: argparse.Namespace) -> int:
     with clouds.use(arguments.cloud) as cloud:
         registry = wiring.registry()
         target = _target(registry.mlflow.versions(), arguments.version)
-        with devices_up(cloud, wiring.fleet_clients(), signed_candidate(registry, target).fleet):
+        fleet = signed_candidate(registry, target).fleet
+        with devices_up(cloud, wiring.fleet_clients(), fleet):
+            check_agents(registry.devices.fleet(fleet), fleet)
             begun = registry.rollouts.begin(
                 target, by=registry.caller(), reason="rollback", forced=True, queue=False
             )

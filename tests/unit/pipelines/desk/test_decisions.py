@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from fakes.trail import MemoryEntries
 
+from edge.protocol.messages import ORDER_VERSION, Heartbeat
+from fl_runtime.run.devices import DeviceStatus
 from pipelines.desk.decisions import (
     decide_on,
     devices_up,
@@ -69,6 +71,25 @@ def registry(*, passes: bool) -> Any:
 def test_a_failed_precheck_stops_an_approval_before_anything_is_changed() -> None:
     with pytest.raises(UsageError, match="Nothing was changed; --override"):
         decide_on(CLOUD, None, registry(passes=False), "digits/1", "Approved", "good")
+
+
+def test_an_approval_that_no_agent_could_follow_is_refused_before_anything_is_changed() -> None:
+    def beat(device: str, orders: int) -> DeviceStatus:
+        heartbeat = Heartbeat(state="idle", orders=orders)
+        return DeviceStatus(fleet="digits", device=device, last_seen=9.0, heartbeat=heartbeat)
+
+    def approve(*devices: DeviceStatus) -> None:
+        both = registry(passes=True)
+        both.devices = SimpleNamespace(fleet=lambda fleet: devices)
+        both.sagemaker = SimpleNamespace(get=lambda arn: SimpleNamespace(approval="Approved"))
+        decide_on(CLOUD, None, both, "digits/1", "Approved", "good")
+
+    old = beat("d1", ORDER_VERSION - 1)
+    with pytest.raises(UsageError, match=r"d1: its agent takes orders .*: update the agent\. Noth"):
+        approve(old)
+    for others in ((), (old, beat("d2", ORDER_VERSION))):
+        with pytest.raises(RegistryError, match="Approved already"):
+            approve(*others)
 
 
 def test_a_version_that_an_older_release_linked_gets_its_record_first() -> None:

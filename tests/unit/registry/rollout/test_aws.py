@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge.protocol.messages import Heartbeat
+from edge.protocol.messages import ORDER_VERSION, Heartbeat
 from fl_runtime.run.devices import DeviceStatus
 from registry.errors import RegistryError
 from registry.rollout.aws import DynamoStore, HeartbeatFleet, object_url
@@ -20,8 +20,8 @@ def test_a_device_is_offline_once_its_heartbeat_is_old_malformed_or_its_last_wil
     devices = [
         DeviceStatus(fleet="f", device=name, last_seen=seen, heartbeat=beat)
         for name, seen, beat in [
-            ("here", 95.0, Heartbeat(state="idle", model="x/1")),
-            ("old", 5.0, Heartbeat(state="idle", model="x/1")),
+            ("here", 95.0, Heartbeat(state="idle", model="x/1", orders=ORDER_VERSION)),
+            ("old", 5.0, Heartbeat(state="idle", model="x/1", orders=ORDER_VERSION)),
             ("gone", 95.0, Heartbeat(state="offline")),
             ("odd", 95.0, None),
         ]
@@ -36,6 +36,23 @@ def test_a_device_is_offline_once_its_heartbeat_is_old_malformed_or_its_last_wil
     }
     now[0] = 200.0
     assert not fleet.devices("f")["here"].online
+
+
+def test_agents_of_an_earlier_release_are_left_out_of_rollouts() -> None:
+    """They refuse a manifest whose fields they do not know: a fleet that is half updated would
+    turn every rollout back. A last will does not tell what its agent takes.
+    """
+    beats = {
+        "of-0-4": Heartbeat(state="idle", model="x/1", orders=ORDER_VERSION - 1),
+        "of-1-0": Heartbeat(state="idle", model="x/1", orders=ORDER_VERSION + 1),
+        "gone": Heartbeat(state="offline"),
+    }
+    devices = [
+        DeviceStatus(fleet="f", device=name, last_seen=95.0, heartbeat=beat)
+        for name, beat in beats.items()
+    ]
+    found = HeartbeatFleet(lambda _: devices, lambda: 100.0, 90.0).devices("f")
+    assert sorted(found) == ["gone", "of-1-0"]
 
 
 def test_the_placeholder_names_bucket_key_and_region() -> None:
