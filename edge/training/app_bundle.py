@@ -29,6 +29,7 @@ _UNPACKED_LIMIT = 10 * BUNDLE_LIMIT
 _DEFAULT_DEVICES = 4
 ROUNDS_KEY = "num-server-rounds"
 """The setting by which Flower apps name their rounds, unless ``rounds-key`` names another."""
+_FEDERATIONS_NAMED = 5
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -75,6 +76,10 @@ class FlowerApp:
     """``[project] dependencies``."""
     patterns: FilePatterns = field(default_factory=FilePatterns)
     """``[tool.flwr.app] fab-include`` and ``fab-exclude``."""
+    federations: tuple[str, ...] = ()
+    """Settings of ``[tool.flwr.federations]``, as ``local.options.num-supernodes = 10``. They are
+    of Flower's own engines: none applies here, and a run says so.
+    """
 
     @property
     def devices(self) -> int:
@@ -176,7 +181,21 @@ def load_app(folder: Path) -> FlowerApp:
         description=str(project.get("description", "")),
         licence=_licence(project.get("license", "")),
         patterns=_patterns(folder, section),
+        federations=_federations(tool.get("flwr", {}).get("federations", {})),
     )
+
+
+def _federations(given: object, prefix: str = "") -> tuple[str, ...]:
+    """Return the settings without the name of the default, at most :data:`_FEDERATIONS_NAMED`."""
+    if not isinstance(given, Mapping):
+        return ()
+    found: list[str] = []
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            found += _federations(value, f"{prefix}{key}.")
+        elif prefix:
+            found.append(printable(f"{prefix}{key} = {value}", 80))
+    return tuple(found[:_FEDERATIONS_NAMED])
 
 
 def _patterns(folder: Path, section: Mapping[str, Any]) -> FilePatterns:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.training.app_bundle import AppError, site_of
+from edge.training.app_traceback import failure_text
 
 _INVALIDATING = threading.Lock()
 
@@ -65,7 +66,7 @@ def load_component(folder: Path, reference: str, expected: type[Any]) -> Any:
         component: Any = functools.reduce(getattr, attribute.split("."), module)
     except Exception as error:  # the app's own code runs here and may raise anything
         raise AppError(
-            f"{reference} in {folder.name} cannot be imported: {type(error).__name__}: {error}"
+            f"{reference} in {folder.name} cannot be imported: {failure_text(error, folder)}"
         ) from error
     if not isinstance(component, expected):
         raise AppError(

@@ -33,6 +33,7 @@ from edge.protocol.records import (
 )
 from edge.training.app_bundle import AppError
 from edge.training.app_state import StoredState
+from edge.training.app_traceback import failure_text
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -102,7 +103,7 @@ class ClientRunner:
         except MemoryError:
             return WorkerResult(ok=False, code="out-of-memory", reason="the app ran out of memory")
         except Exception as error:  # the app's own code may raise anything
-            reason = f"{type(error).__name__}: {error}"[:_REASON_LIMIT]
+            reason = failure_text(error, Path(job.app))
             return WorkerResult(ok=False, code="app-error", reason=reason)
         result.work_seconds = seconds
         return result

@@ -21,6 +21,7 @@ from fl_runtime.run.mlflow_runs import (
     VALUE_TAG,
 )
 from fl_runtime.run.scoring import choose_metric
+from fl_runtime.server.telemetry.failures import FAILURES_FILE, FailureRow
 from pipelines.errors import UsageError
 
 PREFIX = "mledgeops."
@@ -61,6 +62,8 @@ class RunResults(msgspec.Struct, frozen=True, kw_only=True):
     """By name: columns of equal length."""
     files: dict[str, int] = {}
     """Files that the ServerApp wrote, by path: their bytes. MLflow has them below ``files/``."""
+    failures: list[FailureRow] = []
+    """What went wrong on devices, by reason."""
 
 
 def check_run_id(run: str) -> str:
@@ -106,7 +109,15 @@ class RunArchive:
         }
         found = self._artifacts(mlflow_run_id, "files")
         files = {path.removeprefix("files/"): size for path, size in found}
-        return RunResults(tables=tables, files=files)
+        return RunResults(tables=tables, files=files, failures=self._failures(mlflow_run_id))
+
+    def _failures(self, mlflow_run_id: str) -> list[FailureRow]:
+        found = {item.path for item in self._mlflow.list_artifacts(mlflow_run_id, None)}
+        if FAILURES_FILE not in found:
+            return []
+        columns = self._table(mlflow_run_id, FAILURES_FILE)
+        rows = zip(*columns.values(), strict=True)
+        return [msgspec.convert(dict(zip(columns, row, strict=True)), FailureRow) for row in rows]
 
     def _artifacts(self, mlflow_run_id: str, folder: str) -> Iterator[tuple[str, int]]:
         for item in self._mlflow.list_artifacts(mlflow_run_id, folder):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Result
 
+from edge.training.app_traceback import app_lines
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.apps.legacy_app import run_server_fn
 from fl_runtime.server.apps.own_rounds import EndedEarlyError, OwnRounds
@@ -20,10 +22,17 @@ from fl_runtime.server.rounds.round_loop import FinishedRounds, RoundLoop
 logger = logging.getLogger(__name__)
 
 
-def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) -> FinishedRounds:
+def run_app(
+    app: ServerApp,
+    grid: IoTGrid,
+    context: Context,
+    loop: RoundLoop,
+    folder: Path | None = None,
+) -> FinishedRounds:
     """Run the app to its end, with our round loop in the place of ``Strategy.start``.
 
-    An app that sends its messages itself is recorded as it sends them.
+    An app that sends its messages itself is recorded as it sends them. ``folder``: the app's, whose
+    lines the reason of a failure names.
 
     Raises:
         RunFailed: the app raised, or the run cannot go on.
@@ -46,8 +55,10 @@ def run_app(app: ServerApp, grid: IoTGrid, context: Context, loop: RoundLoop) ->
         raise
     except Exception as error:  # the app's own code: its failure is the run's reason
         logger.exception("server-app-failed")
+        lines = app_lines(error, folder) if folder is not None else []
+        where = f" at {lines[0]}" if lines else ""
         raise RunFailed(
-            "server-app", f"The app's ServerApp raised {type(error).__name__}: {error}"
+            "server-app", f"The app's ServerApp raised {type(error).__name__}{where}: {error}"
         ) from error
     if loop.started:
         return loop.finished

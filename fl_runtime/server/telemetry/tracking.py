@@ -19,6 +19,7 @@ from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import TerminalState
 from fl_runtime.server.model.artifact import FinalModel
+from fl_runtime.server.telemetry.failures import FAILURES_FILE, FailureCounter
 from fl_runtime.server.telemetry.mlflow_store import Table
 from fl_runtime.server.telemetry.retry_queue import PATIENCE_SECONDS, RetryQueue
 
@@ -84,6 +85,7 @@ class RunTracker:
             sleep=sleep, clock=clock, executor=concurrency.background("mlflow")
         )
         self._devices: list[DeviceRow] = []
+        self._failures = FailureCounter()
         self._written = 0
         self._run = self._queue.submit(lambda: store.open_run(spec, details))
 
@@ -106,16 +108,22 @@ class RunTracker:
         if due:
             self._written = count
         self._queue.submit(lambda: self._store.log_round(self.run_id, record, rows, now_ms))
+        if self._failures.add(record):
+            self.log_bytes(FAILURES_FILE, self._failures.document())
 
     def resume(self, records: Sequence[RoundRecord]) -> None:
         """Log the rounds of an earlier server that the store does not have, each once."""
+        failed = False
         for record in records:
             self._devices.extend(record.devices)
+            failed |= self._failures.add(record)
         rows, now_ms = list(self._devices), int(self._now() * 1000)
         self._written = len(rows)
         self._queue.submit(
             lambda: self._store.log_missing_rounds(self.run_id, records, rows, now_ms)
         )
+        if failed:
+            self.log_bytes(FAILURES_FILE, self._failures.document())
 
     def complete_devices(self) -> None:
         """Write the table of devices, if rounds were logged since it was written."""

@@ -91,6 +91,13 @@ def run_text(
 
 def _results_text(results: RunResults) -> list[str]:
     lines = []
+    if results.failures:
+        failed = [
+            [f.kind, f.code, f.count, f"{f.first_round}-{f.last_round}", f.device, f.reason]
+            for f in results.failures
+        ]
+        headings = ["failed", "code", "times", "rounds", "device", "reason"]
+        lines += ["", table(headings, failed)]
     for name, columns in results.tables.items():
         rows = list(zip(*columns.values(), strict=True))
         lines += ["", name, table(list(columns), rows)]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+
 from fl_runtime.run.records import RoundRecord, format_metrics
 from pipelines.cli.output import table
 from pipelines.run.report import RunReport
+
+REASONS = 2
+"""Reasons of failures that are shown with a round; `mledgeops show` lists all."""
 
 
 def round_text(record: RoundRecord) -> str:
@@ -13,7 +18,15 @@ def round_text(record: RoundRecord) -> str:
     took = f"{seconds.total:.1f} s, overhead {seconds.overhead:.2f} s"
     failures = f"  failures {dict(record.failures)}" if record.failures else ""
     metrics = format_metrics(record)
-    return f"round {record.round}: {metrics}  ({record.participants} devices, {took}){failures}"
+    text = f"round {record.round}: {metrics}  ({record.participants} devices, {took}){failures}"
+    return "\n".join([text, *_reasons(record)])
+
+
+def _reasons(record: RoundRecord) -> list[str]:
+    """What devices said of the most frequent failures, each with how many said so."""
+    failed = [(row.kind, row.reason) for row in record.devices if row.status == "error"]
+    counted = collections.Counter(row for row in failed if row[1]).most_common(REASONS)
+    return [f"  {kind}: {reason} ({count} devices)" for (kind, reason), count in counted]
 
 
 def report_text(report: RunReport) -> str:

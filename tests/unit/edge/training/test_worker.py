@@ -116,6 +116,34 @@ def test_whatever_an_app_does_becomes_a_result(
     assert len(result.reason) < 1000
 
 
+def test_an_exception_names_the_apps_own_lines_and_no_value_of_a_variable(tmp_path: Path) -> None:
+    body = RAISES.format("secret = 'patient 7'; import json; json.loads('{{')")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "data.py").write_text("def load(text):\n    return {}[len(text)]\n")
+    helped = RAISES.format("from bad.data import load; load('patient 7')")
+    inner = ClientRunner().run(job_with(tmp_path, helped)).reason
+    line = 1 + next(at for at, text in enumerate(helped.splitlines()) if "load('p" in text)
+    assert inner == f"KeyError: 9 (bad/data.py:2 in load, bad/client.py:{line} in train)"
+    outer = ClientRunner().run(job_with(tmp_path / "two", body)).reason
+    assert outer.startswith("JSONDecodeError: Expecting property name")
+    assert outer.endswith(f"(bad/client.py:{line} in train)"), "no line of the library's"
+    assert "patient" not in inner + outer
+
+
+def test_an_apps_lines_fit_into_a_reply_whatever_it_raises(tmp_path: Path) -> None:
+    deep = f"def {'f' * 90}(n):\n    return {'f' * 90}(n - 1) if n else 1 / 0\n"
+    (tmp_path / "bad" / ("d" * 80)).mkdir(parents=True)
+    (tmp_path / "bad" / ("d" * 80) / "e.py").write_text(deep)
+    call = f"from bad.{'d' * 80}.e import {'f' * 90} as f; f(30)"
+    reason = ClientRunner().run(job_with(tmp_path, RAISES.format(call))).reason
+    assert reason.startswith("ZeroDivisionError: division by zero (...d")
+    assert reason.count("d/e.py:2 in ffff") == 3
+    long = RAISES.format("raise ValueError('x' * 10_000)")
+    reason = ClientRunner().run(job_with(tmp_path / "two", long)).reason
+    assert "x... (bad/client.py:" in reason
+    assert len(reason) <= 400
+
+
 @pytest.mark.parametrize(
     ("field", "value"), [("content", "not json"), ("arrays_path", "/nowhere/arrays")]
 )

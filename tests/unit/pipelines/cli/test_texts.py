@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from fakes.runs import row
 
 from edge.protocol.messages import Heartbeat
 from fl_runtime.run.devices import DeviceStatus
@@ -308,6 +310,14 @@ def record() -> RoundRecord:
 
 def test_rounds_and_reports_read_as_text() -> None:
     assert round_text(record()).startswith("round 1: loss 0.5  (3 devices, 2.0 s, overhead 0.25 s)")
+    failed_rows = [
+        msgspec.structs.replace(row(f"d{i}", "error"), reason="ValueError: no (task.py:3 in load)")
+        for i in range(2)
+    ]
+    failed_round = msgspec.structs.replace(record(), devices=failed_rows, failures={"app-error": 2})
+    assert round_text(failed_round).endswith(
+        "failures {'app-error': 2}\n  train: ValueError: no (task.py:3 in load) (2 devices)"
+    )
     made = RunReport(status="Succeeded", metric="loss", value=0.5, model_version="digits/1")
     made.tables = {"curve": {"x": [1, 2]}}
     text = report_text(made)

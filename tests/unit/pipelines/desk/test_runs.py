@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.runs import record, row
+from msgspec import structs
 
+from fl_runtime.server.telemetry.failures import FailureCounter, FailureRow
+from pipelines.cli.commands.runs.history import run_text
 from pipelines.desk.runs import RunArchive, RunResults, check_run_id, summary_of
 from pipelines.errors import UsageError
 
@@ -108,7 +112,7 @@ def test_what_cannot_be_a_run_is_refused(text: str) -> None:
         check_run_id(text)
 
 
-def test_a_run_shows_the_tables_and_the_files_that_its_app_left() -> None:
+def test_a_run_shows_the_tables_and_the_files_of_its_app_and_what_failed_on_devices() -> None:
     def artifact(path: str, size: int | None) -> Any:
         return types.SimpleNamespace(path=path, is_dir=size is None, file_size=size)
 
@@ -116,7 +120,13 @@ def test_a_run_shows_the_tables_and_the_files_that_its_app_left() -> None:
         "tables": [artifact("tables/ages.json", 60)],
         "files": [artifact("files/plots", None)],
         "files/plots": [artifact("files/plots/curve.png", 7)],
+        None: [artifact("failures.json", 90), artifact("tables", None)],
     }
+    counter = FailureCounter()
+    failed = structs.replace(row("d1", "error"), code="app-error", reason="ValueError (a.py:3)")
+    assert counter.add(record(1, failed, structs.replace(failed, device="d2"), row("d3")))
+    assert counter.add(record(2, failed))
+    assert not counter.add(record(3, row("d1")))
 
     class Store(Mlflow):
         def list_artifacts(self, run_id: str, path: str) -> list:
@@ -124,9 +134,25 @@ def test_a_run_shows_the_tables_and_the_files_that_its_app_left() -> None:
 
         def download_artifacts(self, run_id: str, path: str, folder: str) -> str:
             file = Path(folder) / Path(path).name
-            file.write_text('{"columns": ["age", "n"], "data": [[40, 2], [50, 1]]}')
+            ages = b'{"columns": ["age", "n"], "data": [[40, 2], [50, 1]]}'
+            file.write_bytes(counter.document() if path == "failures.json" else ages)
             return str(file)
 
-    assert RunArchive(Store()).results("m1") == RunResults(
-        tables={"ages": {"age": [40, 50], "n": [2, 1]}}, files={"plots/curve.png": 7}
+    results = RunArchive(Store()).results("m1")
+    assert results == RunResults(
+        tables={"ages": {"age": [40, 50], "n": [2, 1]}},
+        files={"plots/curve.png": 7},
+        failures=[
+            FailureRow(
+                kind="train",
+                code="app-error",
+                reason="ValueError (a.py:3)",
+                count=3,
+                first_round=1,
+                last_round=2,
+                device="d1",
+            )
+        ],
     )
+    shown = run_text(summary_of(mlflow_run()), [], results)
+    assert "train   app-error      3  1-2     d1      ValueError (a.py:3)" in shown
