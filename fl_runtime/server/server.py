@@ -33,6 +33,7 @@ from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import RunTable
 from fl_runtime.server.apps.app_runner import run_app
+from fl_runtime.server.apps.app_source import starts_several_times
 from fl_runtime.server.apps.server_app import server_app_of
 from fl_runtime.server.apps.written_files import working_folder
 from fl_runtime.server.cohort_host import CohortHost
@@ -46,6 +47,7 @@ from fl_runtime.server.model.objective import Objective
 from fl_runtime.server.resume import resume_point
 from fl_runtime.server.rounds.champion import ChampionComparison, read_champion
 from fl_runtime.server.rounds.checkpoints import Checkpoint, CheckpointStore
+from fl_runtime.server.rounds.early_checks import EarlyChecks
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.starts import Resumed
 from fl_runtime.server.rounds.stopping import StoppingCriteria
@@ -195,7 +197,7 @@ class Server:
         # A run that is being stopped stays so: the heartbeat thread will see it.
         resources.runs.update(spec.run, unless=("Stopping",), epoch=serving.epoch, state="Running")
         with working_folder(app) as files:
-            rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop)
+            rounds = run_app(server_app_of(app), IoTGrid(phases), context, loop, app.folder)
         finished = Finished(
             spec=spec,
             app=app,
@@ -238,6 +240,9 @@ class Server:
             stopping=StoppingCriteria(spec, serving.topology, serving.objective),
             eligible=(lambda: self._resources.eligible(spec)) if spec.require else None,
             comparison=comparison,
+            early=EarlyChecks(
+                serving.objective.metric, starts_again=lambda: starts_several_times(serving.app)
+            ),
             clock=self._resources.clock,
             sleep=self._resources.sleep,
         )

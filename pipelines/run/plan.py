@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,8 +70,7 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
         key for key in options.run_config() if key not in app.config and key != app.rounds_key
     ]
     if unknown:
-        known = ", ".join(sorted(app.config)) or "none"
-        raise UsageError(f"The app has no setting {unknown[0]!r}; it has {known}.")
+        raise _unknown_setting(app, unknown[0])
     fleet = options.fleet or package_group(app.name).lower()[:FLEET_LIMIT]
     try:
         check_name("fleet", fleet)
@@ -90,6 +90,17 @@ def plan(app: FlowerApp, options: RunOptions) -> RunPlan:
         rounds=rounds,
         fleet=fleet,
     )
+
+
+def _unknown_setting(app: FlowerApp, key: str) -> UsageError:
+    known = ", ".join(sorted(app.config)) or "none"
+    near = difflib.get_close_matches(key, app.config, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    if key.endswith("num-supernodes"):
+        meant = (
+            " It is a setting of Flower's simulation: --devices says how many devices take part."
+        )
+    return UsageError(f"The app has no setting {key!r}; it has {known}.{meant}")
 
 
 def _rounds(app: FlowerApp, options: RunOptions) -> int:

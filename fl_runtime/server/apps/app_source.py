@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.training.app_bundle import FlowerApp
 from fl_runtime.server.rounds.strategies import WEIGHTED_MEANS
 
 _WEIGHTED = {kind.__name__ for kind in WEIGHTED_MEANS}
@@ -32,6 +33,7 @@ _NAMED = {
 
 START = "start"
 """Marks the call of a strategy's ``start``, which is no feature by itself."""
+SEVERAL_STARTS = "several-starts"
 
 
 @dataclass(frozen=True, order=True)
@@ -85,6 +87,11 @@ def uses_of(files: Iterable[Path], root: Path) -> list[Use]:
         for use in sorted(_uses(module, own), key=lambda use: use.line):
             first.setdefault((use.feature, use.what), use)
     return _with_several_starts(sorted(first.values()), known)
+
+
+def starts_several_times(app: FlowerApp) -> bool:
+    """Whether an app's source calls a strategy's ``start`` in more than one place."""
+    return any(use.feature == SEVERAL_STARTS for use in uses_of(app.files(), app.folder))
 
 
 def _parsed(file: Path, root: Path) -> _Module | None:
@@ -198,7 +205,7 @@ def _with_several_starts(uses: list[Use], modules: Iterable[_Module]) -> list[Us
     if len(starts) < 2:
         return uses
     file, line = sorted(starts)[1]
-    return sorted([*uses, Use("several-starts", "start", file, line)])
+    return sorted([*uses, Use(SEVERAL_STARTS, "start", file, line)])
 
 
 def _lines_of_strategies(module: _Module, own: Mapping[str, ast.ClassDef]) -> set[int]:

@@ -11,7 +11,9 @@ import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import flwr.serverapp.strategy as stock
 import msgspec
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -24,7 +26,10 @@ from fl_runtime.server.apps.app_source import START, Use, uses_of
 from fl_runtime.server.apps.features import FEATURES
 from fl_runtime.server.apps.server_app import server_app_of
 from fl_runtime.server.grid.flower_compat import client_functions, uses_client_fn, uses_server_fn
-from fl_runtime.server.rounds.strategies import build
+from fl_runtime.server.rounds.strategies import build, check_parameter, parameters_of
+
+STRATEGY_FEATURES = ("weighted-mean", "every-update", "trees", "privacy")
+"""Features that are strategies of Flower's, by the names that an app gives."""
 
 
 class FeatureUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +55,8 @@ class AppDescription(msgspec.Struct, frozen=True, kw_only=True):
     ends_with: str
     """``model``, ``analysis``, or ``either`` where only the run can tell."""
     features: list[FeatureUse]
+    notices: list[str] = []
+    """What the app says that has no effect here."""
 
 
 def check(folder: Path, strategy: str, parameters: Mapping[str, ConfigValue]) -> AppDescription:
@@ -58,7 +65,10 @@ def check(folder: Path, strategy: str, parameters: Mapping[str, ConfigValue]) ->
         build(strategy, parameters, devices=2)
     app = load_app(folder)
     client: ClientApp = load_component(app.folder, app.client_app, ClientApp)
-    return describe(app, client, server_app_of(app))
+    server = server_app_of(app)
+    if not strategy:
+        _check_own_strategy(app, parameters)
+    return describe(app, client, server)
 
 
 def describe(app: FlowerApp, client: ClientApp, server: ServerApp) -> AppDescription:
@@ -75,7 +85,49 @@ def describe(app: FlowerApp, client: ClientApp, server: ServerApp) -> AppDescrip
         rounds_key=app.rounds_key,
         ends_with=_ends_with(by_feature.keys(), functions),
         features=[_feature(key, by_feature[key]) for key in FEATURES if key in by_feature],
+        notices=_notices(app),
     )
+
+
+def _check_own_strategy(app: FlowerApp, parameters: Mapping[str, ConfigValue]) -> None:
+    """Raise RunFailed for a parameter that no strategy of the app has, as its source names them.
+
+    A strategy that only the run makes is checked when it starts.
+    """
+    uses = uses_of(app.files(), app.folder) if parameters else []
+    named = {use.what for use in uses if use.feature in STRATEGY_FEATURES}
+    own = {use.what for use in uses if use.feature == "own-strategy"}
+    kinds = [getattr(stock, name) for name in sorted(named) if hasattr(stock, name)]
+    kinds += [kind for kind in _subclasses(stock.Strategy) if kind.__name__ in own]
+    if not app.server_app:
+        kinds = [stock.FedAvg]
+    for key, value in parameters.items():
+        refused = [_refusal(kind, key, value) for kind in kinds]
+        if refused and all(refused):
+            raise next(error for error in refused if error)
+
+
+def _refusal(kind: type[Any], key: str, value: ConfigValue) -> RunFailed | None:
+    try:
+        check_parameter(kind.__name__, parameters_of(kind), key, value)
+    except RunFailed as error:
+        return error
+    return None
+
+
+def _subclasses(kind: type[Any]) -> list[type[Any]]:
+    own = [*kind.__subclasses__()]
+    return [*own, *(below for one in own for below in _subclasses(one))]
+
+
+def _notices(app: FlowerApp) -> list[str]:
+    if not app.federations:
+        return []
+    return [
+        f"[tool.flwr.federations] in {app.folder.name}/pyproject.toml has no effect here "
+        f"({', '.join(app.federations)}): the run's devices are the fleet's, and --devices or "
+        "num-devices under [tool.flwr.app.config] says how many take part."
+    ]
 
 
 def _registered(app: FlowerApp, client: ClientApp, server: ServerApp) -> list[Use]:

@@ -18,12 +18,13 @@ from flwr.serverapp.strategy import Result
 
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.messages import DeviceResult
-from fl_runtime.run.records import PhaseStats, plain, summarize
+from fl_runtime.run.records import PhaseStats, RoundRecord, plain, summarize
 from fl_runtime.server.apps.own_rounds import EndedEarlyError, check_options
 from fl_runtime.server.grid.combining import CombiningGrid
 from fl_runtime.server.grid.flower_compat import server_components, start_compatible
 from fl_runtime.server.grid.iot_grid import IoTGrid
 from fl_runtime.server.grid.phases import PhaseExecutor
+from fl_runtime.server.rounds.checkpoints import Checkpoint
 from fl_runtime.server.rounds.round_loop import FinishedRounds, RecordRound, RoundLoop
 from fl_runtime.server.rounds.stopping import StoppingCriteria
 
@@ -166,8 +167,17 @@ def run_server_fn(
     """Run the app to its end; raises RunFailed for options it cannot have."""
     check_options(loop.spec, "server-fn", "The app's server_fn brings its own strategy and rounds")
     components = server_components(app, context)
-    recorder = LegacyRounds(grid.phases, loop.record, loop.stopped, loop.stopping)
-    strategy = RecordingStrategy(components.strategy or FedAvg(), recorder)
+    inner = components.strategy or FedAvg()
+    # A strategy of the app's own may evaluate on the server by other means.
+    central = getattr(inner, "evaluate_fn", inner) is not None
+
+    def record(done: RoundRecord, checkpoint: Checkpoint | None) -> None:
+        loop.record(done, checkpoint)
+        loop.early.add(done)
+        loop.early.check(done, inner, central=central)
+
+    recorder = LegacyRounds(grid.phases, record, loop.stopped, loop.stopping)
+    strategy = RecordingStrategy(inner, recorder)
     with contextlib.suppress(EndedEarlyError):
         start_compatible(components, strategy, CombiningGrid(grid))
         recorder.finish()

@@ -33,6 +33,7 @@ from fl_runtime.server.rounds.availability import Availability
 from fl_runtime.server.rounds.champion import ChampionComparison
 from fl_runtime.server.rounds.checkpoints import Checkpoint, restore, take
 from fl_runtime.server.rounds.device_history import DeviceHistory
+from fl_runtime.server.rounds.early_checks import EarlyChecks
 from fl_runtime.server.rounds.evaluate_step import evaluate
 from fl_runtime.server.rounds.quorum import Quorum
 from fl_runtime.server.rounds.starts import Resumed, Start, Starts
@@ -90,6 +91,7 @@ class RoundLoop:
         stopping: StoppingCriteria | None = None,
         eligible: Callable[[], set[str]] | None = None,
         comparison: ChampionComparison | None = None,
+        early: EarlyChecks | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
     ) -> None:
@@ -99,6 +101,7 @@ class RoundLoop:
         self.stopping = stopping or StoppingCriteria(
             spec, Topology(proxies=0), Objective(spec.metric, spec.goal)
         )
+        self.early = early or EarlyChecks(spec.metric)
         self.starts = Starts(resume)
         self.kept: set[str] = set()
         """Models of calls that are over: a server that takes the run over needs them."""
@@ -304,6 +307,8 @@ class _StartedRounds:
         loop.record(record, take(record.round, phases.sequence, weights, self._strategy))
         loop.starts.last_round = record.round
         self._remember(record)
+        central = self._given.central is not _no_evaluation
+        loop.early.check(record, self._strategy, central=central)
         # Devices that are late in this round may still fetch the weights that it began with.
         needed = (record, before, loop.stopping.best)
         names = {kept.model for kept in needed if kept is not None}
@@ -313,6 +318,7 @@ class _StartedRounds:
         """Update what later rounds depend on, from records alone: a resumed run knows the same."""
         self._history.add(structs.replace(record, round=record.round - self._start.offset))
         self._loop.stopping.add(record)
+        self._loop.early.add(record)
         self.final_round, self._last = record.round, record
 
     def _keep_best(self) -> None:

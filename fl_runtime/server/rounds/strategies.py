@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any, cast
@@ -35,8 +36,6 @@ _KEPT_PARAMETERS = (
     "arrayrecord_key",
     "configrecord_key",
 )
-_MESSAGE_LIMIT = 256
-"""Characters of a run's reason of failure."""
 
 
 def stock_names() -> list[str]:
@@ -91,7 +90,7 @@ def build(
 
 def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
     """Change parameters of the app's own strategy in place; raises RunFailed for an unknown one."""
-    known = inspect.signature(type(strategy)).parameters
+    known = parameters_of(type(strategy))
     for key, value in parameters.items():
         check_parameter(type(strategy).__name__, known, key, value)
         setattr(strategy, key, value)
@@ -154,8 +153,12 @@ def check_parameter(
 ) -> None:
     """Raise RunFailed unless the strategy has the parameter and the value fits its default."""
     if key not in known:
-        message = f"The strategy {strategy} has no parameter {key!r}; it has {', '.join(known)}."
-        raise RunFailed("strategy", message[:_MESSAGE_LIMIT])
+        near = difflib.get_close_matches(key, known, 1)
+        meant = f"did you mean {near[0]!r}? It has" if near else "it has"
+        raise RunFailed(
+            "strategy",
+            f"The strategy {strategy} has no parameter {key!r}; {meant} {', '.join(known)}.",
+        )
     default = known[key].default
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     whole = numeric and float(value) == int(value)
@@ -169,6 +172,21 @@ def check_parameter(
     raise RunFailed(
         "strategy", f"The strategy {strategy} wants a {wanted} for {key!r}, not {value!r}."
     )
+
+
+def parameters_of(kind: type[Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a strategy's constructor, with those that its ``**kwargs`` pass on."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in kind.__mro__:
+        if "__init__" not in vars(cls) or cls is object:
+            continue
+        own = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+        for parameter in own:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(parameter.name, parameter)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
+            break
+    return found
 
 
 def _constructor_parameters(kind: type[Any]) -> Mapping[str, inspect.Parameter]:

@@ -50,4 +50,5 @@ def check_text(found: dict[str, Any]) -> str:
     for use in found["features"]:
         where = f" ({use['where']})" if use["where"] else ""
         lines += [use["uses"] + where, *wrap(use["runs"], WIDTH, **INDENTED)]
+    lines += [line for notice in found.get("notices", []) for line in ["", *wrap(notice, WIDTH)]]
     return "\n".join(lines)

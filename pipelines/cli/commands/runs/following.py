@@ -27,7 +27,7 @@ def run_on_aws(plan: RunPlan, *, as_json: bool) -> int:
     """Run on the deployment in the environment's account, with the devices that it has."""
     with _sigterm_interrupts(), checking(plan) as check, clouds.use("aws") as cloud:
         _check_deployed(cloud.deployment)
-        finish(check)
+        _notify(finish(check))
         runner, interrupted = wiring.runner(cloud.deployment), False
         started = runner.start(plan)
         _progress(f"pipeline {started.arn}", as_json=as_json)
@@ -55,7 +55,7 @@ def run_locally(plan: RunPlan, *, as_json: bool) -> int:
     with locked(home.root / "run.lock", busy):
         tell(f"{plan.app.name}: {plan.rounds} rounds on {plan.devices} devices")
         with _sigterm_interrupts(), checking(plan) as check, local_cloud(home) as cloud:
-            finish(check)
+            _notify(finish(check))
             tell(f"local cloud ready; logs in {cloud.home.logs}")
             progress = Progress(
                 on_start=lambda arn: tell(f"pipeline {arn.split(':pipeline/')[1]}"),
@@ -66,6 +66,12 @@ def run_locally(plan: RunPlan, *, as_json: bool) -> int:
             clients, runner = wiring.fleet_clients(), wiring.runner(cloud.deployment)
             done = federate(cloud, clients, runner, plan, progress)
         return _ended(done.report, interrupted=done.interrupted, as_json=as_json)
+
+
+def _notify(description: dict[str, Any]) -> None:
+    """Tell the user what of the app has no effect here."""
+    for notice in description.get("notices", []):
+        warn(notice)
 
 
 def _progress(text: str, *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from fakes.run_table import MemoryRunTable
 from fakes.runs import DEVICES, GOOD, failing, spec, training_device
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from edge.protocol.messages import Command
+from edge.protocol.messages import Command, Reply
 from edge.protocol.records import Records
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.cohort.runner import CohortRunner
@@ -441,3 +441,97 @@ def test_only_columns_of_one_length_are_a_table() -> None:
     assert tables_of(row) == {"best": {"loss": [0.5], "round": [2]}}
     path = RecordDict({"../a/b.c": MetricRecord({"loss": 0.5})})
     assert tables_of(path) == {"___a_b_c": {"loss": [0.5]}}
+
+
+def failing_evaluation(command: Command, content: Records):
+    """A client without an evaluate function: Flower's own words."""
+    if command.kind != "evaluate":
+        return training_device("d0")(command, content)
+    return Reply(
+        run=command.run,
+        phase=command.phase,
+        message_id=command.message_id,
+        status="error",
+        code="app-error",
+        reason="ValueError: No evaluate function registered with name 'default'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "device", "message"),
+    [
+        ("losss", None, "no metric 'losss' in round 1; they report .*Did you mean 'loss'"),
+        ("f1", None, "no metric 'f1' in round 1; they report loss, train_loss"),
+        ("f1", failing_evaluation, "none could evaluate .* round 1; d0: .*No evaluate function"),
+    ],
+)
+def test_a_metric_that_nothing_can_report_ends_the_run_after_its_first_round(
+    world: World, metric: str, device: object, message: str
+) -> None:
+    world.devices = dict.fromkeys(DEVICES, device) if device else GOOD
+    world.add(metric=metric, num_rounds=5)
+    with pytest.raises(RunFailed, match=message) as failed:
+        world.server().serve()
+    assert failed.value.code == "metric-missing"
+    assert world.runs.get("run-1").finished_round == 1
+
+
+def test_what_failed_on_devices_is_counted_in_mlflow(world: World) -> None:
+    world.devices = dict.fromkeys(DEVICES, failing_evaluation)
+    world.add(metric="", num_rounds=3)
+    assert world.server().serve().metric != "-", "training judges the model, as before"
+    document = msgspec.json.decode(world.store.artifacts["failures.json"])
+    (row,) = (dict(zip(document["columns"], row, strict=True)) for row in document["data"])
+    assert (row["kind"], row["count"], row["first_round"], row["last_round"]) == (
+        "evaluate",
+        18,
+        1,
+        3,
+    )
+    assert "No evaluate function" in row["reason"]
+
+
+SELDOM = SERVER.replace("num_rounds=rounds)", "num_rounds=rounds, evaluate_fn=seldom)").replace(
+    "initial =",
+    """from flwr.app import MetricRecord
+    seldom = lambda number, arrays: MetricRecord({"f1": 0.5}) if number == 3 else None
+    initial =""",
+)
+TWICE = SERVER.replace(
+    "FedAvg().start(",
+    """FedAvg(fraction_evaluate=0.0).start(grid=grid, initial_arrays=initial, num_rounds=1)
+    FedAvg().start(""",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "metric"), [("seldom", SELDOM, "f1"), ("twice", TWICE, "lost")]
+)
+def test_a_metric_that_may_still_come_is_waited_for(
+    tmp_path: Path, name: str, server: str, metric: str
+) -> None:
+    devices = GOOD
+    if name == "twice":  # the first start trains something that this metric does not judge
+
+        def second(command: Command, content: Records) -> Records:
+            answer = training_device("d0")(command, content)
+            if command.kind == "evaluate":
+                answer.metrics["metrics"] = {"num-examples": 10, "lost": 0.25}
+            return answer
+
+        devices = dict.fromkeys(DEVICES, second)
+    world = World(write_app(tmp_path / name, server=server), devices)
+    world.add(metric=metric, num_rounds=3)
+    assert world.server().serve().metric == metric
+
+
+def test_an_exception_of_the_serverapp_names_its_line(tmp_path: Path) -> None:
+    server = SERVER.replace(
+        "    initial =", "    raise ValueError('no initial model')\n    initial ="
+    )
+    line = 1 + server[: server.index("raise ValueError")].count("\n")
+    world = World(write_app(tmp_path / "raising", server=server))
+    world.add()
+    where = f"ValueError at raising/server_app.py:{line} in main: no initial model"
+    with pytest.raises(RunFailed, match=where):
+        world.server().serve()

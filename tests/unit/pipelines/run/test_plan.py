@@ -38,6 +38,15 @@ def test_a_plan_takes_from_the_app_what_is_not_given() -> None:
     assert (values["MinDevices"], values["MaxDevices"]) == (9, 9)
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("learning-rat", "mean 'learning-rate'"), ("num-supernodes", "--devices says how many")],
+)
+def test_an_unknown_setting_is_refused_with_what_was_meant(key: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"no setting '{key}'; .*{hint}"):
+        planned(settings={key: 1})
+
+
 def test_a_plan_gives_every_parameter_a_value_that_sagemaker_takes() -> None:
     made = planned(settings={"learning-rate": 0.5, "strategy.eta": 0.1}, target=0.9)
     values = made.parameters()

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fakes.apps import write_app
+from fakes.apps import SERVER, write_app
 from fakes.runs import GOOD, failing, grid_of, spec, training_device
 from flwr.app import Context, RecordDict
 
@@ -71,6 +71,50 @@ def test_an_app_is_checked_with_its_strategy(tmp_path, capsys) -> None:
     assert "There is no strategy 'FedMagic'" in capsys.readouterr().err
     with pytest.raises(AppError, match="not a Flower app"):
         check(tmp_path, "", {})
+
+
+OWN_STRATEGY = SERVER.replace(
+    "app = ServerApp()",
+    """class Mine(FedAvg):
+    def __init__(self, momentum: float = 0.5, **more):
+        super().__init__(**more)
+        self.momentum = momentum
+
+app = ServerApp()""",
+).replace("FedAvg().start", "Mine().start")
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "key", "message"),
+    [
+        ("stock", SERVER, "fraction_trian", "FedAvg has no parameter .*mean 'fraction_train'"),
+        ("none", "", "eta", "FedAvg has no parameter 'eta'"),
+        ("own", OWN_STRATEGY, "momentun", "Mine has no parameter .*mean 'momentum'"),
+    ],
+)
+def test_a_misspelt_parameter_of_the_apps_own_strategy_is_refused_before_the_run(
+    tmp_path, name: str, server: str, key: str, message: str
+) -> None:
+    folder = write_app(tmp_path / f"{name}_strategy", server=server).folder
+    with pytest.raises(RunFailed, match=message):
+        check(folder, "", {key: 0.5})
+    check(folder, "", {"fraction_train": 0.5})  # Mine passes it on to FedAvg
+    if name == "own":
+        check(folder, "", {"momentum": 0.5})
+
+
+def test_federation_settings_that_do_not_apply_are_named(tmp_path) -> None:
+    folder = write_app(tmp_path / "federated_app").folder
+    assert check(folder, "", {}).notices == []
+    project = folder / "pyproject.toml"
+    project.write_text(
+        project.read_text()
+        + '\n[tool.flwr.federations]\ndefault = "local"\n'
+        + "[tool.flwr.federations.local]\noptions.num-supernodes = 10\n"
+    )
+    (notice,) = check(folder, "", {}).notices
+    assert "local.options.num-supernodes = 10" in notice
+    assert "--devices" in notice
 
 
 def test_the_check_is_a_program_of_its_own(tmp_path) -> None:
