@@ -144,6 +144,7 @@ class Deployment:
             "MLEDGEOPS_DEVICES_TABLE": self.devices_table,
             "MLEDGEOPS_REPLIES_TABLE": self.replies_table,
             "MLEDGEOPS_RUNS_TABLE": self.runs_table,
+            "MLEDGEOPS_CLUSTER": self.cluster,
             "MLEDGEOPS_STATE_MACHINE": self.state_machine,
             "MLEDGEOPS_ROLLOUT_MACHINE": self.rollout_machine,
             "MLEDGEOPS_ROLLOUTS_TABLE": self.rollouts_table,

@@ -13,6 +13,12 @@ TerminalState = Literal["Succeeded", "Failed", "Stopped"]
 TERMINAL_STATES: tuple[TerminalState, ...] = get_args(TerminalState)
 KEPT_SECONDS = 400 * 86_400
 """Time to live of an item."""
+START_SECONDS = 300
+"""How long a server may take until its first beat: Fargate makes a network interface and pulls the
+image first.
+"""
+SILENT_SECONDS = 60.0
+"""A server that has beaten once and then not for so long is taken to hang."""
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +38,14 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     pipeline_execution_arn: str = ""
     reason: str = ""
     created_at: float = 0.0
+    task: str = ""
+    """ARN of the ECS task that serves the run, from its first beat on."""
+    beat_at: float = 0.0
+    """Unix time of that task's last beat."""
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since the server's last beat; 0 before its first."""
+        return now - self.beat_at if self.task else 0.0
 
 
 class RunTable:

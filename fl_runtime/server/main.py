@@ -6,6 +6,7 @@ environment lacks a variable. Step Functions hears of success and failure throug
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -37,7 +38,7 @@ from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunTable
 from fl_runtime.server.cohort_host import CohortHost
 from fl_runtime.server.server import Server, ServerResources
-from fl_runtime.server.task_address import own_address
+from fl_runtime.server.task_address import own_address, own_task
 from fl_runtime.server.task_token import TaskToken, keep_alive
 from fl_runtime.server.telemetry.mlflow_store import MlflowStore
 
@@ -60,6 +61,8 @@ class ServerSettings:
     fresh_seconds: float
     address: Callable[[], str]
     """The server's IP address, as its proxies see it."""
+    task: Callable[[], str]
+    """ARN of the ECS task."""
 
 
 def read_settings(environ: Mapping[str, str]) -> ServerSettings:
@@ -72,10 +75,13 @@ def read_settings(environ: Mapping[str, str]) -> ServerSettings:
         commands_key=setting("MLEDGEOPS_COMMANDS_KEY", given),
         artifact_root=given.get(ARTIFACT_ROOT_VARIABLE),
         fresh_seconds=fresh_seconds(given),
-        # ECS sets the metadata address; the local cloud has none and gives the server's own.
+        # ECS sets the metadata address; the local cloud has none and gives what it would say.
         address=lambda: (
             given.get("MLEDGEOPS_SERVER_ADDRESS")
             or own_address(given["ECS_CONTAINER_METADATA_URI_V4"])
+        ),
+        task=lambda: (
+            given.get("MLEDGEOPS_TASK") or own_task(given["ECS_CONTAINER_METADATA_URI_V4"])
         ),
     )
 
@@ -114,6 +120,7 @@ def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
         eligible=eligible_now,
         uri=lambda key: f"s3://{names.bucket}/{key}",
         kept=runner.kept,
+        task=functools.cache(settings.task),
     )
     return Server(settings.run, resources, stopped)
 

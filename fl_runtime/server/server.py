@@ -78,6 +78,8 @@ class ServerResources:
     now: Callable[[], float] = time.time
     sleep: Sleep = time.sleep
     concurrency: Concurrency = THREADS
+    task: Callable[[], str] = str
+    """ARN of this server's ECS task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +162,13 @@ class Server:
         state = self._resources.runs.get(self._run)
         return state is not None and state.state in ("Stopping", "Stopped")
 
-    def log_progress(self) -> None:
-        """Called every few seconds while the run lasts."""
+    def beat(self) -> None:
+        """Tell the table and the log that the run goes on; called every few seconds."""
+        resources = self._resources
+        # Before it has taken the run over it has no epoch, and is the newest server.
+        resources.runs.update(
+            self._run, epoch=self._epoch, task=resources.task(), beat_at=resources.now()
+        )
         if self._log is not None:
             self._log.progress()
 

@@ -60,8 +60,8 @@ class TaskToken:
 class Watched(Protocol):
     """What the heartbeat thread asks of a server."""
 
-    def log_progress(self) -> None:
-        """Log how long the round has been under way."""
+    def beat(self) -> None:
+        """Tell that the run goes on."""
 
     def is_stopping(self) -> bool:
         """Whether somebody has asked the run to stop."""
@@ -79,12 +79,12 @@ def keep_alive(
         try:
             waited_for = token.heartbeat()
             if waited_for:
-                server.log_progress()
+                server.beat()
             if not waited_for or server.is_stopping():
                 on_lost()
                 return
         # One lost heartbeat is no harm: Step Functions waits for several.
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, OSError) as error:
             logs.event(logger, "heartbeat-lost", logging.WARNING, reason=str(error))
         if ended.wait(HEARTBEAT_SECONDS):
             return

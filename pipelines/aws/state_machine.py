@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fl_runtime.run.cohorts import MAX_COHORTS
+from fl_runtime.run.state import START_SECONDS
 from pipelines.deployment import Deployment
 
 
@@ -39,9 +40,8 @@ with _quietly():
     from stepfunctions import steps
     from stepfunctions.steps.states import Graph
 
-HEARTBEAT_SECONDS = 30
-"""A server without a heartbeat for this long is started again."""
 SERVER_RETRIES = 5
+SPOT_RETRIES = 2
 PROXY_RETRIES = 5
 
 
@@ -130,7 +130,8 @@ def _discard_proxy_results(graph: dict[str, Any]) -> None:
     """
     proxies = graph["States"]["RunFederation"]["Branches"][1]["States"]["Proxies"]
     proxies["ResultPath"] = None
-    proxies["Iterator"]["States"]["Proxy"]["ResultPath"] = None
+    for state in ("Proxy", "ProxyOnDemand"):
+        proxies["Iterator"]["States"][state]["ResultPath"] = None
 
 
 def _lambda(
@@ -173,10 +174,13 @@ def _server(deployment: Deployment) -> Any:
     server = steps.Task(
         "Server",
         resource="arn:aws:states:::ecs:runTask.waitForTaskToken",
-        heartbeat_seconds=HEARTBEAT_SECONDS,
+        # It counts from the task's start, so it covers Fargate's. The function ``watch`` notices
+        # sooner that a server has ended, or hangs after its first beat.
+        heartbeat_seconds=START_SECONDS,
         parameters=_run_task(
             deployment,
             "server",
+            "FARGATE",
             [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_TASK_TOKEN", "$$.Task.Token")],
         ),
     )
@@ -197,45 +201,48 @@ def _server(deployment: Deployment) -> Any:
 
 
 def _proxies(deployment: Deployment) -> Any:
-    """One proxy for each cohort. When one fails for good, the run goes on without its devices."""
-    proxy = steps.Task(
-        "Proxy",
-        resource="arn:aws:states:::ecs:runTask.sync",
-        parameters=_run_task(
-            deployment, "proxy", [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_COHORT", "$.cohort")]
-        ),
-    )
-    lost = ["States.TaskFailed", "ECS.AmazonECSException"]
-    proxy.add_retry(
-        steps.Retry(
-            error_equals=lost, interval_seconds=1, max_attempts=PROXY_RETRIES, backoff_rate=2.0
-        )
-    )
-    proxy.add_catch(
-        steps.Catch(
-            error_equals=["States.ALL"], next_step=steps.Pass("CohortLost"), result_path="$.error"
-        )
-    )
+    """One proxy for each cohort. When one fails for good, the run goes on without its devices.
+
+    A proxy keeps nothing that its server cannot request again, so it runs on Spot first; where that
+    has no capacity, or is taken away, on demand.
+    """
+    on_demand = _proxy(deployment, "ProxyOnDemand", "FARGATE", PROXY_RETRIES)
+    on_demand.add_catch(_catch_all(steps.Pass("CohortLost")))
+    spot = _proxy(deployment, "Proxy", "FARGATE_SPOT", SPOT_RETRIES)
+    spot.add_catch(_catch_all(on_demand))
     return steps.Map(
         "Proxies",
-        iterator=steps.Chain([proxy]),
+        iterator=steps.Chain([spot]),
         items_path="$.discovery.Payload.cohorts",
         max_concurrency=MAX_COHORTS,
         parameters={"run.$": "$.run", "cohort.$": "$$.Map.Item.Value"},
     )
 
 
+def _proxy(deployment: Deployment, state: str, capacity: str, attempts: int) -> Any:
+    proxy = steps.Task(
+        state,
+        resource="arn:aws:states:::ecs:runTask.sync",
+        parameters=_run_task(
+            deployment,
+            "proxy",
+            capacity,
+            [("MLEDGEOPS_RUN", "$.run"), ("MLEDGEOPS_COHORT", "$.cohort")],
+        ),
+    )
+    lost = ["States.TaskFailed", "ECS.AmazonECSException"]
+    proxy.add_retry(
+        steps.Retry(error_equals=lost, interval_seconds=1, max_attempts=attempts, backoff_rate=2.0)
+    )
+    return proxy
+
+
 def _run_task(
-    deployment: Deployment, task: str, environment: list[tuple[str, str]]
+    deployment: Deployment, task: str, capacity: str, environment: list[tuple[str, str]]
 ) -> dict[str, Any]:
-    # A proxy keeps nothing that its server cannot request again, so it may run on Spot; where Spot
-    # has no capacity, on demand.
-    capacity = ("FARGATE_SPOT", "FARGATE") if task == "proxy" else ("FARGATE",)
     return {
-        "CapacityProviderStrategy": [
-            {"CapacityProvider": provider, "Weight": 1 if at == 0 else 0}
-            for at, provider in enumerate(capacity)
-        ],
+        # One provider: a second of weight 0 would get no task either when the first has no room.
+        "CapacityProviderStrategy": [{"CapacityProvider": capacity, "Weight": 1}],
         "Cluster": deployment.cluster,
         "TaskDefinition": deployment.task_family(task),
         "NetworkConfiguration": {

@@ -113,7 +113,7 @@ class Daemon:
         filters = MetricFilters(client("logs"), client("cloudwatch"))
         filters.load()
         _serve_in_thread(filters, "metric-filters", stack)
-        clients = {name: client(name) for name in ("ecs", "stepfunctions", "sts", "logs")}
+        clients = {name: client(name) for name in ("ecs", "events", "sts", "logs")}
         environment = self._home.environment(info)
         agent = EcsAgent(
             self._deployment.cluster, clients, environment, self._home.logs, info.forks

@@ -91,6 +91,12 @@ NO_LOCAL_CALL = {
     "execution": (
         "the ECS agent pulls images and writes logs with it; the local agent runs processes"
     ),
+    "watch ecs:StopTask": (
+        "stops a server that hangs; a test of the local cloud calls it with the function's code"
+    ),
+    "watch sqs:SendMessage": (
+        "Lambda itself sends an event to the dead-letter queue after its last retry"
+    ),
     "xray:*": "Lambda and Step Functions write traces themselves",
     "logs:*": "Lambda, Step Functions and IoT rules write logs themselves",
     "dispatch s3:GetObject": "reads the specification of a stopped run, to end it in MLflow",

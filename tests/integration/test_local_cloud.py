@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from fl_runtime.run.aws import DynamoReplies, client
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.keys import reply_key
 from fl_runtime.run.state import RunState, RunTable
+from pipelines.handlers import watch
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
 from pipelines.local.processes import port_in_use
@@ -232,7 +234,7 @@ def ended(execution: str) -> dict:
     )
 
 
-def task_definition(cloud: LocalCloud, module: str) -> str:
+def task_definition(cloud: LocalCloud, module: str, family: str = "") -> str:
     container = {
         "name": "probe",
         "image": "none",
@@ -242,7 +244,7 @@ def task_definition(cloud: LocalCloud, module: str) -> str:
             "options": {"awslogs-group": cloud.deployment.log_group("proxy")},
         },
     }
-    name = f"probe-{module}"
+    name = family or f"probe-{module}"
     client("ecs").register_task_definition(
         family=name,
         requiresCompatibilities=["FARGATE"],
@@ -255,8 +257,10 @@ def task_definition(cloud: LocalCloud, module: str) -> str:
     return name
 
 
-def run_task(cloud: LocalCloud, family: str, token: bool = False) -> dict[str, Any]:
+def run_task(cloud: LocalCloud, family: str, token: bool = False, path: str = "") -> dict[str, Any]:
     environment = [{"Name": "MLEDGEOPS_RUN", "Value": "probe"}]
+    if path:
+        environment.append({"Name": "PYTHONPATH", "Value": path})
     if token:
         environment.append({"Name": "MLEDGEOPS_TASK_TOKEN", "Value.$": "$$.Task.Token"})
     return {
@@ -290,14 +294,47 @@ def test_exit_codes_of_tasks_decide(reached: LocalCloud) -> None:
     assert "exited with code" in failed["cause"]
 
 
-def test_a_task_that_dies_with_its_token_fails_at_once(reached: LocalCloud) -> None:
-    family = task_definition(reached, "edge.agent")
+def test_a_server_that_dies_with_its_token_fails_at_once(reached: LocalCloud) -> None:
+    """By ECS's event, its rule and the function that watches, as on AWS."""
+    family = task_definition(reached, "edge.agent", reached.deployment.task_family("server"))
     task = {
         "Resource": "arn:aws:states:::ecs:runTask.waitForTaskToken",
         "Parameters": run_task(reached, family, token=True),
     }
     failed = ended(machine(task, "dies", reached))
     assert (failed["status"], failed["error"]) == ("FAILED", "ServerCrashed")
+    assert "exited with code" in failed["cause"]
+
+
+class _Running:
+    """Step Functions with one execution under way."""
+
+    def get_paginator(self, _: str) -> Any:
+        pages = [{"executions": [{"name": "hangs"}]}]
+        return SimpleNamespace(paginate=lambda **_: pages)
+
+
+def test_a_server_that_hangs_after_its_first_beat_is_stopped(
+    reached: LocalCloud, tmp_path: Path
+) -> None:
+    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(300)\n")
+    ecs, cluster = client("ecs"), reached.deployment.cluster
+    family = task_definition(reached, "hanging", reached.deployment.task_family("server"))
+    before = set(ecs.list_tasks(cluster=cluster)["taskArns"])
+    task = {
+        "Resource": "arn:aws:states:::ecs:runTask.waitForTaskToken",
+        "Parameters": run_task(reached, family, token=True, path=str(tmp_path)),
+    }
+    execution = machine(task, "hangs", reached)
+    arn = until(lambda: set(ecs.list_tasks(cluster=cluster)["taskArns"]) - before).pop()
+    runs = RunTable(client("dynamodb"), reached.deployment.runs_table)
+    runs.create(RunState(run="run-hangs", state="Running", task=arn, beat_at=100.0))
+    aws = SimpleNamespace(steps=_Running(), runs=runs, state_machine="arn")
+    assert watch.stop_silent(aws, ecs, cluster, now=150.0) == []
+    assert watch.stop_silent(aws, ecs, cluster, now=161.0) == [arn]
+    failed = ended(execution)
+    assert (failed["status"], failed["error"]) == ("FAILED", "ServerCrashed")
+    assert "has not been heard of for 60 s" in failed["cause"]
 
 
 def test_a_silent_task_misses_its_heartbeat(reached: LocalCloud) -> None:

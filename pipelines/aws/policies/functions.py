@@ -76,6 +76,17 @@ def _enrol(d: Deployment) -> list[Statement]:
     ]
 
 
+def _watch(d: Deployment) -> list[Statement]:
+    return [
+        use_table(d, d.runs_table, "GetItem"),
+        allow(["states:ListExecutions"], [d.state_machine]),
+        allow(["states:SendTaskFailure"], ["*"]),  # task tokens are no resources
+        allow(["ecs:StopTask"], [f"arn:aws:ecs:{d.region}:{d.account}:task/{d.cluster}/*"]),
+        send_to_dead_letters(d),
+        use_key(d, "dynamodb", "sqs"),
+    ]
+
+
 def _link(d: Deployment) -> list[Statement]:
     return [
         use_packages(d, "Describe", "Update"),
@@ -168,6 +179,7 @@ STATEMENTS: Mapping[str, Callable[[Deployment], list[Statement]]] = {
     "discover": _discover,
     "conclude": _conclude,
     "enrol": _enrol,
+    "watch": _watch,
     "link": _link,
     "refuse": _refuse,
     "promote": _promote,

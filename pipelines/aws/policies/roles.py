@@ -11,6 +11,7 @@ FUNCTIONS = {
     "discover": 60,
     "conclude": 120,
     "enrol": 5,
+    "watch": 60,
     "link": 120,
     "refuse": 120,
     "promote": 300,
@@ -20,7 +21,7 @@ FUNCTIONS = {
 """The Lambda functions with their timeouts in seconds. AWS IoT gives a provisioning hook five:
 https://docs.aws.amazon.com/iot/latest/developerguide/pre-provisioning-hook.html
 """
-EVENT_FUNCTIONS = ("promote", "start")
+EVENT_FUNCTIONS = ("promote", "start", "watch")
 """Functions that EventBridge calls asynchronously: an event that fails for good goes to the
 dead-letter queue.
 """

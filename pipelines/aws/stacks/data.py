@@ -25,6 +25,7 @@ from pipelines.aws.stacks.stack import (
     Stack,
     accept,
     architecture_parameter,
+    called_by_rule,
     conducted,
     function_environment,
     tracking_uri_of,
@@ -97,9 +98,25 @@ class DataStack(Stack):
         machine.node.add_dependency(made["discover"], made["conclude"])
         errors = self.log_group("iot-errors", d.log_group("iot-errors"), self.key)
         Devices(self, "Devices", d, self.roles, made["enrol"], errors)
+        self._watch(d, made["watch"])
         Observability(self, "Observability", d, self.key, self.dead, machine)
         cdk.CfnOutput(self, "Subnets", value=cdk.Fn.join(",", list(network.subnets)))
         cdk.CfnOutput(self, "SecurityGroup", value=network.security_groups[0])
+
+    def _watch(self, d: Deployment, watch: functions.CfnFunction) -> None:
+        """The watch hears of each server that has stopped, and looks for silent ones each minute.
+        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html
+        """
+        servers = f"arn:aws:ecs:{d.region}:{d.account}:task-definition/{d.task_family('server')}:"
+        pattern = {
+            "source": ["aws.ecs"],
+            "detail-type": ["ECS Task State Change"],
+            "detail": {"lastStatus": ["STOPPED"], "taskDefinitionArn": [{"prefix": servers}]},
+        }
+        called_by_rule(self, "Stopped", f"{d.prefix}-stopped", watch, event_pattern=pattern)
+        called_by_rule(
+            self, "Watch", f"{d.prefix}-watch", watch, schedule_expression="rate(1 minute)"
+        )
 
     def _storage(self, d: Deployment) -> None:
         bucket = s3.Bucket(

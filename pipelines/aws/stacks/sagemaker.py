@@ -19,6 +19,7 @@ from pipelines.aws.stacks.stack import (
     KEPT,
     Stack,
     architecture_parameter,
+    called_by_rule,
     conducted,
     function_environment,
     tracking_uri_of,
@@ -87,42 +88,27 @@ class SageMakerStack(Stack):
         """Stale devices, such as those enrolled after a rollout, get their fleet's model on a
         schedule.
         """
-        rule = events.CfnRule(
+        called_by_rule(
             self,
             "Latecomers",
-            name=f"{d.prefix}-latecomers",
+            f"{d.prefix}-latecomers",
+            rollout,
+            target="rollout",
+            settings={"input": "{}"},
             schedule_expression=STALE_DEVICES_RATE,
-            state="ENABLED",
-            targets=[events.CfnRule.TargetProperty(id="rollout", arn=rollout.attr_arn, input="{}")],
-        )
-        self._invoked_by(rule, "Latecomers", rollout)
-
-    def _invoked_by(self, rule: events.CfnRule, name: str, function: functions.CfnFunction) -> None:
-        functions.CfnPermission(
-            self,
-            f"{name}Permission",
-            action="lambda:InvokeFunction",
-            function_name=function.attr_arn,
-            principal="events.amazonaws.com",
-            source_arn=rule.attr_arn,
         )
 
     def _promotion(self, d: Deployment, promote: functions.CfnFunction) -> None:
-        rule = events.CfnRule(
+        retries = events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20)
+        called_by_rule(
             self,
             "Promotion",
-            name=f"{d.prefix}-promote",
+            f"{d.prefix}-promote",
+            promote,
+            target="promote",
+            settings={"retry_policy": retries},
             event_pattern=MODEL_EVENT,
-            state="ENABLED",
-            targets=[
-                events.CfnRule.TargetProperty(
-                    id="promote",
-                    arn=promote.attr_arn,
-                    retry_policy=events.CfnRule.RetryPolicyProperty(maximum_retry_attempts=20),
-                )
-            ],
         )
-        self._invoked_by(rule, "Promotion", promote)
 
     def _mlflow(self, d: Deployment, role: iam.CfnRole) -> sagemaker.CfnMlflowTrackingServer:
         return sagemaker.CfnMlflowTrackingServer(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as functions
@@ -185,6 +186,42 @@ def conducted(
                 )
             ],
         ),
+    )
+
+
+def called_by_rule(
+    stack: Stack,
+    identifier: str,
+    name: str,
+    function: functions.CfnFunction,
+    *,
+    target: str = "",
+    settings: Mapping[str, Any] | None = None,
+    **rule: Any,
+) -> None:
+    """An EventBridge rule, by a pattern or a schedule, that calls a function.
+
+    ``target``: the target's id in the rule. ``settings``: what the target has besides its ARN.
+    """
+    made = events.CfnRule(
+        stack,
+        identifier,
+        name=name,
+        state="ENABLED",
+        targets=[
+            events.CfnRule.TargetProperty(
+                id=target or "function", arn=function.attr_arn, **(settings or {})
+            )
+        ],
+        **rule,
+    )
+    functions.CfnPermission(
+        stack,
+        f"{identifier}Permission",
+        action="lambda:InvokeFunction",
+        function_name=function.attr_arn,
+        principal="events.amazonaws.com",
+        source_arn=made.attr_arn,
     )
 
 

@@ -1,12 +1,12 @@
 """Fargate on one machine: finds tasks by the ECS API, runs each as a process, reports its end.
 
 Like the ECS agent it gives a container the environment of its task definition and overrides,
-credentials of the task role, and a log stream. A task that dies with a Step Functions token fails
-the token at once; on AWS the missing heartbeat would show it later.
+credentials of the task role, and a log stream; and as ECS does it emits an event when a task stops.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from pathlib import Path
@@ -23,6 +23,8 @@ POLL_SECONDS = 0.25
 SESSION_SECONDS = 43_200
 """Of a task role's credentials: 12 h, longer than any local run."""
 END_SECONDS = 5.0
+STOPPED_EVENT = "ECS Task State Change"
+"""https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html"""
 FORKED = ("server",)
 """The containers that are forked. A proxy imports little, and as a process of its own it takes the
 memory that it takes on Fargate.
@@ -40,11 +42,11 @@ class EcsAgent:
         logs: Path,
         forks: str = "",
     ) -> None:
-        """``clients``: by service (ecs, stepfunctions, sts, logs). ``logs``: the files' folder.
+        """``clients``: by service (ecs, events, sts, logs). ``logs``: the files' folder.
         ``forks``: the fork server's socket, if there is one.
         """
         self._cluster = cluster
-        self._ecs, self._steps = clients["ecs"], clients["stepfunctions"]
+        self._ecs, self._events = clients["ecs"], clients["events"]
         self._sts, self._logs = clients["sts"], clients["logs"]
         self._environment = environment
         self._folder = logs
@@ -100,6 +102,7 @@ class EcsAgent:
                 **_environment_of(definition, description),
                 **_credentials(self._sts, definition["taskRoleArn"]),
                 "MLEDGEOPS_SERVER_ADDRESS": "127.0.0.1",
+                "MLEDGEOPS_TASK": description["taskArn"],
             }
             spec = task_spec(description["taskArn"], definition, environment, self._folder)
             forks = self._forks if spec.container in FORKED else ""
@@ -118,22 +121,26 @@ class EcsAgent:
             reason = "Essential container in task exited"
             if code:
                 reason = f"Essential container exited with code {code}"
-                self._fail_token(task, reason)
             self._ecs.stop_task(cluster=self._cluster, task=arn, reason=reason)
+            self._emit_stopped(arn)
             event(logger, "task-ended", task=arn, code=code)
 
     def _end_stopped(self, running: list[str]) -> None:
         """End the processes of tasks that were stopped by the API: those that run no more."""
         for arn in self._tasks.keys() - set(running):
             self._tasks.pop(arn).end(END_SECONDS)
+            self._emit_stopped(arn)
 
-    def _fail_token(self, task: EcsTask, reason: str) -> None:
-        if not task.token:
-            return
-        try:
-            self._steps.send_task_failure(taskToken=task.token, error="ServerCrashed", cause=reason)
-        except ClientError:
-            return  # the task had answered before it died
+    def _emit_stopped(self, arn: str) -> None:
+        """The event's detail is what DescribeTasks says of the task."""
+        for task in self._ecs.describe_tasks(cluster=self._cluster, tasks=[arn])["tasks"]:
+            entry = {
+                "Source": "aws.ecs",
+                "DetailType": STOPPED_EVENT,
+                "Detail": json.dumps(task, default=str),
+                "Resources": [arn],
+            }
+            self._events.put_events(Entries=[entry])
 
 
 def task_spec(

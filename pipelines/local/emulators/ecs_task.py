@@ -102,8 +102,6 @@ class EcsTask:
     def __init__(self, spec: TaskSpec, logs: Any, forks: str = "") -> None:
         """``forks``: the fork server that starts it; empty: it is started by itself."""
         self.arn = spec.arn
-        self.token = spec.environment.get("MLEDGEOPS_TASK_TOKEN", "")
-        """The Step Functions task token that it answers, if it has one."""
         self._stream = LogStream(logs, spec.group, f"{spec.container}/{spec.arn.rsplit('/', 1)[1]}")
         self._stream.create()
         self.process = _started(spec, forks)

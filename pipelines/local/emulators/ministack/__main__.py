@@ -25,12 +25,16 @@ QUEUE_PORT = "4566"
 """In the URLs of queues. The emulator keeps queues by URL, and its own port changes."""
 
 
-def _allow_sagemaker_events(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let PutEvents take the source ``aws.sagemaker``, for which the local SageMaker speaks."""
+SPOKEN_FOR = {"aws.sagemaker", "aws.ecs"}
+"""Sources of events for which the local SageMaker and the local ECS agent speak."""
+
+
+def _allow_own_events(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let PutEvents take the events of the services that we stand in for."""
 
     def put_events(data: dict[str, Any], allow_aws_source: bool = False) -> Any:
         sources = {entry.get("Source") for entry in data.get("Entries", [])}
-        return original(data, allow_aws_source=allow_aws_source or sources == {"aws.sagemaker"})
+        return original(data, allow_aws_source=allow_aws_source or sources <= SPOKEN_FOR)
 
     return put_events
 
@@ -50,7 +54,7 @@ def patch() -> None:
     if forks := os.environ.pop(FORKS, ""):
         function_workers.fork_workers(forks)
     sqs.DEFAULT_PORT = QUEUE_PORT
-    eventbridge._put_events = _allow_sagemaker_events(eventbridge._put_events)
+    eventbridge._put_events = _allow_own_events(eventbridge._put_events)
 
 
 if __name__ == "__main__":

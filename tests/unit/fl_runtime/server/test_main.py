@@ -104,6 +104,7 @@ def test_settings_name_the_first_variable_that_is_missing() -> None:
         None,
     )
     assert settings.address() == "127.0.0.1"
+    assert read_settings({**ENVIRONMENT, "MLEDGEOPS_TASK": "arn:t"}).task() == "arn:t"
     for name in ENVIRONMENT:
         rest = {key: value for key, value in ENVIRONMENT.items() if key != name}
         with pytest.raises(SettingMissing, match=name):

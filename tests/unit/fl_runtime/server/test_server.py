@@ -60,7 +60,7 @@ class World:
         clock, fleet = ThreadClock(), MemoryFleet(self.objects, self.devices)
         yield CohortRunner(fleet, fleet, self.objects, clock=clock, sleep=clock.sleep)
 
-    def server(self, run: str = "run-1") -> Server:
+    def server(self, run: str = "run-1", task: str = "arn:t", now: float = 0.0) -> Server:
         resources = ServerResources(
             objects=self.objects,
             runs=self.runs,
@@ -69,6 +69,8 @@ class World:
             signer=lambda text: "signed",
             eligible=lambda spec: set(DEVICES[:3]),
             uri=lambda key: f"s3://bucket/{key}",
+            task=lambda: task,
+            **({"now": lambda: now} if now else {}),
         )
         return Server(run, resources, threading.Event())
 
@@ -90,6 +92,20 @@ def test_a_bundle_that_is_not_the_runs_app_is_never_run(
         world.server().serve()
     assert failed.value.code == "app-load"
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_servers_beats_are_seen_until_another_has_taken_the_run_over(world: World) -> None:
+    world.add()
+    first, second = world.server(task="arn:1", now=10.0), world.server(task="arn:2", now=80.0)
+    assert world.runs.get("run-1").silent_for(500.0) == 0.0, "no server has begun"
+    first.beat()
+    assert world.runs.get("run-1").silent_for(75.0) == 65.0
+    first._epoch = world.runs.take_over("run-1")
+    second._epoch = world.runs.take_over("run-1")
+    second.beat()
+    first.beat()
+    state = world.runs.get("run-1")
+    assert (state.task, state.beat_at) == ("arn:2", 80.0)
 
 
 def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> None:

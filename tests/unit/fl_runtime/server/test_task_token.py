@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from botocore.exceptions import ClientError
 
-from fl_runtime.server.task_address import own_address
+from fl_runtime.server.task_address import own_address, own_task
 from fl_runtime.server.task_token import TaskToken, keep_alive
 
 
@@ -54,7 +54,7 @@ class Watched:
         self.ended = ended
         self.progress = 0
 
-    def log_progress(self) -> None:
+    def beat(self) -> None:
         self.progress += 1
 
     def is_stopping(self) -> bool:
@@ -114,7 +114,10 @@ def metadata() -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps({"Networks": [{"IPv4Addresses": ["10.0.1.7"]}]}).encode()
+            said = {"/task": {"TaskARN": "arn:t"}}.get(
+                self.path, {"Networks": [{"IPv4Addresses": ["10.0.1.7"]}]}
+            )
+            body = json.dumps(said).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -131,5 +134,6 @@ def metadata() -> Iterator[str]:
         thread.join()
 
 
-def test_the_servers_address_is_that_of_its_task(metadata: str) -> None:
+def test_the_server_learns_its_address_and_its_name_from_ecs(metadata: str) -> None:
     assert own_address(metadata) == "10.0.1.7"
+    assert own_task(metadata) == "arn:t"

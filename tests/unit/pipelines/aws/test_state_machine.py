@@ -44,10 +44,10 @@ def test_the_state_machine_is_closed_and_every_task_is_guarded() -> None:
         ), name
         if state["Type"] == "Task":
             assert state.get("Retry"), f"{name} has no retry"
-    assert states["Server"]["HeartbeatSeconds"] == 30
+    assert states["Server"]["HeartbeatSeconds"] >= 300, "it covers Fargate's cold start"
     assert states["Server"]["Resource"].endswith("ecs:runTask.waitForTaskToken")
     assert states["Proxy"]["Resource"].endswith("ecs:runTask.sync")
-    assert states["Proxy"]["ResultPath"] is None
+    assert states["Proxy"]["ResultPath"] is states["ProxyOnDemand"]["ResultPath"] is None
     assert "RunFailed" not in states["Server"]["Retry"][0]["ErrorEquals"], (
         "an app's own failure is not tried again"
     )
@@ -73,11 +73,25 @@ def test_the_state_machines_task_parameters_fit_the_ecs_api() -> None:
     branches = state_machine.definition(D)["States"]["RunFederation"]["Branches"]
     for task in (
         branches[0]["States"]["Server"],
-        branches[1]["States"]["Proxies"]["Iterator"]["States"]["Proxy"],
+        *proxies_of(branches),
     ):
         report = ParamValidator().validate(lower(task["Parameters"]), shape)
         assert not report.has_errors(), report.generate_report()
-    spot = branches[1]["States"]["Proxies"]["Iterator"]["States"]["Proxy"]["Parameters"][
-        "CapacityProviderStrategy"
+
+
+def proxies_of(branches: list[dict]) -> tuple[dict, dict]:
+    states = branches[1]["States"]["Proxies"]["Iterator"]["States"]
+    return states["Proxy"], states["ProxyOnDemand"]
+
+
+def test_a_proxy_that_spot_has_no_room_for_is_started_on_demand() -> None:
+    """A provider of weight 0 in the same request would get no task: each request names one."""
+    spot, on_demand = proxies_of(state_machine.definition(D)["States"]["RunFederation"]["Branches"])
+    assert spot["Catch"][0]["Next"] == "ProxyOnDemand"
+    assert spot["Retry"][0]["ErrorEquals"] == ["States.TaskFailed", "ECS.AmazonECSException"]
+    providers = [proxy["Parameters"].pop("CapacityProviderStrategy") for proxy in (spot, on_demand)]
+    assert providers == [
+        [{"CapacityProvider": "FARGATE_SPOT", "Weight": 1}],
+        [{"CapacityProvider": "FARGATE", "Weight": 1}],
     ]
-    assert spot[0] == {"CapacityProvider": "FARGATE_SPOT", "Weight": 1}
+    assert spot["Parameters"] == on_demand["Parameters"]

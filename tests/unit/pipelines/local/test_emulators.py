@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,7 +134,7 @@ def test_a_tasks_output_goes_to_its_file_and_its_stream(
         arn="arn:task/c/t1",
         container="server",
         module="hello",
-        environment={"WHO": "world", "MLEDGEOPS_TASK_TOKEN": "token"},
+        environment={"WHO": "world"},
         log=tmp_path / "logs" / "task.log",
         group="g",
     )
@@ -142,7 +143,7 @@ def test_a_tasks_output_goes_to_its_file_and_its_stream(
     task.finish()
     assert spec.log.read_text() == "hello world\n"
     assert logs.batches == [["hello world"]]
-    assert (logs.streams, task.token) == (["server/t1"], "token")
+    assert logs.streams == ["server/t1"]
 
 
 class Ecs:
@@ -180,12 +181,12 @@ class Ecs:
         self.stopped.append((task, reason))
 
 
-class Steps:
+class Events:
     def __init__(self) -> None:
-        self.failed: list[dict] = []
+        self.entries: list[dict] = []
 
-    def send_task_failure(self, **failure: str) -> None:
-        self.failed.append(failure)
+    def put_events(self, Entries: list[dict]) -> None:
+        self.entries += Entries
 
 
 class Sts:
@@ -194,16 +195,16 @@ class Sts:
         return {"Credentials": dict.fromkeys(keys, "x")}
 
 
-def test_the_agent_runs_tasks_and_fails_the_token_of_one_that_dies(
+def test_the_agent_runs_tasks_and_tells_that_one_has_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dies.py").write_text(
         "import os, sys\nprint(os.environ['A'], os.environ['B'])\nsys.exit(3)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    ecs, steps = Ecs("dies", old=["arn:old"]), Steps()
-    clients = {"ecs": ecs, "stepfunctions": steps, "sts": Sts(), "logs": Logs()}
-    agent = EcsAgent("c", clients, {"MLEDGEOPS_TASK_TOKEN": "token"}, tmp_path / "logs")
+    ecs, events = Ecs("dies", old=["arn:old"]), Events()
+    clients = {"ecs": ecs, "events": events, "sts": Sts(), "logs": Logs()}
+    agent = EcsAgent("c", clients, {}, tmp_path / "logs")
     agent._stop_old_tasks()
     assert ecs.stopped == [("arn:old", "The local cloud was restarted.")]
     ecs.running.append("arn:task/c/new")
@@ -213,7 +214,9 @@ def test_the_agent_runs_tasks_and_fails_the_token_of_one_that_dies(
         agent._reap()
         time.sleep(0.05)
     assert ecs.stopped[1] == ("arn:task/c/new", "Essential container exited with code 3")
-    assert steps.failed[0]["error"] == "ServerCrashed"
+    (stopped,) = events.entries
+    assert (stopped["Source"], stopped["DetailType"]) == ("aws.ecs", "ECS Task State Change")
+    assert json.loads(stopped["Detail"])["lastStatus"] == "STOPPED"
     assert (tmp_path / "logs" / "task-server.log").read_text() == "1 2\n"
     agent.stop()
     agent.serve()
@@ -225,7 +228,8 @@ def test_the_agent_ends_a_task_that_was_stopped_and_no_other(
     (tmp_path / "waits.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     ecs = Ecs("waits", old=[])
-    clients = {"ecs": ecs, "stepfunctions": Steps(), "sts": Sts(), "logs": Logs()}
+    events = Events()
+    clients = {"ecs": ecs, "events": events, "sts": Sts(), "logs": Logs()}
     agent = EcsAgent("c", clients, {}, tmp_path / "logs")
     ecs.running += ["arn:task/c/one", "arn:task/c/two"]
     agent._start_new(agent._running())
@@ -234,6 +238,7 @@ def test_the_agent_ends_a_task_that_was_stopped_and_no_other(
     agent._end_stopped(agent._running())
     assert one.poll() is not None
     assert two.poll() is None
+    assert [entry["Resources"] for entry in events.entries] == [["arn:task/c/one"]]
     agent.stop()
     agent.serve()
     assert two.poll() is not None
