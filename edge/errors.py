@@ -22,6 +22,7 @@ MLEdgeOpsError
   x EnrolledAlready    a claim is asked for a device that has a certificate
   x EnrolmentRefused   a device may not enrol
   x DeployError        CloudFormation
+  x AwsError           AWS does not know the caller, or refuses what they ask
   x LocalCloudError    the local cloud
 
 Each carries two things that programs read: the process's exit code, and a stable code that

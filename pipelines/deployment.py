@@ -4,7 +4,25 @@ tasks refer to.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+
+from pipelines.errors import UsageError
+
+PREFIX_PATTERN = "^[a-z][a-z0-9]{2,15}$"
+"""No hyphens: every name begins with the prefix, and names of IoT rules have none. 16 characters,
+so that role names stay below 64 and bucket names below 63.
+"""
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix of a deployment's names. Raises UsageError for one that no name may begin with."""
+    if not re.fullmatch(PREFIX_PATTERN, prefix):
+        raise UsageError(
+            f"The prefix {prefix!r} cannot begin the names of buckets and roles: set "
+            "MLEDGEOPS_PREFIX to 3 to 16 lower-case letters and digits, beginning with a letter."
+        )
+    return prefix
 
 
 def _name(pattern: str) -> dict[str, str]:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.aws.change_sets import Change, ChangeSets
 from pipelines.aws.stack_specs import StackSpec
 from pipelines.aws.stack_state import COMPLETE, NEW, Waiter, first_failure, read_status
-from pipelines.errors import DeployError
+from pipelines.errors import DeployError, aws_refusal
+
+
+@contextlib.contextmanager
+def going_on(stack: str) -> Iterator[None]:
+    """Say of a session that ends while a stack changes what becomes of the stack."""
+    try:
+        yield
+    except Exception as error:
+        if (refusal := aws_refusal(error)) is None:
+            raise
+        raise DeployError(
+            f"Stack {stack} may be under way still, and CloudFormation goes on by itself. {refusal}"
+        ) from error
 
 
 class Stacks:
@@ -44,6 +58,10 @@ class Stacks:
         """Create or update one stack and wait; returns what was changed. Raises DeployError with
         CloudFormation's first reason.
         """
+        with going_on(spec.name):
+            return self._apply(spec)
+
+    def _apply(self, spec: StackSpec) -> list[Change]:
         made = self._change_sets.create(spec)
         if made is None:
             return []

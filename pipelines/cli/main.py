@@ -15,7 +15,7 @@ from edge.errors import MLEdgeOpsError
 from pipelines.cli import INTERRUPTED
 from pipelines.cli.catalogue import COMMANDS, PACKAGE, as_text
 from pipelines.cli.output import readable, show_json
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, aws_refusal
 
 PROGRAM = "mledgeops"
 
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = f"{error.filename}: {error.strerror}."
         return _refuse(reason, "file", MLEdgeOpsError.exit_code, as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the last line of defence: one sentence for the user
+        if (refusal := aws_refusal(error)) is not None:
+            return _refuse(str(refusal), refusal.code, refusal.exit_code, as_json=as_json)
         return _crashed(error, as_json=as_json)
     return code
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipelines.deployment import Deployment
+from pipelines.deployment import Deployment, check_prefix
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
-from pipelines.errors import UsageError
+from pipelines.errors import UsageError, aws_refusal
 from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
 from pipelines.local.mlflow_store import check_database, is_finished
@@ -53,13 +53,15 @@ class AwsCloud:
         """The deployment in the account of the environment's credentials.
 
         Raises:
-            UsageError: There are no valid credentials, or no region.
+            UsageError: There is no region, or the prefix is none.
+            AwsError: There are no valid credentials.
 
         """
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
+        prefix = check_prefix(os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX))
         region = boto3.Session().region_name
         if not region:
             raise UsageError(
@@ -70,10 +72,9 @@ class AwsCloud:
             config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
             account = boto3.client("sts", config=config).get_caller_identity()["Account"]
         except (BotoCoreError, ClientError) as error:
-            raise UsageError(
+            raise aws_refusal(error) or UsageError(
                 f"AWS does not know who you are ({error}): sign in, or run without --cloud aws."
             ) from error
-        prefix = os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX)
         return cls(Deployment(account=account, region=region, prefix=prefix), boto3.client("iot"))
 
 

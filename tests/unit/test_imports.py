@@ -38,7 +38,8 @@ LAYERS: dict[str, list[set[str]]] = {
         {"wiring"},
     ],
     "pipelines": [
-        {"deployment", "errors"},
+        {"errors"},
+        {"deployment"},
         {"aws", "devices", "run", "starters"},
         {"handlers", "local"},
         {"desk"},

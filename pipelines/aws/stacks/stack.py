@@ -17,15 +17,13 @@ from constructs import Construct
 from pipelines.aws.policies.roles import EVENT_FUNCTIONS, FUNCTIONS, SERVICE_OF_ROLE, statements
 from pipelines.aws.policies.statement import document
 from pipelines.aws.runtime import PYTHON
-from pipelines.deployment import Deployment
+from pipelines.deployment import PREFIX_PATTERN, Deployment
 
 KEPT = cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
 """Data outlives its stack, except what a failed creation leaves: with it the next try would find
 the name taken (``RetainExceptOnCreate``).
 """
 RETENTION = logs.RetentionDays.THREE_MONTHS
-PREFIX_PATTERN = "^[a-z][a-z0-9]{2,15}$"
-"""No hyphens: every name begins with the prefix, and names of IoT rules have none."""
 
 
 FUNCTION_SKIPS = {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import msgspec
 
 from fl_runtime.run.aws import client
@@ -20,6 +21,7 @@ from pipelines.aws.endpoints import zones_with_all
 from pipelines.aws.kept_keys import kept_keys
 from pipelines.aws.lambda_bundle import bundle, code_key
 from pipelines.aws.pins import pins
+from pipelines.aws.preflight import check_region, check_roles, check_stacks
 from pipelines.aws.rehearsal.clients import AccountClients
 from pipelines.aws.rehearsal.rehearsal import ACCOUNT, Report, rehearse
 from pipelines.aws.rehearsal.rehearsed import read_bundle
@@ -79,7 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         answer(arguments.json, msgspec.to_builtins(report), rehearsal_text(report))
         return 0 if report.accepted else 1
     with clouds.use("aws") as cloud:
-        stacks = Stacks(client("cloudformation"), client("s3"), cloud.deployment.code_bucket)
+        cloudformation = client("cloudformation")
+        remark = check_region(boto3.Session(), client("iot"), cloud.deployment.region)
+        check_stacks(cloudformation, cloud.deployment)
+        check_roles(client("iam"), cloudformation, cloud.deployment)
+        stacks = Stacks(cloudformation, client("s3"), cloud.deployment.code_bucket)
         parameters = {**_found(cloud.deployment, stacks, parameters, client), **parameters}
         if arguments.apply:
             make_service_role(client("iam"))
@@ -90,8 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
     document = {
         "applied": arguments.apply,
         "changes": [msgspec.to_builtins(change) for change in changes],
+        "remark": remark,
     }
-    answer(arguments.json, document, changes_text(changes, applied=arguments.apply))
+    text = changes_text(changes, applied=arguments.apply)
+    answer(arguments.json, document, f"{text}\n{remark}" if remark else text)
     return 0
 
 
