@@ -8,7 +8,7 @@ TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions lint structure notebook bench templates lock sbom audit clean
+.PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions sdk3 lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -52,6 +52,12 @@ mutants: $(TESTS)
 mixed-versions: $(READY)
 	$(BIN)/python tests/mixed_versions.py $(if $(KEPT),--keep $(KEPT))
 
+# What SageMaker's Python SDK 3 makes of the tests' mixed pipeline, recorded: the suite compares it with version 2's.
+sdk3:
+	test -x .sdk3/bin/python || $(PYTHON) -m venv .sdk3
+	.sdk3/bin/python $(HASHED) -r requirements-sdk3.lock
+	AWS_DEFAULT_REGION=us-east-1 .sdk3/bin/python tests/sdk3.py
+
 lint: $(TESTS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -70,7 +76,7 @@ notebook: $(TESTS)
 # Write what the package carries: the CloudFormation templates and the pipeline's definition; commit what changes.
 templates: $(TOOLS)
 	$(BIN)/python -m pipelines.aws.app
-	$(BIN)/python -m pipelines.run.definition
+	$(BIN)/python -m pipelines.step
 
 # The hashes of every pin's files, from the package index. WHEELS: builds that it does not list (torch for the CPU).
 lock: $(TESTS)
@@ -116,4 +122,4 @@ $(TOOLS): requirements-tools.lock requirements-deploy.lock tests/asl/package-loc
 	touch $(TOOLS)
 
 clean:
-	rm -rf .venv .tools .mledgeops build *.egg-info
+	rm -rf .venv .tools .sdk3 .mledgeops build *.egg-info

@@ -26,6 +26,7 @@ LOCKS = (
     "requirements-tools.lock",
     "requirements-deploy.lock",
     "requirements-compatibility.lock",
+    "requirements-sdk3.lock",
 )
 
 

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipelines.deployment import Deployment, check_prefix
+from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
-from pipelines.errors import UsageError, aws_refusal
+from pipelines.errors import UsageError
 from pipelines.local.cloud import local_cloud
 from pipelines.local.home import Home
 from pipelines.local.mlflow_store import check_database, is_finished
+from pipelines.run.account import deployment_of
 
 Choice = Literal["local", "aws"]
 VARIABLE = "MLEDGEOPS_CLOUD"
-PREFIX_VARIABLE = "MLEDGEOPS_PREFIX"
-DEFAULT_PREFIX = "mledgeops"
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
@@ -58,24 +57,9 @@ class AwsCloud:
 
         """
         import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        prefix = check_prefix(os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX))
-        region = boto3.Session().region_name
-        if not region:
-            raise UsageError(
-                "No AWS region is set: set AWS_DEFAULT_REGION, or a region in your AWS profile."
-            )
-        try:
-            # The user waits for the answer: one attempt, and not for long.
-            config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
-            account = boto3.client("sts", config=config).get_caller_identity()["Account"]
-        except (BotoCoreError, ClientError) as error:
-            raise aws_refusal(error) or UsageError(
-                f"AWS does not know who you are ({error}): sign in, or run without --cloud aws."
-            ) from error
-        return cls(Deployment(account=account, region=region, prefix=prefix), boto3.client("iot"))
+        session = boto3.Session()
+        return cls(deployment_of(session), session.client("iot"))
 
 
 def chosen(option: str = "") -> Choice:

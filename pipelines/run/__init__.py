@@ -2,7 +2,7 @@
 
 - ``option_table`` lists the run options; flags, parameters and documentation derive from it;
 - ``plan`` resolves an app and its options;
-- ``pipeline`` builds the pipeline (by ``sdk``), and ``publication`` brings it to a deployment;
+- ``definition`` is the pipeline of an app, and ``publication`` brings it to a deployment;
 - ``runner`` starts, follows and reports (by ``executions`` and ``report``), ``resume`` continues;
 - ``request`` and ``names`` are what the Lambda functions share with the pipeline.
 

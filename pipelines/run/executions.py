@@ -16,8 +16,6 @@ from pipelines.run.option import ParameterValue
 _UNDER_WAY = ("Executing", "Stopping")
 _UNKNOWN = ("ResourceNotFound", "ValidationException")
 """SageMaker's error codes for an execution that it does not have."""
-_REGISTER_MODEL = f"{REGISTER_STEP}-RegisterModel"
-"""The name that the SDK's ModelStep gives the step that registers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ class Snapshot:
     @property
     def model_package_arn(self) -> str:
         """What the Register step registered. Empty when it did not run."""
-        return str(self._metadata(_REGISTER_MODEL, "RegisterModel").get("Arn", ""))
+        return str(self._metadata(REGISTER_STEP, "RegisterModel").get("Arn", ""))
 
     @property
     def is_not_better(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipelines.deployment import Deployment
 
 CALLBACK_STEP = "FederatedRun"
-REGISTER_STEP = "Register"
+REGISTER_STEP = "Register-RegisterModel"
+"""The SDK's ModelStep gave it this name; executions of earlier releases have it."""
 LINK_STEP = "Link"
 REFUSE_STEP = "Refuse"
 BELOW_STEP = "BelowBar"

@@ -70,8 +70,11 @@ class Option:
     """The flag's help. ``{default}`` and ``{on_aws}`` stand for the defaults."""
     metavar: str | None = None
 
-    def check(self, value: Any) -> None:
-        """Raise UsageError for a value out of bounds. An empty text means "not given"."""
+    def check(self, value: Any, called: str = "") -> None:
+        """Raise UsageError for a value out of bounds. An empty text means "not given".
+
+        ``called``: the option's name where it is no flag.
+        """
         wrong = (
             self._is_out_of_bounds(value)
             if self.kind in (int, float)
@@ -79,7 +82,8 @@ class Option:
         )
         if wrong:
             shown = f"{value:g}" if isinstance(value, float) else repr(value)
-            raise UsageError(f"{self.flag or self.name} is {shown}; it must be {self.bounds()}.")
+            name = called or self.flag or self.name
+            raise UsageError(f"{name} is {shown}; it must be {self.bounds()}.")
 
     def usage(self) -> str:
         """The flag's help, with the defaults."""

@@ -41,7 +41,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"errors"},
         {"deployment"},
         {"aws", "devices", "run", "starters"},
-        {"handlers", "local"},
+        {"handlers", "local", "step"},
         {"desk"},
         {"bench", "chaos"},
         {"cli"},

@@ -35,6 +35,7 @@ from pipelines.cli.output import answer, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
 from pipelines.errors import DeployError, UsageError
+from pipelines.run.account import DEFAULT_PREFIX, PREFIX_VARIABLE
 
 DEFAULT_REGION = "us-east-1"
 """Of a rehearsal, where neither the command nor the environment names one."""
@@ -115,7 +116,7 @@ def rehearsed(
     d = Deployment(
         account=ACCOUNT,
         region=region or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
-        prefix=os.environ.get(clouds.PREFIX_VARIABLE, clouds.DEFAULT_PREFIX),
+        prefix=os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX),
     )
 
     def deploy(clients: AccountClients) -> None:
@@ -189,8 +190,7 @@ def parameters_of(settings: list[str]) -> dict[str, str]:
             raise UsageError(f"--set {setting!r} is not PARAMETER=VALUE.")
         if key == "Prefix":
             raise UsageError(
-                f"The prefix is set by {clouds.PREFIX_VARIABLE}, so that all commands find the "
-                "deployment."
+                f"The prefix is set by {PREFIX_VARIABLE}, so that all commands find the deployment."
             )
         parameters[key] = value
     return parameters

@@ -15,7 +15,7 @@ from pipelines.aws.pins import PARTS, pins
 from pipelines.aws.stack_specs import TEMPLATES, specs
 from pipelines.aws.wheels import wheel
 from pipelines.deployment import Deployment
-from pipelines.desk.clouds import DEFAULT_PREFIX, PREFIX_VARIABLE
+from pipelines.run.account import DEFAULT_PREFIX, PREFIX_VARIABLE
 
 ASSETS = Path(pipelines.__file__).parent / "aws"
 

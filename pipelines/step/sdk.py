@@ -1,20 +1,28 @@
-"""The SageMaker Python SDK as we use it: quiet, without telemetry, imported at the first call.
+"""SageMaker's Python SDK, version 2 or 3, whichever is installed; imported at the first call.
 
-Importing it takes seconds, so nothing here does so at import.
+Importing it takes seconds, so nothing here does so at import. Version 2 ends on 2027-07-05; version
+3 has the same steps in other modules.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import NoRegionError
+
 from pipelines.deployment import Deployment
+from pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     import boto3
     from sagemaker.workflow.pipeline_context import PipelineSession
 
+_HOMES = ("sagemaker.mlops.workflow", "sagemaker.core.workflow", "sagemaker.workflow")
+"""Where the SDK keeps its pipelines' modules: version 3, version 3's base, version 2."""
 _NO_TELEMETRY = {
     "SchemaVersion": "1.0",
     "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
@@ -24,8 +32,33 @@ SDK's (``sagemaker.telemetry``).
 """
 
 
+def module(name: str) -> ModuleType:
+    """One of the SDK's modules for pipelines, such as ``callback_step``.
+
+    Raises:
+        UsageError: Neither version is installed, or no region is set, which version 3 wants when
+            it is imported.
+
+    """
+    for home in _HOMES:
+        try:
+            return importlib.import_module(f"{home}.{name}")
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("sagemaker"):
+                raise
+        except NoRegionError as error:
+            raise UsageError(
+                "SageMaker's Python SDK wants an AWS region when it is imported: set "
+                "AWS_DEFAULT_REGION, or a region in your AWS profile."
+            ) from error
+    raise UsageError(
+        "FederatedStep needs SageMaker's Python SDK: install sagemaker, version 2.257 or 3. "
+        "federated_step_json gives the same step without it."
+    )
+
+
 def session(deployment: Deployment, boto_session: boto3.Session) -> PipelineSession:
-    """A SageMaker session that only records steps, with telemetry switched off."""
+    """A session of version 2 that only records steps, with telemetry switched off."""
     os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")  # read when the SDK is imported
     logging.getLogger("sagemaker").setLevel(logging.ERROR)
     # The SDK's configuration logger has a handler on stdout, which is the commands' JSON.
@@ -38,7 +71,7 @@ def session(deployment: Deployment, boto_session: boto3.Session) -> PipelineSess
 
 
 def inference_image(region: str) -> str:
-    """AWS's PyTorch inference container for a region."""
+    """AWS's PyTorch inference container for a region, as version 2 names it."""
     from sagemaker import image_uris
 
     uri: str = image_uris.retrieve(

@@ -17,31 +17,20 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pipelines.deployment import Deployment
-from pipelines.run import sdk
+from pipelines.run.definition import inference_image
 from pipelines.run.names import (
     BELOW_STEP,
     CALLBACK_STEP,
-    FLOAT_OUTPUTS,
     LINK_STEP,
     MODEL_OUTCOME,
     REFUSE_STEP,
     REGISTER_STEP,
-    STRING_OUTPUTS,
     package_group,
     pipeline_name,
 )
 from pipelines.run.option import Parameter
-from pipelines.run.option_table import PARAMETERS
-from registry.model_version import (
-    DIGEST_TAG,
-    EXECUTION,
-    METRIC,
-    MLFLOW_MODEL,
-    MLFLOW_RUN,
-    PENDING,
-    RUN_TAG,
-    SCORE_TAG,
-)
+from pipelines.run.option_table import PARAMETERS, TABLE
+from pipelines.step.arguments import PublishedApp
 
 if TYPE_CHECKING:
     from sagemaker.workflow.pipeline import Pipeline
@@ -60,9 +49,7 @@ def build(
     with warnings.catch_warnings():
         # The SDK warns that steps are recorded, not run, which is what we want.
         warnings.simplefilter("ignore")
-        return _build(
-            deployment, app_name, session, image or sdk.inference_image(deployment.region)
-        )
+        return _build(deployment, app_name, session, image or inference_image(deployment.region))
 
 
 def _build(deployment: Deployment, app_name: str, session: PipelineSession, image: str) -> Pipeline:
@@ -75,10 +62,14 @@ def _build(deployment: Deployment, app_name: str, session: PipelineSession, imag
     )
     from sagemaker.workflow.pipeline import Pipeline
 
+    from pipelines.step.federated_step import FederatedStep  # it imports the SDK
+
     parameters = {parameter.name: _parameter(parameter) for parameter in PARAMETERS}
-    run = _callback(deployment, parameters)
+    options = {_option(p.argument): parameters[p.name] for p in PARAMETERS if p.argument}
+    app = PublishedApp(digest=options.pop("app"), name=options.pop("app_name"))
+    run = FederatedStep(CALLBACK_STEP, app=app, deployment=deployment, **options)
     outputs = run.properties.Outputs
-    register = _register(session, app_name, outputs, image)
+    register = run.register(REGISTER_STEP, group=package_group(app_name), image=image)
     link = _link(_function(deployment, session, "link"), register)
     refuse = _refuse(_function(deployment, session, "refuse"), outputs, parameters[BAR])
     is_model = ConditionEquals(left=outputs["outcome"], right=MODEL_OUTCOME)
@@ -119,57 +110,10 @@ def _parameter(parameter: Parameter) -> Any:
     return kinds[type(parameter.default)](parameter.name, default_value=parameter.default)
 
 
-def _callback(deployment: Deployment, parameters: dict[str, Any]) -> Any:
-    from sagemaker.workflow.callback_step import (
-        CallbackOutput,
-        CallbackOutputTypeEnum,
-        CallbackStep,
-    )
-
-    outputs = [CallbackOutput(name, CallbackOutputTypeEnum.String) for name in STRING_OUTPUTS]
-    outputs += [CallbackOutput(name, CallbackOutputTypeEnum.Float) for name in FLOAT_OUTPUTS]
-    inputs = {p.argument: parameters[p.name] for p in PARAMETERS if p.argument}
-    return CallbackStep(
-        CALLBACK_STEP, sqs_queue_url=deployment.queue_url, inputs=inputs, outputs=outputs
-    )
-
-
-def _register(session: PipelineSession, app_name: str, outputs: Any, image: str) -> Any:
-    from sagemaker.model import Model
-    from sagemaker.model_metrics import MetricsSource, ModelMetrics
-    from sagemaker.workflow.model_step import ModelStep
-
-    model = Model(
-        image_uri=image,
-        model_data=outputs["model_data"],
-        sagemaker_session=session,
-        role="unused",
-    )
-    return ModelStep(
-        REGISTER_STEP,
-        step_args=model.register(
-            content_types=["application/json"],
-            response_types=["application/json"],
-            inference_instances=["ml.m5.large"],
-            transform_instances=["ml.m5.large"],
-            model_package_group_name=package_group(app_name),
-            approval_status=PENDING,
-            model_metrics=ModelMetrics(
-                model_statistics=MetricsSource(
-                    content_type="application/json", s3_uri=outputs["evaluation"]
-                )
-            ),
-            customer_metadata_properties={
-                RUN_TAG: outputs["run"],
-                DIGEST_TAG: outputs["model_digest"],
-                SCORE_TAG: outputs["score_text"],
-                METRIC: outputs["metric"],
-                EXECUTION: outputs["execution_arn"],
-                MLFLOW_RUN: outputs["mlflow_run_id"],
-                MLFLOW_MODEL: outputs["mlflow_model_id"],
-            },
-        ),
-    )
+def _option(argument: str) -> str:
+    """The step's option that sets a callback argument alone."""
+    names = {e.parameters[0].argument: e.name for e in TABLE if len(e.parameters) == 1}
+    return names.get(argument, argument)
 
 
 def _link(function: Any, register: Any) -> Any:
