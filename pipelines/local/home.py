@@ -147,7 +147,18 @@ class Home:
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "DO_NOT_TRACK": "true",
             "FLWR_TELEMETRY_ENABLED": "0",
+            **_past_proxies(),
         }
+
+
+def _past_proxies() -> dict[str, str]:
+    """Loopback is reached directly, also where a company's proxy leads to the internet: boto3 and
+    gRPC would ask the proxy for 127.0.0.1.
+    """
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost"])
+    value = ",".join(name.strip() for name in names)
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 @contextmanager

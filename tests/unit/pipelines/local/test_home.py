@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from botocore.utils import get_environ_proxies
 
 from pipelines.local.cloud import LocalCloud, stop_running
 from pipelines.local.emulator import set_aside_orphans
@@ -111,3 +112,15 @@ def test_objects_that_no_stack_owns_are_set_aside_and_all_others_stay(tmp_path: 
     (tmp_path / "state" / "cloudformation.json").write_text("{}")
     set_aside_orphans(home)
     assert (tmp_path / "s3").is_dir()
+
+
+def test_loopback_is_reached_past_a_companys_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "intranet.example, localhost")
+    for name, value in Home(tmp_path).environment(INFO).items():
+        monkeypatch.setenv(name, value)
+    assert get_environ_proxies(os.environ["AWS_ENDPOINT_URL"]) == {}
+    assert get_environ_proxies("http://intranet.example") == {}
+    assert get_environ_proxies("http://elsewhere.example") != {}
