@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         ),
     ),
     "clouds": (
+        Entry("doctor", "operate.doctor", "look for what would keep a run from working"),
         Entry("local", "operate.cloud", "a local cloud that stays"),
         Entry("dashboard", "operate.dashboard", "draw the dashboard and the alarms as a page"),
         Entry("deploy", "operate.deploy", "deploy to the AWS account of your credentials"),
