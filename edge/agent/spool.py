@@ -107,6 +107,8 @@ class Outbox:
         self._spool = spool
         self._transport = transport
         self._topic = topic
+        self._sending: set[str] = set()
+        """Replies that are being published: their mark is not stored yet."""
 
     def earlier(self, message_id: str) -> bytes | None:
         """Return the reply that was already given to a command, or None."""
@@ -129,13 +131,16 @@ class Outbox:
         The cloud ignores a reply whose round is over.
         """
         for reply in self._spool.unsent():
-            await self._publish(reply.message_id, reply.payload)
+            if reply.message_id not in self._sending:
+                await self._publish(reply.message_id, reply.payload)
 
     async def _publish(self, message_id: str, payload: bytes) -> None:
+        self._sending.add(message_id)
         try:
             await self._transport.publish(self._topic, payload)
         except TransportError as error:
             event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
         else:
-            # At once and not in a thread: the next heartbeat sends what is not marked.
-            self._spool.mark_sent(message_id)
+            await written(self._spool.mark_sent, message_id)
+        finally:
+            self._sending.discard(message_id)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edge.frames import FramedProcess
 from edge.logs import event
+from edge.memory import usable_memory
 from edge.protocol.names import is_digest
 from edge.training.forked_worker import ForkingUnsafe, WorkerTemplate
 from edge.training.imports import foreign_imports
@@ -25,8 +26,10 @@ from edge.training.worker_process import AnyWorker, Workers, late, run_job
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 32
+WORKERS = 64
 """Workers of one process at most. A job that waits for one uses up its seconds."""
+ROOMY = 4096
+"""MiB of usable memory below which half of the workers have to do: an app may hold its data."""
 _TEMPLATES = 4
 """Templates kept: one for each set of imports, as long as few apps are in use."""
 
@@ -101,11 +104,13 @@ class WorkerPool:
 
     Args:
         limit: Workers at most.
+        memory: MiB that more of them could use; 0: not known.
 
     """
 
-    def __init__(self, limit: int = WORKERS) -> None:
+    def __init__(self, limit: int = WORKERS, memory: Callable[[], int] = usable_memory) -> None:
         self._limit = limit
+        self._memory = memory
         self._slots: list[Slot] = []
         self._starting = 0
         self._changed = asyncio.Condition()
@@ -121,7 +126,7 @@ class WorkerPool:
         template = await self._templates.of(env, job)
         async with self._changed:
             while (slot := self._idle(owner, env, template)) is None and self._is_full():
-                await self._changed.wait()
+                await self._wait()
             if slot is not None and self._serves(slot, owner, env, template):
                 slot.owner = owner
                 return slot
@@ -130,25 +135,26 @@ class WorkerPool:
             if slot is not None:  # another device's: it makes room
                 await self._drop(slot)
             made = await _start_worker(template, env, owner)
-            self._slots.append(made)
-            return made
-        finally:
+        except BaseException:  # its place is another's
             self._starting -= 1
+            await self._tell()
+            raise
+        self._starting -= 1
+        self._slots.append(made)
+        return made
 
     async def give_back(self, slot: Slot, *, alive: bool) -> None:
         """Take a worker back after its job; one that is not alive is forgotten."""
         if not alive:
             await self._drop(slot)
         slot.busy, slot.used = False, time.monotonic()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
 
     async def release(self, owner: object) -> None:
         """End the workers of a device that is gone."""
         for slot in [slot for slot in self._slots if slot.owner is owner and not slot.busy]:
             await self._drop(slot)
-        async with self._changed:
-            self._changed.notify_all()
+            await self._tell()
 
     async def stop(self) -> None:
         """End all workers and templates."""
@@ -156,8 +162,23 @@ class WorkerPool:
             await self._drop(slot)
         await self._templates.stop()
 
+    async def _wait(self) -> None:
+        try:
+            await self._changed.wait()
+        except asyncio.CancelledError:  # this one may have been told, and another has to be
+            self._changed.notify()
+            raise
+
+    async def _tell(self) -> None:
+        """One place is free: of 1,000 devices that wait, all would look for it."""
+        async with self._changed:
+            self._changed.notify()
+
     def _is_full(self) -> bool:
-        return len(self._slots) + self._starting >= self._limit
+        count = len(self._slots) + self._starting
+        if count < self._limit // 2:
+            return False
+        return count >= self._limit or 0 < self._memory() < ROOMY
 
     def _idle(self, owner: object, env: _Env, template: WorkerTemplate | None) -> Slot | None:
         """Return an idle worker, marked as busy: the device's own, or one that is to make room."""

@@ -147,6 +147,27 @@ def test_where_forking_is_not_safe_devices_share_workers_and_keep_their_state(
     with_devices(tmp_path, test, limit=1)
 
 
+@pytest.mark.parametrize(("memory", "workers"), [(1000, 1), (0, 3)])
+def test_half_of_the_workers_have_to_do_where_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, workers: int
+) -> None:
+    """All that wait get their turn, also after one gave up waiting."""
+    monkeypatch.setattr(forked_worker.sys, "platform", "other")
+
+    async def test(devices: Devices) -> None:
+        devices.pool._memory = lambda: memory
+        busy = asyncio.create_task(devices.ask(0, "hang", 1.0))
+        await asyncio.sleep(0.05)
+        waiting = [asyncio.create_task(devices.ask(1, seconds=0.1 * n)) for n in (1, 2)]
+        answers = [devices.ask(node) for node in (1, 2, 1, 2)]
+        assert {result.code for result in await asyncio.gather(*answers)} == {""}
+        assert (await busy).code == "deadline"
+        await asyncio.gather(*waiting)
+        assert len(devices.pool._slots) <= workers
+
+    with_devices(tmp_path, test, limit=3)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
 def test_a_process_with_another_thread_must_not_fork() -> None:
     stop = threading.Event()

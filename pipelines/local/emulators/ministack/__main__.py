@@ -12,6 +12,7 @@ from ministack.services import eventbridge, sqs
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ministack import (
     broker,
+    expressions,
     function_workers,
     iam,
     provisioning,
@@ -46,6 +47,7 @@ def patch() -> None:
         iam.record_decisions(CallLog(Path(calls)))
     iam.meet_conditions()
     broker.index_subscriptions()
+    expressions.parse_once()
     provisioning.take_signing_requests()
     thing_attributes.resolve_attributes()
     vpc_endpoints.give_names()

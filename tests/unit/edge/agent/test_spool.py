@@ -32,6 +32,25 @@ def test_a_reply_outlives_a_lost_connection(tmp_path: Path) -> None:
     with_device(tmp_path, instant(), test)
 
 
+def test_a_reply_that_is_being_sent_is_not_sent_again_by_a_heartbeat(tmp_path: Path) -> None:
+    async def test(device: Device) -> None:
+        publish, begun = device.transport.publish, []
+
+        async def slow(topic: str, payload: bytes) -> None:
+            if topic.endswith("/reply"):
+                begun.append(topic)
+                await asyncio.sleep(0.3)  # in which some heartbeats come
+            await publish(topic, payload)
+
+        device.transport.publish = slow
+        device.deliver(sealed(a_command()))
+        await device.replies(1)
+        await device.heartbeats(len(device.transport.published) + 2)
+        assert len(begun) == 1
+
+    with_device(tmp_path, instant(), test)
+
+
 def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     for number in range(KEPT + 5):

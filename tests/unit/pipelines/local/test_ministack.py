@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ministack.services import iot
+from ministack.services import dynamodb, iot
 
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ministack import (
     broker,
+    expressions,
     iam,
     provisioning,
     step_functions,
@@ -174,3 +175,29 @@ def test_an_interface_endpoint_has_a_name() -> None:
         vpc_endpoints.ZONE,
         "vpce-1.data.iot.eu-central-1.vpce.amazonaws.com",
     )
+
+
+def test_a_condition_is_parsed_once_and_still_judges_each_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[str] = []
+    original = dynamodb._tokenize
+
+    def counted(expression: str) -> list[Any]:
+        parsed.append(expression)
+        return original(expression)
+
+    monkeypatch.setattr(dynamodb, "_tokenize", counted)
+    monkeypatch.setattr(dynamodb, "_condition_syntax_error", dynamodb._condition_syntax_error)
+    expressions.parse_once()
+
+    def holds(key: str, wanted: str, condition: str = "reply_key = :key") -> bool:
+        values = {":key": {"S": wanted}}
+        return dynamodb._evaluate_condition(condition, {"reply_key": {"S": key}}, values, {})
+
+    assert [holds(key, "b") for key in ("a", "b", "c", "b")] == [False, True, False, True]
+    assert holds("a", "a")
+    assert parsed == ["reply_key = :key"]
+    for _ in range(2):  # an error is not taken for an answer
+        with pytest.raises(ValueError, match="Invalid ConditionExpression"):
+            holds("a", "a", "reply_key = = :key")
