@@ -1,4 +1,4 @@
-"""Patch of ministack's DynamoDB: a condition is parsed once, not for each row that it is held against.
+"""Patch of ministack's DynamoDB: a condition is parsed once, not for each row that it judges.
 
 A cohort's poll reads the replies of 100 devices, and the condition is the same text for all.
 """
