@@ -8,7 +8,7 @@ TOOLS := .tools/.ready
 PIP := -m pip install --quiet --disable-pip-version-check --no-deps --no-compile
 HASHED := $(PIP) --require-hashes
 
-.PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions sdk3 lint structure notebook bench templates lock sbom audit clean
+.PHONY: run test check unit proof fuzz compatibility compatibility-document mutants mixed-versions sdk3 model-environment lint structure notebook bench templates lock sbom audit clean
 
 run: $(READY)
 	$(BIN)/mledgeops run notebooks/apps/wind_farm
@@ -57,6 +57,11 @@ sdk3:
 	test -x .sdk3/bin/python || $(PYTHON) -m venv .sdk3
 	.sdk3/bin/python $(HASHED) -r requirements-sdk3.lock
 	AWS_DEFAULT_REGION=us-east-1 .sdk3/bin/python tests/sdk3.py
+
+# An app's model in a new environment, made from the model's own requirements.
+APP ?= notebooks/apps/wind_farm
+model-environment: $(TESTS)
+	cd tests && PYTHONPATH=..:. ../$(BIN)/python model_environment.py ../$(APP)
 
 lint: $(TESTS)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,8 @@ a second to import, so it is imported when the client is made.
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +42,11 @@ METRIC_TAG = "mledgeops.metric"
 """Name of the metric that the run's model is judged by."""
 VALUE_TAG = "mledgeops.value"
 """That metric's value, as ``repr`` writes it."""
+NAME_CHARACTERS = 250
+"""Longest name of a metric or a parameter."""
+VALUE_CHARACTERS = 6000
+"""Longest value of a parameter."""
+_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]")
 
 
 def mlflow_client() -> Any:
@@ -69,9 +76,27 @@ def open_run(
     )
     tags = {**_tags(spec), **details}
     run_id: str = client.create_run(experiment_id, run_name=spec.run, tags=tags).info.run_id
-    for key, value in _parameters(spec).items():
-        client.log_param(run_id, key, value)
+    log_params(client, run_id, _parameters(spec))
     return run_id
+
+
+def log_params(client: Any, run_id: str, params: Mapping[str, Any]) -> None:
+    """Log the parameters that the run does not have yet: MLflow refuses another value."""
+    known = client.get_run(run_id).data.params
+    for key, value in params.items():
+        name = allowed_name(key)
+        if name not in known:
+            client.log_param(run_id, name, str(value)[:VALUE_CHARACTERS])
+
+
+def allowed_name(name: str) -> str:
+    """A name that MLflow takes for a metric or a parameter: apps have ``acc@1`` or ``loss (%)``.
+
+    https://mlflow.org/docs/latest/ml/tracking/
+    """
+    allowed = _NOT_IN_A_NAME.sub("_", name)[:NAME_CHARACTERS]
+    # It also is a path, and must be one in its shortest form.
+    return allowed if posixpath.normpath(allowed) == allowed else allowed.replace("/", "_")
 
 
 def find_run(client: Any, run: str, experiment: str) -> str | None:
@@ -111,10 +136,16 @@ def _tags(spec: RunSpec) -> dict[str, str]:
 def _parameters(spec: RunSpec) -> dict[str, Any]:
     return {
         "num_rounds": spec.num_rounds,
-        "strategy": spec.strategy or "(the app's)",
         "devices_per_proxy": spec.devices_per_proxy,
         "min_devices": spec.min_devices,
         "seed": spec.seed,
-        **{f"app.{key}": value for key, value in spec.run_config.items()},
+        # The server adds the app's other settings, and the strategy's when it starts.
+        **app_params(spec.run_config),
+        **({"strategy": spec.strategy} if spec.strategy else {}),
         **{f"strategy.{key}": value for key, value in spec.strategy_params.items()},
     }
+
+
+def app_params(config: Mapping[str, Any]) -> dict[str, Any]:
+    """An app's settings by the names of their parameters in MLflow."""
+    return {f"app.{key}": value for key, value in config.items()}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +27,7 @@ from fl_runtime.run.cost import Topology
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import app_key, cohorts_key, spec_key
 from fl_runtime.run.metric_rules import metric_rules
-from fl_runtime.run.mlflow_runs import DEVICES_TAG
+from fl_runtime.run.mlflow_runs import DEVICES_TAG, app_params
 from fl_runtime.run.ports import Clock, ObjectStore, Sleep
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.run.signing import Signer
@@ -51,6 +52,7 @@ from fl_runtime.server.rounds.early_checks import EarlyChecks
 from fl_runtime.server.rounds.round_loop import RoundLoop
 from fl_runtime.server.rounds.starts import Resumed
 from fl_runtime.server.rounds.stopping import StoppingCriteria
+from fl_runtime.server.rounds.strategies import settings_of
 from fl_runtime.server.telemetry.log_events import RoundLog
 from fl_runtime.server.telemetry.tracking import RunStore, RunTracker
 
@@ -200,6 +202,7 @@ class Server:
             kept=resources.kept,
         )
         config = {**app.config, **spec.run_config}
+        serving.tracker.log_params(app_params(config))
         context = Context(flower_run_id(spec.run), SERVER_NODE_ID, {}, RecordDict(), config)
         # A run that is being stopped stays so: the heartbeat thread will see it.
         resources.runs.update(spec.run, unless=("Stopping",), epoch=serving.epoch, state="Running")
@@ -250,6 +253,9 @@ class Server:
             early=EarlyChecks(
                 serving.objective.metric, starts_again=lambda: starts_several_times(serving.app)
             ),
+            announce=lambda number, strategy: tracker.log_params(
+                _strategy_params(number, strategy)
+            ),
             clock=self._resources.clock,
             sleep=self._resources.sleep,
         )
@@ -276,6 +282,12 @@ def _with_rounds(spec: RunSpec, app: FlowerApp) -> RunSpec:
         return spec
     config = {**spec.run_config, app.rounds_key: spec.num_rounds}
     return msgspec.structs.replace(spec, run_config=config)
+
+
+def _strategy_params(number: int, strategy: Any) -> dict[str, Any]:
+    """What MLflow keeps of a strategy. Those of later starts are told apart by their number."""
+    prefix = "" if number == 1 else f"start-{number}."
+    return {f"{prefix}{key}": value for key, value in settings_of(strategy).items()}
 
 
 def _objective_of(spec: RunSpec, app: FlowerApp) -> Objective:

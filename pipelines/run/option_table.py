@@ -256,9 +256,11 @@ class RunOptions:
         meaning="the run whose last finished round this one continues from; -: none",
     )
     experiment: str = option(
-        default="mledgeops",
+        default="",
         parameter="Experiment",
-        meaning="the MLflow experiment",
+        meaning="the MLflow experiment; -: the one named after the app",
+        flag="--experiment",
+        help="the MLflow experiment (default: the app's name)",
     )
 
     def __post_init__(self) -> None:

@@ -32,6 +32,8 @@ class CallbackMessage(msgspec.Struct, rename="camel"):
 def spec_of(message: CallbackMessage, now: float) -> RunSpec:
     """Check a message's arguments; raises RunFailed that names the one at fault."""
     arguments = {key: value for key, value in message.arguments.items() if value != NOT_GIVEN}
+    # An experiment for each app, unless one is named.
+    arguments.setdefault("experiment", arguments.get("app_name", ""))
     for name in _JSON_OBJECTS:
         arguments[name] = _mapping(name, str(arguments.get(name, "{}")))
     fields = {

@@ -56,8 +56,12 @@ class MemoryMlflow:
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         self.runs[run_id].tags[key] = value
 
+    def get_run(self, run_id: str) -> MemoryRun:
+        return self.runs[run_id]
+
     def log_param(self, run_id: str, key: str, value: Any) -> None:
-        self.runs[run_id].params[key] = str(value)
+        if self.runs[run_id].params.setdefault(key, str(value)) != str(value):
+            raise ValueError(f"Changing param values is not allowed: {key}")
 
     def log_batch(self, run_id: str, metrics: list[Any]) -> None:
         self.runs[run_id].metrics += metrics

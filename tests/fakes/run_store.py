@@ -14,6 +14,7 @@ class MemoryRunStore:
 
     def __init__(self) -> None:
         self.tags: dict[str, str] = {}
+        self.params: dict[str, Any] = {}
         self.rounds: list[int] = []
         self.tables: dict[str, Any] = {}
         self.artifacts: dict[str, bytes] = {}
@@ -24,6 +25,9 @@ class MemoryRunStore:
     def open_run(self, spec: RunSpec, details: Mapping[str, str]) -> str:
         self.tags.update(details)
         return f"mlflow-{spec.run}"
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        self.params = {**params, **self.params}
 
     def end_run(self, run_id: str, state: str, reason: str) -> None:
         self.ended = (state, reason)

@@ -168,6 +168,7 @@ def run_server_fn(
     check_options(loop.spec, "server-fn", "The app's server_fn brings its own strategy and rounds")
     components = server_components(app, context)
     inner = components.strategy or FedAvg()
+    loop.announce(1, inner)
     # A strategy of the app's own may evaluate on the server by other means.
     central = getattr(inner, "evaluate_fn", inner) is not None
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from edge.training.app_modules import import_roots
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.server.model.artifact import MODEL_FILE, FinalModel
 from fl_runtime.server.model.hooks import load_hook
+from fl_runtime.server.model.requirements import model_requirements, package_names
 
-REQUIRED = ("mlflow", "numpy", "safetensors", "msgspec", "torch")
-"""Packages that loading a model needs."""
 MODEL_CODE = Path(__file__).with_name("mlflow_model.py")
 
 
@@ -43,18 +41,30 @@ def log_to_mlflow(run_id: str, app: FlowerApp, model: FinalModel) -> str:
         hooks = Path(folder) / "hooks.json"
         hooks.write_bytes(msgspec.json.encode({"predict": app.settings.get("predict", "")}))
         inputs, outputs = example_of(app, model)
+        requirements = model_requirements(app)
         # log_model has no run_id argument: it logs to the active run.
-        with mlflow.start_run(run_id=run_id), modules_known():
+        with (
+            mlflow.start_run(run_id=run_id),
+            modules_known(package_names(requirements)),
+        ):
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(MODEL_CODE),
                 artifacts={"weights": str(weights), "hooks": str(hooks)},
                 code_paths=_code_paths(app),
                 signature=infer_signature(inputs, outputs),
-                pip_requirements=_requirements(),
+                # MLflow loads the stored model and predicts on the example, as its server would.
+                input_example=inputs if has_example(app) else None,
+                # MLflow's own guess would load the model once more, in a new process.
+                pip_requirements=requirements,
                 metadata={"weights_sha256": model.digest, "metric": model.metric},
             )
     return str(info.model_id)
+
+
+def has_example(app: FlowerApp) -> bool:
+    """Whether the app predicts, and says on what."""
+    return bool(app.settings.get("predict")) and bool(app.settings.get("input-example"))
 
 
 def example_of(app: FlowerApp, model: FinalModel) -> tuple[Any, Any]:
@@ -87,13 +97,8 @@ def _code_paths(app: FlowerApp) -> list[str]:
     return sorted(str(path) for path in found)
 
 
-def _requirements() -> list[str]:
-    """What loading needs. MLflow's own guess would load the model once more, in a new process."""
-    return [f"{name}=={version(name)}" for name in REQUIRED]
-
-
 @contextlib.contextmanager
-def modules_known() -> Iterator[None]:
+def modules_known(packages: Iterable[str]) -> Iterator[None]:
     """Tell MLflow the modules of the packages that loading needs: they have the packages' names.
 
     Otherwise it lists the files of all installed packages, nearly two CPU seconds, only to compare
@@ -103,7 +108,7 @@ def modules_known() -> Iterator[None]:
 
     before = requirements_utils._MODULES_TO_PACKAGES
     if before is None:
-        requirements_utils._MODULES_TO_PACKAGES = {name: [name] for name in REQUIRED}
+        requirements_utils._MODULES_TO_PACKAGES = {name: [name] for name in packages}
     try:
         yield
     finally:

@@ -92,6 +92,7 @@ class RoundLoop:
         eligible: Callable[[], set[str]] | None = None,
         comparison: ChampionComparison | None = None,
         early: EarlyChecks | None = None,
+        announce: Callable[[int, Any], None] = lambda *_: None,
         clock: Clock = time.monotonic,
         sleep: Sleep = time.sleep,
     ) -> None:
@@ -102,6 +103,8 @@ class RoundLoop:
             spec, Topology(proxies=0), Objective(spec.metric, spec.goal)
         )
         self.early = early or EarlyChecks(spec.metric)
+        self.announce = announce
+        """Called with the number of each ``start`` and its strategy."""
         self.starts = Starts(resume)
         self.kept: set[str] = set()
         """Models of calls that are over: a server that takes the run over needs them."""
@@ -150,6 +153,7 @@ class RoundLoop:
             self.kept |= self._current.models
         start, history = self.starts.begin(), DeviceHistory()
         self.stopping.begin_start()
+        self.announce(start.number, strategy)
         self._current = _StartedRounds(
             self, start, strategy, grid, given, self._availability(history=history)
         )

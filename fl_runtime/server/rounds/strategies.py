@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import flwr.serverapp.strategy as stock
+import numpy as np
 from flwr.serverapp.strategy import (
     Bulyan,
     FedAdagrad,
@@ -94,6 +95,23 @@ def adjust(strategy: Strategy, parameters: Mapping[str, ConfigValue]) -> None:
     for key, value in parameters.items():
         check_parameter(type(strategy).__name__, known, key, value)
         setattr(strategy, key, value)
+
+
+def settings_of(strategy: Any) -> dict[str, ConfigValue]:
+    """A strategy's name and its parameters that are plain values, as ``strategy`` and
+    ``strategy.NAME``. A wrapper names the strategy that it wraps.
+    """
+    name, inner = type(strategy).__name__, getattr(strategy, "strategy", None)
+    found: dict[str, ConfigValue] = {}
+    if isinstance(inner, Strategy):
+        found, name = settings_of(inner), f"{name}({type(inner).__name__})"
+    for key in parameters_of(type(strategy)):
+        value: Any = getattr(strategy, key, None)
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, bool | int | float | str):
+            found[f"strategy.{key}"] = value
+    return {"strategy": name, **{k: v for k, v in found.items() if k != "strategy"}}
 
 
 def foldable(strategy: Strategy) -> bool:

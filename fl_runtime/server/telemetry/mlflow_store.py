@@ -6,8 +6,6 @@ MLflow's ids are passed explicitly: there is no global active run, so threads ca
 from __future__ import annotations
 
 import logging
-import posixpath
-import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,6 @@ import msgspec
 
 from edge.logs import event
 from edge.training.app_bundle import FlowerApp
-from fl_runtime.cohort.updates import METRIC_NAME_CHARACTERS
 from fl_runtime.run import mlflow_runs
 from fl_runtime.run.records import DeviceRow, RoundRecord
 from fl_runtime.run.spec import RunSpec
@@ -29,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 Table = Mapping[str, Sequence[Any]]
 """A table by columns of equal length."""
-
-
-_NOT_IN_A_NAME = re.compile(r"[^\w.\- /:]")
 
 
 class MlflowStore:
@@ -48,6 +42,10 @@ class MlflowStore:
     def open_run(self, spec: RunSpec, details: Mapping[str, str]) -> str:
         """MLflow's id of the run; a server that starts again gets the same one."""
         return mlflow_runs.open_run(self._connect(), spec, details, self._artifact_root)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Parameters that the run does not have yet."""
+        mlflow_runs.log_params(self._connect(), run_id, params)
 
     def end_run(self, run_id: str, state: TerminalState, reason: str) -> None:
         """Set the terminal status."""
@@ -131,18 +129,8 @@ def metrics_of(record: RoundRecord) -> dict[str, float]:
     for group, metrics in groups.items():
         for key, value in metrics.items():
             if isinstance(value, int | float):
-                values[_metric_name(f"{group}.{key}")] = value
+                values[mlflow_runs.allowed_name(f"{group}.{key}")] = value
     return values
-
-
-def _metric_name(name: str) -> str:
-    """A name that MLflow takes: apps call metrics ``acc@1`` or ``loss (%)``.
-
-    https://mlflow.org/docs/latest/ml/tracking/
-    """
-    allowed = _NOT_IN_A_NAME.sub("_", name)[:METRIC_NAME_CHARACTERS]
-    # It also is a path, and must be one in its shortest form.
-    return allowed if posixpath.normpath(allowed) == allowed else allowed.replace("/", "_")
 
 
 def _device_columns(rows: Sequence[DeviceRow]) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.concurrency import THREADS, Concurrency
@@ -29,6 +29,9 @@ class RunStore(Protocol):
 
     def open_run(self, spec: RunSpec, details: Mapping[str, str]) -> str:
         """The store's id of the run."""
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Parameters; those that the run has keep their value."""
 
     def end_run(self, run_id: str, state: TerminalState, reason: str) -> None:
         """Set the terminal status."""
@@ -139,6 +142,10 @@ class RunTracker:
     def log_bytes(self, path: str, data: bytes) -> None:
         """An artifact at ``path``."""
         self._queue.submit(lambda: self._store.log_bytes(self.run_id, path, data))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Parameters of the run: settings of the app and of its strategy."""
+        self._queue.submit(lambda: self._store.log_params(self.run_id, params))
 
     def set_tag(self, key: str, value: str) -> None:
         """A tag of the run."""

@@ -245,7 +245,13 @@ class CloudHistory:
         self, run_id: str, record: RoundRecord, rows: Sequence[DeviceRow], now_ms: int
     ) -> None:
         """See RunStore. The same point, written again, is one."""
-        self._call(lambda: self._log(record, now_ms))
+        point = (record.round, int(record.finished_at * 1000) or now_ms)
+
+        def log() -> None:
+            if point not in self._cloud.logged:
+                self._cloud.logged.append(point)
+
+        self._call(log)
 
     def log_devices(self, run_id: str, rows: Sequence[DeviceRow]) -> None:
         """See RunStore. Nothing here reads the table."""
@@ -267,6 +273,10 @@ class CloudHistory:
         """See RunStore."""
         self._call(lambda: None)
 
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """See RunStore."""
+        self._call(lambda: None)
+
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """See RunStore."""
         self._call(lambda: None)
@@ -274,11 +284,6 @@ class CloudHistory:
     def log_model(self, run_id: str, app: Any, model: Any) -> str:
         """See RunStore."""
         return self._call(lambda: "m-1")
-
-    def _log(self, record: RoundRecord, now_ms: int) -> None:
-        point = (record.round, int(record.finished_at * 1000) or now_ms)
-        if point not in self._cloud.logged:
-            self._cloud.logged.append(point)
 
     def _call(self, effect: Callable[[], Result]) -> Result:
         result = self._cloud.call("mlflow", effect)

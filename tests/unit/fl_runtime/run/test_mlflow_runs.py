@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes.mlflow_client import MemoryMlflow
 
-from fl_runtime.run.mlflow_runs import MLFLOW_STATUS, end_run, find_run, open_run
+from fl_runtime.run.mlflow_runs import MLFLOW_STATUS, end_run, find_run, log_params, open_run
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import TERMINAL_STATES
 
@@ -29,6 +29,11 @@ def test_a_run_is_opened_once_with_its_tags_and_parameters() -> None:
     assert run.tags["mledgeops.run_id"] == "run-1"
     assert run.tags["mledgeops.devices"] == "3"
     assert (run.params["app.lr"], run.params["strategy.eta"]) == ("0.1", "0.5")
+    assert "strategy" not in run.params, "the server logs it once it is known"
+    # What a run has keeps its value: a run of 0.4 that is resumed has another strategy's text.
+    log_params(client, run_id, {"strategy": "FedAdam", "strategy.eta": 0.7, "app.a@b": "x" * 9000})
+    assert (run.params["strategy"], run.params["strategy.eta"]) == ("FedAdam", "0.5")
+    assert len(run.params["app.a_b"]) == 6000
     assert client.experiments["mledgeops"][1] == "s3://bucket/artifacts"
 
 

@@ -127,6 +127,9 @@ def test_a_run_leaves_its_model_its_history_and_its_outcome(world: World) -> Non
     assert world.store.rounds == [1, 2]
     assert read_round(world.objects, "run-1", 1).finished_at > 0
     assert world.store.tags["mledgeops.devices"] == "6"
+    params = world.store.params
+    assert (params["app.num-server-rounds"], params["strategy"]) == (2, "FedAvg")
+    assert (params["strategy.fraction_train"], params["strategy.min_train_nodes"]) == (1.0, 2)
     assert world.store.tables["losses"] == {"step": [1, 2], "loss": [0.5, 0.25]}
     state = world.runs.get("run-1")
     assert (state.state, state.finished_round, state.mlflow_run_id) == (
@@ -539,6 +542,9 @@ def test_a_metric_that_may_still_come_is_waited_for(
     world = World(write_app(tmp_path / name, server=server), devices)
     world.add(metric=metric, num_rounds=3)
     assert world.server().serve().metric == metric
+    if name == "twice":
+        assert world.store.params["strategy.fraction_evaluate"] == 0.0
+        assert world.store.params["start-2.strategy.fraction_evaluate"] == 1.0
 
 
 def test_an_exception_of_the_serverapp_names_its_line(tmp_path: Path) -> None:

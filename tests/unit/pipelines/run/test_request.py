@@ -40,6 +40,8 @@ def test_a_callback_message_becomes_a_run() -> None:
         {"lr": 0.5, "on": True},
     )
     assert (spec.metric, spec.goal) == ("", "")
+    assert spec.experiment == "x", "an experiment for each app"
+    assert spec_of(message(experiment="ours"), 10.0).experiment == "ours"
 
 
 @pytest.mark.parametrize(
