@@ -68,7 +68,8 @@ class Spool:
             self._put(SpooledReply(message_id, payload, False, self._number))
             for old in sorted(self._replies.values(), key=lambda reply: reply.number)[:-KEPT]:
                 del self._replies[old.message_id]
-                self._file(old.message_id).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a disk that has become read-only
+                    self._file(old.message_id).unlink(missing_ok=True)
 
     def mark_sent(self, message_id: str) -> None:
         """Note that the broker has the reply."""

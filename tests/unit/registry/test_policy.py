@@ -133,3 +133,10 @@ def test_a_rollout_has_at_most_ten_waves(tmp_path: Path) -> None:
         file.write_text(f"[rollout]\nwaves = {waves}")
         with pytest.raises(RegistryError, match="waves"):
             read_policy(file)
+
+
+def test_a_policy_that_the_trail_holds_damaged_is_none_that_anybody_put_in_force() -> None:
+    objects, trail = MemoryObjects(), AuditTrail(MemoryEntries())
+    trail.append(at=1.0, who="ann", what="policy", subject="policy", why="", policy={"gates": 7})
+    with pytest.raises(RegistryError, match="The policy of the audit trail is malformed"):
+        recorded_policy(objects, trail)

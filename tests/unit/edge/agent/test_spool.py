@@ -55,6 +55,7 @@ def test_the_spool_keeps_order_is_bounded_and_forgets_what_a_power_cut_left(tmp_
     spool = Spool(tmp_path)
     for number in range(KEPT + 5):
         spool.keep(f"m/../{number}", f"p{number}".encode())
+    assert spool.get("m/../4") is None, "nor in memory"
     spool.mark_sent("m/../7")
     spool.mark_sent("never kept")
     (tmp_path / "torn.json").write_bytes(b'{"message_id": "x"')
@@ -76,3 +77,6 @@ def test_a_disk_that_takes_nothing_costs_no_reply(tmp_path: Path) -> None:
     spool.keep("m", b"p")
     assert spool.get("m") == b"p"
     assert [entry.message_id for entry in spool.unsent()] == ["m"]
+    for number in range(KEPT + 1):
+        spool.keep(f"m{number}", b"p")
+    assert len(spool.unsent()) == KEPT

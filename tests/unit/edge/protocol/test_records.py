@@ -325,3 +325,10 @@ def test_metrics_are_numbers_and_configs_may_be_more(value: object) -> None:
     assert decode_skeleton(skeleton(configs={"m": {"x": value}})).configs["m"]
     with pytest.raises(ProtocolError, match="not accepted here"):
         decode_skeleton(skeleton(metrics={"m": {"x": value}}))
+
+
+def test_groups_have_the_apps_order_those_that_it_omits_last() -> None:
+    records = Records(
+        arrays={"a": {}}, metrics={"m": {}}, configs={"c": {}}, order=("c", "gone", "m", "c")
+    )
+    assert records.names() == ("c", "m", "a")

@@ -92,3 +92,13 @@ def test_a_file_has_as_many_tensors_as_it_may_and_a_whole_header() -> None:
     for names in ("w", "wx", "layer"):
         head = encode_records(Records(arrays={names: {}}))[:8]
         assert int.from_bytes(head, "little") % 8 == 0, "tensors begin where floats may"
+
+
+@pytest.mark.parametrize("more", [1, 4, 8, 9])
+def test_a_header_that_claims_more_than_there_is_is_refused(more: int) -> None:
+    blob = encode_records(Records(metrics={"m": {"loss": 0.5}}))
+    length = int.from_bytes(blob[:8], "little")
+    assert length == len(blob) - 8
+    assert decode_records(blob).metrics
+    with pytest.raises(ProtocolError, match="claims a header"):
+        decode_records((length + more).to_bytes(8, "little") + blob[8:])

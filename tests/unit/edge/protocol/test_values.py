@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load as load_safetensors
 
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import (
@@ -69,7 +70,9 @@ def test_numpy_scalars_and_subclasses_arrive_as_the_plain_type() -> None:
         ((1, 2), "tuple"),
         (2**64, "64 bits"),
         ([1, "x"], "int, str"),
+        (-(2**63) - 1, "64 bits"),
         ([2**70], "64 bits"),
+        ([1, 2**70], "64 bits"),
     ],
 )
 def test_other_types_are_refused_by_key_and_type(value: Any, named: str) -> None:
@@ -152,3 +155,11 @@ def test_a_tensor_that_no_value_names_is_refused_whatever_its_number() -> None:
     blob = forged({}, {}, np.zeros(3, np.float32)).replace(b', "0": {', b', "7": {')
     with pytest.raises(ProtocolError, match="not described"):
         decode_records(blob)
+
+
+def test_only_long_values_are_tensors() -> None:
+    short = {"text": "a" * (LONG_BYTES - 1), "raw": b"a" * 100, "list": [0.5] * (LONG_LIST - 1)}
+    assert load_safetensors(encode_records(Records(configs={"c": short}))) == {}
+    long = {"text": "a" * LONG_BYTES, "list": [0.5] * LONG_LIST}
+    assert len(load_safetensors(encode_records(Records(configs={"c": long})))) == 2
+    assert (LONG_BYTES, LONG_LIST) == (65_536, 8_192), "what devices of 0.5 send"

@@ -97,6 +97,11 @@ def test_examples_are_those_of_the_update_else_the_reported_ones() -> None:
         for at, (value, count) in enumerate([(0.5, 10), (0.6, 10), (0.7, 20)])
     ]
     assert robust_metrics({"acc": 0.625}, reported)[0] == {"acc": pytest.approx(0.625)}
+    shares = [
+        device_result(f"d{at}", examples=0.0, metrics={"acc": value, "num-examples": count})
+        for at, (value, count) in enumerate([(0.5, 0.25), (0.6, 0.25), (0.7, 0.5)])
+    ]
+    assert robust_metrics({"acc": 0.625}, shares)[0] == {"acc": pytest.approx(0.625)}
     none = [
         device_result(f"d{at}", examples=0.0, metrics={"acc": value, "num-examples": "many"})
         for at, value in enumerate([0.5, 0.6, 0.7])

@@ -557,3 +557,30 @@ def test_an_exception_of_the_serverapp_names_its_line(tmp_path: Path) -> None:
     where = f"ValueError at raising/server_app.py:{line} in main: no initial model"
     with pytest.raises(RunFailed, match=where):
         world.server().serve()
+
+
+EVALUATED_ONCE = SERVER.replace(
+    "    FedAvg().start(",
+    "    class First(FedAvg):\n"
+    "        def configure_evaluate(self, server_round, *given):\n"
+    "            asked = super().configure_evaluate(server_round, *given)\n"
+    "            return asked if server_round == 1 else []\n"
+    "    First().start(",
+)
+
+
+def test_a_model_is_judged_by_the_last_round_that_was_evaluated_also_the_first(
+    tmp_path: Path,
+) -> None:
+    def device(command: Command, content: Records) -> Records:
+        answer = training_device("d0")(command, content)
+        if command.kind == "train":
+            answer.metrics["metrics"] = {"num-examples": 10}
+        return answer
+
+    app = write_app(tmp_path / "once_app", server=EVALUATED_ONCE)
+    world = World(app, dict.fromkeys(DEVICES, device))
+    world.add()
+    outcome = world.server().serve()
+    assert (outcome.rounds, outcome.metric) == (2, "loss")
+    assert outcome.value == read_round(world.objects, "run-1", 1).evaluate["loss"]

@@ -123,3 +123,11 @@ def test_devices_that_tell_no_examples_weigh_nothing_beside_those_that_do() -> N
     rows[0] = msgspec.structs.replace(rows[0], candidate=told)
     found = compare(comparison(devices=rows), "loss", "minimize")
     assert next(d for d in found.worst if d.device == "d0").examples == 0.0
+
+
+def test_without_a_champion_the_group_with_the_worst_metric_comes_first() -> None:
+    """d0 to d3 are in the north, d4 and d5 in the south; the candidate suits device 3."""
+    for goal, first in (("minimize", "north"), ("maximize", "south")):
+        found = compare(comparison(None), "loss", goal)
+        sites = [group for group in found.groups if group.kind == "site"]
+        assert sites[0].name == first

@@ -83,6 +83,13 @@ def test_the_canary_is_watched() -> None:
     rollout = drive.conductor.advance("f", 1, drive.now)
     assert rollout.state == "TurningBack"
     assert "went away" in rollout.why
+    for soaked, state in ((49.9, "Soaking"), (50.0, "Waves")):
+        waited = Drive(Plant(10))
+        rollout = waited.begin(1, policy=policy)
+        for _ in range(2):
+            rollout = waited.conductor.advance("f", 1, 10.0)
+        assert rollout.state == "Soaking"
+        assert waited.conductor.advance("f", 1, 10.0 + soaked).state == state
     calm = Drive(Plant(10))
     done = calm.to_end(calm.begin(1, policy=policy))
     assert done.state == "Succeeded"

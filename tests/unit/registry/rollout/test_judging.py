@@ -61,6 +61,12 @@ def test_the_verdict(switched: int, failed: int, waiting: int, now: float, expec
     assert verdict(counted, now) == expected
 
 
+def test_a_wave_waits_from_its_own_start() -> None:
+    late = Wave(devices=["a"], jobs=["j"], started_at=500.0)
+    counted = msgspec.structs.replace(rollout(switched=9, waiting=1), waves=[WAVE, late])
+    assert [verdict(counted, now) for now in (599.9, 600.0)] == ["wait", "proceed"]
+
+
 def test_a_wave_after_the_canary_that_says_nothing_does_not_stop_the_rollout() -> None:
     assert verdict(rollout(state="Waves", waiting=5), 100.0) == "proceed"
 

@@ -39,6 +39,10 @@ def test_of_equally_many_those_that_earlier_rounds_had_are_usual() -> None:
 def test_an_update_is_held_against_ten_times_the_median_norm_unless_a_limit_is_known() -> None:
     results = [result("x", norm=NORM_FACTOR * 1.1), result("a"), result("b")]
     assert judged(*results) == ["norm", "", ""]
+    at_limit = result("x", norm=NORM_FACTOR * 1.0)
+    assert judged(at_limit, *results[1:]) == ["", "", ""]
+    still = [result(name, norm=0.0) for name in "ab"]
+    assert judged(result("x", norm=5.0), *still) == ["", "", ""], "where most change nothing"
     for limit in (1e9, 0.5):
         assert judged(*results, norm_limit=limit) == ["", "", ""], "cohorts have judged by it"
     assert judged(*results[:2]) == ["", ""], "two cannot tell which of them is one"
@@ -48,6 +52,8 @@ def test_a_count_is_held_against_the_median_and_the_devices_own() -> None:
     at_limit = [result("x", 1000), result("a"), result("b")]
     assert judged(*at_limit) == ["", "", ""]
     assert judged(result("x", 1001), *at_limit[1:]) == ["weight", "", ""]
+    few = [result(name, 0.005) for name in "ab"]
+    assert judged(result("x", 0.51), *few) == ["weight", "", ""], "counts may be shares"
     before = Expectation(median_examples=10.0)
     assert judged(result("x", 1001), result("a"), expected=before) == ["weight", ""]
     own = Expectation(examples={"x": 5.0, "a": 1000.0})

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 from fakes.killed_server import KilledServer, check_killed_at
+from fakes.objects import MemoryObjects
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from hypothesis import given
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import Records, encode_records
 from fl_runtime.run.errors import RunFailed
-from fl_runtime.server.rounds.checkpoints import decode, encode, restore, take
+from fl_runtime.server.rounds.checkpoints import (
+    CheckpointStore,
+    decode,
+    encode,
+    restore,
+    take,
+)
 from fl_runtime.server.rounds.strategies import build
 
 
@@ -98,3 +105,15 @@ def test_a_checkpoint_that_is_none_is_refused(meta: dict) -> None:
     )
     with pytest.raises(ProtocolError):
         decode(blob)
+
+
+def test_a_checkpoint_that_is_written_again_is_named_once() -> None:
+    objects = MemoryObjects()
+    store = CheckpointStore(objects, "run-1")
+    first = take(1, 0, {"w": np.zeros(2)}, FedAvg())
+    once = store.save(first)
+    assert store.save(first) == once
+    second = store.save(take(2, 0, {"w": np.ones(2)}, FedAvg()))
+    assert second.split(",")[1:] == [once]
+    store.discard_superseded()
+    assert len(objects.data) == 2
