@@ -77,7 +77,7 @@ def _connector(names: ResourceNames, run: str, cohort: str) -> Callable[[RunStat
 
     def connect(state: RunState) -> bool:
         # Each server of a run has certificates of its own, one for each cohort.
-        identity = read_identity(secrets, secret_name(run, state.epoch, cohort))
+        identity = read_identity(secrets, secret_name(names.prefix, run, state.epoch, cohort))
         return attach(state.server, cohort, identity, runner)
 
     return connect

@@ -89,11 +89,12 @@ def delete_identity(secrets: Any, name: str) -> None:
         secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
 
-def secret_name(run: str, epoch: int, cohort: str) -> str:
+def secret_name(prefix: str, run: str, epoch: int, cohort: str) -> str:
     """Name of the secret for one cohort of one server of a run. Each server has its own, so that
-    one that ends does not delete its successor's.
+    one that ends does not delete its successor's. ``prefix``: the deployment's, by which its roles
+    may use its own secrets only.
     """
-    return f"mledgeops/{run}/proxy-{epoch}/{cohort}"
+    return f"{prefix}/{run}/proxy-{epoch}/{cohort}"
 
 
 def _builder(

@@ -31,6 +31,7 @@ RETRIES = {"mode": "standard", "max_attempts": 8}
 """Exponential backoff up to 20 s, so a task survives about a minute of throttling or errors:
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 """
+DEFAULT_PREFIX = "mledgeops"
 _PART = 2**20
 """Bytes of an object that are read at a time."""
 PRESIGN_LIMIT_SECONDS = 7 * 86_400
@@ -45,6 +46,8 @@ class ResourceNames:
     devices_table: str
     replies_table: str
     runs_table: str
+    prefix: str = DEFAULT_PREFIX
+    """Begins the names of what a run makes for itself."""
 
 
 def names_from_environment(environ: dict[str, str] | None = None) -> ResourceNames:
@@ -54,6 +57,10 @@ def names_from_environment(environ: dict[str, str] | None = None) -> ResourceNam
         devices_table=setting("MLEDGEOPS_DEVICES_TABLE", environ),
         replies_table=setting("MLEDGEOPS_REPLIES_TABLE", environ),
         runs_table=setting("MLEDGEOPS_RUNS_TABLE", environ),
+        # The cluster is named by the prefix alone. A task definition of 0.4 does not give it.
+        prefix=(os.environ if environ is None else environ).get(
+            "MLEDGEOPS_CLUSTER", DEFAULT_PREFIX
+        ),
     )
 
 

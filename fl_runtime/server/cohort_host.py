@@ -39,6 +39,8 @@ class CohortHost:
     """Secrets Manager client: hands the proxies' certificates over."""
     address: Callable[[], str]
     """The IP address at which proxies reach this process."""
+    prefix: str
+    """Begins the names of the certificates' secrets."""
 
     @contextlib.contextmanager
     def serve(
@@ -81,14 +83,15 @@ class CohortHost:
 
     def _publish(self, run: str, epoch: int, proxies: dict[str, Identity]) -> None:
         def publish(cohort: str) -> None:
-            publish_identity(self.secrets, secret_name(run, epoch, cohort), proxies[cohort])
+            name = secret_name(self.prefix, run, epoch, cohort)
+            publish_identity(self.secrets, name, proxies[cohort])
 
         with ThreadPoolExecutor(PARALLEL_SECRETS) as pool:
             list(pool.map(publish, proxies))
 
     def _delete(self, run: str, epoch: int, cohorts: Sequence[str]) -> None:
         def delete(cohort: str) -> None:
-            delete_identity(self.secrets, secret_name(run, epoch, cohort))
+            delete_identity(self.secrets, secret_name(self.prefix, run, epoch, cohort))
 
         with ThreadPoolExecutor(PARALLEL_SECRETS) as pool:
             list(pool.map(delete, cohorts))

@@ -114,6 +114,7 @@ def make_server(settings: ServerSettings, stopped: threading.Event) -> Server:
             runs=runs,
             secrets=client("secretsmanager"),
             address=settings.address,
+            prefix=names.prefix,
         ),
         store=MlflowStore(mlflow_client, settings.artifact_root),
         signer=kms_signer(client("kms"), settings.commands_key),

@@ -12,9 +12,10 @@ from typing import Any
 NAMES = {
     "AWS::DynamoDB::Table": "TableName",
     "AWS::ECR::Repository": "RepositoryName",
+    "AWS::IoT::ThingGroup": "ThingGroupName",
+    "AWS::IoT::ThingType": "ThingTypeName",
     "AWS::KMS::Alias": "AliasName",
     "AWS::S3::Bucket": "BucketName",
-    "AWS::SageMaker::ModelPackageGroup": "ModelPackageGroupName",
 }
 """The property with the name, by type, of all types that outlive their stack and have one."""
 

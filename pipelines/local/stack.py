@@ -22,7 +22,6 @@ NOT_EMULATED = {
     "AWS::EC2::SecurityGroupIngress": "processes on loopback have no network of their own",
     "AWS::IoT::RoleAlias": "no local device asks for AWS credentials",
     "AWS::SageMaker::MlflowTrackingServer": "MLflow is a file in the home folder",
-    "AWS::SageMaker::ModelPackageGroup": "moto serves SageMaker; the first package makes its group",
 }
 """Resource types that ministack's CloudFormation refuses, and why they are not missed here."""
 POLL_SECONDS = 0.05

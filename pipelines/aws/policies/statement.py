@@ -167,7 +167,7 @@ def queue_arn(d: Deployment) -> str:
 
 def secrets_arn(d: Deployment) -> str:
     """ARN pattern of the runs' secrets: the certificates of gRPC between server and proxies."""
-    return f"arn:aws:secretsmanager:{d.region}:{d.account}:secret:mledgeops/*"
+    return f"arn:aws:secretsmanager:{d.region}:{d.account}:secret:{d.prefix}/*"
 
 
 def log_group_arn(d: Deployment, name: str) -> str:

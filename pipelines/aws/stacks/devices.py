@@ -12,6 +12,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from pipelines.aws.policies.devices import claim_policy, device_policy
+from pipelines.aws.stacks.stack import KEPT
 from pipelines.deployment import Deployment
 
 # The sender is taken from the topic, which the broker checked; the body is stored as it came.
@@ -52,6 +53,10 @@ class Devices(Construct):
         )
         kind = iot.CfnThingType(self, "Type", thing_type_name=d.thing_type)
         group = iot.CfnThingGroup(self, "Group", thing_group_name=d.thing_group)
+        # Devices outlive the deployment. A type that things have cannot be deleted, and the next
+        # deployment takes both over by their names.
+        for kept in (kind, group):
+            kept.apply_removal_policy(KEPT)
         iot.CfnRoleAlias(
             self,
             "RoleAlias",

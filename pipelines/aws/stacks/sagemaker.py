@@ -16,7 +16,6 @@ from pipelines.aws.policies.roles import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.aws.stacks.base import base_key, signing_keys
 from pipelines.aws.stacks.observability import add_filters
 from pipelines.aws.stacks.stack import (
-    KEPT,
     Stack,
     architecture_parameter,
     called_by_rule,
@@ -43,11 +42,6 @@ class SageMakerStack(Stack):
         code_key = self.parameter(
             "CodeKey", "Key of the functions' code in the code bucket"
         ).value_as_string
-        group = self.parameter(
-            "ModelGroup",
-            "The first app's model package group; other apps' groups are made by their first run",
-            default="wind-farm",
-        )
         d = self.deployment(key=arn, **signing_keys(self))
         _, lambda_architecture = architecture_parameter(self)
         tracking_uri, managed = tracking_uri_of(self, d)
@@ -75,13 +69,6 @@ class SageMakerStack(Stack):
         machine.node.add_dependency(made["rollout"])
         scheduler.CfnScheduleGroup(self, "Schedules", name=d.schedule_group)
         add_filters(self, d, [item for item in FILTERS if item.group in SAGEMAKER_FUNCTIONS])
-        models = sagemaker.CfnModelPackageGroup(
-            self,
-            "ModelGroupResource",
-            model_package_group_name=group.value_as_string,
-            model_package_group_description="Federated models of MLEdgeOps",
-        )
-        models.apply_removal_policy(KEPT)
         self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
 
     def _stale_devices(self, d: Deployment, rollout: functions.CfnFunction) -> None:

@@ -149,7 +149,7 @@ class StateMachine:
         return ServerResources(
             objects=objects,
             runs=table,
-            host=CohortHost(runner=runner, runs=table, secrets=None, address=lambda: ""),
+            host=CohortHost(runner=runner, runs=table, secrets=None, address=str, prefix="sim"),
             store=CloudHistory(cloud),
             signer=self._signer,
             eligible=_nobody,

@@ -34,6 +34,7 @@ from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
+from pipelines.devices.attachments import attach_again
 from pipelines.errors import DeployError, UsageError
 from pipelines.run.account import DEFAULT_PREFIX, PREFIX_VARIABLE
 
@@ -91,7 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.apply:
             make_service_role(client("iam"))
             code = _code(parameters)
+            comes_again = stacks.is_new(cloud.deployment.stacks[1])
             changes = _apply(cloud.deployment, stacks, client("s3"), parameters, code)
+            if comes_again:
+                attach_again(client("iot"), cloud.deployment)
         else:
             changes = _plan(cloud.deployment, stacks, parameters)
     document = {

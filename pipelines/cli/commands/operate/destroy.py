@@ -12,6 +12,7 @@ from pipelines.cli.options import declare
 from pipelines.cli.output import answer
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds
+from pipelines.devices.attachments import detach_all
 from pipelines.errors import UsageError
 
 
@@ -37,6 +38,7 @@ def destroy_stacks(arguments: argparse.Namespace) -> int:
         cloudformation, s3 = client("cloudformation"), client("s3")
         kept = [] if arguments.data_too else _retained(d, cloudformation)
         stacks = Stacks(cloudformation, s3, d.code_bucket)
+        detach_all(client("iot"), d)
         for name in reversed(d.stacks):
             stacks.delete(name)
         if arguments.data_too:

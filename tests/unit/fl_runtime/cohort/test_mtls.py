@@ -33,7 +33,7 @@ def test_both_sides_trust_the_same_ca_and_have_one_role_each() -> None:
 
 
 def test_the_proxies_identity_is_published_replaced_and_deleted() -> None:
-    secrets, name = MemorySecrets(), secret_name("run-1", 2, "c0000")
+    secrets, name = MemorySecrets(), secret_name("plant", "run-1", 2, "c0000")
     first, second = Identity(b"ca", b"certificate", b"key"), Identity(b"ca", b"other", b"key")
     publish_identity(secrets, name, first)
     publish_identity(secrets, name, second)
@@ -53,6 +53,8 @@ def test_each_cohort_has_a_key_and_a_certificate_of_its_own() -> None:
 
 
 def test_each_cohort_of_each_server_of_a_run_has_a_secret_of_its_own() -> None:
-    names = {secret_name("run-1", epoch, cohort) for epoch in (1, 2) for cohort in ("c0", "c1")}
+    names = {
+        secret_name("plant", "run-1", epoch, cohort) for epoch in (1, 2) for cohort in ("c0", "c1")
+    }
     assert len(names) == 4
-    assert all(name.startswith("mledgeops/run-1/") for name in names)
+    assert all(name.startswith("plant/run-1/") for name in names)

@@ -23,7 +23,7 @@ COHORTS = form_cohorts("f", ["d0", "d1"], 1)
 
 def names(epoch: int) -> list[str]:
     """The secrets of one server: one for each cohort."""
-    return [secret_name("run-1", epoch, cohort.cohort) for cohort in COHORTS]
+    return [secret_name("plant", "run-1", epoch, cohort.cohort) for cohort in COHORTS]
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def host() -> CohortHost:
         runs=MemoryRunTable(RunState(run="run-1", state="Running", epoch=1)),
         secrets=MemorySecrets(),
         address=lambda: "127.0.0.1",
+        prefix="plant",
     )
 
 

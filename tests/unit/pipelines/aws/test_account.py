@@ -124,7 +124,8 @@ def test_what_is_kept_has_a_name_by_which_the_next_deployment_takes_it_over() ->
         D.commands_key,
         D.models_key,
         D.records_key,
-        "wind-farm",
+        D.thing_type,
+        D.thing_group,
     }
 
 

@@ -9,6 +9,7 @@ from support.templates import resources
 
 from fl_runtime.run import cost
 from pipelines.aws import metrics
+from pipelines.aws.stack_specs import TEMPLATES, template
 
 
 def test_nothing_that_holds_data_is_deleted_with_its_stack() -> None:
@@ -16,14 +17,15 @@ def test_nothing_that_holds_data_is_deleted_with_its_stack() -> None:
         *resources("AWS::S3::Bucket"),
         *resources("AWS::ECR::Repository"),
         *resources("AWS::KMS::Key"),
-        *resources("AWS::SageMaker::ModelPackageGroup"),
+        *resources("AWS::IoT::ThingType"),
+        *resources("AWS::IoT::ThingGroup"),
     ]
     kept += [
         t
         for t in resources("AWS::DynamoDB::Table")
         if t["Properties"].get("DeletionProtectionEnabled")
     ]
-    assert len(kept) == 11
+    assert len(kept) == 12
     assert all(resource["DeletionPolicy"] == "RetainExceptOnCreate" for resource in kept)
 
 
@@ -68,3 +70,38 @@ def test_every_alarm_is_explained_to_the_operator() -> None:
         assert f"`{alarm.name}`" in handbook, (
             f"docs/operate.md does not say what to do about {alarm.name}"
         )
+
+
+def test_a_second_deployment_beside_the_first_shares_no_name_with_it() -> None:
+    names = {
+        (kind, key): value
+        for name in TEMPLATES
+        for identifier, resource in template(name)["Resources"].items()
+        for kind in [f"{resource['Type']} {identifier}"]
+        for key, value in resource["Properties"].items()
+        if key in NAMED.get(resource["Type"], (f"{resource['Type'].rsplit('::')[2]}Name", "Name"))
+    }
+    assert len(names) > 40
+    unprefixed = [what for what, value in names.items() if '"Prefix"' not in json.dumps(value)]
+    # A zone is private to its network, and is named like AWS's own host.
+    assert [what for what in unprefixed if "Route53" not in what[0]] == []
+    secrets = [
+        str(statement["Resource"])
+        for role in resources("AWS::IAM::Role")
+        for policy in role["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "secretsmanager" in str(statement["Action"])
+    ]
+    assert len(secrets) == 2
+    assert all("'Ref': 'Prefix'" in resource for resource in secrets)
+
+
+NAMED = {
+    "AWS::DynamoDB::Table": ("TableName",),
+    "AWS::ECS::Cluster": ("ClusterName",),
+    "AWS::IAM::Role": ("RoleName",),
+    "AWS::Lambda::Function": ("FunctionName",),
+    "AWS::SageMaker::ModelPackageGroup": ("ModelPackageGroupName",),
+    "AWS::StepFunctions::StateMachine": ("StateMachineName",),
+}
+"""The property with the name where it is not called after the type's last word."""
