@@ -10,12 +10,23 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from fl_runtime.run.keys import run_id
-from pipelines.run.names import BELOW_STEP, CALLBACK_STEP, LINK_STEP, REGISTER_STEP
+from pipelines.run.names import BELOW_STEP, LINK_STEP
 from pipelines.run.option import ParameterValue
 
 _UNDER_WAY = ("Executing", "Stopping")
 _UNKNOWN = ("ResourceNotFound", "ValidationException")
 """SageMaker's error codes for an execution that it does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedRun:
+    """One federated step of an execution that has started."""
+
+    step: str
+    run: str
+    """Named by the callback's token."""
+    outputs: dict[str, str]
+    """Empty before the callback is answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +37,9 @@ class Snapshot:
     """SageMaker's ``PipelineExecutionStatus``."""
     failure_reason: str
     steps: dict[str, dict[str, Any]]
-    """The steps that have started, by name."""
+    """The steps that have started, by name, the first to start first."""
+    queue_url: str
+    """The deployment's: callbacks to other queues are somebody else's."""
 
     @property
     def ended(self) -> bool:
@@ -34,25 +47,37 @@ class Snapshot:
         return self.status not in _UNDER_WAY
 
     @property
+    def federated(self) -> list[FederatedRun]:
+        """The federated steps, whatever their names are: they call back to the deployment's queue.
+        The first to start comes first.
+        """
+        found = ((name, self._metadata(name, "Callback")) for name in self.steps)
+        return [
+            FederatedRun(step=name, run=run_id(said["CallbackToken"]), outputs=_by_name(said))
+            for name, said in found
+            if said.get("CallbackToken") and said.get("SqsQueueUrl") == self.queue_url
+        ]
+
+    @property
     def run(self) -> str:
-        """The run, named by the callback's token. Empty before the callback has started."""
-        token = self._metadata(CALLBACK_STEP, "Callback").get("CallbackToken", "")
-        return run_id(token) if token else ""
+        """The first federated step's run. Empty before it has started."""
+        return self.federated[0].run if self.federated else ""
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The callback's outputs, empty before it is answered."""
-        return _by_name(self._metadata(CALLBACK_STEP, "Callback"))
+        """The first federated step's outputs."""
+        return self.federated[0].outputs if self.federated else {}
 
     @property
     def version(self) -> str:
-        """Number of the MLflow version that the Link step made. Empty without one."""
+        """Number of the MLflow version that a Link step of ours made. Empty without one."""
         return _by_name(self._metadata(LINK_STEP, "Lambda")).get("model_version", "")
 
     @property
     def model_package_arn(self) -> str:
-        """What the Register step registered. Empty when it did not run."""
-        return str(self._metadata(REGISTER_STEP, "RegisterModel").get("Arn", ""))
+        """The first package that was registered. Empty when none was."""
+        packages = (self._metadata(name, "RegisterModel") for name in self.steps)
+        return next((str(found["Arn"]) for found in packages if found.get("Arn")), "")
 
     @property
     def is_not_better(self) -> bool:
@@ -81,8 +106,10 @@ def _by_name(metadata: dict[str, Any]) -> dict[str, str]:
 class Executions:
     """Reads and stops pipeline executions."""
 
-    def __init__(self, sagemaker: Any) -> None:
+    def __init__(self, sagemaker: Any, queue_url: str = "") -> None:
+        """``queue_url``: the deployment's queue, by which its steps are known."""
         self._sagemaker = sagemaker
+        self._queue_url = queue_url
 
     def start(self, pipeline: str, parameters: Mapping[str, ParameterValue]) -> str:
         """Start an execution; returns its ARN."""
@@ -93,14 +120,29 @@ class Executions:
         return str(started["PipelineExecutionArn"])
 
     def read(self, arn: str) -> Snapshot:
-        """The execution as it is now. A pipeline has six steps, so one page holds them all."""
+        """The execution as it is now."""
         described = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-        steps = self._sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn)
         return Snapshot(
             status=described["PipelineExecutionStatus"],
             failure_reason=described.get("FailureReason", ""),
-            steps={step["StepName"]: step for step in steps["PipelineExecutionSteps"]},
+            steps={step["StepName"]: step for step in self._steps(arn)},
+            queue_url=self._queue_url,
         )
+
+    def _steps(self, arn: str) -> list[dict[str, Any]]:
+        """All steps that have started, the first first: SageMaker gives the newest first, and no
+        more than 100 at once.
+        """
+        found: list[dict[str, Any]] = []
+        page: dict[str, str] = {}
+        while True:
+            answer = self._sagemaker.list_pipeline_execution_steps(
+                PipelineExecutionArn=arn, MaxResults=100, **page
+            )
+            found += answer["PipelineExecutionSteps"]
+            if not answer.get("NextToken"):
+                return list(reversed(found))
+            page = {"NextToken": answer["NextToken"]}
 
     def ended(self, arn: str) -> bool:
         """Whether an execution has ended; one that SageMaker does not know has."""

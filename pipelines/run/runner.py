@@ -42,7 +42,7 @@ class Runner:
     ) -> None:
         self._deployment = deployment
         self._clients = clients
-        self._executions = Executions(clients.sagemaker)
+        self._executions = Executions(clients.sagemaker, deployment.queue_url)
         self._sleep = sleep
         self._clock = clock
 

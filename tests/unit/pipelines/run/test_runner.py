@@ -37,10 +37,12 @@ def step(name: str, **facts: Any) -> dict[str, Any]:
     return {"StepName": name, "StepStatus": "Succeeded", **facts}
 
 
-def callback(**outputs: str) -> dict[str, Any]:
+def callback(
+    name: str = "Train", token: str = "Tok1234567", queue: str = D.queue_url, **outputs: str
+) -> dict[str, Any]:
     given = [{"Name": name, "Value": value} for name, value in outputs.items()]
-    metadata = {"CallbackToken": "Tok1234567", "OutputParameters": given}
-    return step("FederatedRun", Metadata={"Callback": metadata})
+    metadata = {"CallbackToken": token, "SqsQueueUrl": queue, "OutputParameters": given}
+    return step(name, Metadata={"Callback": metadata})
 
 
 class SageMaker:
@@ -55,9 +57,15 @@ class SageMaker:
         self.now = self.snapshots.pop(0) if len(self.snapshots) > 1 else self.snapshots[0]
         return {"PipelineExecutionStatus": self.now[0], "FailureReason": "it ended"}
 
-    def list_pipeline_execution_steps(self, PipelineExecutionArn: str) -> dict[str, Any]:
-        self.steps_read += 1
-        return {"PipelineExecutionSteps": self.now[1]}
+    def list_pipeline_execution_steps(
+        self, PipelineExecutionArn: str, MaxResults: int, NextToken: str = "0"
+    ) -> dict[str, Any]:
+        """Newest first, two on a page."""
+        self.steps_read += NextToken == "0"
+        first = int(NextToken)
+        page = self.now[1][::-1][first : first + 2]
+        more = {"NextToken": str(first + 2)} if first + 2 < len(self.now[1]) else {}
+        return {"PipelineExecutionSteps": page, **more}
 
     def stop_pipeline_execution(self, PipelineExecutionArn: str, ClientRequestToken: str) -> None:
         self.stopped.append(ClientRequestToken)
@@ -141,6 +149,26 @@ def test_a_registered_model_is_reported_with_its_names() -> None:
     plain = report.to_json()
     assert "reason" not in plain
     assert "devices" not in plain["rounds"][0]
+
+
+def test_federated_steps_are_found_by_their_queue_whatever_their_names() -> None:
+    others = callback("Approve", "Other12345", queue="https://sqs/1/the-teams-own")
+    steps = [
+        step("Prepare"),
+        others,
+        callback("plain_run", "First12345", value="1"),
+        callback("tuned_run", "Second1234"),
+        step("store", Metadata={"RegisterModel": {"Arn": "arn:m/7"}}),
+    ]
+    sagemaker = SageMaker(("Executing", steps))
+    found = Executions(sagemaker, D.queue_url).read(ARN)
+    assert [(item.step, item.run, item.outputs) for item in found.federated] == [
+        ("plain_run", "run-First12345", {"value": "1"}),
+        ("tuned_run", "run-Second1234", {}),
+    ]
+    assert (found.run, found.outputs) == ("run-First12345", {"value": "1"})
+    assert found.model_package_arn == "arn:m/7"
+    assert Executions(SageMaker(("Executing", [others])), D.queue_url).read(ARN).run == ""
 
 
 def test_a_model_that_is_not_better_is_not_a_failure() -> None:
