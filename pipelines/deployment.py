@@ -50,6 +50,10 @@ class Deployment:
     """ARN of the key that signs models. Only the stacks know it; others use the alias."""
     records_key_arn: str = ""
     """ARN of the key that signs provenance records. Only the stacks know it."""
+    answered_executions: tuple[str, ...] = ()
+    """ARN patterns of the pipeline executions whose callbacks may be answered. Only the stacks know
+    those of further pipelines.
+    """
 
     # Storage
     code_bucket: str = field(init=False, metadata=_name("{prefix}-code-{account}-{region}"))

@@ -25,6 +25,8 @@ NOT_EMULATED = {
 }
 """Resource types that ministack's CloudFormation refuses, and why they are not missed here."""
 POLL_SECONDS = 0.05
+FURTHER_PIPELINES = "arn:aws:sagemaker:{region}:{account}:pipeline/*"
+"""On this machine every pipeline may have federated steps."""
 FRESH_SECONDS = "45"
 """Age of a heartbeat from which a device counts as gone. Local devices send one every 2 s, or where
 they are many every 15 s.
@@ -55,6 +57,7 @@ def deploy(d: Deployment, cloudformation: Any, s3: Any, tracking_uri: str) -> No
         "MlflowTrackingUri": tracking_uri,
         "FreshSeconds": FRESH_SECONDS,
         "ImageTag": "local",
+        "FurtherPipelines": FURTHER_PIPELINES.format(region=d.region, account=d.account),
     }
     for spec in specs(d, parameters, reduce=reduce):
         if not stacks.same(spec):

@@ -40,7 +40,10 @@ VALUES = {
     "AWS::Partition": "aws",
     "AWS::URLSuffix": "amazonaws.com",
     "Prefix": D.prefix,
+    "FurtherPipelines": "",
 }
+FURTHER = "arn:aws:sagemaker:us-east-1:000000000000:pipeline/*"
+"""The same parameter as the local cloud sets it: pipelines of any name are answered there."""
 
 NO_LOCAL_CALL = {
     "kms:Decrypt": (
@@ -147,7 +150,11 @@ def resolve(value: Any) -> Any:
         if function == "Ref":
             return VALUES.get(argument, argument)
         if function == "Fn::Join":
-            return argument[0].join(resolve(item) for item in argument[1])
+            return argument[0].join(resolve(argument[1]))
+        if function == "Fn::Split":
+            return resolve(argument[1]).split(argument[0])
+        if function == "Fn::If":  # every condition in a policy asks whether a parameter is given
+            return resolve(argument[1 if VALUES.get(argument[0].removeprefix("Has")) else 2])
         if function == "Fn::ImportValue":
             export = resolve(argument)
             return next(
@@ -302,7 +309,11 @@ def test_no_role_is_ever_refused_what_it_asks_for(calls: set) -> None:
 
 
 def test_the_synthesised_policies_grant_all_that_was_asked_for(calls: set) -> None:
-    granted = policies()
+    VALUES["FurtherPipelines"] = FURTHER
+    try:
+        granted = policies()
+    finally:
+        VALUES["FurtherPipelines"] = ""
     for role, action, resource, _ in calls:
         assert allows(granted[role], action, resource), (
             f"{role} called {action} on {resource}, and the template does not grant it"

@@ -56,7 +56,14 @@ def test_a_second_deployment_of_the_same_changes_nothing(reached: LocalCloud) ->
         ]
     }
     given = {
-        key: deployed[key] for key in ("CodeKey", "MlflowTrackingUri", "FreshSeconds", "ImageTag")
+        key: deployed[key]
+        for key in (
+            "CodeKey",
+            "MlflowTrackingUri",
+            "FreshSeconds",
+            "ImageTag",
+            "FurtherPipelines",
+        )
     }
     for spec in specs(d, given, reduce=stack.reduce):
         assert stacks.same(spec)

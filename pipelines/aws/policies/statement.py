@@ -8,6 +8,9 @@ from pipelines.deployment import Deployment
 
 Statement = dict[str, Any]
 
+EXECUTIONS = "/execution/*"
+"""What follows a pipeline's ARN in the ARN pattern of its executions."""
+
 # MLflow operations, as managed MLflow names them:
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemakerwithmlflow.html
 END_RUN = (
@@ -113,11 +116,16 @@ def use_mlflow(d: Deployment, *sets: tuple[str, ...]) -> Statement:
 
 
 def answer_callback(d: Deployment, *answers: str) -> Statement:
-    """Answer the callback step of our pipelines with ``Success`` or ``Failure``."""
-    executions = f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*/execution/*"
-    return allow(
-        [f"sagemaker:SendPipelineExecutionStep{answer}" for answer in answers], [executions]
-    )
+    """Answer the federated steps of our pipelines, and of further ones that the stack lists, with
+    ``Success`` or ``Failure``.
+    """
+    executions = list(d.answered_executions) or [own_executions(d)]
+    return allow([f"sagemaker:SendPipelineExecutionStep{answer}" for answer in answers], executions)
+
+
+def own_executions(d: Deployment) -> str:
+    """ARN pattern of the executions of our own pipelines."""
+    return f"arn:aws:sagemaker:{d.region}:{d.account}:pipeline/{d.prefix}-*{EXECUTIONS}"
 
 
 def send_commands(d: Deployment) -> Statement:

@@ -24,6 +24,7 @@ from pipelines.aws.stacks.stack import (
     KEPT,
     Stack,
     accept,
+    answered_executions,
     architecture_parameter,
     called_by_rule,
     conducted,
@@ -66,6 +67,7 @@ class DataStack(Stack):
             key=self.key_arn,
             subnets=network.subnets,
             security_groups=network.security_groups,
+            answered_executions=answered_executions(self, self.deployment()),
             **signing_keys(self),
         )
         self.task_environment = function_environment(d, tracking_uri, fresh)

@@ -15,7 +15,7 @@ from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines.aws.policies.roles import EVENT_FUNCTIONS, FUNCTIONS, SERVICE_OF_ROLE, statements
-from pipelines.aws.policies.statement import document
+from pipelines.aws.policies.statement import EXECUTIONS, document, own_executions
 from pipelines.aws.runtime import PYTHON
 from pipelines.deployment import PREFIX_PATTERN, Deployment
 
@@ -221,6 +221,28 @@ def called_by_rule(
         principal="events.amazonaws.com",
         source_arn=made.attr_arn,
     )
+
+
+def answered_executions(stack: Stack, d: Deployment) -> tuple[str, ...]:
+    """The executions whose callbacks may be answered: those of our pipelines, and of the further
+    ones that a parameter lists.
+    """
+    further = stack.parameter(
+        "FurtherPipelines",
+        "ARNs of other pipelines with federated steps, separated by commas; * stands for any name",
+        default="",
+    )
+    one = r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:pipeline/[a-zA-Z0-9*-]+"
+    further.allowed_pattern = f"^({one}(,{one})*)?$"
+    some = cdk.CfnCondition(
+        stack,
+        "HasFurtherPipelines",
+        expression=cdk.Fn.condition_not(cdk.Fn.condition_equals(further.value_as_string, "")),
+    )
+    arns = cdk.Fn.split(",", further.value_as_string)
+    patterns = cdk.Fn.join("", [",", cdk.Fn.join(f"{EXECUTIONS},", arns), EXECUTIONS])
+    more = cdk.Fn.condition_if(some.logical_id, patterns, "").to_string()
+    return tuple(cdk.Fn.split(",", f"{own_executions(d)}{more}"))
 
 
 def architecture_parameter(stack: Stack) -> tuple[str, str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from ministack.core.iam_evaluator import EvalContext
 from ministack.services import iot
+from support.paths import ROOT
 
-from pipelines.aws.policies import devices, functions, services, tasks
+from pipelines.aws import stack_specs
+from pipelines.aws.policies import devices, functions, services, tasks, teams
 from pipelines.aws.policies.devices import (
     POLICY_LIMIT,
     claim_policy,
@@ -17,6 +20,7 @@ from pipelines.aws.policies.devices import (
 )
 from pipelines.aws.policies.roles import DATA_ROLES, FUNCTIONS, SAGEMAKER_ROLES, statements
 from pipelines.aws.policies.statement import allow, deliver_logs, document
+from pipelines.aws.rehearsal.values import Place, Values
 from pipelines.deployment import Deployment
 from pipelines.local.emulators.ministack import thing_attributes
 
@@ -185,3 +189,81 @@ def test_a_statement_has_a_condition_only_if_it_is_given_one() -> None:
     assert allow(["a:B"], ["r"]) == {"Effect": "Allow", "Action": ["a:B"], "Resource": ["r"]}
     assert allow(["a:B"], ["r"], Bool={"k": "v"})["Condition"] == {"Bool": {"k": "v"}}
     assert document([])["Version"] == "2012-10-17"
+
+
+def further(given: str) -> list[str]:
+    """The executions that the shipped template lets a function answer."""
+    template = stack_specs.template("data")
+    place = Place(account=D.account, region=D.region, zones=("a", "b"))
+    values = Values("data", template, {"FurtherPipelines": given}, place, {})
+    role = next(
+        r["Properties"]
+        for r in template["Resources"].values()
+        if r["Type"] == "AWS::IAM::Role" and "conclude" in json.dumps(r["Properties"]["RoleName"])
+    )
+    return next(
+        values.resolve(statement["Resource"])
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "sagemaker:SendPipelineExecutionStepSuccess" in statement["Action"]
+    )
+
+
+def test_pipelines_that_the_stack_lists_are_answered_besides_our_own() -> None:
+    base = "arn:aws:sagemaker:us-east-1:000000000000:pipeline"
+    own = f"{base}/mledgeops-*/execution/*"
+    assert further("") == [own]
+    assert further(f"{base}/team-wind") == [own, f"{base}/team-wind/execution/*"]
+    assert further(f"{base}/a,{base}/b-*") == [
+        own,
+        f"{base}/a/execution/*",
+        f"{base}/b-*/execution/*",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("", True),
+        ("arn:aws:sagemaker:eu-central-1:111122223333:pipeline/team-wind", True),
+        ("arn:aws:sagemaker:eu-central-1:111122223333:pipeline/*", True),
+        ("arn:aws:sagemaker:us-east-1:111122223333:pipeline/a,team-b", False),
+        ("team-wind", False),
+        ("*", False),
+        ("arn:aws:sagemaker:us-east-1:111122223333:pipeline/a/execution/1", False),
+    ],
+)
+def test_only_pipelines_of_one_account_can_be_listed(given: str, taken: bool) -> None:
+    pattern = stack_specs.template("data")["Parameters"]["FurtherPipelines"]["AllowedPattern"]
+    assert bool(re.match(pattern, given)) is taken
+
+
+def test_the_handbook_says_what_a_teams_role_needs() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text()
+    section = text[text.index("## Pipelines of other teams") :]
+    shown = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", section, re.DOTALL)]
+    key = "arn:aws:kms:REGION:ACCOUNT:key/DATA-KEY"
+    d = Deployment(account="ACCOUNT", region="REGION", key=key)
+    assert shown[:2] == [document(teams.pipeline_role(d)), document(teams.author(d))]
+
+
+def test_a_teams_role_may_do_for_the_step_what_our_own_pipelines_role_may() -> None:
+    """Ours calls two functions besides: a team's package is linked by its event."""
+
+    def grants(given: list) -> set[tuple[str, str]]:
+        return {(a, r) for s in given for a in s["Action"] for r in s["Resource"]}
+
+    ours = grants(statements("pipeline", D))
+    assert {a for a, _ in ours - grants(teams.pipeline_role(D))} == {"lambda:InvokeFunction"}
+    assert grants(teams.pipeline_role(D)) <= ours
+
+
+def test_the_data_keys_policy_leaves_its_use_to_the_accounts_policies() -> None:
+    keys = stack_specs.template("base")["Resources"].values()
+    policies = [
+        json.dumps(key["Properties"]["KeyPolicy"]["Statement"])
+        for key in keys
+        if key["Type"] == "AWS::KMS::Key" and "logs." in json.dumps(key["Properties"])
+    ]
+    assert len(policies) == 1
+    assert ":root" in policies[0]
