@@ -21,7 +21,8 @@ from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import app_key
 from pipelines.deployment import Deployment
 from pipelines.errors import DeployError, UsageError
-from pipelines.local.sagemaker.values import Scope, holds
+from pipelines.local.sagemaker.definitions.conditions import holds
+from pipelines.local.sagemaker.definitions.values import Scope
 from pipelines.run.account import deployment_of
 from pipelines.run.definition import definition
 from pipelines.run.names import pipeline_name

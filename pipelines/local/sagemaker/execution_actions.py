@@ -6,9 +6,10 @@ import json
 import time
 from typing import Any
 
+from pipelines.local.sagemaker.definitions.checks import parsed
 from pipelines.local.sagemaker.engine import Engine
 from pipelines.local.sagemaker.executions import PipelineExecution
-from pipelines.local.sagemaker.moto_actions import invalid, written
+from pipelines.local.sagemaker.moto_actions import Action, answered_by, invalid, written
 
 
 class ExecutionActions:
@@ -22,11 +23,19 @@ class ExecutionActions:
         """StartPipelineExecution."""
         name = response.params["PipelineName"].rsplit("/", 1)[-1]
         pipeline = response.sagemaker_backend.describe_pipeline(name)
-        definition = json.loads(pipeline["PipelineDefinition"])
+        if response.params.get("SelectiveExecutionConfig"):
+            raise invalid("The local cloud runs whole pipelines: it knows no selective execution.")
         given = _values(response.params.get("PipelineParameters"))
         try:
+            definition = parsed(pipeline["PipelineDefinition"])
             with written():
-                execution = self._running().start(name, definition, given)
+                execution = self._running().start(
+                    name,
+                    definition,
+                    given,
+                    role=pipeline.get("RoleArn") or "",
+                    parallel=_parallel(response),
+                )
         except ValueError as error:
             raise invalid(str(error)) from error
         return {"PipelineExecutionArn": execution.arn}
@@ -66,10 +75,17 @@ class ExecutionActions:
 
     def list_pipeline_execution_steps(self, response: Any) -> dict[str, Any]:
         """ListPipelineExecutionSteps, newest first."""
+        steps = _find(self._running(), response).described_steps()
+        if response.params.get("SortOrder") != "Ascending":
+            steps.reverse()
+        return {"PipelineExecutionSteps": steps}
+
+    def describe_pipeline_definition_for_execution(self, response: Any) -> dict[str, Any]:
+        """DescribePipelineDefinitionForExecution."""
+        execution = _find(self._running(), response)
         return {
-            "PipelineExecutionSteps": list(
-                reversed(_find(self._running(), response).steps.values())
-            )
+            "PipelineDefinition": json.dumps(execution.definition),
+            "CreationTime": execution.started_at,
         }
 
     def list_pipeline_parameters_for_execution(self, response: Any) -> dict[str, Any]:
@@ -88,14 +104,43 @@ class ExecutionActions:
         reason = response.params.get("FailureReason") or "no reason was given"
         return _answer(self._running(), response, None, reason)
 
+    def described_job(self, field: str, original: Action) -> Action:
+        """DescribeTrainingJob and the like: jobs of our executions, else moto's own answer."""
+
+        def describe(response: Any) -> Any:
+            engine = self.engine
+            found = engine.result_of(field, response.params[field]) if engine is not None else None
+            return original(response) if found is None else answered_by(lambda _: found)(response)
+
+        return describe
+
     def _running(self) -> Engine:
         if self.engine is None:
             raise invalid("The local SageMaker is starting.")
         return self.engine
 
 
-ACTIONS = tuple(name for name in vars(ExecutionActions) if not name.startswith("_"))
+ACTIONS = tuple(
+    name
+    for name in vars(ExecutionActions)
+    if not name.startswith("_") and name != ExecutionActions.described_job.__name__
+)
 """Names of the actions, which are moto's."""
+JOBS = {
+    "describe_processing_job": "ProcessingJobName",
+    "describe_training_job": "TrainingJobName",
+}
+"""Actions that describe a job, and the field that names it."""
+
+
+def _parallel(response: Any) -> int:
+    """Steps at once, as the request or the pipeline has it; 0: all that can."""
+    given = response.params.get("ParallelismConfiguration")
+    if given is None:
+        name = response.params["PipelineName"].rsplit("/", 1)[-1]
+        pipelines = getattr(response.sagemaker_backend, "pipelines", {})
+        given = getattr(pipelines.get(name), "parallelism_configuration", None)
+    return int((given or {}).get("MaxParallelExecutionSteps", 0))
 
 
 def _find(engine: Engine, response: Any) -> PipelineExecution:

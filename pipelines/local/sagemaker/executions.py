@@ -12,6 +12,7 @@ from typing import Any
 from edge.files import write_atomically
 
 UNDER_WAY = ("Executing", "Stopping")
+_NOT_KEPT = ("stopping", "lock")
 
 
 @dataclass
@@ -27,11 +28,24 @@ class PipelineExecution:
     started_at: float = field(default_factory=time.time)
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By name, in the order of their start."""
+    role: str = ""
+    """ARN of the role that it acts as."""
+    parallel: int = 0
+    """How many steps may run at once; 0: as many as can."""
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What steps that succeeded gave, by name: for later executions whose caching finds them."""
     stopping: threading.Event = field(default_factory=threading.Event)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """Held while ``steps`` and ``results`` are changed or written: steps run side by side."""
 
     def to_json(self) -> dict[str, Any]:
         """What is kept on disk."""
-        return {key: value for key, value in self.__dict__.items() if key != "stopping"}
+        return {key: value for key, value in self.__dict__.items() if key not in _NOT_KEPT}
+
+    def described_steps(self) -> list[dict[str, Any]]:
+        """The steps as they are now, in the order of their start."""
+        with self.lock:
+            return [dict(step) for step in self.steps.values()]
 
 
 class ExecutionFiles:
@@ -44,7 +58,8 @@ class ExecutionFiles:
         """Write an execution's state. It survives a power cut: pipelines are not run twice."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"{execution.arn.rsplit('/', 1)[1]}.json"
-        write_atomically(file, json.dumps(execution.to_json()).encode(), durable=True)
+        with execution.lock:  # also while it is written: an older state must not replace a newer
+            write_atomically(file, json.dumps(execution.to_json()).encode(), durable=True)
 
     def under_way(self) -> list[str]:
         """ARNs of the executions that have not ended, as the files have it."""

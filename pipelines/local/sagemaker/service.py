@@ -13,20 +13,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.emulators.authority import Authority, role_clients, sagemaker_resource
+from pipelines.local.emulators.authority import Authority, sagemaker_resource
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.home import ACCOUNT, REGION
 from pipelines.local.sagemaker import execution_actions, journal
 from pipelines.local.sagemaker.engine import Engine
-from pipelines.local.sagemaker.moto_actions import answered_by, not_supported
+from pipelines.local.sagemaker.jobs.runner import JobRunner
+from pipelines.local.sagemaker.moto_actions import Action, answered_by, not_supported
 from pipelines.local.sagemaker.packages import PackageActions
+from pipelines.local.sagemaker.pipeline_actions import CHECKED, checked
+from pipelines.local.sagemaker.roles import Roles
 
 
 class SageMaker:
     """The service on a loopback port. One in a process: moto's classes are extended in place."""
 
     def __init__(self, folder: Path, port: int, pipeline_role: str, calls: CallLog) -> None:
-        """``pipeline_role``: ARN of the role that executions act as."""
+        """``pipeline_role``: ARN of the role of our own pipelines."""
         os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT  # moto reads it when it is imported
         from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
@@ -36,6 +39,7 @@ class SageMaker:
         self._pipeline_role = pipeline_role
         self._calls = calls
         self._authority: Authority | None = None
+        self._s3: Any = None
         self._journal = journal.Journal(folder / "journal.jsonl")
         self._packages = PackageActions(
             self._journal, lambda response: calls.identity(response.get_access_key())
@@ -55,10 +59,19 @@ class SageMaker:
         self._journal.replay(client("sagemaker"))
         self._packages.events = client("events")
         self._authority = Authority(client("iam"), self._calls)
-        act_as_role = role_clients(client("sts"), self._pipeline_role)
-        clients = {name: act_as_role(name) for name in ("sqs", "lambda", "sagemaker")}
+        self._s3 = client("s3")
+        roles = Roles(client)
+        own = roles.clients(self._pipeline_role)
+        for name in ("sqs", "lambda", "sagemaker"):
+            _ = own[name]  # made now, not when the first run waits for them
+        jobs = JobRunner(
+            folder=self._folder,
+            logs=self._folder.parent / "logs" / "jobs",
+            s3=lambda role: roles.clients(role)["s3"],
+            credentials=roles.credentials,
+        )
         prefix = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
-        self._executions.engine = Engine(self._folder / "executions", clients, prefix)
+        self._executions.engine = Engine(self._folder / "executions", roles.clients, prefix, jobs)
 
     def stop(self) -> None:
         """Stop serving, if it has started."""
@@ -70,14 +83,24 @@ class SageMaker:
         from moto.sagemaker.responses import SageMakerResponse
 
         for action in journal.ACTIONS:
-            original = getattr(SageMakerResponse, action, not_supported(action))
-            setattr(SageMakerResponse, action, self._packages.journalled(action, original))
+            original: Action = getattr(SageMakerResponse, action, not_supported(action))
+            kept = self._packages.journalled(action, original)
+            if action in CHECKED:
+                kept = checked(kept, self._read, lambda: self._journal.replaying)
+            setattr(SageMakerResponse, action, kept)
         for action in execution_actions.ACTIONS:
             setattr(SageMakerResponse, action, answered_by(getattr(self._executions, action)))
+        for action, field in execution_actions.JOBS.items():
+            known = self._executions.described_job(field, getattr(SageMakerResponse, action))
+            setattr(SageMakerResponse, action, known)
         SageMakerResponse.describe_model_package = self._packages.described(
             SageMakerResponse.describe_model_package
         )
         SageMakerResponse._authenticate_and_authorize_normal_action = self._authorize()
+
+    def _read(self, bucket: str, key: str) -> bytes:
+        content: bytes = self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
 
     def _authorize(self) -> Callable[[Any, str], None]:
         """What replaces moto's check of policies, which allows everything."""

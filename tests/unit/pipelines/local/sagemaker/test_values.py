@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.local.sagemaker.values import parameters_of, typed
+from pipelines.local.sagemaker.definitions.values import parameters_of, typed
 
 DEFINITION = {
     "Parameters": [

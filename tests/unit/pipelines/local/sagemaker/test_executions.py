@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.pipelines import engine_on
 
-from pipelines.local.sagemaker.engine import Engine
 from pipelines.local.sagemaker.execution_actions import ACTIONS, ExecutionActions
 from pipelines.local.sagemaker.executions import Callbacks, ExecutionFiles, PipelineExecution
 from pipelines.local.sagemaker.journal import Journal
@@ -71,7 +71,7 @@ def request(**params: Any) -> Any:
 @pytest.fixture
 def actions(tmp_path: Path) -> ExecutionActions:
     made = ExecutionActions()
-    made.engine = Engine(tmp_path, {}, PREFIX)
+    made.engine, _ = engine_on(tmp_path)
     return made
 
 
@@ -111,7 +111,7 @@ def test_the_api_refuses_what_it_does_not_know(actions: ExecutionActions) -> Non
             act(request(**params))
     with pytest.raises(Exception, match="is starting"):
         ExecutionActions().list_pipeline_executions(request(PipelineName="p"))
-    assert len(ACTIONS) == 8
+    assert len(ACTIONS) == 9
 
 
 class Recorder:
@@ -161,7 +161,7 @@ def test_a_cut_line_and_a_refused_call_of_the_journal_are_left_out(tmp_path: Pat
 def test_an_execution_that_cannot_be_kept_is_answered_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "executions").write_text("in the way of the folder")
     actions = ExecutionActions()
-    actions.engine = Engine(tmp_path / "executions", {}, PREFIX)
+    actions.engine, _ = engine_on(tmp_path)
     response = types.SimpleNamespace(params={"PipelineName": "p"}, sagemaker_backend=Backend())
     with pytest.raises(invalid("").__class__, match="cannot write to its home folder"):
         actions.start_pipeline_execution(response)

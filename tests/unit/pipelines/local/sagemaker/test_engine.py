@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from support.pipelines import engine_on, until
 
-from pipelines.local.sagemaker.engine import Engine
 from pipelines.local.sagemaker.executions import PipelineExecution
-from pipelines.local.sagemaker.values import Scope, holds
 
 
 class Sqs:
@@ -122,30 +120,20 @@ FAIL = {
 class World:
     def __init__(self, folder: Path) -> None:
         self.sqs, self.packages = Sqs(), Packages()
-        self.engine = Engine(
-            folder,
-            {"sqs": self.sqs, "lambda": Functions(), "sagemaker": self.packages},
-            "arn:aws:sagemaker:r:a",
-        )
+        clients = {"sqs": self.sqs, "lambda": Functions(), "sagemaker": self.packages}
+        self.engine, _ = engine_on(folder, **clients)
 
     def run(
         self, definition: dict, answer: dict | None = None, failure: str | None = None, **given: str
     ) -> PipelineExecution:
         execution = self.engine.start("p", definition, given)
-        self.until(lambda: self.sqs.sent)
+        until(lambda: self.sqs.sent)
         assert self.engine.callbacks.answer(self.sqs.sent[0]["token"], answer, failure)
         assert not self.engine.callbacks.answer(self.sqs.sent[0]["token"], answer, failure), (
             "a callback is answered once"
         )
-        self.until(lambda: execution.status not in ("Executing", "Stopping"))
+        until(lambda: execution.status not in ("Executing", "Stopping"))
         return execution
-
-    def until(self, true: Any) -> None:
-        for _ in range(500):
-            if true():
-                return
-            time.sleep(0.01)
-        raise AssertionError("it did not happen")
 
 
 @pytest.fixture
@@ -187,27 +175,30 @@ def test_a_failing_function_fails_the_execution(world: World) -> None:
     assert "boom" in execution.reason
 
 
-def test_a_step_it_cannot_run_says_so(world: World) -> None:
-    execution = world.run(
-        pipeline({"Name": "T", "Type": "Training", "Arguments": {}}), {"score": "1", "uri": "x"}
-    )
-    assert "does not run steps of type Training" in execution.reason
+@pytest.mark.parametrize("kind", ["Training", "Processing", "Tuning", "Transform", "EMR"])
+def test_a_step_that_cannot_run_here_is_refused_before_anything_runs(
+    world: World, kind: str
+) -> None:
+    step = {"Name": "Fit", "Type": kind, "Arguments": {"AlgorithmSpecification": {}}}
+    with pytest.raises(ValueError, match=rf"the step Fit \({kind}\): .* Give it a stand-in"):
+        world.engine.start("p", pipeline(step), {})
+    assert world.sqs.sent == []
 
 
 def test_stopping_asks_the_run_to_stop_and_waits_for_its_answer(world: World) -> None:
     execution = world.engine.start("p", pipeline(REGISTER), {})
-    world.until(lambda: world.sqs.sent)
+    until(lambda: world.sqs.sent)
     world.engine.stop(execution)
-    world.until(lambda: len(world.sqs.sent) == 2)
+    until(lambda: len(world.sqs.sent) == 2)
     assert (world.sqs.sent[1]["status"], execution.status) == ("Stopping", "Stopping")
     world.engine.callbacks.answer(world.sqs.sent[0]["token"], None, "stopped")
-    world.until(lambda: execution.status == "Stopped")
+    until(lambda: execution.status == "Stopped")
 
 
 def test_executions_are_kept_and_one_cut_off_is_failed(world: World, tmp_path: Path) -> None:
     done = world.run(pipeline(REGISTER), {"score": "1", "uri": "x"})
     cut = world.engine.start("p", pipeline(REGISTER), {})
-    world.until(lambda: len(world.sqs.sent) == 2)
+    until(lambda: len(world.sqs.sent) == 2)
     again = World(tmp_path).engine
     assert again.get(done.arn).status == "Succeeded"  # type: ignore[union-attr]
     assert again.get(cut.arn).status == "Failed"  # type: ignore[union-attr]
@@ -219,37 +210,3 @@ def test_an_undeclared_parameter_is_refused(world: World, given: dict) -> None:
         world.engine.start("p", pipeline(), given)
     with pytest.raises(ValueError, match="Missing parameters"):
         world.engine.start("p", {"Parameters": [{"Name": "A", "Type": "String"}], "Steps": []}, {})
-
-
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        ({"Type": "LessThan", "LeftValue": 1, "RightValue": 2}, True),
-        ({"Type": "Equals", "LeftValue": "a", "RightValue": "b"}, False),
-        (
-            {"Type": "Not", "Expression": {"Type": "GreaterThan", "LeftValue": 1, "RightValue": 2}},
-            True,
-        ),
-        (
-            {
-                "Type": "Or",
-                "Conditions": [
-                    {"Type": "Equals", "LeftValue": 1, "RightValue": 2},
-                    {"Type": "LessThanOrEqualTo", "LeftValue": 1, "RightValue": 1},
-                ],
-            },
-            True,
-        ),
-        ({"Type": "In", "QueryValue": {"Get": "Parameters.P"}, "Values": ["x", "y"]}, True),
-    ],
-)
-def test_conditions(condition: dict, expected: bool) -> None:
-    assert holds(condition, Scope({"P": "x"}, "arn/1", "p")) is expected
-
-
-def test_a_reference_that_leads_nowhere_is_refused() -> None:
-    scope = Scope({}, "arn/1", "p")
-    for reference in ("Parameters.X", "Steps.No.Out", "Execution.Nope", "garbage"):
-        with pytest.raises(ValueError, match="does not exist"):
-            scope.resolve({"Get": reference})
-    assert scope.resolve({"Get": "Execution.PipelineName"}) == "p"
