@@ -12,7 +12,7 @@ from fakes.apps import write_app
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.errors import RunFailed
 from pipelines.errors import UsageError
-from pipelines.local.sagemaker.values import Scope
+from pipelines.local.sagemaker.definitions.values import Scope
 from pipelines.run.option_table import PARAMETERS, RunOptions
 from pipelines.run.plan import plan
 from pipelines.run.request import CallbackMessage, spec_of

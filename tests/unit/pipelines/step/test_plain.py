@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.deployment import Deployment
 from pipelines.errors import UsageError
-from pipelines.local.sagemaker.values import Scope
+from pipelines.local.sagemaker.definitions.values import Scope
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS
 from pipelines.step.arguments import PublishedApp
 from pipelines.step.plain import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.local.sagemaker.values import Scope
+from pipelines.local.sagemaker.definitions.values import Scope
 from pipelines.step.variables import is_variable, json_object, plain, plain_join
 
 RATE, NAME = {"Get": "Parameters.Rate"}, {"Get": "Parameters.Name"}
