@@ -44,12 +44,15 @@ _CHUNK = 1 << 16
 class ObjectError(CodedError):
     """A download or upload that failed; ``code`` is one of the reply's reason codes.
 
-    ``transient``: it may work a moment later.
+    ``transient``: it may work a moment later. ``refused``: the address may have expired.
     """
 
-    def __init__(self, code: str, message: str, *, transient: bool = False) -> None:
+    def __init__(
+        self, code: str, message: str, *, transient: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(code, message)
         self.transient = transient
+        self.refused = refused
 
 
 class Objects(Protocol):
@@ -288,7 +291,8 @@ def _check_status(code: str, what: str, status: int) -> None:
     if httpx.codes.is_success(status):
         return
     if status == httpx.codes.FORBIDDEN:
-        raise ObjectError(code, f"{what} failed: the address has expired or is not allowed (403).")
+        reason = f"{what} failed: the address has expired or is not allowed (403)."
+        raise ObjectError(code, reason, refused=True)
     if httpx.codes.is_redirect(status):
         raise ObjectError(code, f"{what} failed: the server leads elsewhere ({status}).")
     transient = status in (408, 429) or status >= 500

@@ -73,7 +73,9 @@ class CommandLoop:
         self._worker = worker
         self._monotonic = monotonic
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(WAITING_COMMANDS)
-        self._claims: asyncio.Queue[tuple[GrantedClaim, float]] = asyncio.Queue(WAITING_CLAIMS)
+        self._claims: asyncio.Queue[tuple[GrantedClaim | GrantedCommand, float]] = asyncio.Queue(
+            WAITING_CLAIMS
+        )
         self._refusals: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._busy = False
 
@@ -98,7 +100,10 @@ class CommandLoop:
             order = self._gate.open(payload)
             # With the time of receipt: waiting in the queue uses up the command's seconds.
             received = self._monotonic()
-            if isinstance(order, GrantedClaim):
+            # A repetition of the command under way brings it new addresses: it does not wait.
+            if isinstance(order, GrantedClaim) or self._execution.renewals.is_for(
+                order.command.message_id
+            ):
                 self._claims.put_nowait((order, received))
             else:
                 self._queue.put_nowait(_Waiting(order, received))
@@ -124,7 +129,7 @@ class CommandLoop:
             waiting = await self._queue.get()
             command, self._busy = waiting.granted.command, True
             try:
-                if waiting.admitted or await self._admit(command):
+                if await self._admit(command, admitted=waiting.admitted):
                     async with self._worker:
                         reply = await self._execution.answer(waiting.granted, waiting.received)
                     await self._outbox.send(command.message_id, _sealed(reply, command))
@@ -140,23 +145,29 @@ class CommandLoop:
     async def _fetch_all(self) -> None:
         while True:
             granted, received = await self._claims.get()
+            order = granted.claim if isinstance(granted, GrantedClaim) else granted.command
             try:
-                if not await self._admit(granted.claim):
+                if not await self._admit(order):
                     continue
-                command = await self._fetch(granted)
-                if command is not None:
-                    self._queue.put_nowait(_Waiting(command, received, admitted=True))
+                found = await self._fetch(granted) if isinstance(granted, GrantedClaim) else granted
+                if found is not None and not self._execution.renewals.renew(found.command):
+                    self._queue.put_nowait(_Waiting(found, received, admitted=True))
             except asyncio.QueueFull:
                 _refused("flood", "too many commands at once")
             except Exception as error:  # noqa: BLE001  # as above
-                _failed(error, claim=granted.claim.command.digest)
+                _failed(error, message=order.message_id)
 
-    async def _admit(self, order: Command | Claim) -> bool:
-        """Whether an order is to be carried out: not when it is not new, or answered already."""
+    async def _admit(self, order: Command | Claim, *, admitted: bool = False) -> bool:
+        """Whether an order is to be carried out: not when it is not new, or answered already.
+
+        ``admitted``: its claim was, and may have waited while the same command was answered.
+        """
         earlier = self._outbox.earlier(order.message_id)
         if earlier is not None:
             await self._outbox.send(order.message_id, earlier)
             return False
+        if admitted:
+            return True
         try:
             await written(self._gate.admit, order)
         except ProtocolError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.agent.order_gate import GrantedCommand
+from edge.agent.renewal import Renewals
 from edge.config import DeviceConfig
 from edge.errors import CodedError
 from edge.files import disk_code
@@ -16,7 +17,7 @@ from edge.logs import event
 from edge.memory import usable_memory
 from edge.object_transfer import ObjectError, Objects
 from edge.protocol.errors import ProtocolError
-from edge.protocol.messages import Command, ConfigValue, Reply, Timing
+from edge.protocol.messages import Command, ConfigValue, ObjectRef, Reply, Timing
 from edge.protocol.names import check_digest
 from edge.protocol.orders import check_content
 from edge.protocol.records import decode_skeleton
@@ -91,6 +92,8 @@ class CommandExecution:
         self._monotonic = monotonic
         self._now = now
         self._memory = memory
+        self.renewals = Renewals(monotonic)
+        """Takes the repetitions of the command that is under way."""
         # A worker that is warm holds some of it, and uses that again.
         self._memory_at_start = memory()
 
@@ -103,6 +106,7 @@ class CommandExecution:
 
         """
         command = granted.command
+        self.renewals.begin(command, received)
         try:
             return await self._run(granted, _Deadline(command, received, self._monotonic))
         except (CommandRefused, ObjectError, ProtocolError) as error:
@@ -113,6 +117,8 @@ class CommandExecution:
             return _failure(command, "device-error", str(error))
         except Exception as error:  # noqa: BLE001  # the server learns of a fault of ours, too
             return _failure(command, "device-error", f"{type(error).__name__}: {error}")
+        finally:
+            self.renewals.end()
 
     async def _run(self, granted: GrantedCommand, deadline: _Deadline) -> Reply:
         command = granted.command
@@ -129,7 +135,9 @@ class CommandExecution:
             return _failure(command, result.code, result.reason, timing)
         worked = self._monotonic()
         if result.update is not None:
-            await self._objects.put(command.upload_url, update, deadline.left())
+            await self.renewals.with_address(
+                lambda at: self._objects.put(at.upload_url, update, deadline.left()), deadline.left
+            )
             update.unlink(missing_ok=True)
         timing = Timing(fetched - started, worked - fetched, self._monotonic() - worked)
         return _success(command, result, timing, inputs.downloaded)
@@ -149,14 +157,24 @@ class CommandExecution:
         command = granted.command
         content, arrays, downloaded = command.content, "", 0
         if command.content_ref is not None:
-            path, size = await self._objects.fetch(command.content_ref, deadline.left())
+            path, size = await self._download(
+                command.content_ref, lambda at: at.content_ref, deadline
+            )
             content, downloaded = path.read_text(), downloaded + size
         check_content(granted.grant, content, command.run_config)
         decode_skeleton(content)
         if command.arrays is not None:
-            path, size = await self._objects.fetch(command.arrays, deadline.left())
+            path, size = await self._download(command.arrays, lambda at: at.arrays, deadline)
             arrays, downloaded = str(path), downloaded + size
         return _Inputs(content, arrays, downloaded)
+
+    async def _download(
+        self, ref: ObjectRef, again: Callable[[Command], ObjectRef | None], deadline: _Deadline
+    ) -> tuple[Path, int]:
+        """Fetch an object. ``again``: where a repetition of the command has it."""
+        return await self.renewals.with_address(
+            lambda at: self._objects.fetch(again(at) or ref, deadline.left()), deadline.left
+        )
 
     def _job(self, command: Command, folder: Path, inputs: _Inputs, update: Path) -> WorkerJob:
         app = load_app(folder)

@@ -58,15 +58,18 @@ class CommandSender:
         self._concurrency = concurrency
         self._now = now
         self._issued = 0
-        self._parts = [
-            self._part(request.content, request.arrays, request.key),
-            *(self._part(other.content, other.arrays, other.key) for other in request.others),
-        ]
+        self._parts: list[_Part] = []
 
     def send(self, waiting: Mapping[str, Target], seconds: float) -> list[DeviceResult]:
         """Send a command to each target, which then has ``seconds``. Returns the failures of those
         that it could not be sent to.
         """
+        request = self._request
+        # Anew for each repetition: an address ends with the credentials that signed it.
+        self._parts = [
+            self._part(request.content, request.arrays, request.key),
+            *(self._part(other.content, other.arrays, other.key) for other in request.others),
+        ]
         # A command that is sent again is issued later, even where the clock was set back: devices
         # take it for a captured one otherwise.
         self._issued = max(int(self._now() * 1000), self._issued + 1)
@@ -83,7 +86,7 @@ class CommandSender:
         return [result for result in failed if result is not None]
 
     def _part(self, content: str, arrays: ObjectRef | None, key: OrderKey) -> _Part:
-        """What devices get, with addresses that are presigned once for the phase."""
+        """What devices get, with addresses that they share."""
         request = self._request
         if arrays is not None:
             url = self._objects.url_to_get(arrays_key(request.run, arrays.digest), request.seconds)

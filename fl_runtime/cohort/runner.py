@@ -45,10 +45,14 @@ a while to read, each time all of them (docs/decisions/0041).
 PARALLEL = 4
 """Updates downloaded and decoded at once: bounds the memory used beside the mean itself."""
 RESENDS = 3
-"""How often a silent device gets its command again: it may have rebooted, or never received it.
-A device answers a repeated command from memory, so nothing is trained twice.
+"""How often a silent device gets its command again, in a phase of less than 40 minutes: it may have
+rebooted, or never received it. A device answers a repeated command from memory, so nothing is
+trained twice.
 """
-MIN_RESEND_SECONDS = 2.0
+RESEND_SECONDS = (2.0, 600.0)
+"""Shortest and longest time between two. The addresses in a command end with the credentials that
+signed them, which have ten minutes or more: a device with a longer one waits for the next.
+"""
 
 _Batch = list[tuple[StoredReply, Target]]
 _Checked = tuple[DeviceResult, Records | None]
@@ -131,7 +135,8 @@ class CohortRunner:
         A table that cannot be read is read again at the next poll: it costs time, not the run.
         """
         deadline = began + request.seconds
-        resend_every = max(request.seconds / (RESENDS + 1), MIN_RESEND_SECONDS)
+        shortest, longest = RESEND_SECONDS
+        resend_every = min(max(request.seconds / (RESENDS + 1), shortest), longest)
         pause, resend_at = POLL_SECONDS[0], began + resend_every
         while waiting and (now := self._clock()) < deadline and not self._stopped():
             if now >= resend_at and (blocked := _or_later(self._blocked)) is not None:
@@ -179,7 +184,7 @@ def _blocked(target: Target) -> DeviceResult:
 
 def _resend(sender: CommandSender, waiting: dict[str, Target], seconds: float) -> None:
     """Repeat the commands; one that cannot be sent now was sent before, so it is no failure yet."""
-    for failed in sender.send(waiting, seconds):
+    for failed in _or_later(lambda: sender.send(waiting, seconds)) or ():
         event(
             logger,
             "command-not-repeated",

@@ -100,6 +100,8 @@ def test_an_address_whose_time_is_over_is_not_tried_again(tmp_path: Path) -> Non
         with pytest.raises(ObjectError, match="expired") as failed:
             asyncio.run(objects.put(url, upload, 60.0))
     assert (download.value.code, failed.value.code) == ("download-failed", "upload-failed")
+    assert download.value.refused
+    assert failed.value.refused
     assert uptime() - began < 30
 
 

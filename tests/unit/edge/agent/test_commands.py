@@ -19,6 +19,7 @@ from fakes.transport import MemoryTransport
 from edge.agent.commands import CLAIM_SECONDS, WAITING_COMMANDS, CommandLoop
 from edge.agent.freshness import Freshness
 from edge.agent.order_gate import GrantedCommand, OrderGate
+from edge.agent.renewal import Renewals
 from edge.agent.spool import KEPT, Outbox, Spool
 from edge.identity.trust import Trust
 from edge.object_transfer import Objects
@@ -258,6 +259,7 @@ class Loop:
         self.device, self.transport = Device(folder, instant()), MemoryTransport()
         self.gate = asyncio.Event()
         self.answered: list[str] = []
+        self.renewals = Renewals(Clock())
         spool = spool or Spool(folder / "spool")
         self.commands = CommandLoop(
             "fl/f/d0/command",

@@ -148,3 +148,33 @@ def test_an_order_that_is_too_long_even_as_a_claim_fails_its_device() -> None:
     (failed,) = sender.send({"a": request.targets[0]}, 3.0)
     assert failed.code == "not-sent"
     assert sent.payloads == {}
+
+
+class Signed(MemoryObjects):
+    """Presigned addresses, each signed anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def url_to_get(self, key: str, seconds: float) -> str:
+        self.count += 1
+        return f"{key}?{self.count}"
+
+    def url_to_put(self, key: str, seconds: float, limit: int) -> str:
+        return self.url_to_get(key, seconds)
+
+
+def test_a_repeated_command_has_new_addresses() -> None:
+    """Those of the first end with the credentials that signed them."""
+    sent, request, objects = Sent(), phase_request("a"), Signed()
+    objects.data.update(stored_weights().data)
+    sender = CommandSender(sent, objects, request, Threads(), Clock())
+    seen: list[set[str]] = []
+    for _ in range(2):
+        sender.send({target.device: target for target in request.targets}, 3.0)
+        command = read_unverified(sent.payloads["a"])
+        assert isinstance(command, Command)
+        assert command.arrays is not None
+        seen.append({command.arrays.url, command.upload_url})
+    assert seen[0].isdisjoint(seen[1])
