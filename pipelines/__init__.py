@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.desk.notebook.connect import connect as connect
     from pipelines.step.arguments import PublishedApp as PublishedApp
     from pipelines.step.federated_step import FederatedStep as FederatedStep
     from pipelines.step.plain import federated_step_json as federated_step_json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FederatedStep": "pipelines.step.federated_step",
     "PublishedApp": "pipelines.step.arguments",
+    "connect": "pipelines.desk.notebook.connect",
     "federated_step_json": "pipelines.step.plain",
     "register_step_json": "pipelines.step.plain",
 }

@@ -82,7 +82,12 @@ def fresh_seconds(environ: dict[str, str] | None = None) -> float:
 
 def client(service: str) -> Any:
     """A boto3 client with our retry policy. For entry points only, and never at import."""
-    config = Config(
+    return boto3.client(service, config=client_config(service))
+
+
+def client_config(service: str) -> Config:
+    """Our retry policy, and what a service's client needs."""
+    return Config(
         retries=RETRIES,
         # Objects encrypted with KMS can only be presigned with SigV4:
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
@@ -90,7 +95,6 @@ def client(service: str) -> Any:
         # Cohorts in one process share a client among their threads; the default is 10.
         max_pool_connections=32,
     )
-    return boto3.client(service, config=config)
 
 
 class IotCommands:

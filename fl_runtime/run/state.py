@@ -74,13 +74,15 @@ class RunTable:
         item = self._client.get_item(
             TableName=self._table, Key={"run": {"S": run}}, ConsistentRead=True
         ).get("Item")
-        if item is None:
-            return None
-        # Only known attributes: an older version may read what a newer one wrote.
-        fields = {
-            key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__
-        }
-        return msgspec.convert(fields, RunState, strict=False)
+        return None if item is None else _state(item)
+
+    def under_way(self) -> list[RunState]:
+        """The items of runs that have not ended. It reads the whole table."""
+        pages = self._client.get_paginator("scan").paginate(
+            TableName=self._table, ConsistentRead=True
+        )
+        states = (_state(item) for page in pages for item in page["Items"])
+        return [state for state in states if state.state not in TERMINAL_STATES]
 
     def take_over(self, run: str) -> int:
         """Become the run's server. Returns the new epoch, which fences off all older servers."""
@@ -153,6 +155,14 @@ class RunTable:
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
+
+
+def _state(item: Mapping[str, dict[str, str]]) -> RunState:
+    # Only known attributes: an older version may read what a newer one wrote.
+    fields = {
+        key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__
+    }
+    return msgspec.convert(fields, RunState, strict=False)
 
 
 def _value(value: str | float) -> dict[str, str]:

@@ -23,6 +23,7 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     "runs": (
         Entry("new", "runs.new", "write a Flower app to start from"),
         Entry("run", "runs.run", "federate a Flower app as a pipeline"),
+        Entry("attach", "runs.following", "follow a run that goes on by itself"),
         Entry("check", "runs.check", "say what a Flower app uses, and how each of it will run"),
         Entry("runs", "runs.history", "list runs"),
         Entry("show", "runs.history", "show one run"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from pipelines.desk.moments import duration as duration
+from pipelines.desk.moments import moment as moment
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"
@@ -77,18 +79,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
     return "" if value is None else str(value)
-
-
-def moment(seconds: float) -> str:
-    """A time (seconds since the epoch) in UTC, as ISO 8601."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
-
-
-def duration(seconds: float) -> str:
-    """A duration as a person reads it: ``45 s``, ``12 min 5 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipelines.aws.deploy import Stacks
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.errors import UsageError
-from pipelines.local.cloud import local_cloud
-from pipelines.local.home import Home
-from pipelines.local.mlflow_store import check_database, is_finished
 from pipelines.run.account import deployment_of
 
 Choice = Literal["local", "aws"]
@@ -62,6 +60,28 @@ class AwsCloud:
         return cls(deployment_of(session), session.client("iot"))
 
 
+def check_deployed(deployment: Deployment, client: Callable[[str], Any]) -> None:
+    """Check that the deployment is there and whole.
+
+    Raises:
+        UsageError: It is not.
+
+    """
+    stacks = Stacks(client("cloudformation"), client("s3"), deployment.code_bucket)
+    if stacks.status(deployment.stacks[-1]) not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        raise UsageError(
+            f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: "
+            "`mledgeops deploy --apply` deploys it."
+        )
+
+
+def is_local(cloud: Cloud) -> bool:
+    """Whether it is a local cloud, whose devices run on this machine. It tells without importing
+    what the local cloud needs, which an environment for AWS does not have.
+    """
+    return hasattr(cloud, "home")
+
+
 def chosen(option: str = "") -> Choice:
     """The cloud that the option names, else that of MLEDGEOPS_CLOUD, else the local one.
 
@@ -84,6 +104,10 @@ def use(option: str = "") -> Iterator[Cloud]:
     A local cloud that is not running is started for the block.
     """
     if chosen(option) == "local":
+        # The local cloud's parts need packages that an environment for AWS does not have.
+        from pipelines.local.cloud import local_cloud
+        from pipelines.local.home import Home
+
         with local_cloud(Home.default()) as cloud:
             yield cloud
         return
@@ -104,6 +128,9 @@ def use_store(option: str = "") -> Iterator[bool]:
         with use("aws"):
             yield True
         return
+    from pipelines.local.home import Home
+    from pipelines.local.mlflow_store import check_database, is_finished
+
     home = Home.default()
     store = os.environ.get(MLFLOW_VARIABLE, home.mlflow_uri)
     if store == home.mlflow_uri:

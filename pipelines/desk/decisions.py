@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from fl_runtime.run.devices import DeviceStatus
 from fl_runtime.run.eligibility import foreign_orders, is_of_earlier_release
-from pipelines.desk.clouds import Cloud
+from pipelines.desk.clouds import Cloud, is_local
+from pipelines.devices.fleet_clients import FleetClients
 from pipelines.errors import UsageError
-from pipelines.local.cloud import LocalCloud
-from pipelines.local.fleet import FleetClients, await_devices, enrolled, running_fleet
 from registry.approval import decide, find
 from registry.evidence.prechecks import failed
 from registry.identity import record_override
@@ -170,11 +169,23 @@ def devices_up(cloud: Cloud, clients: FleetClients, fleet: str) -> Iterator[None
 
     Does nothing on AWS, where devices run by themselves, and for an empty fleet.
     """
-    if not isinstance(cloud, LocalCloud) or not fleet or not enrolled(cloud, fleet):
+    if not is_local(cloud) or not fleet:
+        yield
+        return
+    # An environment for AWS lacks what the local cloud needs.
+    from pipelines.local.cloud import LocalCloud
+    from pipelines.local.fleet import await_devices, enrolled, running_fleet
+    from pipelines.local.hosting.wishes import ask_for
+
+    if not isinstance(cloud, LocalCloud) or not enrolled(cloud, fleet):
         yield
         return
     count, began = enrolled(cloud, fleet), time.time()
-    with running_fleet(cloud, clients, fleet, count, None):
+    with contextlib.ExitStack() as stack:
+        if cloud.info.stays:
+            ask_for(cloud.home, fleet)
+        else:
+            stack.enter_context(running_fleet(cloud, clients, fleet, count, None))
         await_devices(cloud, fleet, count, clients.dynamodb, began)
         yield
 
@@ -184,7 +195,7 @@ def follow(cloud: Cloud, registry: Registry, rollout: Rollout | None) -> Rollout
 
     On AWS devices answer in their own time: the rollout is returned as it is.
     """
-    if rollout is None or not isinstance(cloud, LocalCloud):
+    if rollout is None or not is_local(cloud):
         return rollout
     deadline = time.monotonic() + DEVICE_SECONDS
     while time.monotonic() < deadline:

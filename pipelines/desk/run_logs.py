@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipelines.deployment import Deployment
+from pipelines.desk.moments import moment
 from pipelines.errors import UsageError
+from pipelines.run.clients import RunClients
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _KNOWN = ("time", "level", "logger", "event", "exception")
 TASKS = ("server", "proxy")
+FOLLOW_SECONDS = 1.0
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +113,56 @@ def cloud_lines(steps: Any, logs: Any, deployment: Deployment, execution: str) -
                 yield parse_line(name, item["message"])
         except logs.exceptions.ResourceNotFoundException:
             continue  # the task ended before it wrote anything
+
+
+def run_lines(
+    run: str,
+    deployment: Deployment,
+    client: Callable[[str], Any],
+    clients: RunClients,
+    home: Path | None,
+) -> list[LogLine]:
+    """All lines of a run so far, in the order of time. ``home``: a local cloud's folder.
+
+    Raises:
+        UsageError: There are none.
+
+    """
+    if home is not None:
+        return in_order(local_lines(home / "logs", run))
+    state = clients.runs.get(run)
+    if state is None or not state.execution_arn:
+        raise UsageError(f"There are no logs of {run}: `mledgeops runs` lists the runs.")
+    steps, logs = client("stepfunctions"), client("logs")
+    return in_order(cloud_lines(steps, logs, deployment, state.execution_arn))
+
+
+def follow_lines(
+    read: Callable[[], list[LogLine]],
+    ended: Callable[[], bool],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[LogLine]:
+    """Lines as they come until the run has ended. ``read``: gives all lines so far."""
+    seen: Counter[LogLine] = Counter()
+    while True:
+        last = ended()  # before the lines are read: none is missed
+        try:
+            found = Counter(read())
+        except UsageError:  # no task has written anything yet
+            found = Counter()
+        new = found - seen
+        yield from in_order(iter(new.elements()))
+        seen = found
+        if last:
+            return
+        sleep(FOLLOW_SECONDS)
+
+
+def log_text(line: LogLine) -> str:
+    """A line as a log shows it: time, level, task, message."""
+    if line.time is None:
+        return f"{'':25}  {'':8}  {line.task:12}  {line.message}"
+    return f"{moment(line.time)}  {line.level:8}  {line.task:12}  {line.message}"
 
 
 def _tasks_of(steps: Any, execution: str) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from fl_runtime.run.aws import S3Objects, client
 from fl_runtime.run.mlflow_runs import mlflow_client
 from fl_runtime.run.state import RunTable
 from pipelines.deployment import Deployment
-from pipelines.local.fleet import FleetClients
+from pipelines.devices.fleet_clients import FleetClients
 from pipelines.run.clients import RunClients
 from pipelines.run.runner import Runner
 from registry.wiring import Registry, make_clients, resources_from_environment

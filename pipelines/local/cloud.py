@@ -16,12 +16,27 @@ import psutil
 
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
-from pipelines.local.home import ACCOUNT, DAEMON, REGION, CloudInfo, Home, LocalCloudError, enter
+from pipelines.local.home import (
+    ACCOUNT,
+    DAEMON,
+    REGION,
+    CloudInfo,
+    Home,
+    LocalCloudError,
+    enter,
+    is_free,
+    locked,
+    sharing,
+)
 from pipelines.local.mlflow_store import check_database
 from pipelines.local.processes import end
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+IDLE_SECONDS = 1800.0
+"""A cloud that outlives its starter ends once nobody has used it for so long."""
+IDLE_VARIABLE = "MLEDGEOPS_IDLE_SECONDS"
+KEEP_SECONDS = 10.0
 
 
 class LocalCloud:
@@ -36,13 +51,20 @@ class LocalCloud:
 
     @classmethod
     def start(
-        cls, home: Home, *, stays: bool = False, gateway_port: int = 0, standing: Sequence[str] = ()
+        cls,
+        home: Home,
+        *,
+        stays: bool = False,
+        idle_seconds: float = 0.0,
+        gateway_port: int = 0,
+        standing: Sequence[str] = (),
     ) -> LocalCloud:
         """Start a cloud and wait until it is ready.
 
         Args:
             home: Its folder.
-            stays: It outlives this process, until :func:`stop_running`.
+            stays: It outlives this process, until :func:`stop_running` or until it has been idle.
+            idle_seconds: It ends once nobody has used it for so long; 0: it does not.
             gateway_port: Port of the AWS gateway; 0: a free one.
             standing: The daemon's arguments for devices that run as long as it does.
 
@@ -51,7 +73,8 @@ class LocalCloud:
 
         """
         check_database(home.mlflow_file, free=True)
-        process = _start_daemon(home, stays=stays, gateway_port=gateway_port, standing=standing)
+        arguments = ["--idle-seconds", str(idle_seconds), "--gateway-port", str(gateway_port)]
+        process = _start_daemon(home, stays=stays, arguments=[*arguments, *standing])
         try:
             return cls(home, _await_ready(home, process), None if stays else process)
         except BaseException:
@@ -95,6 +118,33 @@ class LocalCloud:
                 trust=trusted_keys(kms, self.deployment),
             )
 
+    def keep(self) -> LocalCloud:
+        """Let the cloud outlive its starter, and host devices; returns it as it is then.
+
+        Raises:
+            LocalCloudError: It is ending at this moment.
+
+        """
+        deadline = time.monotonic() + KEEP_SECONDS
+        self.home.stay_file.touch()
+        while time.monotonic() < deadline:
+            info = self.home.info()
+            if info is None or info.pid != self.info.pid:
+                break
+            if info.stays:
+                return LocalCloud(self.home, info, None)
+            time.sleep(0.05)
+        raise LocalCloudError(f"The local cloud in {self.home.root} has just ended: try again.")
+
+    def leave(self) -> None:
+        """Leave a cloud that this object started to its other users: it ends once it is idle."""
+        if self._process is None:
+            return
+        self.keep()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+
     def stop(self) -> None:
         """Stop the cloud if this object started it."""
         if self._process is not None:
@@ -115,11 +165,64 @@ class LocalCloud:
 
 @contextlib.contextmanager
 def local_cloud(home: Home) -> Iterator[LocalCloud]:
-    """The cloud that runs in this home, else one for the block; the environment leads to it."""
+    """The cloud that runs in this home, else one for the block; the environment leads to it.
+
+    A cloud that others have come to use meanwhile is left to them.
+    """
     check_database(home.mlflow_file)
-    cloud = LocalCloud.attach(home) or LocalCloud.start(home)
-    with cloud, cloud.reached():
-        yield cloud
+    with sharing(home.users_lock) as alone:
+        with locked(home.start_lock):
+            cloud = LocalCloud.attach(home) or _start_after_another(home)
+        home.used_file.touch()
+        with cloud, cloud.reached():
+            yield cloud
+            home.used_file.touch()
+            if not alone():
+                cloud.leave()
+
+
+def hosted_cloud(home: Home) -> LocalCloud:
+    """The cloud that runs in this home, else a new one. It outlives this process, hosts the devices
+    that runs and rollouts want, and ends once it has been idle.
+
+    Raises:
+        LocalCloudError: It cannot start.
+
+    """
+    with sharing(home.users_lock), locked(home.start_lock):
+        home.used_file.touch()
+        cloud = LocalCloud.attach(home)
+        if cloud is not None:
+            return cloud if cloud.info.stays else cloud.keep()
+        check_database(home.mlflow_file)
+        return _start_after_another(home, stays=True, idle_seconds=idle_seconds())
+
+
+def _start_after_another(home: Home, **options: Any) -> LocalCloud:
+    """Start a cloud; one that is ending has :data:`STOP_SECONDS` to do so."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while not is_free(home.cloud_lock) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return LocalCloud.start(home, **options)
+
+
+def idle_seconds() -> float:
+    """How long a cloud may be idle before it ends: ``MLEDGEOPS_IDLE_SECONDS``, else half an hour.
+
+    Raises:
+        LocalCloudError: The variable is not a number of seconds.
+
+    """
+    text = os.environ.get(IDLE_VARIABLE, "")
+    try:
+        seconds = float(text or IDLE_SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise LocalCloudError(
+            f"{IDLE_VARIABLE} is {text!r}; it must be a number of seconds above 0."
+        )
+    return seconds
 
 
 def stop_running(home: Home) -> bool:
@@ -143,17 +246,14 @@ def stop_running(home: Home) -> bool:
     return True
 
 
-def _start_daemon(
-    home: Home, *, stays: bool, gateway_port: int, standing: Sequence[str]
-) -> subprocess.Popen[bytes]:
+def _start_daemon(home: Home, *, stays: bool, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     home.root.mkdir(parents=True, exist_ok=True)
     home.logs.mkdir(exist_ok=True)
     home.failure_file.unlink(missing_ok=True)
-    arguments = ["--home", str(home.root), "--gateway-port", str(gateway_port)]
     leash = [] if stays else ["--leash"]
     with (home.logs / "cloud.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", DAEMON, *arguments, *leash, *standing],
+            [sys.executable, "-m", DAEMON, "--home", str(home.root), *leash, *arguments],
             start_new_session=True,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """The process that is the local cloud: it owns the emulators, the ECS agent and SageMaker.
 
-It ends on SIGTERM, or when its standard input ends (``--leash``): then its starter has gone.
+It ends on SIGTERM; with ``--leash`` also when its standard input ends, for then its starter has
+gone, unless others use it by then; and without once it has been idle for ``--idle-seconds``.
 """
 
 from __future__ import annotations
@@ -25,14 +26,24 @@ from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import client
 from pipelines.deployment import Deployment
 from pipelines.errors import DeployError
-from pipelines.local.cloud import LocalCloud
+from pipelines.local.cloud import LocalCloud, idle_seconds
 from pipelines.local.emulator import await_emulator, emulator_log, start_emulator
 from pipelines.local.emulators.calls import CallLog
 from pipelines.local.emulators.ecs_agent import EcsAgent
 from pipelines.local.emulators.metric_filters import MetricFilters
 from pipelines.local.fleet import FleetClients, running_fleet
 from pipelines.local.forks.client import available, start_fork_server
-from pipelines.local.home import ACCOUNT, REGION, CloudInfo, Home, LocalCloudError, enter, locked
+from pipelines.local.home import (
+    ACCOUNT,
+    REGION,
+    CloudInfo,
+    Home,
+    LocalCloudError,
+    enter,
+    is_free,
+    locked,
+)
+from pipelines.local.hosting.attendant import Attendant
 from pipelines.local.mlflow_store import create_store
 from pipelines.local.processes import end, free_port, identity, port_in_use
 from pipelines.local.sagemaker.service import SageMaker
@@ -46,8 +57,23 @@ logger = logging.getLogger(__name__)
 class Daemon:
     """One local cloud in one home."""
 
-    def __init__(self, home: Home, gateway_port: int, standing: RunPlan | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        gateway_port: int,
+        standing: RunPlan | None = None,
+        *,
+        stays: bool = False,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        """``stays``: it outlives its starter; ``idle_seconds``: until it has been idle for so long
+        (0: for ever).
+        """
         self._home = home
+        self._stays = threading.Event()
+        if stays:
+            self._stays.set()
+        self._idle_seconds = idle_seconds
         self._standing = standing
         self._port = gateway_port or free_port()
         self._deployment = Deployment(account=ACCOUNT, region=REGION)
@@ -56,6 +82,15 @@ class Daemon:
     def stop(self, *_: Any) -> None:
         """Make :meth:`serve` return (also a signal handler)."""
         self._stop.set()
+
+    def starter_has_gone(self) -> None:
+        """End, unless the cloud is to stay or others work on it."""
+        if self._stays.is_set():
+            return
+        if is_free(self._home.users_lock) and not self._home.stay_file.exists():
+            self.stop()
+        else:
+            self._home.stay_file.touch()
 
     def serve(self) -> None:
         """Start everything, write ``cloud.json``, wait for :meth:`stop`, end everything.
@@ -76,7 +111,9 @@ class Daemon:
             sagemaker_port=free_port(),
             started_at=time.time(),
             process=identity(os.getpid()),
+            stays=self._stays.is_set(),
         )
+        self._home.stay_file.unlink(missing_ok=True)
         enter(self._home.environment(info))
         with contextlib.ExitStack() as stack:
             info = self._start_forks(info, stack)
@@ -84,7 +121,11 @@ class Daemon:
             emulator = self._start_services(info, stack)
             write_atomically(self._home.info_file, msgspec.json.encode(info), durable=False)
             self._start_standing_fleet(info, stack)
-            self._wait(emulator)
+            if info.stays:
+                self._attend(info, stack)
+            self._wait(emulator, info, stack)
+            # Nobody is to find a cloud that is ending.
+            self._home.info_file.unlink(missing_ok=True)
 
     def _start_forks(self, info: CloudInfo, stack: contextlib.ExitStack) -> CloudInfo:
         """Start what forks the tasks and functions. First: its imports take seconds."""
@@ -142,8 +183,31 @@ class Daemon:
         cloud, wanted = LocalCloud(self._home, info, None), self._standing
         stack.enter_context(running_fleet(cloud, clients, wanted.fleet, wanted.devices, wanted.app))
 
-    def _wait(self, emulator: subprocess.Popen[bytes]) -> None:
+    def _attend(self, info: CloudInfo, stack: contextlib.ExitStack) -> None:
+        """Serve those who are away."""
+        attendant = Attendant(
+            LocalCloud(self._home, info, None),
+            client,
+            idle_seconds=self._idle_seconds,
+            on_idle=self.stop,
+        )
+        _serve_in_thread(attendant, "attendant", stack)
+
+    def _stay(self, info: CloudInfo, stack: contextlib.ExitStack) -> None:
+        """Outlive the starter from now on, until idle."""
+        self._stays.set()
+        self._home.stay_file.unlink(missing_ok=True)
+        self._idle_seconds = self._idle_seconds or idle_seconds()
+        info = msgspec.structs.replace(info, stays=True)
+        self._attend(info, stack)
+        write_atomically(self._home.info_file, msgspec.json.encode(info), durable=False)
+
+    def _wait(
+        self, emulator: subprocess.Popen[bytes], info: CloudInfo, stack: contextlib.ExitStack
+    ) -> None:
         while not self._stop.wait(0.2):
+            if not self._stays.is_set() and self._home.stay_file.exists():
+                self._stay(info, stack)
             if emulator.poll() is not None:
                 raise LocalCloudError(
                     f"The emulator ended with code {emulator.returncode}: "
@@ -152,7 +216,7 @@ class Daemon:
 
 
 def _serve_in_thread(
-    service: EcsAgent | MetricFilters, name: str, stack: contextlib.ExitStack
+    service: EcsAgent | MetricFilters | Attendant, name: str, stack: contextlib.ExitStack
 ) -> None:
     """Run a service's ``serve`` in a thread, until the stack stops and joins it."""
     thread = threading.Thread(target=service.serve, name=name)
@@ -162,10 +226,10 @@ def _serve_in_thread(
 
 
 def _follow_leash(daemon: Daemon) -> None:
-    """Stop the daemon when standard input ends: the process at its other end has gone."""
+    """Wait until standard input ends: the process at its other end has gone."""
     while os.read(0, 4096):
         pass
-    daemon.stop()
+    daemon.starter_has_gone()
 
 
 def _arguments() -> argparse.Namespace:
@@ -173,6 +237,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--gateway-port", type=int, default=0)
     parser.add_argument("--leash", action="store_true")
+    parser.add_argument("--idle-seconds", type=float, default=0.0)
     parser.add_argument("--app", type=Path)
     parser.add_argument("--devices", type=int, default=0)
     return parser.parse_args()
@@ -186,14 +251,20 @@ def main() -> int:
     if options.app:
         standing = plan(load_app(options.app), RunOptions(devices=options.devices))
     home = Home(options.home)
-    daemon = Daemon(home, options.gateway_port, standing)
+    daemon = Daemon(
+        home,
+        options.gateway_port,
+        standing,
+        stays=not options.leash,
+        idle_seconds=options.idle_seconds,
+    )
     signal.signal(signal.SIGTERM, daemon.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if options.leash:
         threading.Thread(target=_follow_leash, args=(daemon,), daemon=True).start()
     refusal = f"A local cloud is running in {home.root} already: `mledgeops local status` shows it."
     try:
-        with locked(home.root / "lock", refusal):
+        with locked(home.cloud_lock, refusal):
             daemon.serve()
     except LocalCloudError as error:
         home.failure_file.write_text(str(error))

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from edge.identity.credentials import Credentials
 from edge.protocol.names import check_name
 from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.devices import DeviceTable
+from pipelines.devices.fleet_clients import FleetClients as FleetClients
 from pipelines.devices.provisioning import enrol
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import LocalCloudError, locked
@@ -30,18 +30,6 @@ HEARTBEATS_A_SECOND = 20.0
 APPS_KEPT = 5
 ENROLLED_AT_ONCE = 8
 """Enrolling a device is five calls to IoT and some writes to the disk, one after the other."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FleetClients:
-    """AWS clients that bring devices up."""
-
-    iot: Any
-    """Makes their certificates."""
-    kms: Any
-    """Gives the public keys that they trust."""
-    dynamodb: Any
-    """Has their heartbeats."""
 
 
 @contextlib.contextmanager

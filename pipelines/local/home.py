@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,8 @@ class CloudInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the processes that ever had this id: see :func:`~processes.identity`. Empty in files
     of version 0.4.
     """
+    stays: bool = False
+    """It outlives its starter, and brings up the devices that runs and rollouts want."""
 
 
 def enter(environment: dict[str, str]) -> None:
@@ -82,6 +84,45 @@ class Home:
     def failure_file(self) -> Path:
         """Why the last cloud did not start, in one sentence."""
         return self.root / "failure.txt"
+
+    @property
+    def stay_file(self) -> Path:
+        """Asks a cloud to outlive its starter (:meth:`~pipelines.local.cloud.LocalCloud.keep`)."""
+        return self.root / "stay"
+
+    @property
+    def used_file(self) -> Path:
+        """Changed whenever somebody uses the cloud: see :mod:`pipelines.local.hosting.idle`."""
+        return self.root / "used"
+
+    @property
+    def queue(self) -> Path:
+        """Runs that wait for their fleet, one file each."""
+        return self.root / "queue"
+
+    @property
+    def wanted(self) -> Path:
+        """Fleets that somebody has asked for, one file each."""
+        return self.root / "wanted"
+
+    @property
+    def users_lock(self) -> Path:
+        """Shared by all processes that work on the cloud at the moment."""
+        return self.root / "users.lock"
+
+    @property
+    def cloud_lock(self) -> Path:
+        """Held by the cloud's process."""
+        return self.root / "lock"
+
+    @property
+    def start_lock(self) -> Path:
+        """Held while somebody looks for the cloud and starts one."""
+        return self.root / "start.lock"
+
+    def fleet_turn(self, fleet: str) -> Path:
+        """Held by a process that starts a run on a fleet."""
+        return self.root / "turns" / fleet
 
     @property
     def logs(self) -> Path:
@@ -162,8 +203,8 @@ def _past_proxies() -> dict[str, str]:
 
 
 @contextmanager
-def locked(file: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock that the system frees when this process ends.
+def locked(file: Path, refusal: str = "") -> Iterator[None]:
+    """Hold a lock that the system frees when this process ends. An empty ``refusal``: wait for it.
 
     Raises:
         LocalCloudError: Another process holds it; the message is ``refusal``.
@@ -172,7 +213,38 @@ def locked(file: Path, refusal: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except OSError as error:
             raise LocalCloudError(refusal) from error
         yield
+
+
+@contextmanager
+def sharing(file: Path) -> Iterator[Callable[[], bool]]:
+    """Hold a lock together with others, and wait for whoever holds it alone.
+
+    Yields a function that says whether nobody else holds it; if so, it is held alone from then on.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+
+        def alone() -> bool:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                # To change a lock the system gives it up first: https://man7.org/linux/man-pages/man2/flock.2.html
+                fcntl.flock(handle, fcntl.LOCK_SH)
+                return False
+            return True
+
+        yield alone
+
+
+def is_free(file: Path) -> bool:
+    """Whether nobody holds a lock."""
+    try:
+        with locked(file, "held"):
+            return True
+    except LocalCloudError:
+        return False

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +163,19 @@ def option(
 def entries(table: type) -> tuple[Option, ...]:
     """The entries of a dataclass whose fields are made by :func:`option`, in its order."""
     return tuple(field.metadata[_ENTRY](field.name) for field in dataclasses.fields(table))
+
+
+def unknown_option(name: str, known: Sequence[str]) -> str:
+    """The sentence about an option that there is not, with the nearest one.
+
+    Examples:
+        >>> unknown_option("round", ["rounds", "devices"])
+        "There is no option 'round': did you mean 'rounds'?"
+
+    """
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+    return f"There is no option {name!r}: {hint}"
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,6 @@ from fl_runtime.run.state import RunState
 from pipelines.run.executions import Snapshot
 from pipelines.run.names import package_group
 from pipelines.run.option import NOT_GIVEN
-from pipelines.run.plan import RunPlan
 
 
 class RunReport(msgspec.Struct, kw_only=True):
@@ -70,7 +69,7 @@ def finished_rounds(objects: S3Objects, run: str, after: int = 0) -> Iterator[Ro
 
 
 def report_of(
-    snapshot: Snapshot, plan: RunPlan, objects: S3Objects, state: RunState | None
+    snapshot: Snapshot, app: str, devices: int, objects: S3Objects, state: RunState | None
 ) -> RunReport:
     """The report of an execution that has ended. ``state``: the run's item, if there is one."""
     run, outputs, version = snapshot.run, snapshot.outputs, snapshot.version
@@ -79,8 +78,8 @@ def report_of(
         run_id=run,
         status=_status(snapshot),
         reason=snapshot.reason,
-        app=plan.app.name,
-        devices=plan.devices,
+        app=app,
+        devices=devices,
         rounds=list(finished_rounds(objects, run)) if run else [],
         outcome=outputs.get("outcome", ""),
         tables=_tables(objects, run) if run else {},
@@ -89,7 +88,7 @@ def report_of(
         value=float(outputs["value"]) if metric else None,
         ended=outputs.get("ended", NOT_GIVEN).removeprefix(NOT_GIVEN),
         mlflow_run_id=outputs.get("mlflow_run_id") or (state.mlflow_run_id if state else ""),
-        model_version=f"{package_group(plan.app.name)}/{version}" if version else "",
+        model_version=f"{package_group(app)}/{version}" if version else "",
         model_package_arn=snapshot.model_package_arn,
         execution_arn=outputs.get("execution_arn") or (state.execution_arn if state else ""),
     )

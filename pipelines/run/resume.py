@@ -26,7 +26,7 @@ def resumption(clients: RunClients, run: str, rounds: int = 0) -> Iterator[RunPl
 
     The app's folder, unpacked from what the run used, lasts as long as the block.
     """
-    spec = _spec_of(clients, run)
+    spec = spec_of_run(clients, run)
     state = clients.runs.get(run)
     if state is None or not state.checkpoint:
         raise UsageError(
@@ -65,7 +65,8 @@ def options_of(spec: RunSpec, app: FlowerApp) -> RunOptions:
     return RunOptions(**values)
 
 
-def _spec_of(clients: RunClients, run: str) -> RunSpec:
+def spec_of_run(clients: RunClients, run: str) -> RunSpec:
+    """What a run was asked for. Raises UsageError: there is none, or another version made it."""
     try:
         return decode_spec(clients.objects.get(spec_key(run)))
     except ObjectMissing as error:

@@ -24,7 +24,9 @@ class Started:
     """A pipeline execution under way."""
 
     arn: str
-    plan: RunPlan
+    app: str
+    """The app's name."""
+    devices: int
     at: float
     """By the runner's clock."""
 
@@ -50,15 +52,15 @@ class Runner:
         """Publish the app and its pipeline, and start it with the plan's parameters."""
         name = publish(plan, self._deployment, self._clients)
         arn = self._executions.start(name, plan.parameters())
-        return Started(arn, plan, self._clock())
+        return Started(arn, plan.app.name, plan.devices, self._clock())
 
     def follow(
-        self, started: Started, check: Callable[[], None] = lambda: None
+        self, started: Started, check: Callable[[], None] = lambda: None, after: int = 0
     ) -> Iterator[RoundRecord]:
-        """Yield each finished round until the pipeline has ended. ``check`` is called at each poll
-        and may raise.
+        """Yield each finished round above ``after`` until the pipeline has ended. ``check`` is
+        called at each poll and may raise.
         """
-        seen, run = 0, ""
+        seen, run = after, ""
         while True:
             check()
             # The steps are read until one of them names the run: then the status is enough.
@@ -93,7 +95,7 @@ class Runner:
         """All that is known of a run that has ended."""
         snapshot = self._executions.read(started.arn)
         state = self._clients.runs.get(snapshot.run) if snapshot.run else None
-        report = report_of(snapshot, started.plan, self._clients.objects, state)
+        report = report_of(snapshot, started.app, started.devices, self._clients.objects, state)
         report.seconds = round(self._clock() - started.at, 2)
         report.pipeline_execution_arn = started.arn
         if report.model_package_arn:

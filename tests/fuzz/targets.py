@@ -43,8 +43,8 @@ from fuzz.device_path import DEVICE_PATHS, device_to_fold, file_of
 from fuzz.order_path import gate
 from fuzz.seeds import SPEC
 from fuzz.stored import stored
-from pipelines.cli.commands.operate.devices import device_row, reported_model
 from pipelines.cli.output import readable
+from pipelines.desk.fleet_rows import device_row, reported_model
 from registry.errors import RegistryError
 from registry.rollout.aws import parse_row
 from registry.rollout.model import FleetRecord, Rollout

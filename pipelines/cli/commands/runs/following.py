@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 from fl_runtime.run.aws import client
-from pipelines.aws.deploy import Stacks
 from pipelines.cli import INTERRUPTED
 from pipelines.cli.commands.runs.app_check import checking, finish
 from pipelines.cli.commands.runs.report_text import report_text, round_text
+from pipelines.cli.options import declare
 from pipelines.cli.output import answer, say, warn
-from pipelines.deployment import Deployment
 from pipelines.desk import clouds, wiring
-from pipelines.errors import UsageError
+from pipelines.desk.notebook.connect import connect
+from pipelines.desk.notebook.start import start
+from pipelines.desk.turns import take_turn, turn
 from pipelines.local.cloud import local_cloud
 from pipelines.local.federate import STOP_SECONDS, Progress, federate
-from pipelines.local.home import Home, locked
+from pipelines.local.home import Home
 from pipelines.run.plan import RunPlan
 from pipelines.run.report import RunReport
+
+QUEUE = "--queue"
 
 
 def run_on_aws(plan: RunPlan, *, as_json: bool) -> int:
     """Run on the deployment in the environment's account, with the devices that it has."""
     with _sigterm_interrupts(), checking(plan) as check, clouds.use("aws") as cloud:
-        _check_deployed(cloud.deployment)
+        clouds.check_deployed(cloud.deployment, client)
         _notify(finish(check))
         runner, interrupted = wiring.runner(cloud.deployment), False
         started = runner.start(plan)
@@ -41,18 +45,17 @@ def run_on_aws(plan: RunPlan, *, as_json: bool) -> int:
     return _ended(report, interrupted=interrupted, as_json=as_json)
 
 
-def run_locally(plan: RunPlan, *, as_json: bool) -> int:
-    """Run on the local cloud: the one that is running, or one for this run only."""
+def run_locally(plan: RunPlan, *, queue: bool, as_json: bool) -> int:
+    """Run on the local cloud: the one that is running, or one for this run only.
+
+    ``queue``: wait while another run is under way on the fleet; otherwise it is refused.
+    """
     home = Home.default()
-    busy = (
-        f"A run is under way in {home.root}: wait for it, stop it, or set MLEDGEOPS_HOME "
-        "to another folder."
-    )
 
     def tell(text: str) -> None:
         _progress(text, as_json=as_json)
 
-    with locked(home.root / "run.lock", busy):
+    with turn(home.fleet_turn(plan.fleet), plan.fleet, QUEUE, wait=queue):
         tell(f"{plan.app.name}: {plan.rounds} rounds on {plan.devices} devices")
         with _sigterm_interrupts(), checking(plan) as check, local_cloud(home) as cloud:
             _notify(finish(check))
@@ -63,6 +66,7 @@ def run_locally(plan: RunPlan, *, as_json: bool) -> int:
                 on_stop=lambda: tell("stopping; Ctrl-C again ends at once"),
                 on_notice=warn,
             )
+            take_turn(wiring.run_clients(cloud.deployment), plan.fleet, QUEUE, wait=queue)
             clients, runner = wiring.fleet_clients(), wiring.runner(cloud.deployment)
             done = federate(cloud, clients, runner, plan, progress)
         return _ended(done.report, interrupted=done.interrupted, as_json=as_json)
@@ -72,6 +76,35 @@ def _notify(description: dict[str, Any]) -> None:
     """Tell the user what of the app has no effect here."""
     for notice in description.get("notices", []):
         warn(notice)
+
+
+def run_detached(plan: RunPlan, cloud: str, *, queue: bool, as_json: bool) -> int:
+    """Start a run that goes on without this process; exit 0 once it has begun or is queued."""
+    with checking(plan) as check:
+        desk = connect(clouds.chosen(cloud))
+        _notify(finish(check))
+        run = start(desk.door, plan, queue=queue, how=QUEUE)
+        status, error = run.status, run.error
+    document = {"run_id": run.id, "status": status, **({"reason": error} if error else {})}
+    text = f"{run.id}: {status}\nfollow it with: mledgeops attach {run.id}"
+    answer(as_json, document, f"{status}: {error}" if error else text)
+    return 1 if error else 0
+
+
+def attach(arguments: argparse.Namespace) -> int:
+    """Follow a run until it has ended; Ctrl-C leaves it going."""
+    run = connect(clouds.chosen(arguments.cloud)).attach(arguments.run)
+    as_json: bool = arguments.json
+    for record in run.follow():
+        _progress(round_text(record), as_json=as_json)
+    return _ended(run.report, interrupted=False, as_json=as_json)
+
+
+def add_parser(commands: Any) -> None:
+    """Declare ``attach``."""
+    parser = commands.add_parser("attach")
+    parser.add_argument("run", help="the run's id, or that of its place in the queue")
+    declare(parser, attach)
 
 
 def _progress(text: str, *, as_json: bool) -> None:
@@ -85,15 +118,6 @@ def _ended(report: RunReport, *, interrupted: bool, as_json: bool) -> int:
     if report.status == "Succeeded":
         return 0
     return INTERRUPTED if interrupted and report.status == "Stopped" else 1
-
-
-def _check_deployed(deployment: Deployment) -> None:
-    stacks = Stacks(client("cloudformation"), client("s3"), deployment.code_bucket)
-    if stacks.status(deployment.stacks[-1]) not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        raise UsageError(
-            f"MLEdgeOps is not deployed in account {deployment.account}, {deployment.region}: "
-            "`mledgeops deploy --apply` deploys it."
-        )
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ from typing import Any
 from fl_runtime.run.aws import client
 from fl_runtime.run.state import TERMINAL_STATES
 from pipelines.cli.options import declare
-from pipelines.cli.output import answer, moment, say, show_json
+from pipelines.cli.output import answer, say, show_json
 from pipelines.desk import clouds, wiring
 from pipelines.desk.lost_runs import settle
-from pipelines.desk.run_logs import LEVELS, LogLine, cloud_lines, in_order, local_lines
+from pipelines.desk.run_logs import LEVELS, LogLine, in_order, local_lines, log_text, run_lines
 from pipelines.desk.runs import check_run_id
 from pipelines.errors import UsageError
 from pipelines.local.cloud import LocalCloud
@@ -79,19 +79,9 @@ def raw_by_task(lines: Iterable[LogLine]) -> dict[str, list[str]]:
     return found
 
 
-def log_text(line: LogLine) -> str:
-    """A line as a log shows it: time, level, task, message."""
-    if line.time is None:
-        return f"{'':25}  {'':8}  {line.task:12}  {line.message}"
-    return f"{moment(line.time)}  {line.level:8}  {line.task:12}  {line.message}"
-
-
 def _lines(run: str, cloud: str) -> list[LogLine]:
     if clouds.chosen(cloud) == "local":
         return list(local_lines(Home.default().logs, run))
     with clouds.use(cloud) as aws:
-        state = wiring.run_clients(aws.deployment).runs.get(run)
-        if state is None or not state.execution_arn:
-            raise UsageError(f"There are no logs of {run}: `mledgeops runs` lists the runs.")
-        steps, logs = client("stepfunctions"), client("logs")
-        return list(cloud_lines(steps, logs, aws.deployment, state.execution_arn))
+        deployment = aws.deployment
+        return list(run_lines(run, deployment, client, wiring.run_clients(deployment), None))

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.training.app_bundle import load_app
 from pipelines.cli.commands.runs.flags import add_flags, given_flags, options_of
-from pipelines.cli.commands.runs.following import run_locally, run_on_aws
+from pipelines.cli.commands.runs.following import run_detached, run_locally, run_on_aws
 from pipelines.cli.options import declare
 from pipelines.desk import clouds, wiring
 from pipelines.desk.lost_runs import settle
@@ -26,6 +26,17 @@ def add_parser(commands: Any) -> None:
         default="",
         metavar="RUN",
         help="instead of an app: continue this run where it ended, up to --rounds in all",
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="return once the run has begun; `mledgeops attach RUN` follows it",
+    )
+    parser.add_argument(
+        "--queue",
+        action="store_true",
+        help="on the local cloud: wait while another run is under way on the fleet "
+        "(default: refuse)",
     )
     add_flags(parser)
     declare(parser, run)
@@ -48,8 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(wanted: RunPlan, arguments: argparse.Namespace, *, on_aws: bool) -> int:
-    start = run_on_aws if on_aws else run_locally
-    return start(wanted, as_json=arguments.json)
+    if arguments.detach:
+        return run_detached(wanted, arguments.cloud, queue=arguments.queue, as_json=arguments.json)
+    if not on_aws:
+        return run_locally(wanted, queue=arguments.queue, as_json=arguments.json)
+    if arguments.queue:
+        raise UsageError("--queue is for the local cloud: leave it out.")
+    return run_on_aws(wanted, as_json=arguments.json)
 
 
 def _check_resume(arguments: argparse.Namespace) -> None:

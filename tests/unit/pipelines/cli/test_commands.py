@@ -21,9 +21,7 @@ from pipelines.cli.commands.registry import audit, decisions, rollout
 from pipelines.cli.commands.runs import run
 from pipelines.cli.options import declare
 from pipelines.deployment import Deployment
-from pipelines.desk.desk import Desk
 from pipelines.errors import UsageError
-from pipelines.run.report import RunReport
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SEARCH = "SEARCH('{N,app} MetricName=\"Loss\"', 'Average', 60)"
@@ -156,10 +154,3 @@ def test_a_command_without_a_cloud_of_choice_has_no_such_option() -> None:
     declare(parser, lambda _: 0, cloud=False)
     with pytest.raises(SystemExit):
         parser.parse_args(["--cloud", "aws"])
-
-
-def test_the_desks_tables_are_the_apps_own() -> None:
-    report = RunReport(tables={"curve": {"x": [1, 2], "y": [3, 4]}})
-    frame = Desk.tables(None, report)["curve"]  # type: ignore[arg-type]
-    assert list(frame.columns) == ["x", "y"]
-    assert len(frame) == 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli.commands.operate.devices import reported_model
+from pipelines.desk.fleet_rows import reported_model
 
 
 def shadow(model: Any, stamps: Any = None) -> bytes:

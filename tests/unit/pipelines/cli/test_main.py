@@ -19,7 +19,7 @@ from pipelines.cli.catalogue import COMMANDS, PACKAGE
 from pipelines.cli.commands.runs import history
 from pipelines.cli.main import INTERRUPTED, main
 from pipelines.errors import UsageError
-from pipelines.local.home import locked
+from pipelines.local.home import Home, locked
 
 PACKAGES = ROOT / "pipelines" / "cli" / "commands"
 DIGITS = str(APPS / "digits")
@@ -73,12 +73,14 @@ def test_bad_usage_is_answered_in_one_sentence(
 
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "File exists" in complaint("run", DIGITS, home=tmp_path / "file")
+    assert "Not a directory" in complaint("run", DIGITS, home=tmp_path / "file")
 
 
 def test_a_second_run_is_refused_while_one_runs(tmp_path: Path) -> None:
-    with locked(tmp_path / "run.lock", "taken"):
-        assert "A run is under way" in complaint("run", DIGITS, home=tmp_path)
+    with locked(Home(tmp_path).fleet_turn("digits"), "taken"):
+        said = complaint("run", DIGITS, home=tmp_path)
+    assert "A run is under way on fleet digits" in said
+    assert "--queue" in said
 
 
 @pytest.mark.parametrize(

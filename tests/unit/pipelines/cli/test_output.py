@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from pipelines.cli.output import answer, duration, moment, readable, table
+from pipelines.cli.output import answer, readable, table
+from pipelines.desk.moments import duration, moment
 
 
 def test_numbers_are_aligned_to_the_right_also_where_one_is_missing() -> None:

@@ -31,18 +31,19 @@ from pipelines.cli.commands.measure.measure import Measure
 from pipelines.cli.commands.operate import synth
 from pipelines.cli.commands.operate.cloud import cloud_text
 from pipelines.cli.commands.operate.deploy import changes_text, parameters_of
-from pipelines.cli.commands.operate.devices import device_row
+from pipelines.cli.commands.registry import trace
 from pipelines.cli.commands.registry.models import checks_text, models_text
 from pipelines.cli.commands.registry.policy import policy_text
 from pipelines.cli.commands.registry.reconcile import AGREE, repairs_text
 from pipelines.cli.commands.registry.rollout_text import rollout_row, rollout_text
-from pipelines.cli.commands.registry.trace import trace_text
 from pipelines.cli.commands.runs import app_check, following
 from pipelines.cli.commands.runs.check import check_text
 from pipelines.cli.commands.runs.history import as_json, run_text, runs_text
 from pipelines.cli.commands.runs.logs import log_text, raw_by_task
 from pipelines.cli.commands.runs.report_text import report_text, round_text
 from pipelines.cli.commands.runs.schedules import expression_of
+from pipelines.desk.fleet_rows import device_row
+from pipelines.desk.lineage import trace_text
 from pipelines.desk.run_logs import parse_line
 from pipelines.desk.runs import RunResults, RunSummary
 from pipelines.errors import UsageError
@@ -189,6 +190,7 @@ def lineage() -> dict[str, Any]:
 
 
 def test_a_lineage_counts_devices_unless_all_are_asked_for() -> None:
+    assert trace.trace_text is trace_text, "the command shows what a notebook shows"
     summary, everything = (trace_text(lineage(), every_device=every) for every in (False, True))
     assert "p1  1 error app-error, 3 ok" in summary
     assert "d-2" not in summary

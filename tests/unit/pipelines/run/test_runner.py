@@ -74,19 +74,11 @@ class SageMaker:
         return {"ModelApprovalStatus": "PendingManualApproval"}
 
 
-class App:
-    name = "wind_farm"
-
-
-class Plan:
-    app, devices = App(), 3
-
-
 def made(sagemaker: SageMaker, objects: Objects | None = None) -> tuple[Runner, Started]:
     parts: Any = {"objects": objects or Objects(), "runs": Runs()}
-    clock, plan = Clock(), Plan()
+    clock = Clock()
     runner = Runner(D, RunClients(sagemaker=sagemaker, **parts), sleep=clock.sleep, clock=clock)
-    return runner, Started(ARN, plan, clock())  # type: ignore[arg-type]
+    return runner, Started(ARN, "wind_farm", 3, clock())
 
 
 def with_rounds(*numbers: int) -> Objects:
