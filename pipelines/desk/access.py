@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,11 +29,11 @@ if TYPE_CHECKING:
 class Access:
     """One cloud, with its clients. For several threads."""
 
-    def __init__(self, cloud: Cloud, make: Callable[[str], Any], mlflow_uri: str) -> None:
-        """``make``: makes the boto3 client of a service. ``mlflow_uri``: the tracking server."""
+    def __init__(self, cloud: Cloud, session: Any, mlflow_uri: str) -> None:
+        """``session``: a boto3 session that leads to it. ``mlflow_uri``: the tracking server."""
         self.cloud = cloud
+        self.session = session
         self.mlflow_uri = mlflow_uri
-        self._make = make
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -47,7 +46,7 @@ class Access:
         """The boto3 client of a service."""
         with self._lock:  # a session is not for several threads, its clients are
             if service not in self._made:
-                self._made[service] = self._make(service)
+                self._made[service] = made(self.session, service)
             return self._made[service]
 
     @functools.cached_property
@@ -95,6 +94,11 @@ class Door(Protocol):
     def open(self) -> Access:
         """The cloud as it is now; it is there."""
 
+    def stay(self) -> Access:
+        """The same, for what goes on without this process: a local cloud outlives its starter from
+        now on, and hosts devices.
+        """
+
     @property
     def home(self) -> Path | None:
         """The folder of a local cloud; None on AWS."""
@@ -113,16 +117,16 @@ class AwsDoor:
         import boto3
 
         cloud, session = AwsCloud.of_environment(), boto3.Session()
-
-        def make(service: str) -> Any:
-            return session.client(service, config=client_config(service))
-
-        check_deployed(cloud.deployment, make)
+        check_deployed(cloud.deployment, lambda service: made(session, service))
         uri = os.environ.get(MLFLOW_VARIABLE, cloud.deployment.mlflow_arn)
-        return cls(Access(cloud, make, uri))
+        return cls(Access(cloud, session, uri))
 
     def open(self) -> Access:
         """The deployment."""
+        return self.access
+
+    def stay(self) -> Access:
+        """The deployment, which stays anyway."""
         return self.access
 
 
@@ -141,39 +145,67 @@ class LocalDoor:
         return self._home.root
 
     def open(self) -> Access:
-        """The cloud that runs in the home; it outlives this process until it is idle."""
+        """The cloud that runs in the home; one that is started here stays until it is idle."""
         from pipelines.local.cloud import hosted_cloud
 
         with self._lock:
             running = self._home.info()
             if self._access is None or running is None or running != self._info:
-                cloud = hosted_cloud(self._home)
-                self._info = cloud.info
-                self._access = Access(cloud, _local_client(cloud), self._home.mlflow_uri)
+                self._enter(hosted_cloud(self._home))
             self._home.used_file.touch()
-            return self._access
+            return self._entered()
+
+    def stay(self) -> Access:
+        """The same; it stays from now on."""
+        self.open()
+        with self._lock:
+            if not self._info.stays:
+                self._enter(self._entered().cloud.keep())  # type: ignore[attr-defined]
+            return self._entered()
+
+    def _enter(self, cloud: LocalCloud) -> None:
+        self._info = cloud.info
+        session = local_session(cloud)
+        self._access = Access(cloud, session, self._home.mlflow_uri)
+
+    def _entered(self) -> Access:
+        if self._access is None:
+            raise LookupError("the door was never opened")
+        return self._access
 
 
-def _local_client(cloud: LocalCloud) -> Callable[[str], Any]:
-    """Makes clients that lead to a local cloud, whatever the user's own AWS settings are."""
+def made(session: Any, service: str) -> Any:
+    """A session's client of a service, with our retry policy."""
+    return session.client(service, config=client_config(service))
+
+
+def local_session(cloud: LocalCloud) -> Any:
+    """A boto3 session that leads to a local cloud, whatever the user's own AWS settings are: the
+    SageMaker SDK takes it as well.
+    """
     import boto3
     import botocore.session
     from botocore.config import Config
 
     there = cloud.environment()
+
+    class LocalSession(boto3.Session):  # type: ignore[misc]  # boto3 has no types
+        """Gives each client its endpoint, and keeps it off a company's proxy."""
+
+        def client(self, service_name: str, *args: Any, **options: Any) -> Any:
+            """See boto3."""
+            own = f"AWS_ENDPOINT_URL_{service_name.upper()}"
+            options.setdefault("endpoint_url", there.get(own, there["AWS_ENDPOINT_URL"]))
+            config = options.pop("config", None) or Config()
+            options["config"] = config.merge(Config(proxies={}))
+            return super().client(service_name, *args, **options)
+
     unset = (None, None, None, None)
     files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     core = botocore.session.Session(session_vars={"profile": unset, "ca_bundle": unset, **files})
-    session = boto3.Session(
+    return LocalSession(
         aws_access_key_id=there["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=there["AWS_SECRET_ACCESS_KEY"],
         region_name=there["AWS_REGION"],
         botocore_session=core,
     )
-
-    def make(service: str) -> Any:
-        url = there.get(f"AWS_ENDPOINT_URL_{service.upper()}", there["AWS_ENDPOINT_URL"])
-        config = client_config(service).merge(Config(proxies={}))
-        return session.client(service, endpoint_url=url, config=config)
-
-    return make

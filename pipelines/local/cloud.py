@@ -182,8 +182,8 @@ def local_cloud(home: Home) -> Iterator[LocalCloud]:
 
 
 def hosted_cloud(home: Home) -> LocalCloud:
-    """The cloud that runs in this home, else a new one. It outlives this process, hosts the devices
-    that runs and rollouts want, and ends once it has been idle.
+    """The cloud that runs in this home, as it is; else a new one. That outlives this process, hosts
+    the devices that runs and rollouts want, and ends once it has been idle.
 
     Raises:
         LocalCloudError: It cannot start.
@@ -193,7 +193,7 @@ def hosted_cloud(home: Home) -> LocalCloud:
         home.used_file.touch()
         cloud = LocalCloud.attach(home)
         if cloud is not None:
-            return cloud if cloud.info.stays else cloud.keep()
+            return cloud
         check_database(home.mlflow_file)
         return _start_after_another(home, stays=True, idle_seconds=idle_seconds())
 

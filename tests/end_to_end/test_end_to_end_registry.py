@@ -30,7 +30,7 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
 
     from edge.serving.model import Model
     from fl_runtime.run.mlflow_runs import mlflow_client
-    from pipelines.desk import Desk
+    from pipelines import connect
     from pipelines.desk.decisions import devices_up
     from pipelines.desk.wiring import fleet_clients
     from registry.evidence.collect import read_evidence
@@ -106,9 +106,9 @@ def test_a_rollback_goes_to_an_approved_version_and_the_devices_follow(
     assert "worse" in turned["rollout"]["why"] or "accuracy is" in turned["rollout"]["why"]
     assert turned["champion"] is False
     assert running() == {better}
-    with Desk(home) as desk:
-        assert "Prechecks" in desk.card(bad).data
-        desk.reject(bad, "it only looked good")
+    model = connect("local", home=home).model(bad)
+    assert "Prechecks" in model.card().page
+    model.reject("it only looked good")
     rejected = MlflowRegistry(mlflow_client()).get(*bad.split("/"))
     assert (rejected.approval, rejected.champion) == ("Rejected", False)
     assert (

@@ -44,6 +44,11 @@ class Desk:
         own: dict[str, str] = getattr(access.cloud, "environment", dict)()
         return {**names, "MLFLOW_TRACKING_URI": access.mlflow_uri, **own}
 
+    @property
+    def session(self) -> Any:
+        """A boto3 session that leads to this cloud: for ``FederatedStep`` and the SageMaker SDK."""
+        return self.door.open().session
+
     def run(
         self, app: str | Path, *, wait: bool = True, queue: bool = False, **options: Any
     ) -> Run:

@@ -145,7 +145,7 @@ def executed(door: Door, pipeline: Any, name: str, parameters: Mapping[str, Any]
 
     """
     name, definition = _definition(pipeline, name)
-    access = door.open()
+    access = door.stay()
     for app in _apps(pipeline):
         access.objects.put(app_key(app.digest()), app.bundle())
     given = [{"Name": key, "Value": str(value)} for key, value in parameters.items()]

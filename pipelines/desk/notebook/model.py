@@ -118,7 +118,7 @@ class RegisteredModel:
         return box(version.model_version, version.approval, fields)
 
     def _decide(self, approval: Approval, reason: str, *, override: bool = False) -> Rollout | None:
-        access = self._door.open()
+        access = self._door.stay() if approval == "Approved" else self._door.open()
         return decide_on(
             access.cloud,
             access.fleet_clients,

@@ -30,7 +30,7 @@ def start(door: Door, wanted: RunPlan, *, queue: bool, how: str) -> Run:
         LocalCloudError: A run is being started on the fleet.
 
     """
-    access = door.open()
+    access = door.stay()
     if queue:
         return _queued(door, access, wanted)
     if door.home is None:

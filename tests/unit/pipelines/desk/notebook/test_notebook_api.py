@@ -24,7 +24,7 @@ from fl_runtime.run.records import DeviceRow
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunState
 from pipelines.deployment import Deployment
-from pipelines.desk.access import _local_client
+from pipelines.desk.access import local_session
 from pipelines.desk.notebook.compare import compared
 from pipelines.desk.notebook.connect import connect
 from pipelines.desk.notebook.desk import Desk, planned
@@ -93,7 +93,7 @@ class SageMaker:
     def describe_pipeline_execution(self, PipelineExecutionArn: str) -> dict[str, Any]:
         return {"PipelineExecutionStatus": self.status, "FailureReason": "too few devices"}
 
-    def list_pipeline_execution_steps(self, PipelineExecutionArn: str) -> dict[str, Any]:
+    def list_pipeline_execution_steps(self, PipelineExecutionArn: str, **_: Any) -> dict[str, Any]:
         return {"PipelineExecutionSteps": []}
 
     def stop_pipeline_execution(self, **_: str) -> None:
@@ -135,7 +135,7 @@ def door(tmp_path: Path, state: str = "Running", status: str = "Executing") -> A
         is_local=True,
         mlflow_uri="sqlite:///mlflow.db",
     )
-    return SimpleNamespace(open=lambda: access, home=tmp_path)
+    return SimpleNamespace(open=lambda: access, stay=lambda: access, home=tmp_path)
 
 
 def test_a_run_is_found_again_by_its_id_alone(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_clients_of_a_local_cloud_take_nothing_from_the_users_environment(
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    make = _local_client(SimpleNamespace(environment=lambda: there))  # type: ignore[arg-type]
+    make = local_session(SimpleNamespace(environment=lambda: there)).client  # type: ignore[arg-type]
     queue, sagemaker = make("sqs"), make("sagemaker")
     assert queue.meta.endpoint_url == "http://127.0.0.1:1"
     assert sagemaker.meta.endpoint_url == "http://127.0.0.1:2"
