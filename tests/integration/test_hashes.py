@@ -98,6 +98,8 @@ def test_images_and_make_install_by_hash_and_apps_within_the_lock() -> None:
         assert all("-c /build/constraints.txt" in line for line in apps)
     for line in (ROOT / "Makefile").read_text().splitlines():
         assert not re.search(r"\$\(PIP\).*-r ", line), line
+        if "uv pip install" in line:
+            assert "--require-hashes" in line and "--no-deps" in line, line
 
 
 def test_locking_keeps_a_hash_that_the_index_does_not_list(tmp_path: Path) -> None:
