@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import msgspec
+from botocore.exceptions import UnknownRegionError
 
 from fl_runtime.run.aws import client
 from pipelines.aws.change_sets import Change
@@ -79,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         answer(arguments.json, written, synthesized_text(arguments.synth))
         return 0
     if arguments.rehearse is not None:
-        report = rehearsed(arguments.rehearse, parameters, _code(parameters))
+        region = known_region(arguments.rehearse)
+        report = rehearsed(region, parameters, _code(parameters))
         answer(arguments.json, msgspec.to_builtins(report), rehearsal_text(report))
         return 0 if report.accepted else 1
     with clouds.use("aws") as cloud:
@@ -108,18 +110,35 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def known_region(given: str) -> str:
+    """The region to rehearse in; where none is given the environment's, else the default.
+
+    Raises:
+        UsageError: AWS has none of that name.
+
+    """
+    region = given or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    try:
+        boto3.Session().get_partition_for_region(region)
+    except UnknownRegionError as error:
+        raise UsageError(
+            f"AWS has no region {region!r}: name one such as {DEFAULT_REGION}."
+        ) from error
+    return region
+
+
 def rehearsed(
     region: str,
     parameters: dict[str, str],
     code: bytes,
     images: Mapping[str, str] | None = None,
 ) -> Report:
-    """What a new account would make of this deployment. ``region``: empty for the environment's;
-    ``images``: Dockerfiles by task, those that are shipped where none are given.
+    """What a new account would make of this deployment. ``images``: Dockerfiles by task, those
+    that are shipped where none are given.
     """
     d = Deployment(
         account=ACCOUNT,
-        region=region or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+        region=region,
         prefix=os.environ.get(PREFIX_VARIABLE, DEFAULT_PREFIX),
     )
 

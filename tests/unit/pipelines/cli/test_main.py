@@ -58,6 +58,7 @@ DIGITS = str(APPS / "digits")
         (["bench", "--only", "nothing"], "no part 'nothing'"),
         (["local", "up", "--devices", "3"], "--devices needs --app"),
         (["local", "down"], "No local cloud is running"),
+        (["deploy", "--rehearse", "mars-1"], "AWS has no region 'mars-1'"),
         (["deploy", "--plan", "--set", "x"], "not PARAMETER=VALUE"),
         (["dance"], "no command 'dance'"),
     ],
