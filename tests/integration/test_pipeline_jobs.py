@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import signal
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,31 @@ def test_a_training_script_gets_what_the_toolkit_would_give_it(
     assert (seen["files"], seen["channels"]) == (["a.txt", "deep"], '["train-set"]')
     assert seen["config"]["hosts"] == ["algo-1"]
     assert seen["cwd"].endswith("/code") and (not mounted or seen["cwd"] == "/opt/ml/code")
+
+
+@pytest.mark.proof
+def test_what_a_job_installs_stays_with_the_job(tmp_path: Path, s3: MemoryS3) -> None:
+    """Its requirements.txt names a package that is there already, and one that is not."""
+    (tmp_path / "wheel").mkdir()
+    wheel = tmp_path / "wheel" / "only_for_the_job-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("only_for_the_job.py", "x = 1")
+        info = "only_for_the_job-1.0.dist-info"
+        made.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: only-for-the-job\nVersion: 1.0"
+        )
+        made.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any"
+        )
+        made.writestr(f"{info}/RECORD", "")
+    script = "import only_for_the_job, msgspec; print(only_for_the_job.__file__)"
+    requirements = f"msgspec\n{wheel}\n"
+    s3.data["bucket/source.tar.gz"] = archive(train__py=script, requirements__txt=requirements)
+    made = ran(engine_on(tmp_path, s3=s3)[0], {"Steps": [training()]})
+    assert (made.status, made.reason) == ("Succeeded", "")
+    [log] = (tmp_path / "logs").iterdir()
+    assert f"{tmp_path}/jobs/" in log.read_text()
+    assert importlib.util.find_spec("only_for_the_job") is None
 
 
 @pytest.mark.parametrize(

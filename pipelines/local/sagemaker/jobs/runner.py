@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 from pipelines.local.sagemaker.jobs import processing, training
 from pipelines.local.sagemaker.jobs.container import ML
 from pipelines.local.sagemaker.jobs.process import JobProcess, private_mounts
+from pipelines.local.sagemaker.jobs.python import make_environment
 from pipelines.local.sagemaker.jobs.stand_ins import StandIn, StandIns
 from pipelines.local.sagemaker.outcomes import StepFailed
 
@@ -134,25 +134,21 @@ class JobRunner:
         return {**found, **(json.loads(answer.read_text()) if stand_in is not None else {})}
 
     def _environment(self, folder: Path, role: str) -> dict[str, str]:
-        """What every job gets. ``python`` is this cloud's own, and pip installs into the job's
-        folder, not into the user's environment.
-        """
-        packages = str(folder / "packages")
-        search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        """What every job gets."""
+        programs = str(make_environment(folder / "python"))
         return {
             **self.credentials(role),
-            "PATH": os.pathsep.join(search),
-            "PIP_TARGET": packages,
+            "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
             "SAGEMAKER_SUPPRESS_V2_WARNING": "1",
+            "VIRTUAL_ENV": str(folder / "python"),
         }
 
     @contextmanager
     def _job_folder(self, job: Job) -> Iterator[Path]:
         folder = self.folder / "jobs" / job.name
-        for name in ("ml", "work", "packages"):
+        for name in ("ml", "work", "python"):
             (folder / name).mkdir(parents=True)
         try:
             yield folder

@@ -91,7 +91,7 @@ def command(arguments: dict[str, Any], ml: Path) -> tuple[list[str], str]:
     code, given = ml / "code", script_mode.script_arguments(decoded)
     found = script_mode.command(str(decoded[script_mode.PROGRAM]), code, given)
     if (code / REQUIREMENTS).is_file():
-        # As in SageMaker's images; PIP_TARGET leads it into the job's own folder.
+        # As in SageMaker's images; it goes into the job's own environment.
         line = 'python -m pip install -q -r "$0" && exec "$@"'
         found = ["/bin/sh", "-c", line, REQUIREMENTS, *found]
     return found, script_mode.CODE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import threading
 import types
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipelines.local.sagemaker.definitions.values import Scope
 from pipelines.local.sagemaker.executions import Callbacks, PipelineExecution
 from pipelines.local.sagemaker.jobs import data, processing, script_mode, training
 from pipelines.local.sagemaker.jobs.container import CANNOT_START, enter
+from pipelines.local.sagemaker.jobs.python import make_environment
 from pipelines.local.sagemaker.jobs.runner import Job, JobRunner
 from pipelines.local.sagemaker.jobs.stand_in_runner import main as call_stand_in
 from pipelines.local.sagemaker.moto_actions import invalid
@@ -281,6 +283,14 @@ def test_a_program_that_is_missing_is_named_with_what_is_there(tmp_path: Path) -
 def test_a_command_that_cannot_be_started_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert enter("", "/nowhere/at/all", ["true"]) == CANNOT_START
     assert "true cannot be started" in capsys.readouterr().err
+
+
+def test_a_jobs_python_is_an_environment_of_its_own(tmp_path: Path) -> None:
+    programs = make_environment(tmp_path)
+    code = "import sys, msgspec; print(sys.prefix)"
+    command = [str(programs / "python"), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path)
 
 
 def test_a_stand_in_answers_with_properties(tmp_path: Path) -> None:
