@@ -183,3 +183,16 @@ def test_what_is_not_numbers_is_refused_and_the_mean_is_unharmed() -> None:
             mean.add(text, 5.0)
     mean.add(update(3.0), 10.0)
     np.testing.assert_allclose(mean.records().arrays["arrays"]["w"], 3.0)
+
+
+def test_a_count_of_examples_is_whole_where_all_devices_tell_whole_ones() -> None:
+    def told(*counts: float) -> WeightedMean:
+        arrays = {"arrays": {"w": np.zeros(1, np.float32)}}
+        items = [Records(arrays=arrays, metrics={"m": {"num-examples": count}}) for count in counts]
+        return folded([(item, float(count)) for item, count in zip(items, counts, strict=True)])
+
+    def count(mean: WeightedMean) -> str:
+        return repr(mean.records().metrics["m"]["num-examples"])
+
+    assert count(told(1, 2) + told(3)) == "6"
+    assert count(told(1, 2) + told(3.0)) == count(told(3.0) + told(1, 2)) == "6.0"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fl_runtime.run.robust import capped_mean, deviations, robust_mean
+from fl_runtime.run.robust import LARGEST, capped_mean, deviations, robust_mean
 
 
 def test_where_nobody_lies_outside_it_is_the_weighted_mean() -> None:
@@ -58,3 +58,9 @@ def test_negative_and_missing_weights() -> None:
     assert capped_mean([2.0, 4.0], [0.0, 0.5]) == 4.0, "one that counts is enough"
     assert capped_mean([0.0, 0.0, 1.0], [10.0, 10.0, 29.0]) == pytest.approx(29 / 49)
     assert capped_mean([0.0, 0.0, 1.0], [0.5, 0.5, 9.0]) == pytest.approx(1.5 / 2.5)
+
+
+def test_the_largest_value_that_counts_leaves_room_for_the_sums_of_a_fleet() -> None:
+    """docs/decisions/0026: a thousand such values times a plausible weight are finite."""
+    assert LARGEST == 1e200
+    assert math.isfinite(robust_mean([LARGEST] * 1000, [1e12] * 1000))

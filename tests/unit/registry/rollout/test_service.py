@@ -129,7 +129,8 @@ def test_a_version_waits_behind_the_rollout_under_way_and_then_goes() -> None:
     queued = bench.service.begin(bench.version("2"), by="ann", reason="r")
     assert queued.rollout is None and "is under way" in queued.waits
     bench.service.begin_next("f")
-    assert bench.store.current("f").number == 1, "the first has not ended"
+    waiting = bench.store.current("f")
+    assert (waiting.number, waiting.next) == (1, "x/2"), "the first has not ended"
     release(bench.store, msgspec.structs.replace(first, state="Succeeded"))
     bench.service.begin_next("f")
     current = bench.store.current("f")

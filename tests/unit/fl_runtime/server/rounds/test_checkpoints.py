@@ -117,3 +117,15 @@ def test_a_checkpoint_that_is_written_again_is_named_once() -> None:
     assert second.split(",")[1:] == [once]
     store.discard_superseded()
     assert len(objects.data) == 2
+
+
+def test_a_checkpoint_that_was_exchanged_for_another_whole_one_is_not_used() -> None:
+    objects = MemoryObjects()
+    store = CheckpointStore(objects, "run-1")
+    store.save(take(1, 0, {"w": np.zeros(2)}, FedAvg()))
+    names = store.save(take(2, 0, {"w": np.ones(2)}, FedAvg()))
+    newest, _ = sorted(objects.data, reverse=True)
+    objects.data[newest] = encode(take(2, 0, {"w": np.full(2, 9.0)}, FedAvg()))
+    found = CheckpointStore(objects, "run-1").load(names)
+    assert found is not None
+    assert found.round == 1
