@@ -11,6 +11,7 @@ import msgspec
 from edge.errors import MLEdgeOpsError
 from edge.protocol.messages import ConfigValue, Label
 from edge.protocol.names import Name
+from edge.typed import convert, from_json
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 HeartbeatSeconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -144,9 +145,7 @@ def component_config(
             " starts and names."
         )
     try:
-        return msgspec.convert(
-            {**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig
-        )
+        return convert({**fields, "node_config": msgspec.json.decode(node_config)}, DeviceConfig)
     except ValueError as error:
         raise ConfigError(f"The component's configuration is malformed: {error}.") from error
 
@@ -170,7 +169,7 @@ def read_struct(
 
     """
     try:
-        config = msgspec.json.decode(file.read_bytes(), type=kind)
+        config = from_json(file.read_bytes(), type=kind)
     except OSError as error:
         raise ConfigError(f"The {meaning} {file} cannot be read: {error.strerror}.") from error
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from edge import typed
 from edge.protocol.errors import ProtocolError
 from edge.protocol.text import convert, parse_json, printable
 from fl_runtime.run.errors import ObjectMissing
@@ -90,7 +91,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def read_policy(file: Path) -> Policy:
     """Read and check a policy file. Raises RegistryError."""
     try:
-        policy = msgspec.convert(tomllib.loads(file.read_text()), Policy)
+        policy = typed.convert(tomllib.loads(file.read_text()), Policy)
     except OSError as error:
         raise RegistryError(f"The policy {file} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

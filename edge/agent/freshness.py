@@ -19,6 +19,7 @@ from edge.files import make_folder, write_atomically
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.messages import Claim, Command
+from edge.typed import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Freshness:
 
 def _read(file: Path) -> _Seen:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Seen)
+        return from_json(file.read_bytes(), type=_Seen)
     except FileNotFoundError:
         return _Seen()
     except (OSError, msgspec.MsgspecError, ValueError) as error:

@@ -18,6 +18,7 @@ from edge.files import make_folder, remove_parts, write_atomically, written
 from edge.logs import event
 from edge.protocol.messages import COMMAND_LIMIT
 from edge.transports import Transport, TransportError
+from edge.typed import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Spool:
         remove_parts(folder)
         for file in folder.glob("*.json") if folder.is_dir() else []:
             try:
-                reply = msgspec.json.decode(file.read_bytes(), type=SpooledReply)
+                reply = from_json(file.read_bytes(), type=SpooledReply)
             except (OSError, ValueError):
                 file.unlink(missing_ok=True)
                 continue

@@ -14,6 +14,7 @@ import msgspec
 from edge.errors import MLEdgeOpsError
 from edge.identity.trust import TrustedKeys
 from edge.training.app_bundle import FlowerApp
+from edge.typed import from_json
 
 AGENT = "com.mledgeops.Agent"
 APP_PREFIX = "com.mledgeops.app"
@@ -128,7 +129,7 @@ class RecipeError(MLEdgeOpsError, ValueError):
 def parse(data: bytes) -> Recipe:
     """Read and check a recipe. Raises RecipeError."""
     try:
-        recipe = msgspec.json.decode(data, type=Recipe)
+        recipe = from_json(data, type=Recipe)
     except msgspec.DecodeError as error:
         raise RecipeError(f"The recipe is not valid: {error}.") from error
     for variable in _VARIABLE.findall(data.decode()):

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from edge.addresses import Addresses, is_loopback
 from edge.config import ConfigError, DeviceConfig
 from edge.protocol.errors import ProtocolError
+from edge.typed import from_json
 
 Purpose = Literal["commands", "models"]
 
@@ -49,7 +50,7 @@ class Trust:
         if not file.is_file():
             return cls(TrustedKeys())
         try:
-            return cls(msgspec.json.decode(file.read_bytes(), type=TrustedKeys))
+            return cls(from_json(file.read_bytes(), type=TrustedKeys))
         except ValueError as error:
             raise ConfigError(f"{file} is malformed: {error}.") from error
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from edge import typed
 from edge.protocol.errors import ProtocolError
 
 REASON_CHARACTERS = 1000
@@ -31,7 +32,7 @@ def printable(text: str, limit: int = REASON_CHARACTERS) -> str:
 def parse_json(data: bytes | str, kind: type[_T] | Any, what: str) -> _T:
     """Parse JSON as ``kind``. Raises ProtocolError ``malformed``, whatever ``data`` holds."""
     try:
-        parsed: _T = msgspec.json.decode(data, type=kind)
+        parsed: _T = typed.from_json(data, type=kind)
     # ValueError: text with a lone surrogate, bytes that are not UTF-8, and a digit string too long.
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise _malformed(what, error) from error
@@ -41,7 +42,7 @@ def parse_json(data: bytes | str, kind: type[_T] | Any, what: str) -> _T:
 def convert(value: Any, kind: type[_T], what: str) -> _T:
     """Check parsed JSON against ``kind``. Raises ProtocolError ``malformed``."""
     try:
-        return msgspec.convert(value, kind)
+        return typed.convert(value, kind)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise _malformed(what, error) from error
 

@@ -13,6 +13,7 @@ import msgspec
 
 from edge.files import write_atomically
 from edge.protocol.signed import Manifest, manifest_text
+from edge.typed import from_json
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +38,7 @@ class FollowedFile:
     def read(self) -> Followed | None:
         """Return the highest manifest; None when the file is there and damaged."""
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=Followed)
+            return from_json(self._file.read_bytes(), type=Followed)
         except FileNotFoundError:
             return Followed()
         except (OSError, msgspec.MsgspecError, ValueError):

@@ -26,6 +26,7 @@ from edge.protocol.names import is_digest
 from edge.protocol.signed import Manifest, SignedManifest, parse_manifest
 from edge.serving.followed import Followed, FollowedFile, followed_by, identity
 from edge.serving.weights import WeightFiles
+from edge.typed import from_json
 
 FETCH_SECONDS = 300.0
 KEPT = 3
@@ -276,7 +277,7 @@ def active_file(folder: Path) -> Path:
 def read_active(folder: Path) -> Active:
     """Return the model in use: none on a new device, or when the file is damaged."""
     try:
-        return msgspec.json.decode(active_file(folder).read_bytes(), type=Active)
+        return from_json(active_file(folder).read_bytes(), type=Active)
     except (OSError, ValueError):
         return Active(manifest=None, sequence=0)
 

@@ -14,6 +14,7 @@ import msgspec
 from edge.frames import read_frame, take_over_stdout, write_frame
 from edge.protocol.text import printable
 from edge.serving.model import Model, NoModel
+from edge.typed import from_json
 
 _MESSAGE_LIMIT = 500
 
@@ -28,7 +29,7 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
 def answer(model: Model, line: bytes) -> bytes:
     """Answer one request: ``model_version`` and ``outputs``, or ``error``."""
     try:
-        request = msgspec.json.decode(line, type=PredictRequest)
+        request = from_json(line, type=PredictRequest)
         outputs = model.predict(request.inputs, request.truth)
         # tolist() turns numpy's numbers into Python's, which JSON knows.
         plain = outputs.tolist() if hasattr(outputs, "tolist") else list(outputs)

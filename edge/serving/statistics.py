@@ -19,6 +19,7 @@ import numpy as np
 
 from edge.files import write_atomically
 from edge.protocol.messages import SERVED_INPUTS, Moments, Served, Serving
+from edge.typed import from_json
 
 FIRST = 500
 """Values in the first window."""
@@ -208,7 +209,7 @@ def _read(folder: Path, sequence: int) -> list[Counted]:
 
 def _load(file: Path) -> Counted | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Counted)
+        return from_json(file.read_bytes(), type=Counted)
     except (OSError, ValueError):
         return None
 

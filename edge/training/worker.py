@@ -34,6 +34,7 @@ from edge.protocol.records import (
 from edge.training.app_bundle import AppError
 from edge.training.app_state import StoredState
 from edge.training.app_traceback import failure_text
+from edge.typed import from_msgpack
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -218,7 +219,7 @@ def serve(jobs: BinaryIO, results: BinaryIO) -> None:
     """Run jobs, one a frame, until their stream ends."""
     runner = ClientRunner()
     while (body := read_frame(jobs)) is not None:
-        result = runner.run(msgspec.msgpack.decode(body, type=WorkerJob))
+        result = runner.run(from_msgpack(body, type=WorkerJob))
         write_frame(results, msgspec.msgpack.encode(result))
         _tidy()
 

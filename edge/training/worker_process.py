@@ -10,6 +10,7 @@ import msgspec
 
 from edge.frames import FramedProcess
 from edge.training.worker import WorkerJob, WorkerResult
+from edge.typed import from_msgpack
 
 
 class Workers(Protocol):
@@ -41,7 +42,7 @@ async def run_job(process: AnyWorker, job: WorkerJob, seconds: float) -> tuple[W
     try:
         async with asyncio.timeout(seconds):
             answer = await process.exchange(msgspec.msgpack.encode(job))
-        return msgspec.msgpack.decode(answer, type=WorkerResult), True
+        return from_msgpack(answer, type=WorkerResult), True
     except TimeoutError:
         await process.stop()
         result = late(seconds)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import grpc
-import msgspec
 
 from edge.logs import event
+from edge.typed import from_msgpack
 from fl_runtime.cohort.mtls import Identity
 from fl_runtime.cohort.rpc import CHANNEL_OPTIONS, METHOD, FromServer, Goodbye, frames, messages
 from fl_runtime.run.messages import PhaseEvent, PhaseRequest
@@ -44,7 +44,7 @@ def attach(address: str, cohort: str, identity: Identity, runner: PhaseRunner) -
         stream = channel.stream_stream(METHOD)(iter(outbox.get, None))
         try:
             for data in messages(stream):
-                request = msgspec.msgpack.decode(data, type=FromServer)
+                request = from_msgpack(data, type=FromServer)
                 if isinstance(request, Goodbye):
                     return True
                 for item in runner.run(request):

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from edge.typed import from_json
+
 LIFETIME = datetime.timedelta(days=31)
 """Longer than the longest run."""
 SKEW = datetime.timedelta(hours=1)
@@ -78,9 +80,7 @@ def publish_identity(secrets: Any, name: str, identity: Identity) -> None:
 
 def read_identity(secrets: Any, name: str) -> Identity:
     """A cohort's identity, as the server published it."""
-    return msgspec.json.decode(
-        secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity
-    )
+    return from_json(secrets.get_secret_value(SecretId=name)["SecretString"], type=Identity)
 
 
 def delete_identity(secrets: Any, name: str) -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from edge.errors import MLEdgeOpsError
 from edge.protocol.text import printable
+from edge.typed import convert, from_msgpack
 from fl_runtime.run.messages import DeviceResult, Folded, FoldedPart, PhaseDone, PhaseRequest
 
 METHOD = "/mledgeops.Cohorts/Attach"
@@ -92,9 +93,9 @@ def read_message(data: bytes) -> FromProxy:
     printable.
     """
     try:
-        item: FromProxy = msgspec.msgpack.decode(data, type=FromProxy)
+        item: FromProxy = from_msgpack(data, type=FromProxy)
         if isinstance(item, DeviceResult):
-            msgspec.convert(item.metrics, dict[str, int | float | list[int | float]])
+            convert(item.metrics, dict[str, int | float | list[int | float]])
             code, reason = printable(item.code, CODE_CHARACTERS), printable(item.reason)
             item = msgspec.structs.replace(item, code=code, reason=reason)
     # RecursionError: metrics may be nested a thousand times before they are looked at.

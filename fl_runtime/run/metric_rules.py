@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edge.typed import convert
 from fl_runtime.run.errors import RunFailed
 
 _KINDS = ("train", "evaluate")
@@ -34,8 +35,8 @@ class MetricRules:
 def metric_rules(settings: Mapping[str, Any]) -> MetricRules:
     """The rules in an app's ``[tool.mledgeops]``. Raises RunFailed, naming what is malformed."""
     try:
-        names = msgspec.convert(settings.get("metrics", {}), dict[str, list[str]])
-        ranges = msgspec.convert(settings.get("ranges", {}), dict[str, tuple[float, float]])
+        names = convert(settings.get("metrics", {}), dict[str, list[str]])
+        ranges = convert(settings.get("ranges", {}), dict[str, tuple[float, float]])
     except msgspec.ValidationError as error:
         raise RunFailed(
             "app-load",

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from edge.typed import convert
+
 State = Literal["Starting", "Running", "Concluding", "Succeeded", "Failed", "Stopping", "Stopped"]
 TerminalState = Literal["Succeeded", "Failed", "Stopped"]
 TERMINAL_STATES: tuple[TerminalState, ...] = get_args(TerminalState)
@@ -162,7 +164,7 @@ def _state(item: Mapping[str, dict[str, str]]) -> RunState:
     fields = {
         key: _plain(value) for key, value in item.items() if key in RunState.__struct_fields__
     }
-    return msgspec.convert(fields, RunState, strict=False)
+    return convert(fields, RunState, strict=False)
 
 
 def _value(value: str | float) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
+from edge.typed import from_json
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import round_key
 from fl_runtime.run.ports import ObjectStore
@@ -68,4 +69,4 @@ class RoundJournal:
 
 def read_round(objects: ObjectStore, run: str, number: int) -> RoundRecord:
     """The record of a run's round; raises ObjectMissing."""
-    return msgspec.json.decode(objects.get(round_key(run, number)), type=RoundRecord)
+    return from_json(objects.get(round_key(run, number)), type=RoundRecord)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from edge.typed import from_json
 from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import spec_key
 from fl_runtime.run.ports import ObjectStore
@@ -53,7 +52,7 @@ def _until(checkpoint: Checkpoint) -> range:
 def _round_of(objects: ObjectStore, run: str, number: int, checkpoint: Checkpoint) -> RoundRecord:
     """A round of another run. The last one's record comes with its checkpoint."""
     if number == checkpoint.round and checkpoint.record:
-        return msgspec.json.decode(checkpoint.record, type=RoundRecord)
+        return from_json(checkpoint.record, type=RoundRecord)
     return read_round(objects, run, number)
 
 

@@ -20,6 +20,7 @@ from flwr.app import Context, RecordDict
 from edge.logs import event
 from edge.training.app_bundle import AppError, FlowerApp, unpack
 from edge.training.flower_compat import set_identity
+from edge.typed import from_json
 from fl_runtime.cohort.kept import KeptUpdates
 from fl_runtime.run.cohorts import Cohort, flower_run_id
 from fl_runtime.run.concurrency import THREADS, Concurrency
@@ -118,7 +119,7 @@ class Server:
         """
         objects, runs = self._resources.objects, self._resources.runs
         spec = decode_spec(objects.get(spec_key(self._run)))
-        cohorts = msgspec.json.decode(objects.get(cohorts_key(self._run)), type=list[Cohort])
+        cohorts = from_json(objects.get(cohorts_key(self._run)), type=list[Cohort])
         devices = sum(len(cohort.members) for cohort in cohorts)
         details = {DEVICES_TAG: str(devices)}
         tracker = RunTracker(

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge.protocol.messages import ObjectRef, Reply
 from edge.protocol.records import ArrayMap, Records, ValueMap, write_records
+from edge.typed import from_json
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import arrays_key, phase_id, update_key
 from fl_runtime.run.messages import EXAMPLES, ArraySpec, OrderKey, PhaseRequest, Target
@@ -125,7 +126,7 @@ def make(folder: Path, size: int) -> Stored:
 
 def read(folder: Path) -> Stored:
     """What :func:`make` wrote into a folder."""
-    return msgspec.json.decode((folder / "stored.json").read_bytes(), type=Stored)
+    return from_json((folder / "stored.json").read_bytes(), type=Stored)
 
 
 def devices(folder: Path, count: int) -> Iterator[tuple[str, ObjectRef]]:

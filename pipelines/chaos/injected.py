@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from edge.files import write_atomically
+from edge.typed import from_json
 from pipelines.local.child import HOOK as CHILD_HOOK
 
 VARIABLE = "MLEDGEOPS_CHAOS"
@@ -87,7 +88,7 @@ class ControlFile:
         """The calls that were written down so far, oldest first."""
         file = _records(self.file)
         lines = file.read_bytes().splitlines() if file.is_file() else []
-        return [msgspec.json.decode(line, type=RecordedCall) for line in lines]
+        return [from_json(line, type=RecordedCall) for line in lines]
 
     def _write(self, rules: list[InjectedError]) -> None:
         self._rules = rules
@@ -107,7 +108,7 @@ class Injector:
         """The response to return instead of sending the request, or None to send it."""
         service = event_name.split(".")[1]
         try:
-            rules = msgspec.json.decode(self._file.read_bytes(), type=Control).rules
+            rules = from_json(self._file.read_bytes(), type=Control).rules
         except (OSError, msgspec.DecodeError):
             return None
         for rule in rules:
@@ -159,7 +160,7 @@ def install() -> None:
     import boto3
 
     file = Path(os.environ[VARIABLE])
-    os.environ["AWS_ENDPOINT_URL_S3"] = msgspec.json.decode(file.read_bytes(), type=Control).s3
+    os.environ["AWS_ENDPOINT_URL_S3"] = from_json(file.read_bytes(), type=Control).s3
     boto3.setup_default_session()
     session = boto3._get_default_session()
     session.events.register("before-send.*", Injector(file))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from edge.typed import from_json
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import rounds_prefix
 from fl_runtime.run.records import DeviceRow, RoundRecord
@@ -65,7 +66,7 @@ def refusals(objects: RunObjects, runs: Iterable[str]) -> list[Refusal]:
 
 def _refused(objects: RunObjects, key: str) -> list[DeviceRow]:
     try:
-        record = msgspec.json.decode(objects.get(key), type=RoundRecord)
+        record = from_json(objects.get(key), type=RoundRecord)
     except (ObjectMissing, msgspec.DecodeError):
         return []
     return [row for row in record.devices if row.status == "error" and row.code not in _SILENT]

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from edge.typed import convert
 from fl_runtime.run.mlflow_runs import (
     DEVICES_TAG,
     METRIC_TAG,
@@ -117,7 +118,7 @@ class RunArchive:
             return []
         columns = self._table(mlflow_run_id, FAILURES_FILE)
         rows = zip(*columns.values(), strict=True)
-        return [msgspec.convert(dict(zip(columns, row, strict=True)), FailureRow) for row in rows]
+        return [convert(dict(zip(columns, row, strict=True)), FailureRow) for row in rows]
 
     def _artifacts(self, mlflow_run_id: str, folder: str) -> Iterator[tuple[str, int]]:
         for item in self._mlflow.list_artifacts(mlflow_run_id, folder):

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from edge.logs import event
+from edge.typed import from_json
 from fl_runtime.run.errors import CAUSE_LIMIT
 from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.records import COMPARISON, Comparison
@@ -73,7 +72,7 @@ def champion_score(run: str, outcome: Mapping[str, Any], model_name: str, aws: S
         return NO_CHAMPION
     from registry.mlflow_registry import MlflowRegistry
 
-    comparison = msgspec.json.decode(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
+    comparison = from_json(aws.objects.get(model_key(run, COMPARISON)), type=Comparison)
     goal = comparison.goal_for(outcome["metric"])
     same_data = compare(comparison, outcome["metric"], goal).champion_robust
     if same_data is not None:

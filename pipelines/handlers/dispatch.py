@@ -15,6 +15,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from edge.logs import event
+from edge.typed import from_json
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import run_id, spec_key
 from fl_runtime.run.state import RunState
@@ -72,7 +73,7 @@ def handler(queue_event: Mapping[str, Any], context: object) -> None:
     """Lambda entry point of the callbacks' queue."""
     aws = services()
     for record in queue_event["Records"]:
-        message = msgspec.json.decode(record["body"], type=CallbackMessage)
+        message = from_json(record["body"], type=CallbackMessage)
         if message.status == "Stopping":
             stop(message, aws)
             continue

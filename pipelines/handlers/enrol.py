@@ -22,6 +22,7 @@ from edge.errors import MLEdgeOpsError
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.names import check_name
+from edge.typed import convert
 from fl_runtime.run.blocking import Block
 from pipelines.devices.tokens import FLEET_ATTRIBUTE, TOKEN_ATTRIBUTE, token_expiry, token_matches
 from pipelines.handlers.aws_clients import block_list, iot
@@ -105,9 +106,7 @@ def _check_rotation(request: EnrolRequest, device: str, held: int) -> None:
 def handler(request: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Lambda entry point. AWS IoT tells the device only that it was refused; the log says why."""
     try:
-        device = check(
-            msgspec.convert(request, EnrolRequest), iot(), block_list().find, time.time()
-        )
+        device = check(convert(request, EnrolRequest), iot(), block_list().find, time.time())
     except (EnrolmentRefused, msgspec.ValidationError) as error:
         event(
             logger,

@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from edge.typed import convert
 from pipelines.handlers.aws_clients import registry
 from registry.model_version import Version
 from registry.promotion import StateChange, promote, record_approval
@@ -24,5 +23,5 @@ def handler(package_event: Mapping[str, Any], context: object) -> dict[str, Any]
         record_approval(both.audit, version, who=who, why=why, at=time.time())
         both.rollouts.begin(version, by=who, reason=why)
 
-    change = msgspec.convert(package_event["detail"], StateChange)
+    change = convert(package_event["detail"], StateChange)
     return promote(change, both.mlflow, approver, begin)

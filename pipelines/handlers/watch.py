@@ -17,6 +17,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from edge.logs import event
+from edge.typed import convert
 from fl_runtime.run.aws import client, setting
 from fl_runtime.run.errors import CAUSE_LIMIT
 from fl_runtime.run.keys import run_id
@@ -100,6 +101,6 @@ def handler(request: Mapping[str, Any], context: object) -> None:
     """Lambda entry point of two EventBridge rules: of stopped tasks, and of each minute."""
     aws = services()
     if request.get("source") == "aws.ecs":
-        fail_token(msgspec.convert(request["detail"], StoppedTask), aws.steps)
+        fail_token(convert(request["detail"], StoppedTask), aws.steps)
         return
     stop_silent(aws, client("ecs"), setting("MLEDGEOPS_CLUSTER"), time.time())

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from edge.errors import MLEdgeOpsError
+from edge.typed import from_json
 from pipelines.local.processes import identity, is_module
 
 ACCOUNT = "000000000000"
@@ -157,7 +158,7 @@ class Home:
     def info(self) -> CloudInfo | None:
         """The running cloud, or None. A file left behind by a cloud that died counts as none."""
         try:
-            info = msgspec.json.decode(self.info_file.read_bytes(), type=CloudInfo)
+            info = from_json(self.info_file.read_bytes(), type=CloudInfo)
         except (OSError, msgspec.DecodeError):
             return None
         # The system gives the id of a dead process to another one, which is not ours to end.

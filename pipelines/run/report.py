@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from edge.typed import from_json
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key, rounds_prefix
 from fl_runtime.run.mlflow_runs import NOT_BETTER
@@ -65,7 +66,7 @@ def finished_rounds(objects: S3Objects, run: str, after: int = 0) -> Iterator[Ro
     """Records of a run's finished rounds above a number, in order."""
     for key in objects.keys(rounds_prefix(run)):  # not a dict
         if int(_stem(key)) > after:
-            yield msgspec.json.decode(objects.get(key), type=RoundRecord)
+            yield from_json(objects.get(key), type=RoundRecord)
 
 
 def report_of(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge.protocol.messages import ConfigValue
+from edge.typed import convert, from_json
 from fl_runtime.run.eligibility import check_requirements
 from fl_runtime.run.errors import RunFailed
 from fl_runtime.run.keys import run_id
@@ -44,7 +45,7 @@ def spec_of(message: CallbackMessage, now: float) -> RunSpec:
     }
     try:
         # Callback arguments may arrive as strings: strict=False reads "3" as 3.
-        spec = msgspec.convert(fields, RunSpec, strict=False)
+        spec = convert(fields, RunSpec, strict=False)
     except msgspec.ValidationError as error:
         raise RunFailed(
             "bad-run", f"The pipeline's parameters do not make a run: {error}."
@@ -55,7 +56,7 @@ def spec_of(message: CallbackMessage, now: float) -> RunSpec:
 
 def _mapping(name: str, text: str) -> dict[str, ConfigValue]:
     try:
-        return msgspec.json.decode(text, type=dict[str, ConfigValue])
+        return from_json(text, type=dict[str, ConfigValue])
     except msgspec.DecodeError as error:
         raise RunFailed(
             "bad-run", f"The parameter {name} is not a JSON object of plain values: {error}."

@@ -13,6 +13,7 @@ import msgspec
 from edge.protocol.errors import ProtocolError
 from edge.protocol.text import parse_json
 from edge.training.app_bundle import FlowerApp, unpack
+from edge.typed import from_json
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.devices import DeviceStatus
 from fl_runtime.run.errors import ObjectMissing
@@ -51,8 +52,8 @@ def collect(
     """
     run = package.metadata[RUN_TAG]
     spec = decode_spec(objects.get(spec_key(run)))
-    cohorts = msgspec.json.decode(objects.get(cohorts_key(run)), type=list[Cohort])
-    comparison = msgspec.json.decode(objects.get(model_key(run, COMPARISON)), type=Comparison)
+    cohorts = from_json(objects.get(cohorts_key(run)), type=list[Cohort])
+    comparison = from_json(objects.get(model_key(run, COMPARISON)), type=Comparison)
     metric = package.metric or spec.metric
     goal = comparison.goal_for(metric)
     app = read_app(objects, spec)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from edge.typed import from_json
 from fl_runtime.run.cohorts import Cohort
 from fl_runtime.run.cost import Topology, round_cost
 from fl_runtime.run.errors import ObjectMissing
@@ -150,7 +151,7 @@ def read_rounds(objects: ObjectStore, spec: RunSpec) -> Iterator[RoundRecord]:
 
     def read(number: int) -> RoundRecord | None:
         try:
-            return msgspec.json.decode(objects.get(round_key(spec.run, number)), type=RoundRecord)
+            return from_json(objects.get(round_key(spec.run, number)), type=RoundRecord)
         except ObjectMissing:
             return None
 

@@ -12,6 +12,7 @@ from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.signed import SignedManifest
 from edge.protocol.text import parse_json, printable
+from edge.typed import from_json
 from fl_runtime.run.devices import DeviceStatus, text_of
 from fl_runtime.run.eligibility import is_of_earlier_release
 from registry.errors import RegistryError
@@ -178,7 +179,7 @@ class IotJobs:
         found = self._client.describe_job(jobId=job)["job"]
         try:
             text = self._client.get_job_document(jobId=job)["document"]
-            manifest = msgspec.json.decode(text, type=SignedManifest).manifest
+            manifest = from_json(text, type=SignedManifest).manifest
         except msgspec.DecodeError:
             return False
         return manifest == document.manifest and set(found["targets"]) == set(targets)

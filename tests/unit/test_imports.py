@@ -19,6 +19,7 @@ PACKAGES = ["edge", "fl_runtime", "registry", "pipelines"]
 LAYERS: dict[str, list[set[str]]] = {
     "edge": [
         {"errors"},
+        {"typed"},
         {"clock", "files", "frames", "logs", "memory", "protocol"},
         {"addresses"},
         {"config", "object_transfer"},

@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from edge.training.app_bundle import AppError, FlowerApp
+from edge.typed import convert
 
 REQUIRED = ("mlflow", "numpy", "pandas", "safetensors")
 """What the model's code (:mod:`fl_runtime.server.model.mlflow_model`) imports."""
@@ -44,7 +45,7 @@ def package_names(requirements: list[str]) -> list[str]:
 def _wanted(app: FlowerApp) -> list[str]:
     given: Any = app.settings.get(SETTING, app.dependencies)
     try:
-        return msgspec.convert(given, list[str])
+        return convert(given, list[str])
     except msgspec.ValidationError as error:
         raise AppError(
             f"[tool.mledgeops] {SETTING} in {app.folder.name}/pyproject.toml must be a list of "

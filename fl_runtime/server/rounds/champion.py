@@ -16,6 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from edge.logs import event
 from edge.protocol.errors import ProtocolError
 from edge.protocol.records import ArrayMap, decode_records, digest
+from edge.typed import from_json
 from fl_runtime.run.errors import ObjectMissing, RunFailed
 from fl_runtime.run.keys import champion_key
 from fl_runtime.run.messages import DeviceResult, array_specs
@@ -52,7 +53,7 @@ def read_champion(objects: ObjectStore, run: str) -> tuple[Champion, ArrayMap] |
         RunFailed: the weights are gone, or are not the approved ones.
     """
     try:
-        champion = msgspec.json.decode(objects.get(champion_key(run)), type=Champion | None)
+        champion = from_json(objects.get(champion_key(run)), type=Champion | None)
         if champion is None:
             return None
         weights = objects.get(champion.key)

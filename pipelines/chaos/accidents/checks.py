@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 
-import msgspec
-
+from edge.typed import convert
 from pipelines.chaos.accidents.accident import Scene
 from pipelines.chaos.accidents.shell import RUN, Said, Shell
 from pipelines.local.home import CloudInfo
@@ -71,4 +70,4 @@ def known_runs(shell: Shell) -> list[str]:
 
 
 def _runs(said: Said) -> list[dict[str, object]]:
-    return msgspec.convert(said.document.get("runs", []), list[dict[str, object]])
+    return convert(said.document.get("runs", []), list[dict[str, object]])

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import psutil
 
+from edge.typed import from_json
 from pipelines.local.home import VARIABLE, Home
 
 COMMAND_SECONDS = 600.0
@@ -76,7 +77,7 @@ class UserCommand:
             self._process.wait()
         out, err = (file.read_text(errors="replace") for file in self._files)
         try:
-            document = msgspec.json.decode(out, type=dict[str, Any])
+            document = from_json(out, type=dict[str, Any])
         except msgspec.DecodeError:
             document = {}
         seconds = time.monotonic() - self._began

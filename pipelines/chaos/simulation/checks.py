@@ -6,10 +6,10 @@ import collections
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from edge.protocol.records import decode_records
+from edge.typed import from_json
 from fl_runtime.run.keys import model_key, round_key
 from fl_runtime.run.records import RoundRecord
 from fl_runtime.server.rounds.quorum import TRANSIENT
@@ -55,7 +55,7 @@ def violations(cloud: SimulatedCloud, end: End) -> Iterator[str]:
 
 
 def _record(cloud: SimulatedCloud, run: str, number: int) -> RoundRecord:
-    return msgspec.json.decode(cloud.objects[round_key(run, number)], type=RoundRecord)
+    return from_json(cloud.objects[round_key(run, number)], type=RoundRecord)
 
 
 def _check_model(cloud: SimulatedCloud, run: str, rounds: list[RoundRecord]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import msgspec
 
+from edge.typed import from_json
 from pipelines.local.forks.server import TITLE, ForkAnswer, ForkRequest
 from pipelines.local.processes import spawn
 
@@ -134,7 +135,7 @@ class ForkedProcess:
         except OSError:
             packet = b""
         if packet:
-            return msgspec.json.decode(packet, type=ForkAnswer)
+            return from_json(packet, type=ForkAnswer)
         return ForkAnswer(pid=0, code=KILLED)
 
 

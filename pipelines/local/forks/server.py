@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge.typed import from_json
 from pipelines.local.child import HOOK, call_hook, die_with
 
 PRELOADED = (
@@ -102,7 +103,7 @@ class ForkServer:
             if _user(connection) != os.getuid():
                 raise PermissionError
             packet, files, _, _ = socket.recv_fds(connection, PACKET, 3)
-            request = msgspec.json.decode(packet, type=ForkRequest)
+            request = from_json(packet, type=ForkRequest)
             pid = os.fork()
         except (OSError, msgspec.DecodeError):
             connection.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edge.files import write_atomically
+from edge.typed import from_json
 from pipelines.errors import UsageError
 from pipelines.run.option import ParameterValue
 
@@ -58,7 +59,7 @@ class Tickets:
 
         """
         try:
-            return msgspec.json.decode(self._file(name).read_bytes(), type=Ticket)
+            return from_json(self._file(name).read_bytes(), type=Ticket)
         except (OSError, msgspec.DecodeError) as error:
             raise UsageError(f"No run waits as {name!r}.") from error
 

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
+from edge.typed import from_json
 from pipelines.bench.aggregation_work import STRATEGIES, Done
 from pipelines.bench.updates import make
 from pipelines.cli.commands.measure.measure import Measure
@@ -111,7 +110,7 @@ def work(folder: Path, name: str, count: int) -> Done:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1]
         raise UsageError(f"The work {name!r} to measure failed: {reason}.")
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Done)
+    return from_json(done.stdout.splitlines()[-1], type=Done)
 
 
 def _turns(folder: Path, names: Sequence[str], count: int) -> dict[str, list[Done]]:
