@@ -54,6 +54,10 @@ class Deployment:
     """ARN patterns of the pipeline executions whose callbacks may be answered. Only the stacks know
     those of further pipelines.
     """
+    mlflow_resource: str = ""
+    """ARN of managed MLflow, server or app, where only the stacks know it; else ``mlflow_arn``."""
+    public_addresses: str = "DISABLED"
+    """Whether tasks have public addresses: ECS's ``ENABLED`` or ``DISABLED``."""
 
     # Storage
     code_bucket: str = field(init=False, metadata=_name("{prefix}-code-{account}-{region}"))

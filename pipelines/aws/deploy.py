@@ -86,6 +86,15 @@ class Stacks:
         """A stack's status, None when there is none."""
         return read_status(self._api, name)
 
+    def parameters(self, name: str) -> dict[str, str]:
+        """The values that a stack was made with; none where there is no stack."""
+        if self.is_new(name):
+            return {}
+        (stack,) = self._api.describe_stacks(StackName=name)["Stacks"]
+        return {
+            item["ParameterKey"]: item["ParameterValue"] for item in stack.get("Parameters", [])
+        }
+
     def is_new(self, name: str) -> bool:
         """Whether a stack has no resources yet."""
         return self.status(name) in (None, *NEW)

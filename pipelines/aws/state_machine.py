@@ -249,7 +249,7 @@ def _run_task(
             "AwsvpcConfiguration": {
                 "Subnets": list(deployment.subnets),
                 "SecurityGroups": list(deployment.security_groups),
-                "AssignPublicIp": "DISABLED",
+                "AssignPublicIp": deployment.public_addresses,
             }
         },
         "Overrides": {

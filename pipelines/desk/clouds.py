@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pipelines.aws.deploy import Stacks
+from pipelines.aws.mlflow_address import tracking_uri
 from pipelines.deployment import Deployment
 from pipelines.devices.provisioning import DeviceEndpoint, trusted_keys
 from pipelines.errors import UsageError
@@ -111,8 +112,11 @@ def use(option: str = "") -> Iterator[Cloud]:
         with local_cloud(Home.default()) as cloud:
             yield cloud
         return
+    from fl_runtime.run.aws import client
+
     aws = AwsCloud.of_environment()
-    store = {MLFLOW_VARIABLE: os.environ.get(MLFLOW_VARIABLE, aws.deployment.mlflow_arn)}
+    given = os.environ.get(MLFLOW_VARIABLE)
+    store = {MLFLOW_VARIABLE: given or tracking_uri(client("cloudformation"), aws.deployment)}
     with _environment({**store, **aws.deployment.environment()}):
         yield aws
 

@@ -21,6 +21,7 @@ NOT_EMULATED = {
     "AWS::Budgets::Budget": "no billing here",
     "AWS::EC2::SecurityGroupIngress": "processes on loopback have no network of their own",
     "AWS::IoT::RoleAlias": "no local device asks for AWS credentials",
+    "AWS::SageMaker::MlflowApp": "MLflow is a file in the home folder",
     "AWS::SageMaker::MlflowTrackingServer": "MLflow is a file in the home folder",
 }
 """Resource types that ministack's CloudFormation refuses, and why they are not missed here."""

@@ -65,6 +65,8 @@ NO_LOCAL_CALL = {
         "a resumed server replaces its predecessor's certificates"
     ),
     "mlflow": "the role of the managed MLflow server; there is none here",
+    "mlflow-app": "the role of the serverless MLflow app; there is none here",
+    "sagemaker:CallMlflowAppApi": "opens the API of a serverless MLflow app; MLflow is a file here",
     "device": "a Greengrass core assumes it by the role alias; there is no nucleus here",
     "promote s3:GetObject": "reads the policy in force and the audit trail",
     "link kms:Verify": "a retry of the step verifies the record that is there",

@@ -94,7 +94,7 @@ def test_what_was_shipped_before_breaks_a_rule_for_each_finding(
     assert not before.accepted
 
 
-OPEN = {"cold-start", "capacity", "prefix"}
+OPEN: set[str] = set()
 """Rules that what is shipped still breaks."""
 
 
@@ -104,8 +104,8 @@ def test_a_new_account_takes_what_is_shipped_now(now: Report) -> None:
 
 
 def test_a_region_that_lacks_a_service_is_named() -> None:
-    given = {"MlflowTrackingUri": "https://mlflow.example.org", "Architecture": "X86_64"}
-    report = deploy.rehearsed("ap-northeast-3", given, WHEELS)
+    # A trial in a public network, whose subnets may lie in any zone.
+    report = deploy.rehearsed("ap-northeast-3", {"Network": "public"}, WHEELS)
     assert rules_of(report) <= OPEN | {"region"}
     assert "the region has no iot: deploy to another" in {f.reason for f in report.findings}
     (remark,) = (f for f in report.findings if not f.refuses)

@@ -40,6 +40,7 @@ SERVICE_OF_ROLE = {
     "scheduler": "scheduler",
     "pipeline": "sagemaker",
     "mlflow": "sagemaker",
+    "mlflow-app": "sagemaker",
     "device": "credentials.iot",
 }
 """The service that assumes each role. Lambda assumes those that are not listed."""

@@ -90,5 +90,6 @@ STATEMENTS: Mapping[str, Callable[[Deployment], list[Statement]]] = {
     "scheduler": _scheduler,
     "pipeline": _pipeline,
     "mlflow": _mlflow_server,
+    "mlflow-app": _mlflow_server,
 }
 """By role."""

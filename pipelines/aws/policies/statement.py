@@ -11,6 +11,10 @@ Statement = dict[str, Any]
 EXECUTIONS = "/execution/*"
 """What follows a pipeline's ARN in the ARN pattern of its executions."""
 
+CALL_APP = "sagemaker:CallMlflowAppApi"
+"""The one action of serverless MLflow apps beside those of all managed MLflow:
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemaker.html
+"""
 # MLflow operations, as managed MLflow names them:
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemakerwithmlflow.html
 END_RUN = (
@@ -111,8 +115,11 @@ def use_packages(d: Deployment, *verbs: str) -> Statement:
 
 
 def use_mlflow(d: Deployment, *sets: tuple[str, ...]) -> Statement:
-    """Sets of operations on managed MLflow's data plane."""
-    return allow([f"sagemaker-mlflow:{verb}" for verbs in sets for verb in verbs], [d.mlflow_arn])
+    """Sets of operations on managed MLflow's data plane. An app asks for one action more, which
+    opens its API: the others say what of it may be used.
+    """
+    verbs = [f"sagemaker-mlflow:{verb}" for each in sets for verb in each]
+    return allow([*verbs, CALL_APP], [d.mlflow_resource or d.mlflow_arn])
 
 
 def answer_callback(d: Deployment, *answers: str) -> Statement:

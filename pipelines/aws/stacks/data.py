@@ -10,11 +10,13 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as functions
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sqs as sqs
 from aws_cdk import aws_stepfunctions as steps
 from constructs import Construct
 
 from pipelines.aws import state_machine
+from pipelines.aws.mlflow_address import MLFLOW_OUTPUT
 from pipelines.aws.policies.roles import DATA_ROLES, FUNCTIONS, SAGEMAKER_FUNCTIONS
 from pipelines.aws.stacks.base import accept_bucket, base_key, signing_keys
 from pipelines.aws.stacks.devices import Devices
@@ -22,6 +24,7 @@ from pipelines.aws.stacks.network import Network
 from pipelines.aws.stacks.observability import Observability
 from pipelines.aws.stacks.stack import (
     KEPT,
+    Mlflow,
     Stack,
     accept,
     answered_executions,
@@ -29,10 +32,13 @@ from pipelines.aws.stacks.stack import (
     called_by_rule,
     conducted,
     function_environment,
-    tracking_uri_of,
+    mlflow_of,
 )
 from pipelines.deployment import Deployment
 
+MLFLOW_ROLE = "mlflow-app"
+MLFLOW_EXPORT = "mlflow"
+"""Under this name the SageMaker stack imports the ARN of managed MLflow."""
 TASKS = {"server": ("2048", "8192"), "proxy": ("256", "512")}
 """Fargate tasks: CPU units and memory in MiB."""
 TRANSIENT_DAYS = 30
@@ -61,17 +67,11 @@ class DataStack(Stack):
             default=90,
             min_value=5,
         ).value_as_string
-        tracking_uri, managed = tracking_uri_of(self, self.deployment())
-        network = Network(self, "Network", self.prefix, managed)
-        d = self.deployment(
-            key=self.key_arn,
-            subnets=network.subnets,
-            security_groups=network.security_groups,
-            answered_executions=answered_executions(self, self.deployment()),
-            **signing_keys(self),
-        )
+        d, tracking_uri = self._named()
         self.task_environment = function_environment(d, tracking_uri, fresh)
-        self.roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in DATA_ROLES}
+        self.roles: dict[str, iam.CfnRole] = {
+            role: self.role(role, d) for role in DATA_ROLES if role != MLFLOW_ROLE
+        }
         self._storage(d)
         self.queue, self.dead = self._queue(d)
         self._tasks(d)
@@ -102,8 +102,55 @@ class DataStack(Stack):
         Devices(self, "Devices", d, self.roles, made["enrol"], errors)
         self._watch(d, made["watch"])
         Observability(self, "Observability", d, self.key, self.dead, machine)
+
+    def _named(self) -> tuple[Deployment, str]:
+        """The deployment with what its network and MLflow are called, and the tracking URI."""
+        mlflow = mlflow_of(self)
+        app = self._mlflow_app(mlflow)
+        network = Network(self, "Network", self.prefix, mlflow)
+        d = self.deployment(
+            key=self.key_arn,
+            mlflow_resource=mlflow.resource(self.deployment(), app),
+            public_addresses=network.public_addresses,
+            subnets=network.subnets,
+            security_groups=network.security_groups,
+            answered_executions=answered_executions(self, self.deployment()),
+            **signing_keys(self),
+        )
+        tracking_uri = mlflow.uri(d, app)
         cdk.CfnOutput(self, "Subnets", value=cdk.Fn.join(",", list(network.subnets)))
         cdk.CfnOutput(self, "SecurityGroup", value=network.security_groups[0])
+        cdk.CfnOutput(self, MLFLOW_OUTPUT, value=tracking_uri)
+        # Exported whether there is an app or not: the other stack imports it in any case.
+        cdk.CfnOutput(
+            self,
+            "MlflowApp",
+            value=d.mlflow_resource,
+            export_name=f"{self.prefix}-{MLFLOW_EXPORT}",
+        )
+        cdk.Validations.of(self).acknowledge(
+            cdk.Acknowledgment(
+                id="CloudFormation-Validate::W1001",
+                reason="the condition of the app is the condition of each reference to it",
+            )
+        )
+        return d, tracking_uri
+
+    def _mlflow_app(self, mlflow: Mlflow) -> str:
+        """A serverless MLflow app, where one is wanted; its ARN, which holds an id of AWS's."""
+        d = self.deployment(key=self.key_arn)
+        role = self.role(MLFLOW_ROLE, d)
+        app = sagemaker.CfnMlflowApp(
+            self,
+            "MlflowAppResource",
+            name=d.prefix,
+            artifact_store_uri=f"s3://{d.bucket}/mlflow",
+            role_arn=role.attr_arn,
+            model_registration_mode="AutoModelRegistrationDisabled",
+        )
+        for resource in (role, app):
+            resource.cfn_options.condition = mlflow.app
+        return str(app.attr_arn)
 
     def _watch(self, d: Deployment, watch: functions.CfnFunction) -> None:
         """The watch hears of each server that has stopped, and looks for silent ones each minute.

@@ -1,7 +1,8 @@
 """The tasks' network: private subnets without a route to the internet, and VPC endpoints to AWS.
 
 Data cannot leave: a task in an attacker's hands could call these services, as far as its policies
-allow, and nothing else.
+allow, and nothing else. A public network, for trials, has a route to the internet and no endpoints;
+nobody gets in there either.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
 from pipelines.aws.endpoints import ENDPOINTS, IOT_DATA, MLFLOW, NO_PRIVATE_DNS, ZONES, service_name
-from pipelines.aws.stacks.stack import Stack
+from pipelines.aws.stacks.stack import Mlflow, Stack
 
 IOT_HOST = "data-ats.iot"
 """What boto3's host for AWS IoT's data plane begins with, before the region."""
@@ -23,9 +24,7 @@ IOT_HOST = "data-ats.iot"
 class Network(Construct):
     """A VPC in two zones, its endpoints, and the tasks' security group."""
 
-    def __init__(
-        self, scope: Stack, name: str, prefix: str, managed_mlflow: cdk.CfnCondition
-    ) -> None:
+    def __init__(self, scope: Stack, name: str, prefix: str, mlflow: Mlflow) -> None:
         super().__init__(scope, name)
         vpc = ec2.Vpc(
             self,
@@ -63,6 +62,21 @@ class Network(Construct):
             group_name=f"{prefix}-links",
         )
         self._rules(tasks, links)
+        self._links(scope, vpc, links, mlflow)
+        self._open(vpc, mlflow.public)
+        self.subnets = tuple(subnet.subnet_id for subnet in vpc.isolated_subnets)
+        self.security_groups = (tasks.attr_group_id,)
+        self.public_addresses = cdk.Fn.condition_if(
+            mlflow.public.logical_id, "ENABLED", "DISABLED"
+        ).to_string()
+
+    def _links(
+        self, stack: Stack, vpc: ec2.Vpc, links: ec2.CfnSecurityGroup, mlflow: Mlflow
+    ) -> None:
+        """The endpoints of a private network."""
+        private = cdk.CfnCondition(
+            stack, "PrivateNetwork", expression=cdk.Fn.condition_not(mlflow.public)
+        )
         for endpoint, service in ENDPOINTS.items():
             made = ec2.CfnVPCEndpoint(
                 self,
@@ -74,12 +88,27 @@ class Network(Construct):
                 subnet_ids=[subnet.subnet_id for subnet in vpc.isolated_subnets],
                 security_group_ids=[links.attr_group_id],
             )
-            if service == MLFLOW:
-                made.cfn_options.condition = managed_mlflow
+            made.cfn_options.condition = mlflow.server if service == MLFLOW else private
             if service == IOT_DATA:
-                self._name(vpc, made)
-        self.subnets = tuple(subnet.subnet_id for subnet in vpc.isolated_subnets)
-        self.security_groups = (tasks.attr_group_id,)
+                self._name(vpc, made, private)
+
+    def _open(self, vpc: ec2.Vpc, public: cdk.CfnCondition) -> None:
+        """Lead the subnets of a public network to the internet."""
+        gateway = ec2.CfnInternetGateway(self, "Gateway")
+        attached = ec2.CfnVPCGatewayAttachment(
+            self, "Attached", vpc_id=vpc.vpc_id, internet_gateway_id=gateway.ref
+        )
+        gateway.cfn_options.condition = attached.cfn_options.condition = public
+        for index, subnet in enumerate(vpc.isolated_subnets):
+            route = ec2.CfnRoute(
+                self,
+                f"Out{index}",
+                route_table_id=subnet.route_table.route_table_id,
+                destination_cidr_block="0.0.0.0/0",
+                gateway_id=gateway.ref,
+            )
+            route.cfn_options.condition = public
+            route.node.add_dependency(attached)
 
     def _choose_zones(self, stack: Stack, vpc: ec2.Vpc) -> None:
         """Put the subnets into the zones of the parameter: not every zone has every endpoint."""
@@ -99,7 +128,7 @@ class Network(Construct):
             made = cast(ec2.CfnSubnet, subnet.node.default_child)
             made.add_property_override("AvailabilityZone", chosen)
 
-    def _name(self, vpc: ec2.Vpc, endpoint: ec2.CfnVPCEndpoint) -> None:
+    def _name(self, vpc: ec2.Vpc, endpoint: ec2.CfnVPCEndpoint, private: cdk.CfnCondition) -> None:
         """Name AWS IoT's endpoint as boto3 calls it. The service gives it no name of its own:
         https://docs.aws.amazon.com/iot/latest/developerguide/IoTCore-VPC.html
 
@@ -116,7 +145,7 @@ class Network(Construct):
         # The first entry is the endpoint's regional name, with its zone's id before it, and
         # answers with the addresses of the interfaces in all zones.
         entry = cdk.Fn.split(":", cdk.Fn.select(0, endpoint.attr_dns_entries))
-        route53.CfnRecordSet(
+        record = route53.CfnRecordSet(
             self,
             "IotRecord",
             hosted_zone_id=zone.attr_id,
@@ -126,6 +155,7 @@ class Network(Construct):
                 hosted_zone_id=cdk.Fn.select(0, entry), dns_name=cdk.Fn.select(1, entry)
             ),
         )
+        zone.cfn_options.condition = record.cfn_options.condition = private
 
     def _rules(self, tasks: ec2.CfnSecurityGroup, links: ec2.CfnSecurityGroup) -> None:
         """Proxies reach their server's gRPC port, which the system chooses; tasks reach the

@@ -4,6 +4,7 @@ wanted, managed MLflow.
 
 from __future__ import annotations
 
+import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as functions
@@ -14,6 +15,7 @@ from constructs import Construct
 from pipelines.aws.metrics import FILTERS
 from pipelines.aws.policies.roles import SAGEMAKER_FUNCTIONS, SAGEMAKER_ROLES
 from pipelines.aws.stacks.base import base_key, signing_keys
+from pipelines.aws.stacks.data import MLFLOW_EXPORT
 from pipelines.aws.stacks.observability import add_filters
 from pipelines.aws.stacks.stack import (
     Stack,
@@ -21,7 +23,7 @@ from pipelines.aws.stacks.stack import (
     called_by_rule,
     conducted,
     function_environment,
-    tracking_uri_of,
+    mlflow_of,
 )
 from pipelines.aws.state_machine import rollout_definition
 from pipelines.deployment import Deployment
@@ -42,9 +44,15 @@ class SageMakerStack(Stack):
         code_key = self.parameter(
             "CodeKey", "Key of the functions' code in the code bucket"
         ).value_as_string
-        d = self.deployment(key=arn, **signing_keys(self))
+        mlflow = mlflow_of(self)
+        app = cdk.Fn.import_value(f"{self.prefix}-{MLFLOW_EXPORT}")
+        d = self.deployment(
+            key=arn,
+            mlflow_resource=mlflow.resource(self.deployment(), app),
+            **signing_keys(self),
+        )
         _, lambda_architecture = architecture_parameter(self)
-        tracking_uri, managed = tracking_uri_of(self, d)
+        tracking_uri = mlflow.uri(d, app)
         roles: dict[str, iam.CfnRole] = {role: self.role(role, d) for role in SAGEMAKER_ROLES}
         environment = function_environment(d, tracking_uri, "90")
         made = {
@@ -69,7 +77,7 @@ class SageMakerStack(Stack):
         machine.node.add_dependency(made["rollout"])
         scheduler.CfnScheduleGroup(self, "Schedules", name=d.schedule_group)
         add_filters(self, d, [item for item in FILTERS if item.group in SAGEMAKER_FUNCTIONS])
-        self._mlflow(d, roles["mlflow"]).cfn_options.condition = managed
+        self._mlflow(d, roles["mlflow"]).cfn_options.condition = mlflow.server
 
     def _stale_devices(self, d: Deployment, rollout: functions.CfnFunction) -> None:
         """Stale devices, such as those enrolled after a rollout, get their fleet's model on a

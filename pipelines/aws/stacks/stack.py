@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aws_cdk as cdk
@@ -89,6 +90,7 @@ class Stack(cdk.Stack):
             "state-machine",
             "pipeline",
             "mlflow",
+            "mlflow-app",
             "scheduler",
             "job-urls",
             "rollout-machine",
@@ -276,19 +278,60 @@ def function_environment(d: Deployment, tracking_uri: str, fresh_seconds: str) -
     }
 
 
-def tracking_uri_of(stack: Stack, d: Deployment) -> tuple[str, cdk.CfnCondition]:
-    """MLflow's URI: the user's own server, or the managed one of the SageMaker stack."""
+@dataclass(frozen=True, kw_only=True)
+class Mlflow:
+    """Which MLflow a deployment uses. Each of the first two is a condition."""
+
+    app: cdk.CfnCondition
+    """A serverless app, in a public network."""
+    server: cdk.CfnCondition
+    """A managed server, in a private network, whose endpoint reaches servers only."""
+    given: str
+    """The URI of the operator's own; empty for a managed one."""
+    public: cdk.CfnCondition
+    """The tasks' network is a public one."""
+
+    def uri(self, d: Deployment, app: str) -> str:
+        """The tracking URI. ``app``: the app's ARN."""
+        managed = cdk.Fn.condition_if(self.server.logical_id, d.mlflow_arn, self.given)
+        return str(cdk.Fn.condition_if(self.app.logical_id, app, managed).to_string())
+
+    def resource(self, d: Deployment, app: str) -> str:
+        """The ARN that policies name."""
+        return str(cdk.Fn.condition_if(self.app.logical_id, app, d.mlflow_arn).to_string())
+
+
+def mlflow_of(stack: Stack) -> Mlflow:
+    """The parameters that choose network and MLflow, which two stacks have."""
     given = stack.parameter(
         "MlflowTrackingUri",
-        "An MLflow server that the tasks can reach; empty: a managed one in SageMaker, by the hour",
+        "An MLflow server that the tasks can reach; empty: a managed one in SageMaker",
         default="",
+    ).value_as_string
+    network = stack.parameter(
+        "NetworkKind",
+        "Of the tasks: private has VPC endpoints and no way to the internet; public has neither "
+        "endpoints nor their cost, and is for trials",
+        default="private",
+        allowed_values=["private", "public"],
     )
+    # The data stack has a construct of this name already.
+    network.override_logical_id("Network")
     managed = cdk.CfnCondition(
-        stack, "ManagedMlflow", expression=cdk.Fn.condition_equals(given.value_as_string, "")
+        stack, "ManagedMlflow", expression=cdk.Fn.condition_equals(given, "")
     )
-    return cdk.Fn.condition_if(
-        managed.logical_id, d.mlflow_arn, given.value_as_string
-    ).to_string(), managed
+    public = cdk.CfnCondition(
+        stack,
+        "PublicNetwork",
+        expression=cdk.Fn.condition_equals(network.value_as_string, "public"),
+    )
+    app = cdk.CfnCondition(stack, "MlflowAsApp", expression=cdk.Fn.condition_and(managed, public))
+    server = cdk.CfnCondition(
+        stack,
+        "MlflowAsServer",
+        expression=cdk.Fn.condition_and(managed, cdk.Fn.condition_not(public)),
+    )
+    return Mlflow(app=app, server=server, given=given, public=public)
 
 
 def _camel(name: str) -> str:

@@ -17,6 +17,7 @@ from botocore.exceptions import UnknownRegionError
 
 from fl_runtime.run.aws import client
 from pipelines.aws.change_sets import Change
+from pipelines.aws.costs import StandingCost, costs_text, standing_costs, totals
 from pipelines.aws.deploy import Stacks
 from pipelines.aws.endpoints import zones_with_all
 from pipelines.aws.kept_keys import kept_keys
@@ -28,7 +29,7 @@ from pipelines.aws.rehearsal.rehearsal import ACCOUNT, Report, rehearse
 from pipelines.aws.rehearsal.rehearsed import read_bundle
 from pipelines.aws.rehearsal.rules import RULES
 from pipelines.aws.runtime import PYTHON, TAGS
-from pipelines.aws.stack_specs import specs
+from pipelines.aws.stack_specs import specs, template
 from pipelines.aws.wheels import hashed_options, platforms
 from pipelines.cli.commands.operate.synth import ASSETS, synthesize, synthesized_text
 from pipelines.cli.options import declare
@@ -39,6 +40,8 @@ from pipelines.devices.attachments import attach_again
 from pipelines.errors import DeployError, UsageError
 from pipelines.run.account import DEFAULT_PREFIX, PREFIX_VARIABLE
 
+PRIVATE, PUBLIC = "private", "public"
+"""Values of the parameter ``Network``: with endpoints, and for trials without."""
 DEFAULT_REGION = "us-east-1"
 """Of a rehearsal, where neither the command nor the environment names one."""
 
@@ -90,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_stacks(cloudformation, cloud.deployment)
         check_roles(client("iam"), cloudformation, cloud.deployment)
         stacks = Stacks(cloudformation, client("s3"), cloud.deployment.code_bucket)
+        keep_network(stacks.parameters(cloud.deployment.stacks[1]), parameters)
         parameters = {**_found(cloud.deployment, stacks, parameters, client), **parameters}
         if arguments.apply:
             make_service_role(client("iam"))
@@ -100,13 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
                 attach_again(client("iot"), cloud.deployment)
         else:
             changes = _plan(cloud.deployment, stacks, parameters)
+        costs = _costs(cloud.deployment, stacks, parameters)
     document = {
         "applied": arguments.apply,
         "changes": [msgspec.to_builtins(change) for change in changes],
         "remark": remark,
+        "monthly_usd": totals(costs),
     }
-    text = changes_text(changes, applied=arguments.apply)
-    answer(arguments.json, document, f"{text}\n{remark}" if remark else text)
+    said = [changes_text(changes, applied=arguments.apply), costs_text(costs), remark]
+    answer(arguments.json, document, "\n".join(filter(None, said)))
     return 0
 
 
@@ -178,10 +184,34 @@ def _found(
     if stacks.is_new(d.stacks[0]):
         found.update(kept_keys(client("kms"), d))
     if "Zones" not in given and stacks.is_new(d.stacks[1]):
+        if given.get("Network") == PUBLIC:
+            return found  # without endpoints every zone will do
         managed = not given.get("MlflowTrackingUri")
         zones = zones_with_all(client("ec2"), d.region, managed_mlflow=managed)
         found["Zones"] = ",".join(zones)
     return found
+
+
+def keep_network(there: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """A deployment keeps its kind of network: the stacks refer to what depends on it.
+
+    Raises:
+        DeployError: Another one is given. ``there``: the stack's parameters; none: no stack yet.
+
+    """
+    kind = there.get("Network", PRIVATE)
+    if there and given.get("Network", kind) != kind:
+        raise DeployError(
+            f"This deployment's network is {kind}, and a deployment keeps its network: run "
+            "mledgeops destroy, then deploy again; buckets, tables and keys are taken over."
+        )
+
+
+def _costs(d: Deployment, stacks: Stacks, given: dict[str, str]) -> list[StandingCost]:
+    """What the deployment costs with these parameters, and those that it keeps."""
+    kept = stacks.parameters(d.stacks[1])
+    known = {key: value for key, value in kept.items() if key in template("data")["Parameters"]}
+    return standing_costs(d, specs(d, {"CodeKey": "", **known, **given}))
 
 
 def make_service_role(iam: Any) -> None:
