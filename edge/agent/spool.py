@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -79,6 +80,11 @@ class Spool:
             if reply is not None and not reply.sent:
                 self._put(msgspec.structs.replace(reply, sent=True))
 
+    def waits(self, message_id: str) -> bool:
+        """Whether a reply is still to be sent."""
+        reply = self._replies.get(message_id)
+        return reply is not None and not reply.sent
+
     def unsent(self) -> list[SpooledReply]:
         """Return the replies that the broker does not have yet, oldest first."""
         return sorted(
@@ -110,7 +116,7 @@ class Outbox:
         self._transport = transport
         self._topic = topic
         self._sending: set[str] = set()
-        """Replies that are being published: their mark is not stored yet."""
+        """Replies that are being stored, published or marked."""
 
     def earlier(self, message_id: str) -> bytes | None:
         """Return the reply that was already given to a command, or None."""
@@ -118,9 +124,10 @@ class Outbox:
 
     async def send(self, message_id: str, payload: bytes) -> None:
         """Publish a reply; store it first when it is new. A lost connection only delays it."""
-        if self._spool.get(message_id) is None:
-            await written(self._spool.keep, message_id, payload)
-        await self._publish(message_id, payload)
+        with self._being_sent(message_id):
+            if self._spool.get(message_id) is None:
+                await written(self._spool.keep, message_id, payload)
+            await self._publish(message_id, payload)
 
     async def send_once(self, payload: bytes) -> None:
         """Publish a refusal, which is not stored: anybody could fill the spool with such."""
@@ -133,16 +140,25 @@ class Outbox:
         The cloud ignores a reply whose round is over.
         """
         for reply in self._spool.unsent():
-            if reply.message_id not in self._sending:
-                await self._publish(reply.message_id, reply.payload)
+            name = reply.message_id
+            # Meanwhile it may have been sent by itself.
+            if name not in self._sending and self._spool.waits(name):
+                with self._being_sent(name):
+                    await self._publish(name, reply.payload)
+
+    @contextlib.contextmanager
+    def _being_sent(self, message_id: str) -> Iterator[None]:
+        """From before a reply is stored until its mark is, no heartbeat sends it."""
+        self._sending.add(message_id)
+        try:
+            yield
+        finally:
+            self._sending.discard(message_id)
 
     async def _publish(self, message_id: str, payload: bytes) -> None:
-        self._sending.add(message_id)
         try:
             await self._transport.publish(self._topic, payload)
         except TransportError as error:
             event(logger, "reply-waits", logging.WARNING, message=message_id, reason=str(error))
         else:
             await written(self._spool.mark_sent, message_id)
-        finally:
-            self._sending.discard(message_id)
