@@ -116,7 +116,9 @@ def plant(
 
 
 def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
-    plant: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    plant: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def ran(*arguments: str) -> dict[str, Any]:
         assert plant(*arguments, "--json") == 0
@@ -148,7 +150,13 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
     assert ran("deploy", "--apply")["changes"] == [], (
         "what was chosen stays, where nothing else is said"
     )
+    iot = client("iot")
+    certificate = iot.create_keys_and_certificate(setAsActive=True)["certificateArn"]
+    iot.create_thing(thingName="press-kept", thingTypeName="plant-device")
+    iot.attach_thing_principal(thingName="press-kept", principal=certificate)
+    iot.attach_policy(policyName="plant-device", target=certificate)
     kept = ran("destroy", "--yes")["kept"]
+    assert iot.list_attached_policies(target=certificate)["policies"] == []
     assert {line.split()[0] for line in kept} >= {
         "AWS::S3::Bucket",
         "AWS::DynamoDB::Table",
@@ -160,7 +168,9 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
     assert ran("destroy", "--yes")["kept"] == []
     trusted = client("kms").get_public_key(KeyId="alias/plant-commands")["PublicKey"]
     # As far as the emulator goes: it does not take over repositories, nor, since it holds their
-    # names against the stack, buckets.
+    # names against the stack, buckets. A type that things have stays, as if it had been taken over.
+    for kind in ("AWS::IoT::ThingType", "AWS::IoT::ThingGroup"):
+        monkeypatch.setitem(stack.NOT_EMULATED, kind, "taken over")
     for task in ("server", "proxy"):
         client("ecr").delete_repository(repositoryName=f"plant-{task}", force=True)
     for bucket in ("plant-000000000000-us-east-1", "plant-code-000000000000-us-east-1"):
@@ -168,6 +178,8 @@ def test_a_deployment_is_planned_made_changed_and_destroyed_without_its_data(
     ran("deploy", "--apply", *mlflow)
     again = client("kms").get_public_key(KeyId="alias/plant-commands")["PublicKey"]
     assert again == trusted, "enrolled devices believe the key that they know"
+    (policy,) = iot.list_attached_policies(target=certificate)["policies"]
+    assert policy["policyName"] == "plant-device", "enrolled devices connect again"
     for _ in range(2):
         ran("destroy", "--yes", "--data-too")
     assert not [b for b in client("s3").list_buckets()["Buckets"] if b["Name"].startswith("plant")]
