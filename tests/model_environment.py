@@ -12,10 +12,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from edge.training.app_bundle import FlowerApp, load_app
 from fl_runtime.server.model.artifact import FinalModel, final_model
@@ -47,8 +51,42 @@ def untrained(app: FlowerApp) -> FinalModel:
     return final_model(arrays, "loss", "minimize", 1.0)
 
 
-def predictions(app: FlowerApp, folder: Path) -> list[Any]:
-    """What the registered model predicts on its own example, in its own environment."""
+def install(requirements: Path, folder: Path) -> None:
+    """Install requirements into a virtual environment, as a user of the model would."""
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
+    subprocess.run([*pip, "-r", requirements], check=True)
+
+
+def link(requirements: Path, folder: Path) -> None:
+    """Link the requirements and all that they require into a virtual environment."""
+    (site,) = (folder / "lib").glob("python3*/site-packages")
+    waiting = [Requirement(line) for line in requirements.read_text().splitlines() if line]
+    done = set()
+    while waiting:
+        wanted = waiting.pop()
+        key = (canonicalize_name(wanted.name), *sorted(wanted.extras))
+        if key in done:
+            continue
+        done.add(key)
+        found = distribution(wanted.name)
+        assert wanted.specifier.contains(found.version, prereleases=True), wanted
+        for name in {file.parts[0] for file in found.files or [] if ".." not in file.parts}:
+            target = Path(str(found.locate_file(name)))
+            if target.exists() and not (site / name).exists():
+                (site / name).symlink_to(target)
+        extras = [*wanted.extras, ""]
+        waiting += [
+            needed
+            for needed in map(Requirement, found.requires or [])
+            if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras)
+        ]
+
+
+def predictions(app: FlowerApp, folder: Path, fill: Callable[[Path, Path], None]) -> list[Any]:
+    """What the registered model predicts on its own example, in its own environment.
+
+    ``fill`` puts the requirements of a file into a virtual environment.
+    """
     import mlflow
 
     store = f"sqlite:///{folder}/mlflow.db"
@@ -61,9 +99,9 @@ def predictions(app: FlowerApp, folder: Path) -> list[Any]:
     stored = mlflow.artifacts.download_artifacts(f"models:/{model}", dst_path=str(folder))
     requirements = Path(stored) / "requirements.txt"
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile", "-r", requirements]
-    subprocess.run(pip, check=True)
+    pip = [] if fill is install else ["--without-pip"]
+    subprocess.run([sys.executable, "-m", "venv", *pip, folder / "venv"], check=True)
+    fill(requirements, folder / "venv")
     # Nothing of this checkout may help it.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
     said = subprocess.run(
@@ -84,7 +122,7 @@ def main() -> int:
     """Print the predictions."""
     with tempfile.TemporaryDirectory() as folder:
         app = load_app(Path(sys.argv[1]))
-        sys.stdout.write(f"{app.name}: {predictions(app, Path(folder))}\n")
+        sys.stdout.write(f"{app.name}: {predictions(app, Path(folder), install)}\n")
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from model_environment import APPS, predictions
+from model_environment import APPS, link, predictions
 
 from edge.training.app_bundle import load_app
 
@@ -18,6 +18,6 @@ def test_the_registered_digits_model_predicts_in_an_environment_of_its_own_requi
     before = mlflow.get_tracking_uri()
     try:
         # Its bias says 7 for any picture.
-        assert predictions(load_app(APPS / "digits"), tmp_path) == [7, 7, 7]
+        assert predictions(load_app(APPS / "digits"), tmp_path, link) == [7, 7, 7]
     finally:
         mlflow.set_tracking_uri(before)
