@@ -10,6 +10,7 @@ import pytest
 from support.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
+OWN_APP = ROOT / "notebooks" / "02-bring-your-own-app.ipynb"
 
 
 @pytest.mark.proof
@@ -33,6 +34,45 @@ def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for output in cell.get("outputs", [])
     ), "the curves are drawn"
     sys.modules.pop("execute")
+
+
+@pytest.mark.proof
+def test_an_app_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = run(OWN_APP, tmp_path, monkeypatch)
+    assert any("'Succeeded', 'accuracy'" in text for text in texts)
+    assert any("no metric 'acuracy' in round 1" in text for text in texts)
+    assert any("(wine/client_app.py:27 in train)" in text for text in texts)
+    assert any("app.local-steps" in text and "strategy.fraction_train" in text for text in texts)
+
+
+def run(notebook: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Execute a notebook; returns the texts of its results."""
+    monkeypatch.setenv("MLEDGEOPS_HOME", str(home))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # its folder is not the checkout
+    monkeypatch.syspath_prepend(str(ROOT / "notebooks"))
+    from execute import execute
+
+    done = execute(notebook)
+    sys.modules.pop("execute")
+    return [
+        output.get("data", {}).get("text/plain", "") + output.get("text", "")
+        for cell in done.cells
+        for output in cell.get("outputs", [])
+    ]
+
+
+@pytest.mark.parametrize("notebook", [OWN_APP], ids=lambda file: file.stem)
+def test_a_committed_notebook_can_be_read_without_running_it(notebook: Path) -> None:
+    read = nbformat.read(notebook, as_version=4)
+    silent = ("import ", "desk.close")
+    assert all(
+        cell.outputs
+        for cell in read.cells
+        if cell.cell_type == "code" and not cell.source.startswith(silent)
+    )
+    text = notebook.read_text()
+    assert not any(part in text for part in ("/root/", "/home/", "/work/", "/tmp/"))
 
 
 def test_the_committed_notebook_has_its_outputs_and_no_path_of_a_machine() -> None:

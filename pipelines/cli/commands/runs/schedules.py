@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from edge.training.app_bundle import load_app
-from fl_runtime.run.aws import client
+from fl_runtime.run.aws import client, fresh_seconds
+from fl_runtime.run.devices import DeviceTable
 from pipelines.cli.commands.runs.flags import add_flags, options_of
 from pipelines.cli.options import declare
-from pipelines.cli.output import answer, table
+from pipelines.cli.output import answer, moment, table
 from pipelines.deployment import Deployment
 from pipelines.desk import clouds, wiring
 from pipelines.errors import UsageError
+from pipelines.run.firings import check_fires, last_due, next_firings
 from pipelines.run.plan import RunPlan, plan
 from pipelines.run.publication import publish
 
@@ -24,6 +30,11 @@ _EXPRESSION = re.compile(
     r"|cron\([^()]+\)"
     r"|at\(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\))"
 )
+GRACE_SECONDS = 60.0
+"""A moment that has just passed fires at once."""
+LATE_SECONDS = 120.0
+"""How late a schedule may start its pipeline."""
+LOCAL = "  it fires while the local cloud is on; `mledgeops schedule list` names a firing missed"
 _NAME = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 
 
@@ -101,21 +112,59 @@ def add(arguments: argparse.Namespace) -> int:
             f"--when-drift is {drift:g}; it must be a number of standard deviations from 0 to 10."
         )
     expression = expression_of(arguments.cron)
+    check_fires(expression, time.time() - GRACE_SECONDS)
     wanted = plan(load_app(arguments.app), options_of(arguments, on_aws=True))
     with clouds.use(arguments.cloud) as cloud:
         scheduler = client("scheduler")
         add_schedule(
             scheduler, cloud.deployment, name, expression, _start_input(cloud, wanted, drift)
         )
-    app = wanted.app.name
+        online = _online(cloud.deployment, wanted.fleet)
+    app, coming = wanted.app.name, moments(expression, time.time())
     once = "" if drift is None else f" once inputs have moved by {drift:g} standard deviations"
     answer(
         arguments.json,
-        {"name": name, "expression": expression, "app": app, "drift": drift},
-        f"{name}: {expression} runs {app}{once}; "
-        f"it fires while `mledgeops local up --app {arguments.app}` is on",
+        {
+            "name": name,
+            "expression": expression,
+            "app": app,
+            "drift": drift,
+            "next": coming,
+            "devices_online": online,
+        },
+        "\n".join(
+            [
+                f"{name}: {expression} runs {app}{once}",
+                f"  next      {', '.join(coming) or 'not known'}",
+                f"  devices   {_devices_text(wanted, online, arguments.app)}",
+                *([] if clouds.chosen(arguments.cloud) == "aws" else [LOCAL]),
+            ]
+        ),
     )
     return 0
+
+
+def moments(expression: str, now: float, count: int = 3) -> list[str]:
+    """The next firings as ISO 8601 in UTC."""
+    return [moment(at) for at in next_firings(expression, now, count)]
+
+
+def _online(deployment: Deployment, fleet: str) -> int:
+    """Devices of a fleet that a run would find now."""
+    devices = DeviceTable(client("dynamodb"), deployment.devices_table).fleet(fleet)
+    now, fresh = time.time(), fresh_seconds()
+    return sum(status.is_online(now, fresh) for status in devices)
+
+
+def _devices_text(wanted: RunPlan, online: int, app: Path) -> str:
+    if online >= wanted.devices:
+        return f"{online} of fleet {wanted.fleet} are online; a run takes {wanted.devices}"
+    hours = wanted.options.deadline_seconds / 3600
+    return (
+        f"{online} of fleet {wanted.fleet} are online, and a run takes {wanted.devices}: it waits "
+        f"up to {hours:g} h for them, and then fails. On this machine `mledgeops local up --app "
+        f"{app}` keeps devices running"
+    )
 
 
 def _start_input(cloud: clouds.Cloud, wanted: RunPlan, when_drift: float | None) -> dict[str, Any]:
@@ -149,15 +198,29 @@ def add_schedule(
 def list_all(arguments: argparse.Namespace) -> int:
     """All schedules."""
     with clouds.use(arguments.cloud) as cloud:
-        rows = schedules_in(client("scheduler"), cloud.deployment.schedule_group)
-    columns = ["name", "expression", "state", "pipeline", "when drift"]
+        sagemaker = client("sagemaker")
+        rows = schedules_in(
+            client("scheduler"),
+            cloud.deployment.schedule_group,
+            lambda pipeline: last_start(sagemaker, pipeline),
+        )
+    columns = ["name", "expression", "state", "pipeline", "when drift", "next", "missed"]
     text = table(columns, [list(row.values()) for row in rows]) if rows else "no schedules"
     answer(arguments.json, {"schedules": rows}, text)
     return 0
 
 
-def schedules_in(scheduler: Any, group: str) -> list[dict[str, Any]]:
-    """The schedules of a group: name, expression, state, pipeline, and drift if it waits for it."""
+def schedules_in(
+    scheduler: Any,
+    group: str,
+    started: Callable[[str], float],
+    now: Callable[[], float] = time.time,
+) -> list[dict[str, Any]]:
+    """The schedules of a group: name, expression, state, pipeline, drift if it waits for it, the
+    next firing, and the last one if nothing was started then.
+
+    ``started``: when a pipeline was last started.
+    """
     pages = scheduler.get_paginator("list_schedules").paginate(GroupName=group)
     rows = []
     for name in [item["Name"] for page in pages for item in page["Schedules"]]:
@@ -170,9 +233,47 @@ def schedules_in(scheduler: Any, group: str) -> list[dict[str, Any]]:
                 "state": found["State"],
                 "pipeline": given["pipeline"],
                 "drift": given.get("when_drift"),
+                "next": next(iter(moments(found["ScheduleExpression"], now(), 1)), ""),
+                "missed": _missed(found, given, started, now()),
             }
         )
     return rows
+
+
+def _missed(
+    schedule: Mapping[str, Any],
+    given: Mapping[str, Any],
+    started: Callable[[str], float],
+    now: float,
+) -> str:
+    """The last firing, as ISO 8601, if the pipeline was not started since; else empty.
+
+    So it is when the local cloud was down, or the start failed. One that waits for drift may well
+    have fired and waited.
+    """
+    since = schedule.get("LastModificationDate") or schedule.get("CreationDate")
+    if since is None or given.get("when_drift") is not None:
+        return ""
+    due = last_due(schedule["ScheduleExpression"], since.timestamp(), now - LATE_SECONDS)
+    if due is None or started(given["pipeline"]) >= due - LATE_SECONDS:
+        return ""
+    return moment(due)
+
+
+def last_start(sagemaker: Any, pipeline: str) -> float:
+    """When a pipeline was last started, as Unix time; 0: never."""
+    found = _executions(sagemaker, pipeline, 1)
+    return max((item["StartTime"].timestamp() for item in found), default=0.0)
+
+
+def _executions(sagemaker: Any, pipeline: str, count: int) -> list[dict[str, Any]]:
+    try:
+        answered = sagemaker.list_pipeline_executions(
+            PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending", MaxResults=count
+        )
+    except ClientError:
+        return []  # it was deleted
+    return list(answered["PipelineExecutionSummaries"])
 
 
 def remove(arguments: argparse.Namespace) -> int:
@@ -180,10 +281,23 @@ def remove(arguments: argparse.Namespace) -> int:
     with clouds.use(arguments.cloud) as cloud:
         scheduler, group = client("scheduler"), cloud.deployment.schedule_group
         try:
+            found = scheduler.get_schedule(Name=arguments.name, GroupName=group)
+            pipeline = json.loads(found["Target"]["Input"])["pipeline"]
             scheduler.delete_schedule(Name=arguments.name, GroupName=group)
         except scheduler.exceptions.ResourceNotFoundException as error:
             raise UsageError(
                 f"There is no schedule {arguments.name!r}: `mledgeops schedule list` lists them."
             ) from error
-    answer(arguments.json, {"removed": arguments.name}, f"removed {arguments.name}")
+        going = [
+            item["PipelineExecutionArn"].split(":pipeline/")[1]
+            for item in _executions(client("sagemaker"), pipeline, 20)
+            if item["PipelineExecutionStatus"] in ("Executing", "Stopping")
+        ]
+    text = f"removed {arguments.name}"
+    if going:
+        text += (
+            f"; what has started goes on: {', '.join(going)}. `mledgeops runs` names the run, and "
+            "`mledgeops stop RUN` ends it"
+        )
+    answer(arguments.json, {"removed": arguments.name, "under_way": going}, text)
     return 0

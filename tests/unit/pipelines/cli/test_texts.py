@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 from pathlib import Path
@@ -41,7 +42,7 @@ from pipelines.cli.commands.runs.check import check_text
 from pipelines.cli.commands.runs.history import as_json, run_text, runs_text
 from pipelines.cli.commands.runs.logs import log_text, raw_by_task
 from pipelines.cli.commands.runs.report_text import report_text, round_text
-from pipelines.cli.commands.runs.schedules import expression_of
+from pipelines.cli.commands.runs.schedules import expression_of, schedules_in
 from pipelines.desk.fleet_rows import device_row
 from pipelines.desk.lineage import trace_text
 from pipelines.desk.run_logs import parse_line
@@ -277,6 +278,52 @@ def test_a_device_is_shown_by_its_heartbeat_and_an_offline_one_by_its_shadow() -
 )
 def test_a_unix_cron_becomes_a_schedulers(given: str, expression: str) -> None:
     assert expression_of(given) == expression
+
+
+class Scheduler:
+    """EventBridge Scheduler's client with one schedule, added at noon."""
+
+    def __init__(self, expression: str, **given: object) -> None:
+        self.expression, self.given = expression, {"pipeline": "p", "parameters": {}, **given}
+
+    def get_paginator(self, operation: str) -> Any:
+        pages = [{"Schedules": [{"Name": "nightly"}]}]
+        return SimpleNamespace(paginate=lambda **_: pages)
+
+    def get_schedule(self, Name: str, GroupName: str) -> dict[str, Any]:  # boto3's
+        return {
+            "Name": Name,
+            "ScheduleExpression": self.expression,
+            "State": "ENABLED",
+            "Target": {"Input": json.dumps(self.given)},
+            "CreationDate": NOON,
+        }
+
+
+NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("hours", "started", "given", "missed"),
+    [
+        (10, -5, {}, ""),  # three o'clock has not come
+        (20, -5, {}, "2026-11-25T03:00:00+00:00"),
+        (20, 15, {}, ""),  # it was started at three
+        (20, -5, {"when_drift": 1.0}, ""),  # it may have fired and waited
+        (15.01, -5, {}, ""),  # a minute ago: the start may be on its way
+    ],
+)
+def test_a_schedule_shows_its_next_firing_and_one_that_was_missed(
+    hours: float, started: float, given: dict, missed: str
+) -> None:
+    (row,) = schedules_in(
+        Scheduler("cron(0 3 * * ? *)", **given),
+        "group",
+        lambda pipeline: NOON.timestamp() + started * 3600,
+        now=lambda: NOON.timestamp() + hours * 3600,
+    )
+    assert row["missed"] == missed
+    assert row["next"] == ("2026-11-25" if hours < 15 else "2026-11-26") + "T03:00:00+00:00"
 
 
 def test_parameters_and_changes_of_a_deployment() -> None:
