@@ -56,6 +56,7 @@ def rsa_key() -> str:
         ('{"others": []}', "malformed"),
         ('{"commands": ["AAAA"]}', "not a public key"),
         ('{"models": ["%%"]}', "not a public key"),
+        (f'{{"models": ["!{MODELS.public}"]}}', "not a public key"),
         (f'{{"models": ["{rsa_key()}"]}}', "not an elliptic curve key"),
     ],
 )

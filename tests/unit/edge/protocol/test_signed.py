@@ -33,3 +33,11 @@ def test_a_malformed_manifest_is_refused(change: dict) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse_manifest(text)
     assert refused.value.code == "malformed"
+
+
+def test_manifests_that_say_no_times_were_signed_at_no_known_time_and_hold_for_ever() -> None:
+    fields = msgspec.json.decode(manifest_text(a_manifest()))
+    for name in ("issued", "expires"):
+        fields.pop(name, None)
+    found = parse_manifest(msgspec.json.encode(fields).decode())
+    assert (found.issued, found.expires) == (0.0, 0.0)

@@ -8,7 +8,7 @@ from fakes.phases import device_result, phase_request, update
 
 from edge.protocol.records import Records, decode_records
 from fl_runtime.cohort.fold import Fold, is_expected
-from fl_runtime.run.messages import Target
+from fl_runtime.run.messages import PART_BYTES, Target
 
 
 def fold_of(*items: tuple[str, dict]) -> tuple[dict[str, str], list]:
@@ -66,3 +66,15 @@ def test_arrays_that_differ_are_told_from_metrics_that_do() -> None:
     refused = fold.add(device_result("b", metrics={"num-examples": 10}), odd)
     assert (refused.status, refused.code) == ("error", "arrays")
     assert "differ from those of the other devices" in refused.reason
+
+
+def test_the_parts_of_a_large_mean_follow_each_other() -> None:
+    fold = Fold("p", "num-examples")
+    array = np.arange(3 * PART_BYTES // 4, dtype=np.float32)
+    large = Records(arrays={"arrays": {"w": array}}, metrics={"metrics": {"num-examples": 10}})
+    assert fold.add(device_result("a", metrics={"num-examples": 10}), large).status == "ok"
+    *parts, last = fold.finish()
+    assert [part.offset for part in parts] == [PART_BYTES * at for at in range(len(parts))]
+    assert len(parts) == 3
+    whole = b"".join([*(part.data for part in parts), last.records])
+    np.testing.assert_array_equal(decode_records(whole).arrays["arrays"]["w"], array)

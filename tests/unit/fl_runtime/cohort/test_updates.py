@@ -90,6 +90,7 @@ def test_what_the_app_declares_is_held_against_metrics(metrics: dict, code: str)
 def test_the_largest_example_count_that_is_plausible_counts() -> None:
     check = UpdateCheck(weighted_by="num-examples", arrays=None)
     assert check.weight_of(records({}, **{"num-examples": 10**12})) == 1e12
+    assert check.weight_of(records({}, **{"num-examples": 0.25})) == 0.25
     with pytest.raises(ProtocolError, match="not a plausible"):
         check.weight_of(records({}, **{"num-examples": 10**12 + 0.5}))
 

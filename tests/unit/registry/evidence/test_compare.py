@@ -131,3 +131,8 @@ def test_without_a_champion_the_group_with_the_worst_metric_comes_first() -> Non
         found = compare(comparison(None), "loss", goal)
         sites = [group for group in found.groups if group.kind == "site"]
         assert sites[0].name == first
+
+
+def test_a_device_for_which_both_are_as_good_is_none_that_the_candidate_is_better_on() -> None:
+    found = compare(comparison(CANDIDATE), "loss", "minimize")
+    assert (found.devices, found.better_on) == (6, 0)

@@ -265,3 +265,9 @@ def test_the_sentence_counts_the_failed_checks_and_names_at_most_three_devices_o
     far = ComparisonSummary(**SEEN, outliers=list("abcd"))
     assert judged("metrics", {}, compared=far)[1].endswith("(a, b, c); limit 0%")
     assert judged("metrics", {}, compared=ComparisonSummary())[1].startswith("no device reports")
+
+
+def test_where_no_device_was_compared_none_is_out_of_all_proportion() -> None:
+    passed, message = judged("metrics", {"outliers": 0.0}, compared=ComparisonSummary(devices=0))
+    assert passed
+    assert "no device reports" in message

@@ -139,6 +139,9 @@ def test_an_alias_where_none_may_be_goes_to_what_the_fleet_runs_or_away() -> Non
     world.p[arn] = replace(world.p[arn], approval="Rejected")
     world.set_champion("m", bad)
     assert [item.act for item in plan(world.snapshot())] == ["drop-alias"]
+    repair(world, world.snapshot(), plan(world.snapshot()))
+    assert not any(version.champion for version in world.versions())
+    world.set_champion("m", bad)
     world.runs = good
     assert [(item.act, item.subject) for item in plan(world.snapshot())] == [
         ("move-alias", f"m/{good}")
@@ -163,3 +166,16 @@ def test_a_tag_that_is_no_decision_decides_nothing(tag: str) -> None:
         world.p[arn] = replace(world.p[arn], approval=decided)
         found = [item for item in plan(world.snapshot()) if item.act in ("approve", "reject")]
         assert found == []
+
+
+def test_an_approval_in_mlflow_rolls_a_version_out_once() -> None:
+    world = World()
+    number = linked(world)
+    world.v[number] = replace(world.v[number], approval="Approved")
+    acts = ["approve", "set-tag"]
+    assert [item.act for item in plan(world.snapshot())] == [*acts, "roll-out"]
+    world.v[number] = replace(world.v[number], rollout_state="RolledBack")
+    assert [item.act for item in plan(world.snapshot())] == acts, "it was on its way before"
+    world.v[number] = replace(world.v[number], rollout_state="")
+    world.under_way = "9"
+    assert [item.act for item in plan(world.snapshot())] == acts, "another one is under way"

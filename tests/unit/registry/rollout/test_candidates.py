@@ -13,7 +13,7 @@ from fl_runtime.run.keys import model_key
 from registry.errors import RegistryError
 from registry.model_version import Version
 from registry.policy import Policy, PrecheckPolicy, put_in_force
-from registry.provenance import EVIDENCE, WEIGHTS
+from registry.provenance import EVIDENCE, WEIGHTS, ProvenanceMismatch
 from registry.rollout.candidates import Candidates
 
 
@@ -86,3 +86,10 @@ def test_a_candidate_that_was_verified_is_not_read_again() -> None:
     candidates.verify(found)
     with pytest.raises(RegistryError):
         candidates.verify(replace(found, size=found.size + 1))
+
+
+def test_a_version_whose_weights_are_gone_is_not_what_was_linked() -> None:
+    candidates, objects, version = made()
+    del objects.data[model_key("run-1", WEIGHTS)]
+    with pytest.raises(ProvenanceMismatch, match="and was linked"):
+        candidates.of(version)
