@@ -19,12 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fakes.evidence import round_record
 from support.journeys import enrolled_by_claim, renewed, schedule_and_stop
 from support.paths import APPS, ROOT
 
 from edge.training.app_bundle import load_app
 from fl_runtime.run.aws import client
+from fl_runtime.server.model.artifact import final_model
+from fl_runtime.server.telemetry.mlflow_store import MlflowStore
 from pipelines.aws import stack_specs, state_machine
 from pipelines.deployment import Deployment
 from pipelines.local.cloud import LocalCloud
@@ -464,7 +468,7 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Managed MLflow names its actions by the store's methods: which of them does the code of each
-    function call?
+    function, and of the server, call?
     """
     from mlflow.store.model_registry.abstract_store import AbstractStore as AbstractRegistry
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
@@ -508,7 +512,7 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
         [],
     )
     ending = actions(
-        lambda: run.append(open_run(mlflow_client(), spec, {"a": "b"})),
+        lambda: run.append(open_run(mlflow_client(), spec, {"a": "b"}, f"file://{tmp_path}")),
         lambda: end_run(mlflow_client(), run[0], "Failed", "because", "arn"),
     )
     mlflow = MlflowRegistry(mlflow_client())
@@ -519,6 +523,8 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
         lambda: mlflow.of_package("x", "arn"), lambda: mlflow.set_tags("x", "1", {"c": "d"})
     )
     rolling = promoting | actions(lambda: mlflow.set_champion("x", "1"))
+    serving = ending | actions(*server_writes(MlflowStore(mlflow_client, None), run[0]))
+    assert {"FinalizeLoggedModel", "GetLoggedModel", "LogOutputs"} <= serving
     granted = {
         role: {
             a.split(":")[1]
@@ -529,6 +535,7 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
         for role, statements in policies().items()
     }
     for role, wanted in {
+        "server": serving - MADE_BY_THE_SERVICE,
         "dispatch": ending,
         "refuse": ending,
         "conclude": ending | reading,
@@ -538,6 +545,28 @@ def test_roles_may_do_what_their_code_asks_of_mlflow(
     }.items():
         assert wanted, role
         assert wanted <= granted[role], f"{role} lacks {sorted(wanted - granted[role])}"
+
+
+MADE_BY_THE_SERVICE = {"CreateLoggedModel"}
+"""The store's methods for which AWS has no action: LogModel allows it.
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_sagemakermlflow.html
+"""
+
+
+def server_writes(store: MlflowStore, run: str) -> list[Any]:
+    """All that a server tells MLflow of a run."""
+    done, app = round_record(1), load_app(APPS / "digits")
+    model = final_model({"0": np.zeros((64, 10)), "1": np.zeros(10)}, "accuracy", "maximize", 0.5)
+    return [
+        lambda: store.set_tag(run, "a", "b"),
+        lambda: store.log_params(run, {"c": 1}),
+        lambda: store.log_round(run, done, done.devices, 1),
+        lambda: store.log_missing_rounds(run, [done], done.devices, 1),
+        lambda: store.log_table(run, "t", {"step": [1], "loss": [0.5]}),
+        lambda: store.log_bytes(run, "f/x.txt", b"x"),
+        lambda: store.log_model(run, app, model),
+        lambda: store.end_run(run, "Succeeded", ""),
+    ]
 
 
 MARKS = ("<!-- audit: begin -->", "<!-- audit: end -->")

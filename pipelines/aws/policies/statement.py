@@ -26,9 +26,9 @@ END_RUN = (
     "UpdateRun",
     "SetTag",
     "LogParam",
+    "GetRun",
 )
 TRACK_RUN = (
-    "GetRun",
     "LogBatch",
     "LogMetric",
     "LogModel",
