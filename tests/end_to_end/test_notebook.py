@@ -10,6 +10,7 @@ import pytest
 from support.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
+ROLL_BACK = ROOT / "notebooks" / "04-approve-roll-out-roll-back.ipynb"
 OWN_APP = ROOT / "notebooks" / "02-bring-your-own-app.ipynb"
 
 
@@ -45,6 +46,16 @@ def test_an_app_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert any("app.local-steps" in text and "strategy.fraction_train" in text for text in texts)
 
 
+@pytest.mark.proof
+def test_versions_are_approved_rolled_out_and_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = run(ROLL_BACK, tmp_path, monkeypatch)
+    assert sum("'Succeeded'" in text for text in texts) == 2, "both approvals rolled out"
+    assert any("rollout 3 of digits/1" in text and "3 switched" in text for text in texts)
+    assert any("the trail is intact" in text for text in texts)
+
+
 def run(notebook: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Execute a notebook; returns the texts of its results."""
     monkeypatch.setenv("MLEDGEOPS_HOME", str(home))
@@ -62,7 +73,7 @@ def run(notebook: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     ]
 
 
-@pytest.mark.parametrize("notebook", [OWN_APP], ids=lambda file: file.stem)
+@pytest.mark.parametrize("notebook", [OWN_APP, ROLL_BACK], ids=lambda file: file.stem)
 def test_a_committed_notebook_can_be_read_without_running_it(notebook: Path) -> None:
     read = nbformat.read(notebook, as_version=4)
     silent = ("import ", "desk.close")
