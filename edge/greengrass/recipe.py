@@ -22,6 +22,11 @@ MQTT_PROXY = "aws.greengrass.ipc.mqttproxy"
 PYTHON = "python3.11"
 NUCLEUS = ">=2.6.0 <3.0.0"
 """From 2.6.0 on, ``accessControl`` may contain recipe variables."""
+NUCLEUS_CONFIGURATION = {"interpolateComponentConfiguration": True}
+"""What a deployment must set for the nucleus: otherwise it leaves the variables of
+``accessControl`` as they are, and the agent reaches no topic.
+https://docs.aws.amazon.com/greengrass/v2/developerguide/greengrass-nucleus-component.html
+"""
 NOBODY = TrustedKeys()
 """No keys: an agent with these refuses every command."""
 _VARIABLE = re.compile(r"\{([a-zA-Z0-9.:_/-]+)\}")

@@ -18,10 +18,12 @@ import fnmatch
 import json
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from edge.greengrass.recipe import NUCLEUS_CONFIGURATION
 
 MESSAGE, ERROR, CONNECT, CONNECT_ACK = 0, 1, 4, 5
 ACCEPTED, TERMINATE = 1, 2
@@ -76,6 +78,8 @@ class Nucleus:
     broker: Any
     recipe: dict[str, Any]
     thing: str
+    configuration: Mapping[str, Any] = field(default_factory=lambda: NUCLEUS_CONFIGURATION)
+    """The nucleus component's own, as its deployment sets it."""
     token: str = "component-token"
     dropped: int = 0
     refused: list[str] = field(default_factory=list)
@@ -96,12 +100,13 @@ class Nucleus:
         }
 
     def allows(self, operation: str, topic: str) -> bool:
-        """The recipe's accessControl, with its variables filled in."""
+        """The recipe's accessControl, with its variables filled in where that is switched on."""
         groups = self.recipe["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"][
             "aws.greengrass.ipc.mqttproxy"
         ].values()
+        interpolates = self.configuration.get("interpolateComponentConfiguration", False)
         patterns = [
-            r.replace("{iot:thingName}", self.thing)
+            r.replace("{iot:thingName}", self.thing) if interpolates else r
             for g in groups
             if operation in g["operations"]
             for r in g["resources"]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fakes.nucleus import Nucleus, core
 from fakes.transport import MemoryTransport
+from support.paths import ROOT
 
-from edge.greengrass.recipe import agent_recipe, encode
+from edge.greengrass.recipe import NUCLEUS_CONFIGURATION, agent_recipe, encode
 from edge.transports import TransportError
 from edge.transports.greengrass import GreengrassTransport
 
@@ -93,3 +94,12 @@ def test_long_messages_never_reach_the_nucleus_and_a_burst_stays_below_its_limit
     assert len(broker.published) == 60
     assert nucleus.refused == []
     assert nucleus.most_at_once <= 8
+
+
+def test_a_nucleus_that_fills_in_no_variables_lets_the_agent_reach_no_topic() -> None:
+    """AWS switches it off by default: the handbook has the setting."""
+    operation, topic = "aws.greengrass#PublishToIoTCore", "fl/f/press-1/heartbeat"
+    assert Nucleus(None, RECIPE, "press-1").allows(operation, topic)
+    assert not Nucleus(None, RECIPE, "press-1", configuration={}).allows(operation, topic)
+    handbook = (ROOT / "docs" / "operate.md").read_text()
+    assert f"`{json.dumps(NUCLEUS_CONFIGURATION)}`" in handbook
