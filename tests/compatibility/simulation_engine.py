@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import random
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -26,12 +27,26 @@ from fl_runtime.server.conclusion import tables_of
 
 # The package has a function of the module's name.
 run_simulation = importlib.import_module("flwr.simulation.run_simulation")
+REGISTER_SECONDS = 60.0
 
 
 class SeenGrid(InMemoryGrid):
-    """The engine's grid, which notes what is sent."""
+    """The engine's grid, which notes what is sent, and is used when all of its nodes are there.
+
+    They register one after the other while the ServerApp runs already. A strategy that is content
+    with two, as Flower's are by default, would sample of those.
+    """
 
     sent: ClassVar[ArrayRecord | None] = None
+    nodes: ClassVar[int] = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        end = time.monotonic() + REGISTER_SECONDS
+        while len(found := list(super().get_node_ids())) < SeenGrid.nodes:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(found)} of {SeenGrid.nodes} nodes are there")
+            time.sleep(0.01)
+        return found
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         batch = list(messages)
@@ -45,7 +60,7 @@ def run(app: FlowerApp, folder: Path) -> Outcome:
     forget_modules(app.folder, app.client_app)
     watch = Watch()
     context = Context(0, SERVER_NODE_ID, {}, RecordDict(), dict(app.config))
-    SeenGrid.sent = None
+    SeenGrid.sent, SeenGrid.nodes = None, app.devices
     with (
         app_on_path(app.folder),
         contextlib.chdir(folder),
