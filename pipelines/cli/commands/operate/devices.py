@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from fl_runtime.run.aws import client
+from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.mlflow_runs import mlflow_client
 from pipelines.cli.options import declare
 from pipelines.cli.output import answer, table
 from pipelines.desk import clouds, wiring
+from pipelines.desk.drift_rows import drift_rows
 from pipelines.desk.fleet_rows import fleet_rows
 from pipelines.desk.refusals import Refusal, refusals
 from pipelines.desk.runs import RunArchive
@@ -32,6 +34,11 @@ def add_parser(commands: Any) -> None:
     fleet.add_argument(
         "--runs", type=int, default=RUNS, help=f"with --refusals: of how many runs (default {RUNS})"
     )
+    fleet.add_argument(
+        "--drift",
+        action="store_true",
+        help="instead of devices: how far the models' inputs have moved, by feature and group",
+    )
     declare(fleet, show_fleet)
 
 
@@ -39,6 +46,8 @@ def show_fleet(arguments: argparse.Namespace) -> int:
     """All devices that were ever heard of, by fleet and name; or what was refused of them."""
     if arguments.refusals:
         return _show_refusals(arguments)
+    if arguments.drift:
+        return _show_drift(arguments)
     with clouds.use(arguments.cloud) as cloud:
         table_name = cloud.deployment.devices_table
         rows = fleet_rows(client("dynamodb"), client("iot-data"), table_name)
@@ -46,6 +55,17 @@ def show_fleet(arguments: argparse.Namespace) -> int:
     if rows:
         text = table(list(rows[0]), [list(row.values()) for row in rows])
     answer(arguments.json, {"devices": rows}, text)
+    return 0
+
+
+def _show_drift(arguments: argparse.Namespace) -> int:
+    with clouds.use(arguments.cloud) as cloud:
+        devices = DeviceTable(client("dynamodb"), cloud.deployment.devices_table)
+        rows = drift_rows(devices.all())
+    text = "no device has reported enough predictions to tell whether its inputs have drifted"
+    if rows:
+        text = table(list(rows[0]), [list(row.values()) for row in rows])
+    answer(arguments.json, {"drift": rows}, text)
     return 0
 
 
