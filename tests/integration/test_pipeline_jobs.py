@@ -144,6 +144,7 @@ def training(source: str = "source.tar.gz", **more: Any) -> dict[str, Any]:
             }
         ],
         "OutputDataConfig": {"S3OutputPath": f"{S3}/models"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
         "StoppingCondition": {"MaxRuntimeInSeconds": 60},
         "RoleArn": "arn:aws:iam::000000000000:role/team",
     }
@@ -186,6 +187,7 @@ def test_a_training_script_gets_what_the_toolkit_would_give_it(
     assert (seen["hps"], seen["rate"]) == (own, "0.1")
     assert (seen["files"], seen["channels"]) == (["a.txt", "deep"], '["train-set"]')
     assert seen["config"]["hosts"] == ["algo-1"]
+    assert seen["config"]["current_instance_type"] == "ml.m5.large"
     assert seen["cwd"].endswith("/code") and (not mounted or seen["cwd"] == "/opt/ml/code")
 
 

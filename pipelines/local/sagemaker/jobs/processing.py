@@ -42,7 +42,9 @@ def prepare(s3: Any, arguments: dict[str, Any], ml: Path) -> None:
     config = ml / "config"
     config.mkdir(parents=True)
     (config / "processingjobconfig.json").write_text(json.dumps(arguments))
-    (config / "resourceconfig.json").write_text(json.dumps(resources()))
+    cluster = arguments.get("ProcessingResources", {}).get("ClusterConfig", {})
+    found = resources(cluster.get("InstanceType", "local"))
+    (config / "resourceconfig.json").write_text(json.dumps(found))
 
 
 def _prepare_input(s3: Any, given: dict[str, Any], ml: Path) -> None:

@@ -67,7 +67,9 @@ def command(program: str, code: Path, arguments: list[str]) -> list[str]:
     return ["/bin/sh", program, *arguments]
 
 
-def variables(decoded: dict[str, Any], channels: list[dict[str, Any]], job: str) -> dict[str, str]:
+def variables(
+    decoded: dict[str, Any], channels: list[dict[str, Any]], job: str, instance_type: str
+) -> dict[str, str]:
     """The ``SM_`` variables of a training script. ``channels``: of the job's InputDataConfig."""
     program = str(decoded[PROGRAM])
     data = data_config(channels)
@@ -93,7 +95,7 @@ def variables(decoded: dict[str, Any], channels: list[dict[str, Any]], job: str)
         "SM_OUTPUT_DATA_DIR": f"{ML}/output/data",
         "SM_OUTPUT_DIR": f"{ML}/output",
         "SM_OUTPUT_INTERMEDIATE_DIR": f"{ML}/output/intermediate",
-        "SM_RESOURCE_CONFIG": json.dumps(resources()),
+        "SM_RESOURCE_CONFIG": json.dumps(resources(instance_type)),
         "SM_TRAINING_ENV": json.dumps(
             {
                 "channel_input_dirs": folders,
@@ -128,6 +130,21 @@ def data_config(channels: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def resources() -> dict[str, Any]:
-    """``resourceconfig.json``: one host, which is this machine."""
-    return {"current_host": HOST, "hosts": [HOST], "network_interface_name": "lo"}
+def resources(instance_type: str = "local") -> dict[str, Any]:
+    """``resourceconfig.json``: one host, which is this machine, of the type that was asked for.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+    """
+    group = {
+        "instance_group_name": "homogeneousCluster",
+        "instance_type": instance_type,
+        "hosts": [HOST],
+    }
+    return {
+        "current_host": HOST,
+        "current_instance_type": instance_type,
+        "current_group_name": group["instance_group_name"],
+        "hosts": [HOST],
+        "instance_groups": [group],
+        "network_interface_name": "lo",
+    }

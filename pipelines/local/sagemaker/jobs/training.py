@@ -44,7 +44,9 @@ def prepare(s3: Any, arguments: dict[str, Any], ml: Path) -> None:
         _prepare_channel(s3, channel, ml)
     config, given = ml / "input" / "config", arguments.get("HyperParameters", {})
     (config / "hyperparameters.json").write_text(json.dumps(given))
-    (config / "resourceconfig.json").write_text(json.dumps(script_mode.resources()))
+    (config / "resourceconfig.json").write_text(
+        json.dumps(script_mode.resources(_instance_type(arguments)))
+    )
     (config / "inputdataconfig.json").write_text(json.dumps(script_mode.data_config(channels)))
 
 
@@ -102,8 +104,13 @@ def variables(arguments: dict[str, Any], name: str, arn: str) -> dict[str, str]:
     found = {"TRAINING_JOB_NAME": name, "TRAINING_JOB_ARN": arn}
     decoded = script_mode.parameters(arguments.get("HyperParameters", {}))
     if script_mode.PROGRAM in decoded:
-        found |= script_mode.variables(decoded, arguments.get("InputDataConfig", []), name)
+        channels, kind = arguments.get("InputDataConfig", []), _instance_type(arguments)
+        found |= script_mode.variables(decoded, channels, name, kind)
     return found
+
+
+def _instance_type(arguments: dict[str, Any]) -> str:
+    return str(arguments.get("ResourceConfig", {}).get("InstanceType") or "local")
 
 
 def collect(s3: Any, arguments: dict[str, Any], ml: Path, name: str, log: Path) -> dict[str, Any]:
