@@ -41,15 +41,16 @@ class Roles:
 
     def __init__(self, client: Callable[[str], Any]) -> None:
         """``client`` makes clients of this cloud that act as the account."""
-        self._client = client
+        self._account = ServiceClients(client)
         self._iam, self._sts = client("iam"), client("sts")
         self._clients: dict[str, ServiceClients] = {}
 
     def clients(self, role: str) -> ServiceClients:
         """Clients that act as a role, by its ARN."""
         if role not in self._clients:
-            make = role_clients(self._sts, role) if self._has(role) else self._client
-            self._clients[role] = ServiceClients(make)
+            if not self._has(role):
+                return self._account  # the role may yet be created: this is not kept
+            self._clients[role] = ServiceClients(role_clients(self._sts, role))
         return self._clients[role]
 
     def credentials(self, role: str) -> dict[str, str]:
