@@ -237,7 +237,7 @@ def _files(
     comparison = finished.comparison or NOT_COMPARED
     return {
         "model.safetensors": model.weights,
-        "model.tar.gz": model_tar(model, finished.spec, bundle),
+        "model.tar.gz": model_tar(model, finished.spec, bundle, finished.app),
         EVALUATION: model_metrics(evaluation, model.metric),
         COMPARISON: msgspec.json.encode(msgspec.structs.replace(comparison, goal=model.goal)),
     }

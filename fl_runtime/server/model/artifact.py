@@ -7,16 +7,22 @@ import io
 import math
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge.protocol.messages import Goal
 from edge.protocol.records import ArrayMap, Records, digest, encode_records
+from edge.training.app_bundle import FlowerApp
 from fl_runtime.run.scoring import score_of
 from fl_runtime.run.spec import RunSpec
+from fl_runtime.server.model.requirements import model_requirements, package_names
 
 MODEL_FILE = "model.safetensors"
+INFERENCE = Path(__file__).with_name("inference.py")
+CONTAINER_HAS = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+"""What AWS's PyTorch inference container holds, or serving does without."""
 CLASSIFICATION_PARTS = ("acc", "f1", "auc", "precision", "recall")
 """Parts of the names of classification metrics."""
 
@@ -46,8 +52,9 @@ def final_model(arrays: ArrayMap, metric: str, goal: Goal, value: float) -> Fina
     )
 
 
-def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes) -> bytes:
-    """``model.tar.gz``: weights, app and manifest; the same bytes for the same model.
+def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes, app: FlowerApp) -> bytes:
+    """``model.tar.gz``: weights, app, manifest, and the code by which SageMaker's PyTorch container
+    serves them; the same bytes for the same model.
 
     https://docs.aws.amazon.com/sagemaker/latest/dg/cdf-inference.html
     """
@@ -57,11 +64,14 @@ def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes) -> bytes:
         "app_digest": spec.app,
         "weights_digest": model.digest,
         "metric": model.metric,
+        "predict": str(app.settings.get("predict", "")),
     }
     members = {
         MODEL_FILE: model.weights,
         "app.zip": app_bundle,
         "manifest.json": msgspec.json.encode(manifest),
+        "code/inference.py": INFERENCE.read_bytes(),
+        "code/requirements.txt": "".join(f"{line}\n" for line in _served_with(app)).encode(),
     }
     buffer = io.BytesIO()
     # Without a time in gzip's header, equal models are equal bytes. Weights hardly compress: a
@@ -75,6 +85,13 @@ def model_tar(model: FinalModel, spec: RunSpec, app_bundle: bytes) -> bytes:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _served_with(app: FlowerApp) -> list[str]:
+    """What predicting needs and the container lacks. It has its own build of the others."""
+    pins = model_requirements(app)
+    names = package_names(pins)
+    return [pin for pin, name in zip(pins, names, strict=True) if name not in CONTAINER_HAS]
 
 
 def model_metrics(evaluate: Mapping[str, Any], metric: str) -> bytes:

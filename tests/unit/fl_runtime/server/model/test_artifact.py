@@ -38,12 +38,19 @@ def test_weights_are_named_by_their_digest_and_scored_by_the_goal() -> None:
     np.testing.assert_array_equal(stored["w"], ARRAYS["w"])
 
 
-def test_the_archive_is_the_same_bytes_for_the_same_model() -> None:
+def test_the_archive_is_the_same_bytes_for_the_same_model(tmp_path) -> None:
+    app = write_app(tmp_path / "plain")
     model = final_model(ARRAYS, "accuracy", "maximize", 0.9)
-    data = model_tar(model, spec(), b"bundle")
-    assert data == model_tar(model, spec(), b"bundle")
+    data = model_tar(model, spec(), b"bundle", app)
+    assert data == model_tar(model, spec(), b"bundle", app)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        assert archive.getnames() == ["model.safetensors", "app.zip", "manifest.json"]
+        assert archive.getnames() == [
+            "model.safetensors",
+            "app.zip",
+            "manifest.json",
+            "code/inference.py",
+            "code/requirements.txt",
+        ]
         manifest = json.load(archive.extractfile("manifest.json"))
     assert manifest["weights_digest"] == model.digest
     assert manifest["run"] == "run-1"
