@@ -115,6 +115,7 @@ def lab(tmp_path: Path, workshop: Workshop) -> Lab:
     return Lab(tmp_path, workshop)
 
 
+@pytest.mark.proof
 def test_abalone_needs_a_stand_in_for_its_algorithm_and_then_registers(lab: Lab) -> None:
     with pytest.raises(ValueError, match=r"the step Train \(Training\): it trains by the code of"):
         lab.start("abalone")
