@@ -160,9 +160,9 @@ def test_of_a_fleet_that_is_not_known_nothing_runs_and_no_rollout_is_under_way()
 def test_a_tag_that_is_no_decision_decides_nothing(tag: str) -> None:
     world = World()
     number = linked(world)
-    world.v[number] = replace(world.v[number], approval=tag, synced="Approved")
     arn = world.v[number].model_package_arn
     for decided in ("PendingManualApproval", "Approved"):
+        world.v[number] = replace(world.v[number], approval=tag, synced=decided)
         world.p[arn] = replace(world.p[arn], approval=decided)
         found = [item for item in plan(world.snapshot()) if item.act in ("approve", "reject")]
         assert found == []
