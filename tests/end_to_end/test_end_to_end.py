@@ -316,12 +316,17 @@ def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> Non
             "schedule", "add", "nightly", "--cron", "0 3 * * *", "--app", DIGITS, home=tmp_path
         )
         assert added["expression"] == "cron(0 3 * * ? *)"
+        assert [at[11:] for at in added["next"]] == ["03:00:00+00:00"] * 3
         assert {"nightly", "soon"} <= {
             s["name"] for s in asked("schedule", "list", home=tmp_path)["schedules"]
         }
         mledgeops("schedule", "remove", "nightly", home=tmp_path)
         assert "no schedule" in complaint("schedule", "remove", "nightly", home=tmp_path)
-        # Meanwhile a run of the user's own uses the same devices.
+        never = complaint(
+            "schedule", "add", "x", "--cron", "0 0 31 2 *", "--app", DIGITS, home=tmp_path
+        )
+        assert "would never fire" in never
+        # A run of the user's own takes its turn on the same devices.
         own = json.loads(
             mledgeops(
                 "run",
@@ -332,6 +337,7 @@ def test_a_scheduled_run_trains_on_the_devices_that_stand(tmp_path: Path) -> Non
                 "2",
                 "--devices-per-proxy",
                 "0",
+                "--queue",
                 "--json",
                 home=tmp_path,
             ).stdout
