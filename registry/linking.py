@@ -7,17 +7,14 @@ input comes from the package's metadata.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from edge.logs import event
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.keys import model_key
-from registry.errors import RegistryError
 from registry.evidence.card import MODEL_CARD_LIMIT, model_card, page
 from registry.evidence.collect import CARD, Heartbeats, collect, read_evidence
 from registry.evidence.model import Evidence
@@ -113,22 +110,3 @@ class Linking:
         reason = self.sagemaker.set_card(package, content)
         if reason:
             event(logger, "card-refused", logging.WARNING, package=package, reason=reason)
-
-
-@dataclass(frozen=True)
-class LinkFunction:
-    """The Lambda function of the Link step, called by others for what only its role may do."""
-
-    client: Any
-    name: str
-
-    def sign(self, model_package_arn: str) -> None:
-        """Have a linked version's record signed (idempotent). Raises RegistryError, with the
-        function's reason.
-        """
-        request = {"model_package_arn": model_package_arn, "sign_only": True}
-        answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(request))
-        said = json.loads(answer["Payload"].read() or b"null")
-        if answer.get("FunctionError"):
-            reason = said.get("errorMessage") if isinstance(said, dict) else said
-            raise RegistryError(str(reason))

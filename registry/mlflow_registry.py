@@ -67,7 +67,9 @@ class MlflowRegistry:
             tags=tags,
             model_id=model_id,
         )
-        return str(made.version)
+        # Two calls at the same time make two versions: the older one counts for both.
+        counts = self.of_package(name, package.arn)
+        return counts.version if counts is not None else str(made.version)
 
     def versions(self, name: str = "") -> list[Version]:
         """All versions, newest first: of one model, or of all."""

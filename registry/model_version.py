@@ -18,7 +18,7 @@ from fl_runtime.run.scoring import goal_of, score_of
 from registry.errors import RegistryError
 
 Approval = Literal["PendingManualApproval", "Approved", "Rejected"]
-PENDING = "PendingManualApproval"
+PENDING: Approval = "PendingManualApproval"
 CHAMPION = "champion"
 """The MLflow alias of the version that the fleet runs."""
 

@@ -58,16 +58,23 @@ def record_approval(audit: AuditTrail, version: Version, *, who: str, why: str, 
 
 
 def promote(
-    change: StateChange, mlflow: MlflowRegistry, approver: Callable[[str], str], begin: Begin
+    change: StateChange,
+    mlflow: MlflowRegistry,
+    approver: Callable[[str], str],
+    begin: Begin,
+    link: Callable[[str], bool] = lambda _: False,
 ) -> dict[str, Any]:
     """Mirror one state change in MLflow, and begin the rollout of an approved version (idempotent).
 
     ``approver``: ARN of the identity that changed a package last, as AWS vouches for it. The
-    description is for display: it decides nothing.
+    description is for display: it decides nothing. ``link``: links a package that no pipeline of
+    ours will link, and tells whether it did; what is linked so waits for a person's approval.
 
     Returns what the promote function's log shows.
     """
     version = mlflow.of_package(change.model_package_group_name, change.model_package_arn)
+    if version is None and link(change.model_package_arn):
+        return {"promoted": False, "linked": True}
     if version is None:
         # The package was approved before its Link step made the MLflow version. `reconcile` acts
         # on the approval later.

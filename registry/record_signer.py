@@ -1,4 +1,4 @@
-"""Signs the provenance record of a version: in the link step only, which alone may use the key."""
+"""Signs records of versions and of runs: in the link function only, which alone may use the key."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from registry.provenance import (
     ProvenanceRecords,
     SignedProvenance,
 )
+from registry.run_record import RunRecord, sign_run
 from registry.sagemaker_registry import SageMakerRegistry
 
 LINKED = "linked"
@@ -94,6 +95,10 @@ class RecordSigner:
         uri = f"s3://{self.objects.bucket}/{model_key(run, RECORD)}"
         self.sagemaker.add_metadata(package.arn, {RECORD_TAG: uri})
         return record
+
+    def give_run_record(self, run: str) -> RunRecord:
+        """Sign and store what a run has ended with (idempotent). Raises ObjectMissing."""
+        return sign_run(run, self.objects, self.sign)
 
     def _store(self, record: Provenance) -> None:
         text = msgspec.json.encode(record)

@@ -64,7 +64,7 @@ class SageMakerRegistry:
         ]
 
     def set_approval(self, arn: str, approval: Approval, reason: str) -> None:
-        """Approve or reject a package; SageMaker then emits its state-change event."""
+        """Set a package's approval; SageMaker then emits its state-change event."""
         self._client.update_model_package(
             ModelPackageArn=arn,
             ModelApprovalStatus=approval,

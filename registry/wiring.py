@@ -14,7 +14,8 @@ from fl_runtime.run.aws import S3Objects, fresh_seconds, setting
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.signing import kms_signer, kms_verifier
 from registry.audit import AuditTrail, S3Entries
-from registry.linking import LinkFunction, Linking
+from registry.link_function import LinkFunction
+from registry.linking import Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
 from registry.policy import Policy, put_in_force, recorded_policy
 from registry.provenance import ProvenanceRecords
@@ -29,6 +30,7 @@ from registry.rollout.manifests import Manifests
 from registry.rollout.service import Outcomes, RolloutService, StepFunctions
 from registry.rollout.stale_devices import StaleDevices
 from registry.rollout.waves import WaveJobs
+from registry.run_record import RunRecords
 from registry.sagemaker_registry import SageMakerRegistry
 
 
@@ -124,6 +126,7 @@ class Registry:
         self._resources = resources
         self._clock = clock
         self.objects = S3Objects(clients.s3, resources.bucket)
+        self.prefix = resources.prefix
         self.devices = DeviceTable(clients.dynamodb, resources.devices_table)
         self.sagemaker = SageMakerRegistry(clients.sagemaker)
         self.store = DynamoStore(clients.dynamodb, resources.rollouts_table)
@@ -134,6 +137,7 @@ class Registry:
         self.records = ProvenanceRecords(
             self.objects, kms_verifier(clients.kms, resources.records_key)
         )
+        self.run_records = RunRecords(self.objects, self.records.verify, resources.bucket)
         self.candidates = Candidates(self.objects, self.sagemaker, self.records, self.policy)
         self.link_function = LinkFunction(clients.functions, f"{resources.prefix}-link")
         self.rollouts = RolloutService(

@@ -17,6 +17,7 @@ from fl_runtime.run.blocking import BlockList
 from fl_runtime.run.devices import DeviceTable
 from fl_runtime.run.mlflow_runs import ARTIFACT_ROOT_VARIABLE, mlflow_client
 from fl_runtime.run.state import RunTable
+from registry.link_function import LinkFunction
 
 if TYPE_CHECKING:
     from registry.rollout.aws import DynamoStore
@@ -33,6 +34,7 @@ class Services:
     rollouts: DynamoStore
     sagemaker: Any
     steps: Any
+    link: LinkFunction
     state_machine: str
     """ARN of the state machine of a run."""
     mlflow: Callable[[], Any]
@@ -55,6 +57,7 @@ def services() -> Services:
     set_up_logs()
     from registry.rollout.aws import DynamoStore  # it takes numpy, which the IoT hook does without
 
+    machine = setting("MLEDGEOPS_STATE_MACHINE")
     names, dynamodb = names_from_environment(), client("dynamodb")
     return Services(
         objects=S3Objects(client("s3"), names.bucket),
@@ -63,11 +66,17 @@ def services() -> Services:
         rollouts=DynamoStore(dynamodb, setting("MLEDGEOPS_ROLLOUTS_TABLE")),
         sagemaker=client("sagemaker"),
         steps=client("stepfunctions"),
-        state_machine=setting("MLEDGEOPS_STATE_MACHINE"),
+        link=LinkFunction(client("lambda"), f"{prefix_of(machine)}-link"),
+        state_machine=machine,
         mlflow=mlflow_client,
         artifact_root=os.environ.get(ARTIFACT_ROOT_VARIABLE),
         fresh_seconds=fresh_seconds(),
     )
+
+
+def prefix_of(state_machine: str) -> str:
+    """The deployment's prefix, from the ARN of the state machine of its runs."""
+    return state_machine.rsplit(":", 1)[1].removesuffix("-run")
 
 
 @functools.cache

@@ -7,17 +7,26 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from edge.logs import event
 from edge.typed import from_json
 from fl_runtime.run.errors import CAUSE_LIMIT
 from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.records import COMPARISON, Comparison
 from fl_runtime.run.scoring import NO_CHAMPION, NOT_JUDGED, score_of
-from fl_runtime.run.spec import decode_spec
+from fl_runtime.run.spec import RunSpec, decode_spec
 from fl_runtime.run.state import TerminalState
-from pipelines.handlers.aws_clients import Services, services
+from pipelines.handlers.aws_clients import Services, prefix_of, services
 from pipelines.handlers.callback import STOPPED, answer_failure, answer_success, end_in_mlflow
-from pipelines.run.names import FLOAT_OUTPUTS, MODEL_OUTCOME, STRING_OUTPUTS, package_group
+from pipelines.run.names import (
+    FLOAT_OUTPUTS,
+    MODEL_OUTCOME,
+    STRING_OUTPUTS,
+    links_itself,
+    package_group,
+)
+from registry.errors import RegistryError
 from registry.evidence.compare import compare
 from registry.policy import policy_in_force
 
@@ -87,6 +96,8 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
     whoever reads the pipeline's success finds them complete.
     """
     spec, state = decode_spec(aws.objects.get(spec_key(run))), aws.runs.get(run)
+    if outcome.get("outcome", MODEL_OUTCOME) == MODEL_OUTCOME:
+        _sign_run(spec, aws)
     outputs = outputs_of(
         outcome,
         champion_score(run, outcome, package_group(spec.app_name), aws),
@@ -94,6 +105,21 @@ def succeed(run: str, token: str, outcome: Mapping[str, Any], aws: Services) -> 
     )
     if _ended(run, "Succeeded", "", aws):
         answer_success(token, outputs, aws)
+
+
+def _sign_run(spec: RunSpec, aws: Services) -> None:
+    """Have the record signed by which a package of another pipeline will be known as the run's.
+
+    The run has succeeded whether this does or not: without the record, ``mledgeops reconcile``
+    links.
+    """
+    prefix = prefix_of(aws.state_machine)
+    if links_itself(spec.pipeline_execution_arn, prefix, spec.app_name):
+        return
+    try:
+        aws.link.sign_run(spec.run)
+    except (RegistryError, BotoCoreError, ClientError) as error:
+        event(logger, "run-not-signed", logging.ERROR, run=spec.run, reason=str(error))
 
 
 def fail(run: str, token: str, error: Mapping[str, Any], aws: Services) -> None:

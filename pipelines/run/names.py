@@ -41,3 +41,12 @@ def package_group(app_name: str) -> str:
 def pipeline_name(deployment: Deployment, app_name: str) -> str:
     """The pipeline of an app."""
     return f"{deployment.prefix}-{package_group(app_name)}"
+
+
+def links_itself(execution_arn: str, prefix: str, app_name: str) -> bool:
+    """Whether a pipeline execution is one of the app's own pipeline, which has a Link step.
+
+    SageMaker writes a pipeline's name in its ARN in small letters.
+    """
+    pipeline = execution_arn.partition(":pipeline/")[2].partition("/execution/")[0]
+    return pipeline.lower() == f"{prefix}-{package_group(app_name)}".lower()

@@ -12,7 +12,8 @@ from edge.training.app_bundle import AppError
 from fl_runtime.run.errors import ObjectMissing
 from registry.audit import SYSTEM, AuditTrail
 from registry.errors import RegistryError
-from registry.linking import LinkFunction, Linking
+from registry.link_function import LinkFunction
+from registry.linking import Linking
 from registry.mlflow_registry import MlflowRegistry
 from registry.model_version import (
     APPROVAL_TAG,

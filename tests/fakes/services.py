@@ -104,6 +104,19 @@ class MemorySteps:
         self.executions[name] = "ABORTED"
 
 
+class MemoryLink:
+    """The link function: which runs it was asked to sign."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.signed: list[str] = []
+        self.refusal = refusal
+
+    def sign_run(self, run: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.signed.append(run)
+
+
 def memory_services(**changes: Any) -> Any:
     """Services over fakes; ``changes`` replace some."""
     mlflow = MemoryMlflow()
@@ -114,6 +127,7 @@ def memory_services(**changes: Any) -> Any:
         "rollouts": None,
         "sagemaker": MemorySageMaker(),
         "steps": MemorySteps(),
+        "link": MemoryLink(),
         "state_machine": MACHINE,
         "mlflow": lambda: mlflow,
         "artifact_root": None,

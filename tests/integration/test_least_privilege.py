@@ -73,6 +73,10 @@ NO_LOCAL_CALL = {
     "sagemaker:CallMlflowAppApi": "opens the API of a serverless MLflow app; MLflow is a file here",
     "device": "a Greengrass core assumes it by the role alias; there is no nucleus here",
     "promote s3:GetObject": "reads the policy in force and the audit trail",
+    "conclude lambda:InvokeFunction": (
+        "has the end of a run in another team's pipeline signed; a journey of `make proof`"
+    ),
+    "promote lambda:InvokeFunction": "links the package of such a run; the same journey",
     "link kms:Verify": "a retry of the step verifies the record that is there",
     "job-urls": "AWS IoT presigns URLs with this role; the emulator presigns them without a role",
     "rollout iot:CancelJob": "a rollback; another test runs that journey",

@@ -33,7 +33,7 @@ LAYERS: dict[str, list[set[str]]] = {
         {"errors"},
         {"audit", "model_version"},
         {"mlflow_registry", "policy", "provenance", "sagemaker_registry"},
-        {"approval", "evidence", "identity"},
+        {"approval", "evidence", "identity", "link_function", "run_record"},
         {"linking", "promotion", "record_signer", "rollout"},
         {"reconcile", "trace"},
         {"wiring"},

@@ -60,6 +60,7 @@ def _conclude(d: Deployment) -> list[Statement]:
         use_objects(d, "policy/*", "Get"),
         see_missing_objects(d),
         answer_callback(d, "Success", "Failure"),
+        allow(["lambda:InvokeFunction"], [d.function_arn("link")]),
         use_mlflow(d, END_RUN, READ_MODELS),
         use_key(d, "s3", "dynamodb"),
     ]
@@ -110,6 +111,7 @@ def _refuse(d: Deployment) -> list[Statement]:
 def _promote(d: Deployment) -> list[Statement]:
     return [
         use_packages(d, "Describe"),
+        allow(["lambda:InvokeFunction"], [d.function_arn("link")]),
         use_objects(d, "runs/*", "Get"),
         use_key(d, "s3", "dynamodb", "sqs"),
         use_mlflow(d, READ_MODELS, TAG_MODELS),

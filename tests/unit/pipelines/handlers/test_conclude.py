@@ -15,6 +15,7 @@ from fl_runtime.run.state import RunState
 from pipelines.handlers import conclude
 from pipelines.handlers.conclude import outputs_of, reason_of
 from pipelines.run.names import FLOAT_OUTPUTS, STRING_OUTPUTS
+from registry.errors import RegistryError
 
 
 def test_outputs_keep_the_callbacks_limits() -> None:
@@ -132,3 +133,36 @@ def test_the_pipeline_is_answered_though_mlflow_is_away(aws: Any) -> None:
 
     object.__setattr__(aws, "mlflow", away)
     assert concluded(aws, ok=True, outcome=OUTCOME)["metric"] == "accuracy"
+
+
+def in_pipeline(aws: Any, name: str) -> None:
+    arn = f"arn:aws:sagemaker:us-east-1:000000000000:pipeline/{name}/execution/1"
+    found = spec(run=RUN, pipeline_execution_arn=arn, app_name="wind_farm")
+    aws.objects.put(spec_key(RUN), msgspec.json.encode(found))
+
+
+def test_the_end_of_a_run_in_a_teams_pipeline_is_signed(aws: Any) -> None:
+    """By the record the package that the team registers is known as the run's."""
+    in_pipeline(aws, "team-wind")
+    concluded(aws, ok=True, outcome={**OUTCOME, "outcome": "model"})
+    assert aws.link.signed == [RUN]
+
+
+@pytest.mark.parametrize("name", ["mledgeops-wind-farm", "MLEdgeOps-Wind-Farm"])
+def test_our_own_pipeline_links_by_its_own_step(aws: Any, name: str) -> None:
+    in_pipeline(aws, name)
+    concluded(aws, ok=True, outcome={**OUTCOME, "outcome": "model"})
+    assert aws.link.signed == []
+
+
+def test_an_analysis_and_a_failed_run_have_no_model_to_sign(aws: Any) -> None:
+    in_pipeline(aws, "team-wind")
+    concluded(aws, ok=True, outcome={**OUTCOME, "outcome": "analysis"})
+    assert aws.link.signed == []
+
+
+def test_a_run_succeeds_though_its_end_cannot_be_signed(aws: Any) -> None:
+    in_pipeline(aws, "team-wind")
+    aws.link.refusal = RegistryError("the key is disabled")
+    assert concluded(aws, ok=True, outcome={**OUTCOME, "outcome": "model"})["run"] == RUN
+    assert aws.runs.get(RUN).state == "Succeeded"

@@ -102,7 +102,10 @@ def test_linking_gives_evidence_and_returns_the_version(monkeypatch: pytest.Monk
 
 
 def test_an_approval_of_an_unknown_package_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = SimpleNamespace(mlflow=SimpleNamespace(of_package=lambda *_: None), rollouts=None)
+    unknown = SimpleNamespace(get=lambda arn: SimpleNamespace(metadata={}))
+    both = SimpleNamespace(
+        mlflow=SimpleNamespace(of_package=lambda *_: None), rollouts=None, sagemaker=unknown
+    )
     monkeypatch.setattr(promote, "registry", lambda: both)
     detail = {
         "ModelPackageArn": "arn",
