@@ -202,8 +202,16 @@ def test_a_cached_step_is_not_run_again(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("batch", r"the step Batch \(Transform\): Transform steps run on a service of AWS"),
-        ("tuning", r"the step Search \(Tuning\): Tuning steps run on a service of AWS"),
+        pytest.param(
+            "batch",
+            r"the step Batch \(Transform\): Transform steps run on a service of AWS",
+            marks=pytest.mark.proof,
+        ),
+        pytest.param(
+            "tuning",
+            r"the step Search \(Tuning\): Tuning steps run on a service of AWS",
+            marks=pytest.mark.proof,
+        ),
         ("spark", r"the step Spark \(EMR\): EMR steps run on a service of AWS"),
     ],
 )
