@@ -27,7 +27,8 @@ from fl_runtime.server.conclusion import tables_of
 
 # The package has a function of the module's name.
 run_simulation = importlib.import_module("flwr.simulation.run_simulation")
-REGISTER_SECONDS = 60.0
+REGISTER_SECONDS = 300.0
+"""Ray takes more than a minute to start on a busy machine, and the nodes come after it."""
 
 
 class SeenGrid(InMemoryGrid):
