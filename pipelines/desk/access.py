@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fl_runtime.run.aws import S3Objects, client_config
 from fl_runtime.run.state import RunTable
+from pipelines.aws.mlflow_address import tracking_uri
 from pipelines.desk.clouds import MLFLOW_VARIABLE, AwsCloud, Cloud, check_deployed, is_local
 from pipelines.devices.fleet_clients import FleetClients
 from pipelines.run.clients import RunClients
@@ -118,7 +119,8 @@ class AwsDoor:
 
         cloud, session = AwsCloud.of_environment(), boto3.Session()
         check_deployed(cloud.deployment, lambda service: made(session, service))
-        uri = os.environ.get(MLFLOW_VARIABLE, cloud.deployment.mlflow_arn)
+        given = os.environ.get(MLFLOW_VARIABLE)
+        uri = given or tracking_uri(made(session, "cloudformation"), cloud.deployment)
         return cls(Access(cloud, session, uri))
 
     def open(self) -> Access:

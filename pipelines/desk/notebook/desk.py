@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.training.app_bundle import load_app
-from pipelines.desk.access import Door
 from pipelines.desk.fleet_rows import fleet_rows
 from pipelines.desk.notebook.compare import compared
 from pipelines.desk.notebook.execution import Execution, executed
 from pipelines.desk.notebook.frames import structs_frame
 from pipelines.desk.notebook.model import RegisteredModel
+from pipelines.desk.notebook.open_door import OpenDoor
 from pipelines.desk.notebook.run import Run, attached
-from pipelines.desk.notebook.show import box
 from pipelines.desk.notebook.start import start
 from pipelines.desk.runs import RunArchive, RunSummary, check_run_id
 from pipelines.errors import UsageError
@@ -27,27 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Desk:
+class Desk(OpenDoor):
     """Made by :func:`pipelines.connect`. The local cloud goes on when the desk is closed."""
-
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        """To the cloud."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables that lead other programs to this cloud: boto3, MLflow, the SageMaker SDK. They
-        are not set here.
-        """
-        access = self.door.open()
-        names = access.cloud.deployment.environment()
-        own: dict[str, str] = getattr(access.cloud, "environment", dict)()
-        return {**names, "MLFLOW_TRACKING_URI": access.mlflow_uri, **own}
-
-    @property
-    def session(self) -> Any:
-        """A boto3 session that leads to this cloud: for ``FederatedStep`` and the SageMaker SDK."""
-        return self.door.open().session
 
     def run(
         self, app: str | Path, *, wait: bool = True, queue: bool = False, **options: Any
@@ -140,18 +120,6 @@ class Desk:
         return compared(
             self.door.open().mlflow, [run.id if isinstance(run, Run) else run for run in runs]
         )
-
-    def _repr_html_(self) -> str:
-        access = self.door.open()
-        deployment = access.cloud.deployment
-        where = "local cloud" if access.is_local else "AWS"
-        fields = {
-            "account": deployment.account,
-            "region": deployment.region,
-            "home": self.door.home or "",
-            "MLflow": access.mlflow_uri,
-        }
-        return box(where, "Running", fields)
 
 
 def planned(app: str | Path, options: Mapping[str, Any], *, on_aws: bool) -> RunPlan:

@@ -84,11 +84,19 @@ class RegisteredModel:
             RegistryError: Its state forbids it. Nothing was changed.
 
         """
-        return self._decide("Approved", reason, override=override)
+        return decided(self._door, self._name, "Approved", reason, override=override)
 
     def reject(self, reason: str) -> None:
         """Reject it, for good. Raises what :meth:`approve` raises."""
-        self._decide("Rejected", reason)
+        decided(self._door, self._name, "Rejected", reason)
+
+    @property
+    def example(self) -> Any:
+        """The input example that its app gave; None without one."""
+        import mlflow.pyfunc
+
+        where = address_of(self.info, self._door.open().mlflow)
+        return mlflow.pyfunc.load_model(where).input_example
 
     def predict(self, table: pd.DataFrame) -> Any:
         """What the model says to each row of a table, by the app's own ``predict``.
@@ -117,17 +125,21 @@ class RegisteredModel:
         }
         return box(version.model_version, version.approval, fields)
 
-    def _decide(self, approval: Approval, reason: str, *, override: bool = False) -> Rollout | None:
-        access = self._door.stay() if approval == "Approved" else self._door.open()
-        return decide_on(
-            access.cloud,
-            access.fleet_clients,
-            access.registry,
-            self._name,
-            approval,
-            reason,
-            override=override,
-        )[1]
+
+def decided(
+    door: Door, name: str, approval: Approval, reason: str, *, override: bool = False
+) -> Rollout | None:
+    """Approve or reject a version: see :func:`pipelines.desk.decisions.decide_on`."""
+    access = door.stay() if approval == "Approved" else door.open()
+    return decide_on(
+        access.cloud,
+        access.fleet_clients,
+        access.registry,
+        name,
+        approval,
+        reason,
+        override=override,
+    )[1]
 
 
 def address_of(version: Version, client: Any) -> str:

@@ -30,6 +30,7 @@ from pipelines.desk.notebook.connect import connect
 from pipelines.desk.notebook.desk import Desk, planned
 from pipelines.desk.notebook.execution import Execution, executed
 from pipelines.desk.notebook.frames import devices_frame
+from pipelines.desk.notebook.open_door import OpenDoor
 from pipelines.desk.notebook.model import RegisteredModel, address_of
 from pipelines.desk.notebook.run import attached
 from pipelines.desk.notebook.run_view import ENDED
@@ -240,6 +241,13 @@ def test_a_fleet_is_busy_while_a_pipeline_of_it_runs(tmp_path: Path) -> None:
 def test_a_second_run_on_a_fleet_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"under way on fleet lab \(run-Tok.*queue=True"):
         Desk(door(tmp_path)).run(APPS / "digits", fleet="lab", wait=False)
+
+
+def test_a_desk_names_what_leads_other_programs_to_its_cloud(tmp_path: Path) -> None:
+    desk = Desk(door(tmp_path))
+    assert isinstance(desk, OpenDoor)
+    assert desk.environment["MLFLOW_TRACKING_URI"] == "sqlite:///mlflow.db"
+    assert desk.environment["MLEDGEOPS_BUCKET"] == desk.deployment.bucket
 
 
 def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
