@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.desk.clouds import Choice
-    from pipelines.desk.notebook.desk import Desk
+    from pipelines.desk.notebook.desk import CloudDesk
 
 
-def connect(cloud: Choice | None = None, *, home: str | Path = "") -> Desk:
+def connect(cloud: Choice | None = None, *, home: str | Path = "") -> CloudDesk:
     """A desk on a cloud: what one runs, looks at and decides there.
 
     The local cloud is started if it does not run. It and its devices belong to a process of their
@@ -36,7 +36,7 @@ def connect(cloud: Choice | None = None, *, home: str | Path = "") -> Desk:
     # Importing these takes a second, which `from pipelines import connect` need not.
     from pipelines.desk.access import AwsDoor, LocalDoor
     from pipelines.desk.clouds import chosen
-    from pipelines.desk.notebook.desk import Desk
+    from pipelines.desk.notebook.desk import CloudDesk
     from pipelines.errors import UsageError
 
     if cloud not in (None, "local", "aws"):
@@ -46,9 +46,9 @@ def connect(cloud: Choice | None = None, *, home: str | Path = "") -> Desk:
     if chosen(cloud or "") == "aws":
         if home:
             raise UsageError("home is the folder of a local cloud: leave it out on AWS.")
-        return Desk(AwsDoor.of_environment())
+        return CloudDesk(AwsDoor.of_environment())
     from pipelines.local.home import Home
 
     door = LocalDoor(Home(Path(home).resolve()) if home else Home.default())
     door.open()
-    return Desk(door)
+    return CloudDesk(door)

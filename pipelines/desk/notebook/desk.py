@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Desk(OpenDoor):
+class CloudDesk(OpenDoor):
     """Made by :func:`pipelines.connect`. The local cloud goes on when the desk is closed."""
 
     def run(

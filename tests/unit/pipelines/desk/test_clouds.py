@@ -57,6 +57,7 @@ def test_a_store_that_the_environment_names_goes_first(
 def test_on_aws_the_store_is_the_deployments_own(monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = AwsCloud(Deployment(account="1", region="r"), iot=None)
     monkeypatch.setattr(AwsCloud, "of_environment", classmethod(lambda _: cloud))
+    monkeypatch.setattr(clouds, "tracking_uri", lambda _, deployment: deployment.mlflow_arn)
     monkeypatch.setenv(clouds.VARIABLE, "aws")
     monkeypatch.delenv(clouds.MLFLOW_VARIABLE, raising=False)
     with use_store() as exists:

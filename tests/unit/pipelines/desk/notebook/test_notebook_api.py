@@ -24,14 +24,16 @@ from fl_runtime.run.records import DeviceRow
 from fl_runtime.run.spec import RunSpec
 from fl_runtime.run.state import RunState
 from pipelines.deployment import Deployment
+from pipelines.desk import Desk
 from pipelines.desk.access import local_session
+from pipelines.desk.desk import Desk as DeskOf04
 from pipelines.desk.notebook.compare import compared
 from pipelines.desk.notebook.connect import connect
-from pipelines.desk.notebook.desk import Desk, planned
+from pipelines.desk.notebook.desk import CloudDesk, planned
 from pipelines.desk.notebook.execution import Execution, executed
 from pipelines.desk.notebook.frames import devices_frame
-from pipelines.desk.notebook.open_door import OpenDoor
 from pipelines.desk.notebook.model import RegisteredModel, address_of
+from pipelines.desk.notebook.open_door import OpenDoor
 from pipelines.desk.notebook.run import attached
 from pipelines.desk.notebook.run_view import ENDED
 from pipelines.desk.notebook.show import FramedPage, plot_rounds
@@ -43,6 +45,7 @@ from pipelines.desk.turns import run_on
 from pipelines.errors import UsageError
 from pipelines.local.hosting.tickets import Tickets
 from pipelines.run.clients import RunClients
+from pipelines.run.report import RunReport
 from pipelines.run.runner import Runner
 from registry.model_version import Version
 
@@ -154,7 +157,7 @@ def test_a_run_that_failed_says_why(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
-    desk = Desk(door(tmp_path))
+    desk = CloudDesk(door(tmp_path))
     for name in ("run-other", "queued-0"):
         with pytest.raises(UsageError, match="run"):
             desk.attach(name)
@@ -240,14 +243,20 @@ def test_a_fleet_is_busy_while_a_pipeline_of_it_runs(tmp_path: Path) -> None:
 
 def test_a_second_run_on_a_fleet_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"under way on fleet lab \(run-Tok.*queue=True"):
-        Desk(door(tmp_path)).run(APPS / "digits", fleet="lab", wait=False)
+        CloudDesk(door(tmp_path)).run(APPS / "digits", fleet="lab", wait=False)
 
 
 def test_a_desk_names_what_leads_other_programs_to_its_cloud(tmp_path: Path) -> None:
-    desk = Desk(door(tmp_path))
+    desk = CloudDesk(door(tmp_path))
     assert isinstance(desk, OpenDoor)
     assert desk.environment["MLFLOW_TRACKING_URI"] == "sqlite:///mlflow.db"
     assert desk.environment["MLEDGEOPS_BUCKET"] == desk.deployment.bucket
+
+
+def test_the_desk_of_0_4_is_still_there() -> None:
+    assert Desk is DeskOf04
+    report = RunReport(tables={"curve": {"x": [1, 2], "y": [3, 4]}})
+    assert list(Desk.tables(None, report)["curve"].columns) == ["x", "y"]  # type: ignore[arg-type]
 
 
 def test_a_misspelt_option_is_answered_with_the_nearest() -> None:
