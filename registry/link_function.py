@@ -9,16 +9,15 @@ from typing import Any
 from registry.errors import RegistryError
 from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 
-_REFUSALS = {error.__name__: error for error in (ProvenanceMismatch, ProvenanceMissing)}
-"""The function's errors that calling it again does not mend."""
+_REFUSALS = {error.code: error for error in (ProvenanceMismatch, ProvenanceMissing)}
+"""What calling the function again does not mend, by the code in its answer."""
 
 
 @dataclass(frozen=True)
 class LinkFunction:
     """Calls the function and waits for its answer.
 
-    Its methods raise ProvenanceMissing or ProvenanceMismatch when it refuses, and RegistryError for
-    any other failure, with the function's reason.
+    Its methods raise RegistryError when it fails, with its reason.
     """
 
     client: Any
@@ -37,17 +36,18 @@ class LinkFunction:
         """Link a package that a pipeline of any name registered; returns its version's number.
 
         Empty: it is linked once its approval, which came too early, is taken back.
+
+        Raises ProvenanceMissing or ProvenanceMismatch for one that its run's record does not name.
         """
-        found: str = self._call({"model_package_arn": model_package_arn, "by_event": True})[
-            "model_version"
-        ]
-        return found
+        said = self._call({"model_package_arn": model_package_arn, "by_event": True})
+        if said.get("refused"):
+            raise _REFUSALS[said["refused"]](said["reason"])
+        return str(said["model_version"])
 
     def _call(self, request: dict[str, Any]) -> Any:
         answer = self.client.invoke(FunctionName=self.name, Payload=json.dumps(request))
         said = json.loads(answer["Payload"].read() or b"null")
         if answer.get("FunctionError"):
-            known = said if isinstance(said, dict) else {}
-            error = _REFUSALS.get(str(known.get("errorType", "")), RegistryError)
-            raise error(str(known.get("errorMessage", said)))
+            reason = said.get("errorMessage") if isinstance(said, dict) else said
+            raise RegistryError(str(reason))
         return said

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.handlers.aws_clients import registry
 from registry.model_version import PENDING, Package
+from registry.provenance import ProvenanceMismatch, ProvenanceMissing
 
 if TYPE_CHECKING:
     from registry.wiring import Registry
@@ -31,8 +32,13 @@ def handler(request: Mapping[str, Any], context: object) -> dict[str, str]:
     if "run" in request:
         return {"model": both.record_signer().give_run_record(request["run"]).model}
     package = both.sagemaker.get(request["model_package_arn"])
-    if request.get("by_event") and not _admitted(package, both):
-        return {"model_version": ""}
+    if request.get("by_event"):
+        try:
+            if not _admitted(package, both):
+                return {"model_version": ""}
+        except (ProvenanceMissing, ProvenanceMismatch) as error:
+            # As an answer: its caller tells it from a failure that may pass.
+            return {"refused": error.code, "reason": str(error)}
     linking = both.linking()
     number = linking.link(package)
     if not request.get("sign_only"):

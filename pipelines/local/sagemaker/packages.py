@@ -30,7 +30,9 @@ class PackageActions:
         """EventBridge client; None as long as nobody can be told."""
 
     def journalled(self, action: str, original: Action) -> Action:
-        """An action that is written to the journal and emits the event of a changed approval."""
+        """An action that is written to the journal and emits the event of a new or changed
+        approval.
+        """
 
         def act(response: Any) -> Any:
             before = ""
@@ -43,8 +45,10 @@ class PackageActions:
                 self._modified_by[response.params["ModelPackageArn"]] = by
             with written():
                 self._journal.write(action, response.params, by)
-            if action in ("create_model_package", "update_model_package"):
-                self._emit_approval(response, before)
+            if action == "create_model_package":
+                self._emit_approval(response, answer.result["ModelPackageArn"], before)
+            elif action == "update_model_package":
+                self._emit_approval(response, response.params["ModelPackageArn"], before)
             return answer
 
         return act
@@ -76,13 +80,13 @@ class PackageActions:
             raise invalid(f"ModelCardContent is not a model card: {error}.") from error
         self._cards[response.params["ModelPackageArn"]] = card
 
-    def _emit_approval(self, response: Any, before: str) -> None:
-        arn = response.params.get("ModelPackageArn")
-        if self._journal.replaying or self.events is None or arn is None:
-            return
-        if response.params["ModelApprovalStatus"] == before:
+    def _emit_approval(self, response: Any, arn: str, before: str) -> None:
+        """A package that is created has changed its approval too: from none."""
+        if self._journal.replaying or self.events is None:
             return
         package = response.sagemaker_backend.describe_model_package(arn)
+        if package.model_approval_status == before:
+            return
         failed = self.events.put_events(Entries=[approval_event(package)])["FailedEntryCount"]
         event(
             logger,

@@ -23,7 +23,6 @@ from registry.linking import Linking
 from registry.mlflow_registry import MlflowRegistry, RunArtifacts
 from registry.model_version import DIGEST_TAG, RUN_TAG
 from registry.policy import PrecheckPolicy
-from registry.provenance import ProvenanceMismatch
 from registry.run_record import RunRecords, sign_run
 
 ARN = "arn:package"
@@ -76,11 +75,7 @@ class World(Linked):
 
     def invoke(self, FunctionName: str, Payload: str) -> dict[str, Any]:
         """Lambda: the function runs here."""
-        try:
-            said: Any = link.handler(json.loads(Payload), None)
-        except ProvenanceMismatch as error:
-            said = {"errorType": type(error).__name__, "errorMessage": str(error)}
-            return {"Payload": io.BytesIO(json.dumps(said).encode()), "FunctionError": "Unhandled"}
+        said = link.handler(json.loads(Payload), None)
         return {"Payload": io.BytesIO(json.dumps(said).encode())}
 
     def event(self) -> Any:

@@ -250,6 +250,18 @@ def test_an_update_merges_and_a_changed_approval_emits_its_event(tmp_path: Path)
     assert json.loads(events.entries[0]["Detail"])["ModelApprovalStatus"] == "Approved"
 
 
+def test_a_package_that_is_created_emits_its_event(tmp_path: Path) -> None:
+    """On AWS too: by it a package of a team's own pipeline is linked."""
+    backend, events = Packages(), Events()
+    actions = PackageActions(Journal(tmp_path / "journal"), lambda _: ANN)
+    actions.events = events
+    made = types.SimpleNamespace(result={"ModelPackageArn": backend.package.arn})
+    create = actions.journalled("create_model_package", lambda _: made)
+    response = types.SimpleNamespace(params={}, sagemaker_backend=backend)
+    assert create(response) is made
+    assert events.entries == [approval_event(backend.package)]
+
+
 def test_a_model_card_must_be_a_json_object_and_is_given_back(tmp_path: Path) -> None:
     backend = Packages()
     actions = PackageActions(Journal(tmp_path / "journal"), lambda _: ANN)
