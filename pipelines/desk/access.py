@@ -197,7 +197,9 @@ def local_session(cloud: LocalCloud) -> Any:
         def client(self, service_name: str, *args: Any, **options: Any) -> Any:
             """See boto3."""
             own = f"AWS_ENDPOINT_URL_{service_name.upper()}"
-            options.setdefault("endpoint_url", there.get(own, there["AWS_ENDPOINT_URL"]))
+            # None is what boto3's own resource() gives.
+            given = options.pop("endpoint_url", None)
+            options["endpoint_url"] = given or there.get(own, there["AWS_ENDPOINT_URL"])
             config = options.pop("config", None) or Config()
             options["config"] = config.merge(Config(proxies={}))
             return super().client(service_name, *args, **options)

@@ -63,7 +63,12 @@ class CloudDesk(OpenDoor):
         return attached(self.door, check_run_id(run))
 
     def execute(
-        self, pipeline: Any, *, name: str = "", parameters: Mapping[str, Any] | None = None
+        self,
+        pipeline: Any,
+        *,
+        name: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        role: str = "",
     ) -> Execution:
         """Create or update a SageMaker pipeline and start it; see
         :func:`pipelines.desk.notebook.execution.executed`.
@@ -72,12 +77,14 @@ class CloudDesk(OpenDoor):
             pipeline: The SDK's ``Pipeline`` (v2 or v3), or a definition as a dict or JSON text.
             name: The pipeline's name; for an SDK's ``Pipeline`` its own.
             parameters: The pipeline's parameters that differ from their defaults.
+            role: ARN of the role that the pipeline runs with; empty: the deployment's own, which
+                may do no more than a run needs.
 
         Raises:
             UsageError: It has no name, or SageMaker refuses it, with its reason.
 
         """
-        return executed(self.door, pipeline, name, parameters or {})
+        return executed(self.door, pipeline, name, parameters or {}, role)
 
     def runs(self) -> pd.DataFrame:
         """All runs, newest first: app, status, rounds, metric and value."""

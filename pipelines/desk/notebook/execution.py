@@ -137,7 +137,9 @@ class Execution:
         return sorted(found, key=lambda step: step["StartTime"])
 
 
-def executed(door: Door, pipeline: Any, name: str, parameters: Mapping[str, Any]) -> Execution:
+def executed(
+    door: Door, pipeline: Any, name: str, parameters: Mapping[str, Any], role: str = ""
+) -> Execution:
     """Create or update a pipeline, upload the apps of its federated steps, and start it.
 
     Raises:
@@ -152,7 +154,7 @@ def executed(door: Door, pipeline: Any, name: str, parameters: Mapping[str, Any]
     wanted = {
         "PipelineName": name,
         "PipelineDefinition": definition,
-        "RoleArn": access.cloud.deployment.pipeline_role,
+        "RoleArn": role or access.cloud.deployment.pipeline_role,
     }
     sagemaker = access.client("sagemaker")
     try:

@@ -42,6 +42,9 @@ class FramedPage:
     def __init__(self, page: str) -> None:
         self.page = page
 
+    def __repr__(self) -> str:
+        return f"<page of {len(self.page)} characters>"
+
     def _repr_html_(self) -> str:
         style = "width:100%;height:700px;border:1px solid #ccc"
         return f'<iframe srcdoc="{escape(self.page)}" style="{style}"></iframe>'
@@ -52,6 +55,9 @@ class Picture:
 
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
+
+    def __repr__(self) -> str:
+        return "<picture>"
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

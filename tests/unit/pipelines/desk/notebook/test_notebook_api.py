@@ -301,7 +301,9 @@ def test_clients_of_a_local_cloud_take_nothing_from_the_users_environment(
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
     }
-    make = local_session(SimpleNamespace(environment=lambda: there)).client  # type: ignore[arg-type]
+    session = local_session(SimpleNamespace(environment=lambda: there))  # type: ignore[arg-type]
+    make = session.client
+    assert session.resource("s3").meta.client.meta.endpoint_url == "http://127.0.0.1:1"
     queue, sagemaker = make("sqs"), make("sagemaker")
     assert queue.meta.endpoint_url == "http://127.0.0.1:1"
     assert sagemaker.meta.endpoint_url == "http://127.0.0.1:2"
