@@ -14,6 +14,9 @@ from typing import Any
 
 from pipelines.chaos.simulation.scheduler import Killed, Process, Scheduler
 
+THREAD_SECONDS = 0.05
+"""The longest that a thread's work takes to be done."""
+
 
 class SimulatedLoop:
     """The part of :class:`asyncio.AbstractEventLoop` that an agent uses."""
@@ -66,6 +69,29 @@ class SimulatedLoop:
 
         self._scheduler.at(when - self.time(), fire)
         return timer
+
+    def run_in_executor(
+        self, _: None, function: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """As in asyncio; the thread's work is done at once, some moments later: what the loop does
+        meanwhile is the seed's choice, and the process can be killed before it and in it.
+        """
+        future = self.create_future()
+
+        def work() -> None:
+            try:
+                result = function(*args)
+            except Killed:
+                return
+            except Exception as error:  # noqa: BLE001  # handed to who waits, as by a thread
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self.call_later(self._scheduler.rng.uniform(0.0, THREAD_SECONDS), work)
+        return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what nobody caught."""
