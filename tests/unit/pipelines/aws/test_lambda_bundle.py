@@ -27,7 +27,7 @@ def file_of(module: str) -> str | None:
 def imported(file: str) -> set[str]:
     """Our files that a file imports, at any depth of its text, and the packages around them."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in ast.walk(_run_code(ast.parse((ROOT / file).read_text()))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -35,6 +35,16 @@ def imported(file: str) -> set[str]:
     parts = [name.split(".") for name in names if name.split(".")[0] in OURS]
     modules = {".".join(part[: depth + 1]) for part in parts for depth in range(len(part))}
     return {found for module in modules if (found := file_of(module))}
+
+
+def _run_code(tree: ast.Module) -> ast.Module:
+    """A module without what only a type checker reads."""
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return tree
 
 
 def test_the_zip_has_all_that_the_functions_import() -> None:
