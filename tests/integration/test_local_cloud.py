@@ -327,6 +327,9 @@ def test_a_server_that_hangs_after_its_first_beat_is_stopped(
     }
     execution = machine(task, "hangs", reached)
     arn = until(lambda: set(ecs.list_tasks(cluster=cluster)["taskArns"]) - before).pop()
+    # Only a server that runs has beaten; the agent tells nothing of a task that it never started.
+    log = reached.home.logs / "cloud.log"
+    until(lambda: f'"task": "{arn}"' in log.read_text())
     runs = RunTable(client("dynamodb"), reached.deployment.runs_table)
     runs.create(RunState(run="run-hangs", state="Running", task=arn, beat_at=100.0))
     aws = SimpleNamespace(steps=_Running(), runs=runs, state_machine="arn")

@@ -23,7 +23,8 @@ def test_the_local_cloud_stands_on_the_shipped_templates(reached: LocalCloud) ->
     for spec in specs(reached.deployment, {}, reduce=stack.reduce):
         described = {
             r["LogicalResourceId"]: r
-            for r in api.list_stack_resources(StackName=spec.name)["StackResourceSummaries"]
+            for page in api.get_paginator("list_stack_resources").paginate(StackName=spec.name)
+            for r in page["StackResourceSummaries"]
         }
         wanted = {name for name, r in spec.template["Resources"].items() if "Condition" not in r}
         assert wanted <= set(described)

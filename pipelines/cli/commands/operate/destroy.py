@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
 from fl_runtime.run.aws import client
@@ -57,15 +58,14 @@ def _retained(d: Deployment, cloudformation: Any) -> list[str]:
             for name, resource in spec.template["Resources"].items()
             if resource.get("DeletionPolicy", "").startswith("Retain")
         }
-        try:
-            there = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-        except cloudformation.exceptions.ClientError:
-            continue  # the stack does not exist
-        found += [
-            f"{r['ResourceType']} {r['PhysicalResourceId']}"
-            for r in there
-            if r["LogicalResourceId"] in kept
-        ]
+        pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+        with contextlib.suppress(cloudformation.exceptions.ClientError):  # there is no such stack
+            found += [
+                f"{r['ResourceType']} {r['PhysicalResourceId']}"
+                for page in pages
+                for r in page["StackResourceSummaries"]
+                if r["LogicalResourceId"] in kept
+            ]
     return found
 
 

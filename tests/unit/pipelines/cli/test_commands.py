@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,21 +96,22 @@ def test_an_apps_component_has_its_bundle_and_only_its_own_dependencies(tmp_path
 
 
 class Stacks:
-    """CloudFormation with one stack left."""
+    """CloudFormation with one stack left, a resource a page."""
 
     class exceptions:  # as boto3 names it
         class ClientError(Exception):
             pass
 
-    def describe_stack_resources(self, StackName: str) -> dict:
+    def get_paginator(self, name: str) -> Stacks:
+        assert name == "list_stack_resources"  # describe_stack_resources ends at a hundred
+        return self
+
+    def paginate(self, StackName: str) -> Iterator[dict]:
         if not StackName.endswith("-base"):
             raise self.exceptions.ClientError
-        resources = [("Bucket", "AWS::S3::Bucket"), ("Topic", "AWS::SNS::Topic")]
-        found = [
-            {"LogicalResourceId": name, "ResourceType": kind, "PhysicalResourceId": "x"}
-            for name, kind in resources
-        ]
-        return {"StackResources": found}
+        for name, kind in [("Topic", "AWS::SNS::Topic"), ("Bucket", "AWS::S3::Bucket")]:
+            resource = {"LogicalResourceId": name, "ResourceType": kind, "PhysicalResourceId": "x"}
+            yield {"StackResourceSummaries": [resource]}
 
 
 def test_what_outlives_a_stack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
