@@ -33,6 +33,9 @@ def test_a_new_app_runs_at_once(
             [sys.executable, "-m", *tool], cwd=app, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
+    looked = json.loads(mledgeops("doctor", "--app", str(app), "--json", home=home).stdout)
+    levels = {finding["what"]: finding["level"] for finding in looked["findings"]}
+    assert (levels["local cloud"], levels["app"]) == ("ok", "ok")
     # A company's proxy, which knows nothing of this machine's loopback.
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from fl_runtime.run.errors import ObjectMissing
+from fl_runtime.run.keys import spec_key
 from pipelines.desk.access import Access, Door
 from pipelines.desk.notebook.run import Run
 from pipelines.desk.notebook.whereabouts import Handle
@@ -46,9 +48,22 @@ def _begun(door: Door, access: Access, wanted: RunPlan) -> Run:
         app=started.app, devices=started.devices, begun_at=time.time(), execution=started.arn
     )
     run, deadline = Run(door, handle), time.monotonic() + START_SECONDS
-    while not run.id and time.monotonic() < deadline and not access.runner.ended(started.arn):
+    while not _is_known(access, run.id) and time.monotonic() < deadline:
+        if access.runner.ended(started.arn):
+            break
         time.sleep(0.1)
     return run
+
+
+def _is_known(access: Access, run: str) -> bool:
+    """Whether another process can take a run up by its id, which is there before what it says."""
+    if not run:
+        return False
+    try:
+        access.run_clients.objects.get(spec_key(run))
+    except ObjectMissing:
+        return False
+    return True
 
 
 def _queued(door: Door, access: Access, wanted: RunPlan) -> Run:
