@@ -20,7 +20,7 @@ run: $(READY)
 
 # Ruff, mypy and the validators of what deploys are tests too; `make lint` is the quick way to the first two.
 test check: $(TESTS) $(TOOLS)
-	@echo "make test: about 8 minutes on 2 idle cores; make unit: less than one."
+	@echo "make test: about 12 minutes on 2 idle cores; make unit: less than one."
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # No cloud, no network, no processes of long life: the packages and the fakes' side of the contracts.
@@ -29,7 +29,7 @@ unit: $(TESTS)
 
 # What CI runs beyond `make test`: long journeys and validators, and the properties with more examples.
 proof: $(TESTS) $(TOOLS)
-	@echo "make proof: about 8 minutes on 2 idle cores."
+	@echo "make proof: about 12 minutes on 2 idle cores."
 	HYPOTHESIS_PROFILE=proof $(BIN)/python -m pytest -n 2 --dist loadgroup -m "proof or hypothesis"
 
 # Coverage-guided where atheris installs (x86-64), by mutations in pure Python elsewhere. KEEP=--keep
