@@ -8,7 +8,7 @@ and metadata are for display (decision 30).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from fl_runtime.run.keys import model_key, spec_key
 from fl_runtime.run.signing import Verifier
 from registry.errors import RegistryError
 
+Record = TypeVar("Record")
 RECORD = "provenance.json"
 WEIGHTS = "model.safetensors"
 EVIDENCE = "evidence.json"
@@ -82,6 +83,51 @@ class HashedObjects(Protocol):
         """SHA-256 of an object in hex. Raises ObjectMissing."""
 
 
+class SignedReader(Protocol):
+    """Where signed records lie, and what tells whether a signature is good."""
+
+    @property
+    def objects(self) -> HashedObjects:
+        """Holds the records."""
+
+    @property
+    def verify(self) -> Verifier:
+        """Takes a text and its signature."""
+
+
+def read_signed(
+    reader: SignedReader, key: str, kind: type[Record], *, missing: str, signer: str, advice: str
+) -> Record:
+    """Read a signed record.
+
+    Args:
+        reader: Where it lies.
+        key: Of the object with the text and its signature.
+        kind: What the text holds.
+        missing: What to say where there is none.
+        signer: Who should have signed it, for the message.
+        advice: What to do about one that is wrong; begins with a space, or is empty.
+
+    Raises:
+        ProvenanceMissing: There is none.
+        ProvenanceMismatch: It is not signed, or malformed.
+
+    """
+    try:
+        # In JSON each character may take six bytes.
+        data = reader.objects.get(key, 8 * RECORD_LIMIT)
+        signed: SignedProvenance = parse_json(data, SignedProvenance, "The record")
+        text = signed.record.encode()
+        if len(text) > RECORD_LIMIT or not reader.verify(text, signed.signature):
+            raise ProvenanceMismatch(f"{signer} did not sign the record {key}.{advice}")
+        record: Record = parse_json(text, kind, "The record")
+    except ObjectMissing as error:
+        raise ProvenanceMissing(missing) from error
+    except ProtocolError as error:
+        raise ProvenanceMismatch(f"The record {key} is malformed.{advice}") from error
+    return record
+
+
 @dataclass(frozen=True)
 class ProvenanceRecords:
     """Reads signed records and holds what is there against them."""
@@ -94,23 +140,13 @@ class ProvenanceRecords:
         ProvenanceMismatch for one that the link step has not signed.
         """
         key = model_key(run, RECORD)
-        try:
-            # In JSON each character may take six bytes.
-            data = self.objects.get(key, 8 * RECORD_LIMIT)
-            signed: SignedProvenance = parse_json(data, SignedProvenance, "The record")
-            record = signed.record.encode()
-            if len(record) > RECORD_LIMIT or not self.verify(record, signed.signature):
-                raise ProvenanceMismatch(f"The link step did not sign the record {key}. {RESTORE}")
-            found: Provenance = parse_json(record, Provenance, "The record")
-        except ObjectMissing as error:
-            raise ProvenanceMissing(
-                f"The version that the run {run} made has no signed record: its link was "
-                "interrupted, or version 0.4 or earlier linked it. `mledgeops reconcile` gives it "
-                "one if everything agrees."
-            ) from error
-        except ProtocolError as error:
-            raise ProvenanceMismatch(f"The record {key} is malformed. {RESTORE}") from error
-        return found
+        missing = (
+            f"The version that the run {run} made has no signed record: its link was "
+            "interrupted, or version 0.4 or earlier linked it. `mledgeops reconcile` gives it "
+            "one if everything agrees."
+        )
+        signer, advice = "The link step", f" {RESTORE}"
+        return read_signed(self, key, Provenance, missing=missing, signer=signer, advice=advice)
 
     def check(self, record: Provenance) -> None:
         """Hash the objects of a version. Raises ProvenanceMismatch for one that differs from the

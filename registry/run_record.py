@@ -13,10 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from edge.protocol.errors import ProtocolError
 from edge.protocol.names import Digest, Name
 from edge.protocol.records import digest
-from edge.protocol.text import parse_json
 from fl_runtime.run.aws import S3Objects
 from fl_runtime.run.errors import ObjectMissing
 from fl_runtime.run.keys import model_key, spec_key
@@ -24,12 +22,11 @@ from fl_runtime.run.signing import Signer
 from fl_runtime.run.spec import decode_spec
 from registry.model_version import DIGEST_TAG, RUN_TAG, Package
 from registry.provenance import (
-    RECORD_LIMIT,
     WEIGHTS,
     HashedObjects,
     ProvenanceMismatch,
-    ProvenanceMissing,
     SignedProvenance,
+    read_signed,
 )
 
 RUN_RECORD = "run-record.json"
@@ -88,20 +85,12 @@ class RunRecords:
 
         """
         key = model_key(run, RUN_RECORD)
-        try:
-            data = self.objects.get(key, 8 * RECORD_LIMIT)
-            signed: SignedProvenance = parse_json(data, SignedProvenance, "The record")
-            text = signed.record.encode()
-            if len(text) > RECORD_LIMIT or not self.verify(text, signed.signature):
-                raise ProvenanceMismatch(f"The link function did not sign the record {key}.")
-            record: RunRecord = parse_json(text, RunRecord, "The record")
-        except ObjectMissing as error:
-            raise ProvenanceMissing(
-                f"The run {run} has no signed record of its end: it ended without a model, or "
-                "before this version was deployed. `mledgeops reconcile` links its package."
-            ) from error
-        except ProtocolError as error:
-            raise ProvenanceMismatch(f"The record {key} is malformed.") from error
+        missing = (
+            f"The run {run} has no signed record of its end: it ended without a model, or "
+            "before this version was deployed. `mledgeops reconcile` links its package."
+        )
+        signer = "The link function"
+        record = read_signed(self, key, RunRecord, missing=missing, signer=signer, advice="")
         if record.run != run:
             raise ProvenanceMismatch(f"The record {key} is the run {record.run}'s.")
         return record
