@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
-import os
 import re
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import jinja2
@@ -39,9 +38,9 @@ def write_app(folder: Path, template: str) -> list[Path]:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  # Python and TOML are written, and no markup
     )
-    made = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.absolute().parent))
+    made = folder.absolute().with_name(f".{name}-{secrets.token_hex(4)}")
+    made.mkdir()
     try:
-        made.chmod(0o777 & ~_umask())
         for source in _sources(template):
             target = made / _place(source, package)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +74,3 @@ def _place(source: Path, package: str) -> Path:
     """Where a template's file goes in the app: ``package/`` is the app's own package."""
     _, *inner = source.relative_to(HERE).with_suffix("").parts
     return Path(*(package if part == "package" else part for part in inner))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
