@@ -9,7 +9,6 @@ import os
 import platform
 import resource
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -27,6 +26,7 @@ from pipelines.desk import clouds
 from pipelines.local.cloud import LocalCloud
 from pipelines.local.home import Home
 from pipelines.local.mlflow_store import check_database
+from pipelines.local.processes import port_in_use
 from pipelines.local.sagemaker.executions import ExecutionFiles
 
 Level = Literal["ok", "warning", "failure"]
@@ -119,7 +119,9 @@ def local_cloud(home: Home) -> Iterator[Symptom]:
         yield Symptom("ok", "local cloud", f"none is running in {home.root}; a run starts one")
     else:
         silent = [
-            port for port in (cloud.info.gateway_port, cloud.info.mqtt_port) if not _answers(port)
+            port
+            for port in (cloud.info.gateway_port, cloud.info.mqtt_port)
+            if not port_in_use(port)
         ]
         if silent:
             says = f"process {cloud.info.pid} runs, but nothing answers on port {silent[0]}"
@@ -136,14 +138,6 @@ def local_cloud(home: Home) -> Iterator[Symptom]:
     if left and cloud is None:
         says = f"{len(left)} left by a cloud that ended in mid-run"
         yield Symptom("warning", "runs", says, "mledgeops reconcile")
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def aws() -> Iterator[Symptom]:

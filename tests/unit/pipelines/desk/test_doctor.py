@@ -16,6 +16,7 @@ from pipelines.cli.commands.operate.doctor import findings_text
 from pipelines.desk import doctor
 from pipelines.desk.doctor import Symptom, looked_at
 from pipelines.local.home import Home
+from pipelines.local.processes import port_in_use
 
 Usage = namedtuple("Usage", "total used free")  # as shutil's
 
@@ -69,8 +70,8 @@ def test_what_a_dead_cloud_left_and_a_damaged_database_are_told(tmp_path: Path) 
 def test_a_port_answers_or_does_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert doctor._answers(port)
-    assert not doctor._answers(port)
+        assert port_in_use(port)
+    assert not port_in_use(port)
 
 
 def test_what_a_look_raises_is_a_finding() -> None:
